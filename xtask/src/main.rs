@@ -1,2 +1,121 @@
-//! To be written.
-fn main() {}
+//! The one door for chores: people and the continuous check run the same commands.
+//!
+//! `cargo xtask` builds in seconds because it only starts other programs; it links none of the
+//! engine. Every command prints what it runs, so that a chore can be repeated by hand.
+#![forbid(unsafe_code)]
+
+mod broker;
+mod ci;
+mod clients;
+mod conformance;
+mod fuzz;
+mod peer;
+mod process;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::process::{Failure, cargo, run};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Chores of the Ringmill repository")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Everything that must hold before a change lands, beyond `cargo test --workspace`
+    Ci(ci::Args),
+    /// The style test (tests/tests/tidy.rs), with its warnings
+    Tidy {
+        /// Bring the file lists of docs/ARCHITECTURE.md up to date first
+        #[arg(long)]
+        fix_map: bool,
+    },
+    /// Run seeds of the deterministic simulation; each failure prints the seed that replays it
+    Sim(SimArgs),
+    /// Fuzz one target (or all) with libFuzzer and the address sanitizer
+    Fuzz(fuzz::Args),
+    /// Unmodified Kafka clients against a broker: a table client × feature
+    Conformance(conformance::Args),
+    /// Start another system to compare with, in the foreground
+    Peer(peer::Args),
+    /// `ringmill-bench` in release, arguments passed on
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+#[derive(clap::Args)]
+struct SimArgs {
+    /// How many seeds to run
+    #[arg(long, default_value_t = 1_000)]
+    seeds: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().chore {
+        Chore::Ci(args) => ci::ci(&args),
+        Chore::Tidy { fix_map } => tidy(fix_map),
+        Chore::Sim(args) => sim(args.seeds, args.seed),
+        Chore::Fuzz(args) => fuzz::fuzz(&args),
+        Chore::Conformance(args) => conformance::conformance(&args),
+        Chore::Peer(args) => peer::peer(&args),
+        Chore::Bench { args } => bench(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("xtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tidy(fix_map: bool) -> Result<(), Failure> {
+    let mut command = cargo();
+    command.args([
+        "test",
+        "-p",
+        "ringmill-tests",
+        "--test",
+        "tidy",
+        "--",
+        "--show-output",
+    ]);
+    if fix_map {
+        command.env("TIDY_FIX_MAP", "1");
+    }
+    run(&mut command)
+}
+
+fn sim(seeds: u64, seed: u64) -> Result<(), Failure> {
+    let mut command = cargo();
+    command.args([
+        "run",
+        "--release",
+        "-p",
+        "ringmill-tests",
+        "--bin",
+        "sim",
+        "--",
+    ]);
+    command.args(["--seeds", &seeds.to_string(), "--seed", &seed.to_string()]);
+    run(&mut command)
+}
+
+fn bench(args: &[String]) -> Result<(), Failure> {
+    let mut command = cargo();
+    command
+        .args(["run", "--release", "-p", "ringmill-bench", "--"])
+        .args(args);
+    run(&mut command)
+}

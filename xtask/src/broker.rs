@@ -1,0 +1,162 @@
+//! A `ringmill serve` of the release build for the length of a chore: started on a free port with
+//! an empty data folder, watched until it accepts clients, stopped by SIGTERM.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::process::{Failure, cargo, run, shown, target_dir};
+
+/// How long a start on an empty folder may take.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a clean stop may take.
+const STOPPED_WITHIN: Duration = Duration::from_secs(15);
+
+/// A running broker; killed if dropped without [`Broker::stop`].
+pub(crate) struct Broker {
+    child: Child,
+    /// Where its clients connect, as its `ready:` line said.
+    pub(crate) bootstrap: String,
+    /// What it wrote to stderr.
+    pub(crate) log: PathBuf,
+    data: PathBuf,
+}
+
+impl Broker {
+    /// Builds the release binary and starts it below `scratch`, whose data folder is emptied.
+    pub(crate) fn start(scratch: &Path) -> Result<Broker, Failure> {
+        run(cargo().args(["build", "--release", "-p", "ringmill"]))?;
+        let data = scratch.join("data");
+        if data.exists() {
+            std::fs::remove_dir_all(&data)?;
+        }
+        std::fs::create_dir_all(&data)?;
+        let log = scratch.join("broker.log");
+        let mut command = Command::new(target_dir().join("release/ringmill"));
+        command
+            .arg("serve")
+            .arg("--data")
+            .arg(&data)
+            .args(["--listen", &format!("127.0.0.1:{}", free_port()?)])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log)?);
+        println!("$ {} 2>{}", shown(&command), log.display());
+        let mut child = command
+            .spawn()
+            .map_err(|error| Failure(format!("cannot start ringmill: {error}")))?;
+        let ready = follow(child.stdout.take().expect("stdout is piped"));
+        let mut broker = Broker {
+            child,
+            bootstrap: String::new(),
+            log,
+            data,
+        };
+        match ready.recv_timeout(READY_WITHIN) {
+            Ok(address) => broker.bootstrap = address,
+            Err(_) => {
+                return Err(Failure(format!(
+                    "ringmill serve did not print `ready: kafka on …`; {}",
+                    broker.last_words()
+                )));
+            }
+        }
+        Ok(broker)
+    }
+
+    /// Whether the process still runs.
+    pub(crate) fn alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// The end of its log, for a failure's message.
+    pub(crate) fn last_words(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(20)..];
+        format!("{} ends with:\n{}", self.log.display(), tail.join("\n"))
+    }
+
+    /// Stops it by SIGTERM; a clean stop exits 0 in time, and its data is removed.
+    pub(crate) fn stop(mut self) -> Result<(), Failure> {
+        if let Some(status) = self.child.try_wait()? {
+            let words = self.last_words();
+            return Err(Failure(format!("the broker had ended: {status}; {words}")));
+        }
+        run(Command::new("kill").args(["-TERM", &self.child.id().to_string()]))?;
+        let asked = Instant::now();
+        loop {
+            match self.child.try_wait()? {
+                Some(status) if status.success() => break,
+                Some(status) => {
+                    let words = self.last_words();
+                    return Err(Failure(format!("SIGTERM ended it with {status}; {words}")));
+                }
+                None if asked.elapsed() > STOPPED_WITHIN => {
+                    let words = self.last_words();
+                    return Err(Failure(format!(
+                        "the broker still ran {STOPPED_WITHIN:?} after SIGTERM; {words}"
+                    )));
+                }
+                None => thread::sleep(Duration::from_millis(20)),
+            }
+        }
+        println!("(stopped in {} ms)", asked.elapsed().as_millis());
+        std::fs::remove_dir_all(&self.data)?;
+        Ok(())
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // Already ended after `stop`; both calls then fail, which is of no interest.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads the broker's stdout to its end, so that it never blocks on a full pipe, and hands on the
+/// address of the `ready:` line.
+fn follow(stdout: ChildStdout) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            println!("  ringmill: {line}");
+            if let Some(address) = ready_address(&line) {
+                // The receiver is gone once the broker is ready or given up.
+                let _ = sender.send(address.to_owned());
+            }
+        }
+    });
+    receiver
+}
+
+/// The address in `ready: kafka on ADDR:PORT`.
+fn ready_address(line: &str) -> Option<&str> {
+    line.strip_prefix("ready: kafka on ").map(str::trim)
+}
+
+/// A port nobody listens on now.
+fn free_port() -> Result<u16, Failure> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_promised_line_counts_as_ready() {
+        assert_eq!(
+            ready_address("ready: kafka on 127.0.0.1:9092"),
+            Some("127.0.0.1:9092")
+        );
+        assert_eq!(ready_address("kafka on 127.0.0.1:9092"), None);
+    }
+}

@@ -1,0 +1,159 @@
+//! Unmodified Kafka clients against a broker: starts one, runs each client's script, prints the
+//! table client × feature.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::broker::Broker;
+use crate::clients::{Client, python};
+use crate::process::{Failure, root, run, run_within, target_dir};
+use crate::report::{Outcome, matrix, read};
+
+/// No client's script may run longer: each of its steps has a deadline of its own.
+const CLIENT_LIMIT: Duration = Duration::from_secs(900);
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Which clients; all if none is named
+    #[arg(value_parser = names())]
+    clients: Vec<String>,
+    /// Test a broker that already runs instead of starting ours
+    #[arg(long, value_name = "HOST:PORT")]
+    bootstrap: Option<String>,
+    /// Records of the long ordered run
+    #[arg(long, default_value_t = 1_000_000)]
+    records: u64,
+    /// Only features whose name contains this
+    #[arg(long)]
+    only: Option<String>,
+}
+
+fn names() -> Vec<&'static str> {
+    let mut names: Vec<&str> = Client::ALL.iter().map(|client| client.name()).collect();
+    names.push("all");
+    names
+}
+
+/// Runs what the arguments name.
+pub(crate) fn conformance(args: &Args) -> Result<(), Failure> {
+    let everyone = args.clients.is_empty() || args.clients.iter().any(|name| name == "all");
+    let wanted = |client: &Client| everyone || args.clients.iter().any(|n| n == client.name());
+    let clients: Vec<Client> = Client::ALL.into_iter().filter(wanted).collect();
+    let scratch = target_dir().join("conformance");
+    std::fs::create_dir_all(&scratch)?;
+    let python = python()?;
+    check_the_checkers(&python)?;
+    for client in &clients {
+        client.install()?;
+    }
+    if let Some(bootstrap) = &args.bootstrap {
+        let reports = run_clients(&clients, &python, &scratch, bootstrap, args)?;
+        return verdict(&reports);
+    }
+    let mut broker = Broker::start(&scratch)?;
+    let bootstrap = broker.bootstrap.clone();
+    let outcome = run_clients(&clients, &python, &scratch, &bootstrap, args)
+        .and_then(|reports| verdict(&reports));
+    if !broker.alive() || outcome.is_err() {
+        println!("{}", broker.last_words());
+    }
+    let stopped = broker.stop();
+    outcome.and(stopped)
+}
+
+/// All clients with the defaults, as the continuous check runs them.
+pub(crate) fn every_client() -> Result<(), Failure> {
+    conformance(&Args {
+        clients: Vec::new(),
+        bootstrap: None,
+        records: 1_000_000,
+        only: None,
+    })
+}
+
+/// The checks that the scripts rely on must themselves find lost, doubled, reordered and altered
+/// records.
+fn check_the_checkers(python: &Path) -> Result<(), Failure> {
+    run(Command::new(python)
+        .args(["-B", "-m", "unittest", "-q", "--start-directory"])
+        .arg(root().join("tests/conformance"))
+        .args(["--pattern", "*_test.py"]))
+}
+
+fn run_clients(
+    clients: &[Client],
+    python: &Path,
+    scratch: &Path,
+    bootstrap: &str,
+    args: &Args,
+) -> Result<Vec<(String, Vec<Outcome>)>, Failure> {
+    let mut reports = Vec::new();
+    for client in clients {
+        println!("\n== conformance: {}", client.name());
+        let report: PathBuf = scratch.join(format!("{}.tsv", client.name()));
+        if report.exists() {
+            std::fs::remove_file(&report)?;
+        }
+        let mut command = Command::new(python);
+        command
+            .args(["-B", "-u"])
+            .arg(client.script())
+            .args(["--bootstrap", bootstrap])
+            .args(["--records", &args.records.to_string()])
+            .arg("--scratch")
+            .arg(scratch.join(client.name()))
+            .arg("--report")
+            .arg(&report);
+        if let Some(only) = &args.only {
+            command.args(["--only", only]);
+        }
+        // A failed feature is in the report; a script that broke has no whole report.
+        run_within(CLIENT_LIMIT, &mut command)?;
+        reports.push((client.name().to_owned(), read(&report)?));
+    }
+    Ok(reports)
+}
+
+/// Prints the table; fails if any feature failed or nothing ran.
+fn verdict(reports: &[(String, Vec<Outcome>)]) -> Result<(), Failure> {
+    println!("\n{}\n", matrix(reports));
+    let all = || {
+        reports
+            .iter()
+            .flat_map(|(client, outcomes)| outcomes.iter().map(move |outcome| (client, outcome)))
+    };
+    let mut failed = 0;
+    for (client, outcome) in all().filter(|(_, outcome)| !outcome.pass) {
+        println!("{client}: {}: {}", outcome.feature, outcome.detail);
+        failed += 1;
+    }
+    match (failed, all().count()) {
+        (0, 0) => Err(Failure("no feature was tested".into())),
+        (0, _) => Ok(()),
+        (failed, tested) => Err(Failure(format!("{failed} of {tested} features failed"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(pass: bool) -> Outcome {
+        Outcome {
+            feature: "keys".into(),
+            pass,
+            seconds: "0.1".into(),
+            detail: String::new(),
+        }
+    }
+
+    #[test]
+    fn one_failed_feature_fails_the_run_and_so_does_an_empty_one() {
+        let good = vec![("kcat".to_owned(), vec![outcome(true)])];
+        let bad = vec![("kcat".to_owned(), vec![outcome(true), outcome(false)])];
+        assert!(verdict(&good).is_ok());
+        assert!(verdict(&bad).is_err());
+        assert!(verdict(&[("kcat".to_owned(), vec![])]).is_err());
+    }
+}

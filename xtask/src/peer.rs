@@ -1,0 +1,194 @@
+//! Other systems to compare with, installed from their own registry under `target/peers/` and
+//! started on this machine.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::Subcommand;
+
+use crate::process::{Failure, run, shown, succeeds, target_dir};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    system: System,
+}
+
+#[derive(Subcommand)]
+enum System {
+    /// Apache Kafka, one node (KRaft), from Maven Central; needs `java` (17) and `mvn`
+    Kafka(Kafka),
+}
+
+#[derive(clap::Args)]
+struct Kafka {
+    /// Port of the client listener on 127.0.0.1; the controller takes the next one
+    #[arg(long, default_value_t = 19092)]
+    port: u16,
+    /// Where it keeps its data; emptied at start unless --keep
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Keep and reuse the data of the last run
+    #[arg(long)]
+    keep: bool,
+    /// Release to run
+    #[arg(long, default_value = "4.3.1")]
+    version: String,
+    /// A further `key=value` of server.properties; may be repeated
+    #[arg(long = "set")]
+    settings: Vec<String>,
+    /// Heap of the Java machine
+    #[arg(long, default_value = "1g")]
+    heap: String,
+    /// Install and format, but do not start
+    #[arg(long)]
+    install_only: bool,
+}
+
+/// Installs and starts what the arguments name; returns only on failure or after an install.
+pub(crate) fn peer(args: &Args) -> Result<(), Failure> {
+    match &args.system {
+        System::Kafka(kafka) => start_kafka(kafka),
+    }
+}
+
+fn start_kafka(args: &Kafka) -> Result<(), Failure> {
+    let home = target_dir().join(format!("peers/kafka-{}", args.version));
+    install_kafka(&home, &args.version)?;
+    let data = match &args.data {
+        Some(data) => std::path::absolute(data)?,
+        None => home.join("data"),
+    };
+    if !args.keep && data.join("meta.properties").exists() {
+        println!("$ rm -r {}", data.display());
+        std::fs::remove_dir_all(&data)?;
+    }
+    let properties = home.join("server.properties");
+    std::fs::write(&properties, kafka_properties(args, &data))?;
+    println!("(wrote {})", properties.display());
+    if !data.join("meta.properties").exists() {
+        run(java(&home)
+            .args(["kafka.tools.StorageTool", "format", "-t"])
+            .arg(KAFKA_CLUSTER_ID)
+            .arg("-c")
+            .arg(&properties))?;
+    }
+    if args.install_only {
+        return Ok(());
+    }
+    let mut server = java(&home);
+    server
+        .arg(format!("-Xmx{}", args.heap))
+        .arg("kafka.Kafka")
+        .arg(&properties);
+    println!("$ {}", shown(&server));
+    println!("kafka {} on 127.0.0.1:{}", args.version, args.port);
+    // Replaces this process, so that signals and Ctrl-C reach the server itself.
+    Err(server.exec().into())
+}
+
+/// Any 16 bytes in base64 will do; a fixed one makes data folders reusable.
+const KAFKA_CLUSTER_ID: &str = "cmluZ21pbGwtcGVlci0xMA";
+
+fn install_kafka(home: &Path, version: &str) -> Result<(), Failure> {
+    let lib = home.join("lib");
+    if lib.join(format!("kafka_2.13-{version}.jar")).exists() {
+        return Ok(());
+    }
+    for (program, package) in [("java", "openjdk-17-jre-headless"), ("mvn", "maven")] {
+        if !succeeds(program, &["-version"]) {
+            return Err(Failure(format!(
+                "`{program}` is missing: apt-get install {package}"
+            )));
+        }
+    }
+    std::fs::create_dir_all(home)?;
+    let pom = home.join("pom.xml");
+    std::fs::write(&pom, kafka_pom(version))?;
+    std::fs::write(home.join("log4j2.properties"), LOG4J)?;
+    // A half-finished download leaves no folder that looks complete: moved into place at the end.
+    let partial = home.join("lib.partial");
+    run(Command::new("mvn")
+        .args(["-B", "-q", "-f"])
+        .arg(&pom)
+        .arg("dependency:copy-dependencies")
+        .arg("-DincludeScope=runtime")
+        .arg(format!("-DoutputDirectory={}", partial.display())))?;
+    std::fs::rename(&partial, &lib)?;
+    Ok(())
+}
+
+fn kafka_pom(version: &str) -> String {
+    format!(
+        "<project xmlns=\"http://maven.apache.org/POM/4.0.0\">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>ringmill.peers</groupId>
+  <artifactId>kafka</artifactId>
+  <version>1</version>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka_2.13</artifactId>
+      <version>{version}</version>
+    </dependency>
+    <dependency>
+      <groupId>org.apache.logging.log4j</groupId>
+      <artifactId>log4j-slf4j-impl</artifactId>
+      <version>{LOG4J_VERSION}</version>
+    </dependency>
+  </dependencies>
+</project>
+"
+    )
+}
+
+/// The binding for slf4j 1.7, which the released jars use; Kafka's own archive adds it too.
+const LOG4J_VERSION: &str = "2.25.4";
+
+const LOG4J: &str = "rootLogger.level = WARN
+rootLogger.appenderRef.stdout.ref = STDOUT
+appender.stdout.type = Console
+appender.stdout.name = STDOUT
+appender.stdout.layout.type = PatternLayout
+appender.stdout.layout.pattern = [%d] %p %m (%c)%n
+";
+
+/// One node that is broker and controller, with internal topics of one replica, and groups that
+/// form at once (as our own defaults).
+fn kafka_properties(args: &Kafka, data: &Path) -> String {
+    let Kafka { port, .. } = args;
+    let controller = port + 1;
+    let mut text = format!(
+        "process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs={}
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+",
+        data.display()
+    );
+    for setting in &args.settings {
+        text.push_str(setting);
+        text.push('\n');
+    }
+    text
+}
+
+fn java(home: &Path) -> Command {
+    let mut command = Command::new("java");
+    command.arg("-cp").arg(home.join("lib/*")).arg(format!(
+        "-Dlog4j2.configurationFile={}",
+        home.join("log4j2.properties").display()
+    ));
+    command
+}
