@@ -1,1 +1,7 @@
-//! To be written.
+//! The broker: every core owns its connections, partitions and groups, and answers Kafka's protocol
+//! for them. What has a rule is a pure state machine (`groups`, `fetch_sessions`, `limits`,
+//! `config`), driven by thin shells on the ring.
+
+#![forbid(unsafe_code)]
+
+pub mod config;

@@ -1,0 +1,575 @@
+//! The broker's settings: the table of their names, and [`BrokerConfig`], the typed form. The table
+//! holds the broker's own keys and, for every topic key that has one, the synonym that sets the
+//! default of all topics (`log.retention.ms` for `retention.ms`).
+//!
+//! Names without a dot are the command line's (`--cores`); dotted ones are Kafka's
+//! (`KafkaConfig.java`), but for the few limits that Kafka lacks.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use super::{ConfigError, Key, Kind, Overrides, Reader, Source, Table, TopicConfig, topic};
+
+const INT_MAX: i64 = i32::MAX as i64;
+
+const fn fixed(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+    Key {
+        name,
+        kind,
+        default,
+        synonym: None,
+        dynamic: false,
+        doc,
+    }
+}
+
+const fn live(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+    Key {
+        name,
+        kind,
+        default,
+        synonym: None,
+        dynamic: true,
+        doc,
+    }
+}
+
+/// The keys that are the broker's alone.
+const OWN: &[Key] = &[
+    fixed(
+        "advertised.listeners",
+        Kind::Text,
+        "",
+        "The HOST:PORT that clients are told to connect to; empty for the address of listeners. Set it when clients reach the broker by another name.",
+    ),
+    live(
+        "auto.create.topics.enable",
+        Kind::Bool,
+        "true",
+        "Whether asking for the metadata of a topic that does not exist creates it.",
+    ),
+    fixed(
+        "connections.max.idle.ms",
+        Kind::Long(1_000, i64::MAX),
+        "600000",
+        "A connection without a request for so long is closed, in milliseconds.",
+    ),
+    fixed(
+        "cores",
+        Kind::Int(0, 1024),
+        "0",
+        "How many cores the broker uses, each with its own ring and its share of partitions; 0 for all.",
+    ),
+    live(
+        "default.replication.factor",
+        Kind::Int(1, 1),
+        "1",
+        "How many replicas a topic gets that does not say; a single node serves one.",
+    ),
+    live(
+        "delete.topic.enable",
+        Kind::Bool,
+        "true",
+        "Whether clients may delete topics.",
+    ),
+    fixed(
+        "fetch.max.bytes",
+        Kind::Int(1024, INT_MAX),
+        "57671680",
+        "The most bytes of records in one fetch response, whatever the client asks for.",
+    ),
+    live(
+        "group.initial.rebalance.delay.ms",
+        Kind::Int(0, 600_000),
+        "3000",
+        "How long the first rebalance of an empty group waits for more members, in milliseconds.",
+    ),
+    live(
+        "group.max.session.timeout.ms",
+        Kind::Int(1, INT_MAX),
+        "1800000",
+        "The longest session timeout that a group member may ask for, in milliseconds.",
+    ),
+    live(
+        "group.max.size",
+        Kind::Int(1, INT_MAX),
+        "10000",
+        "How many members a consumer group may have.",
+    ),
+    live(
+        "group.metadata.max.bytes",
+        Kind::Int(4096, INT_MAX),
+        "16777216",
+        "The most bytes that a group's members may store as subscriptions and assignments.",
+    ),
+    live(
+        "group.min.session.timeout.ms",
+        Kind::Int(1, INT_MAX),
+        "6000",
+        "The shortest session timeout that a group member may ask for, in milliseconds.",
+    ),
+    fixed(
+        "groups.max",
+        Kind::Int(1, INT_MAX),
+        "100000",
+        "How many consumer groups the broker keeps.",
+    ),
+    fixed(
+        "listeners",
+        Kind::Text,
+        "127.0.0.1:9092",
+        "The ADDRESS:PORT that the broker listens on; port 0 takes a free one.",
+    ),
+    fixed(
+        "log.dirs",
+        Kind::Text,
+        "./ringmill-data",
+        "The folder of all data. One folder: a disk array is the file system's business.",
+    ),
+    fixed(
+        "log.retention.check.interval.ms",
+        Kind::Long(1, i64::MAX),
+        "300000",
+        "How often partitions look for segments to delete, in milliseconds.",
+    ),
+    fixed(
+        "max.connections",
+        Kind::Int(1, INT_MAX),
+        "10000",
+        "How many clients may be connected; a further one is closed at once.",
+    ),
+    fixed(
+        "max.incremental.fetch.session.cache.slots",
+        Kind::Int(0, INT_MAX),
+        "1000",
+        "How many incremental fetch sessions are kept (KIP-227); without one, a consumer names all its partitions in every fetch.",
+    ),
+    fixed(
+        "max.inflight.requests.per.connection",
+        Kind::Int(1, 65_536),
+        "128",
+        "How many requests of one connection are worked on at a time; past it, the connection is not read.",
+    ),
+    fixed(
+        "node.id",
+        Kind::Int(0, INT_MAX),
+        "1",
+        "This node's number in the cluster.",
+    ),
+    live(
+        "num.partitions",
+        Kind::Int(1, 100_000),
+        "1",
+        "How many partitions a topic gets that does not say.",
+    ),
+    live(
+        "offset.metadata.max.bytes",
+        Kind::Int(0, INT_MAX),
+        "4096",
+        "The longest text that a consumer may store with a committed offset, in bytes.",
+    ),
+    fixed(
+        "offsets.retention.check.interval.ms",
+        Kind::Long(1, i64::MAX),
+        "600000",
+        "How often expired group offsets are looked for, in milliseconds.",
+    ),
+    live(
+        "offsets.retention.minutes",
+        Kind::Int(1, INT_MAX),
+        "10080",
+        "How long a group's offsets are kept after its last member left, or, for a consumer without a group, after its last commit.",
+    ),
+    fixed(
+        "offsets.topic.num.partitions",
+        Kind::Int(1, 1000),
+        "16",
+        "How many partitions __consumer_offsets is created with. Kafka has 50; fewer let more commits share a flush, and 16 still spread over 16 cores.",
+    ),
+    fixed(
+        "offsets.topic.segment.bytes",
+        Kind::Int(65_536, INT_MAX),
+        "16777216",
+        "The size of a segment of __consumer_offsets; small, so that old commits leave the disk soon.",
+    ),
+    live(
+        "partitions.max",
+        Kind::Int(1, INT_MAX),
+        "100000",
+        "How many partitions all topics may have together.",
+    ),
+    live(
+        "producer.id.expiration.ms",
+        Kind::Long(1, i64::MAX),
+        "86400000",
+        "How long a partition remembers an idempotent producer that stays silent, in milliseconds.",
+    ),
+    fixed(
+        "queued.max.request.bytes",
+        Kind::Long(1_048_576, i64::MAX),
+        "268435456",
+        "The most bytes of requests that the broker holds at a time; past it, connections are not read until some are answered.",
+    ),
+    fixed(
+        "queued.max.request.bytes.per.connection",
+        Kind::Long(65_536, i64::MAX),
+        "67108864",
+        "The most bytes of requests that one connection has in work; a single larger request is still taken.",
+    ),
+    fixed(
+        "request.read.timeout.ms",
+        Kind::Long(100, i64::MAX),
+        "30000",
+        "How long a request may take to arrive once its first byte is there, in milliseconds; a slower client is closed.",
+    ),
+    fixed(
+        "response.write.timeout.ms",
+        Kind::Long(100, i64::MAX),
+        "60000",
+        "How long a client may take no byte of a response that waits for it, in milliseconds; then it is closed.",
+    ),
+    fixed(
+        "socket.request.max.bytes",
+        Kind::Int(1024, INT_MAX),
+        "104857600",
+        "The largest request, in bytes.",
+    ),
+];
+
+/// All settings of the broker.
+pub static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    let synonyms = topic::TABLE.keys.iter().filter_map(|key| {
+        let name = key.synonym?;
+        Some(Key {
+            name,
+            synonym: None,
+            ..*key
+        })
+    });
+    let mut keys: Vec<Key> = OWN.iter().copied().chain(synonyms).collect();
+    keys.sort_unstable_by_key(|key| key.name);
+    Table {
+        scope: "broker",
+        keys: Vec::leak(keys),
+    }
+});
+
+/// The broker's settings, checked and typed, with the values they came from.
+#[derive(Debug, Clone)]
+pub struct BrokerConfig {
+    /// `log.dirs`.
+    pub data_dir: PathBuf,
+    /// `listeners`.
+    pub listen: SocketAddr,
+    /// `advertised.listeners`, if it differs from what is bound.
+    pub advertised: Option<(String, u16)>,
+    /// `node.id`.
+    pub node_id: i32,
+    /// `cores`; 0 for all.
+    pub cores: usize,
+    /// `connections.max.idle.ms`.
+    pub connection_idle: Duration,
+    /// `request.read.timeout.ms`.
+    pub request_read_timeout: Duration,
+    /// `response.write.timeout.ms`.
+    pub response_write_timeout: Duration,
+    /// `log.retention.check.interval.ms`.
+    pub retention_check: Duration,
+    /// `offsets.retention.check.interval.ms`.
+    pub offsets_retention_check: Duration,
+    /// `max.connections`.
+    pub max_connections: usize,
+    /// `socket.request.max.bytes`.
+    pub request_max_bytes: usize,
+    /// `max.inflight.requests.per.connection`.
+    pub max_inflight_requests: usize,
+    /// `queued.max.request.bytes.per.connection`.
+    pub max_inflight_bytes: u64,
+    /// `queued.max.request.bytes`.
+    pub max_queued_bytes: u64,
+    /// `max.incremental.fetch.session.cache.slots`.
+    pub fetch_sessions: usize,
+    /// `fetch.max.bytes`.
+    pub fetch_max_bytes: u32,
+    /// `groups.max`.
+    pub max_groups: usize,
+    /// `offsets.topic.num.partitions`.
+    pub offsets_partitions: i32,
+    /// `offsets.topic.segment.bytes`.
+    pub offsets_segment_bytes: u32,
+    /// The keys that a running broker takes anew.
+    pub live: LiveConfig,
+    set: Overrides,
+}
+
+/// The part of the broker's settings that IncrementalAlterConfigs changes while it runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LiveConfig {
+    /// `auto.create.topics.enable`.
+    pub auto_create_topics: bool,
+    /// `delete.topic.enable`.
+    pub delete_topics: bool,
+    /// `num.partitions`.
+    pub num_partitions: i32,
+    /// `partitions.max`.
+    pub max_partitions: usize,
+    /// `producer.id.expiration.ms`.
+    pub producer_id_expiration: Duration,
+    /// The consumer groups' limits.
+    pub groups: GroupConfig,
+    /// What a topic gets that sets nothing of its own.
+    pub topic_defaults: TopicConfig,
+}
+
+/// The limits of consumer groups; times in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupConfig {
+    /// `group.initial.rebalance.delay.ms`.
+    pub initial_rebalance_delay_ms: u64,
+    /// `group.min.session.timeout.ms`.
+    pub min_session_timeout_ms: u64,
+    /// `group.max.session.timeout.ms`.
+    pub max_session_timeout_ms: u64,
+    /// `group.max.size`.
+    pub max_size: usize,
+    /// `group.metadata.max.bytes`.
+    pub max_metadata_bytes: usize,
+    /// `offset.metadata.max.bytes`.
+    pub max_offset_metadata_bytes: usize,
+    /// `offsets.retention.minutes`, in milliseconds.
+    pub offsets_retention_ms: i64,
+}
+
+impl BrokerConfig {
+    /// The settings of `pairs`, names as in [`TABLE`], over the defaults.
+    ///
+    /// Errors: an unknown name, a value out of type or range, an address that is none.
+    pub fn from_pairs<I, K, V>(pairs: I) -> Result<Self, ConfigError>
+    where
+        I: IntoIterator<Item = (K, V)>,
+        K: Into<String>,
+        V: Into<String>,
+    {
+        let mut set = Overrides::new();
+        for (name, value) in pairs {
+            let (name, value) = (name.into(), value.into());
+            TABLE.check(&name, &value)?;
+            set.insert(name, value);
+        }
+        Self::resolve(set)
+    }
+
+    fn resolve(set: Overrides) -> Result<Self, ConfigError> {
+        let read = Reader::new(&TABLE, &set, &|_| None);
+        let millis = |name| Duration::from_millis(read.u64(name));
+        Ok(Self {
+            data_dir: PathBuf::from(read.text("log.dirs")),
+            listen: listen_address(&read.text("listeners"))?,
+            advertised: advertised_address(&read.text("advertised.listeners"))?,
+            node_id: read.i32("node.id"),
+            cores: read.usize("cores"),
+            connection_idle: millis("connections.max.idle.ms"),
+            request_read_timeout: millis("request.read.timeout.ms"),
+            response_write_timeout: millis("response.write.timeout.ms"),
+            retention_check: millis("log.retention.check.interval.ms"),
+            offsets_retention_check: millis("offsets.retention.check.interval.ms"),
+            max_connections: read.usize("max.connections"),
+            request_max_bytes: read.usize("socket.request.max.bytes"),
+            max_inflight_requests: read.usize("max.inflight.requests.per.connection"),
+            max_inflight_bytes: read.u64("queued.max.request.bytes.per.connection"),
+            max_queued_bytes: read.u64("queued.max.request.bytes"),
+            fetch_sessions: read.usize("max.incremental.fetch.session.cache.slots"),
+            fetch_max_bytes: read.u32("fetch.max.bytes"),
+            max_groups: read.usize("groups.max"),
+            offsets_partitions: read.i32("offsets.topic.num.partitions"),
+            offsets_segment_bytes: read.u32("offsets.topic.segment.bytes"),
+            live: LiveConfig::resolve(&set),
+            set,
+        })
+    }
+
+    /// The live part with `dynamic` overrides on top of what was set at start.
+    pub fn live_with(&self, dynamic: &Overrides) -> LiveConfig {
+        LiveConfig::resolve(&self.merged(dynamic))
+    }
+
+    /// A topic's settings, given the running broker's `dynamic` overrides.
+    pub fn topic_config(&self, topic: &Overrides, dynamic: &Overrides) -> TopicConfig {
+        TopicConfig::resolve(topic, &|key| self.value(key.synonym?, dynamic))
+    }
+
+    /// A broker key's value in force and its source.
+    pub fn describe(&self, key: &Key, dynamic: &Overrides) -> (String, Source) {
+        if let Some(value) = dynamic.get(key.name) {
+            (value.clone(), Source::DynamicBroker)
+        } else if let Some(value) = self.set.get(key.name) {
+            (value.clone(), Source::StaticBroker)
+        } else {
+            (key.default.to_owned(), Source::Default)
+        }
+    }
+
+    /// A topic key's value in force and its source.
+    pub fn describe_topic(
+        &self,
+        key: &Key,
+        topic: &Overrides,
+        dynamic: &Overrides,
+    ) -> (String, Source) {
+        if let Some(value) = topic.get(key.name) {
+            return (value.clone(), Source::Topic);
+        }
+        match key.synonym.and_then(|name| TABLE.find(name)) {
+            Some(synonym) => self.describe(synonym, dynamic),
+            None => (key.default.to_owned(), Source::Default),
+        }
+    }
+
+    fn value(&self, name: &str, dynamic: &Overrides) -> Option<String> {
+        dynamic.get(name).or_else(|| self.set.get(name)).cloned()
+    }
+
+    fn merged(&self, dynamic: &Overrides) -> Overrides {
+        let mut all = self.set.clone();
+        all.extend(dynamic.iter().map(|(k, v)| (k.clone(), v.clone())));
+        all
+    }
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self::resolve(Overrides::new()).expect("the defaults are right")
+    }
+}
+
+impl LiveConfig {
+    fn resolve(set: &Overrides) -> Self {
+        let read = Reader::new(&TABLE, set, &|_| None);
+        Self {
+            auto_create_topics: read.bool("auto.create.topics.enable"),
+            delete_topics: read.bool("delete.topic.enable"),
+            num_partitions: read.i32("num.partitions"),
+            max_partitions: read.usize("partitions.max"),
+            producer_id_expiration: Duration::from_millis(read.u64("producer.id.expiration.ms")),
+            groups: GroupConfig {
+                initial_rebalance_delay_ms: read.u64("group.initial.rebalance.delay.ms"),
+                min_session_timeout_ms: read.u64("group.min.session.timeout.ms"),
+                max_session_timeout_ms: read.u64("group.max.session.timeout.ms"),
+                max_size: read.usize("group.max.size"),
+                max_metadata_bytes: read.usize("group.metadata.max.bytes"),
+                max_offset_metadata_bytes: read.usize("offset.metadata.max.bytes"),
+                offsets_retention_ms: read.long("offsets.retention.minutes") * 60_000,
+            },
+            topic_defaults: TopicConfig::resolve(&Overrides::new(), &|key| {
+                set.get(key.synonym?).cloned()
+            }),
+        }
+    }
+}
+
+impl Default for GroupConfig {
+    fn default() -> Self {
+        LiveConfig::resolve(&Overrides::new()).groups
+    }
+}
+
+/// Kafka writes a listener as `PLAINTEXT://host:port`; the protocol may be left out.
+fn without_protocol(text: &str) -> &str {
+    text.trim().trim_start_matches("PLAINTEXT://")
+}
+
+fn listen_address(text: &str) -> Result<SocketAddr, ConfigError> {
+    let plain = without_protocol(text);
+    // Kafka writes "all addresses" as an empty host.
+    let full = match plain.strip_prefix(':') {
+        Some(port) => format!("0.0.0.0:{port}"),
+        None => plain.replacen("localhost:", "127.0.0.1:", 1),
+    };
+    full.parse().map_err(|_| ConfigError::Invalid {
+        name: "listeners".to_owned(),
+        value: text.to_owned(),
+        reason: "Expected ADDRESS:PORT with a numeric address, such as 0.0.0.0:9092".to_owned(),
+    })
+}
+
+fn advertised_address(text: &str) -> Result<Option<(String, u16)>, ConfigError> {
+    let plain = without_protocol(text);
+    if plain.is_empty() {
+        return Ok(None);
+    }
+    let invalid = || ConfigError::Invalid {
+        name: "advertised.listeners".to_owned(),
+        value: text.to_owned(),
+        reason: "Expected HOST:PORT".to_owned(),
+    };
+    let (host, port) = plain.rsplit_once(':').ok_or_else(invalid)?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    match port.parse() {
+        Ok(port) if !host.is_empty() => Ok(Some((host.to_owned(), port))),
+        _ => Err(invalid()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::topic::Durability;
+    use super::*;
+
+    #[test]
+    fn addresses_are_taken_with_and_without_kafkas_protocol_prefix() {
+        let config = BrokerConfig::from_pairs([
+            ("listeners", "PLAINTEXT://0.0.0.0:9192"),
+            ("advertised.listeners", "PLAINTEXT://kafka.example:19092"),
+        ])
+        .unwrap();
+        assert_eq!(config.listen, "0.0.0.0:9192".parse().unwrap());
+        assert_eq!(config.advertised, Some(("kafka.example".to_owned(), 19092)));
+        assert_eq!(
+            listen_address(":9092").unwrap(),
+            "0.0.0.0:9092".parse().unwrap()
+        );
+        assert_eq!(
+            listen_address("localhost:1").unwrap(),
+            "127.0.0.1:1".parse().unwrap()
+        );
+        assert_eq!(
+            advertised_address("[::1]:9092").unwrap(),
+            Some(("::1".to_owned(), 9092))
+        );
+        for bad in ["nowhere", "1.2.3.4", "host:99999"] {
+            assert!(listen_address(bad).is_err(), "{bad}");
+            assert!(advertised_address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_dynamic_value_beats_the_file_and_reaches_every_topic() {
+        let config = BrokerConfig::from_pairs([("log.retention.ms", "5000")]).unwrap();
+        let mut dynamic = Overrides::new();
+        let key = topic::TABLE.find("retention.ms").unwrap();
+        let none = Overrides::new();
+        assert_eq!(
+            config.describe_topic(key, &none, &dynamic),
+            ("5000".to_owned(), Source::StaticBroker)
+        );
+        dynamic.insert("log.retention.ms".to_owned(), "7000".to_owned());
+        dynamic.insert("log.durability".to_owned(), "relaxed".to_owned());
+        let topic = config.topic_config(&none, &dynamic);
+        assert_eq!(topic.retention, Some(Duration::from_secs(7)));
+        assert_eq!(topic.durability, Durability::Relaxed);
+        assert_eq!(config.live_with(&dynamic).topic_defaults, topic);
+        assert_eq!(
+            config.describe_topic(key, &none, &dynamic),
+            ("7000".to_owned(), Source::DynamicBroker)
+        );
+    }
+
+    #[test]
+    fn unknown_names_and_wrong_values_stop_the_start() {
+        assert!(BrokerConfig::from_pairs([("retention.ms", "1")]).is_err());
+        assert!(BrokerConfig::from_pairs([("cores", "-1")]).is_err());
+        assert!(BrokerConfig::from_pairs([("listeners", "x")]).is_err());
+    }
+}
