@@ -1,1 +1,2 @@
-//! To be written.
+//! What the tests of the whole share; the tests themselves are in `tests/tests/`.
+#![forbid(unsafe_code)]

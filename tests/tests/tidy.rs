@@ -1,0 +1,131 @@
+//! The style of the house, as tests: each rule of `tidy/` over every file of the workspace.
+//!
+//! A failure names file, line and remedy. The tables below are the only exceptions; each has its
+//! reason, and one that fits nothing any more fails too. `cargo xtask tidy` shows the warnings.
+
+#[path = "tidy/house.rs"]
+mod house;
+#[path = "tidy/length.rs"]
+mod length;
+#[path = "tidy/links.rs"]
+mod links;
+#[path = "tidy/map.rs"]
+mod map;
+#[path = "tidy/os.rs"]
+mod os;
+#[path = "tidy/safety.rs"]
+mod safety;
+#[path = "tidy/source.rs"]
+mod source;
+#[path = "tidy/words.rs"]
+mod words;
+
+use source::{Exceptions, Finding, Tree};
+
+/// Files that may hold `unsafe`: every other crate forbids it at its root.
+const UNSAFE: Exceptions = &[
+    ("net/ring/src/uring.rs", "the raw io_uring interface"),
+    (
+        "net/ring/src/uring/",
+        "the raw io_uring interface, in parts",
+    ),
+    ("net/ring/src/buffer.rs", "memory that the kernel writes"),
+];
+
+/// Files that may use the operating system's clock, threads, files and sockets.
+const OS: Exceptions = &[
+    ("net/ring/", "the one place where the system is called"),
+    ("xtask/", "chores run programs and links nothing of ours"),
+    ("tests/", "tests of the whole drive real processes"),
+];
+
+/// Functions that may be longer than the limit: (file, function, reason).
+const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[];
+
+#[test]
+fn no_file_outgrows_its_room() {
+    let tree = Tree::load();
+    let sources = tree.sources();
+    for warning in sources.iter().filter_map(length::grown) {
+        println!("warning: {warning}");
+    }
+    fail_on(sources.iter().filter_map(length::too_long));
+}
+
+#[test]
+fn no_function_is_too_long() {
+    fail_on(length::functions(&Tree::load().sources(), LONG_FUNCTIONS));
+}
+
+#[test]
+fn every_module_says_its_contract_first() {
+    fail_on(Tree::load().sources().iter().filter_map(words::module_docs));
+}
+
+#[test]
+fn no_work_is_left_for_later() {
+    fail_on(Tree::load().sources().iter().flat_map(words::markers));
+}
+
+#[test]
+fn every_unsafe_block_says_why_it_is_sound() {
+    fail_on(Tree::load().sources().iter().flat_map(safety::comments));
+}
+
+#[test]
+fn unsafe_stays_in_its_few_files() {
+    let sources = Tree::load().sources();
+    fail_on(safety::places(&sources, UNSAFE));
+    fail_on(sources.iter().filter_map(|s| safety::forbidden(s, UNSAFE)));
+}
+
+#[test]
+fn the_operating_system_is_called_by_the_ring_alone() {
+    fail_on(os::calls(&Tree::load().sources(), OS));
+}
+
+#[test]
+fn simulated_state_hashes_and_draws_from_the_seed() {
+    fail_on(Tree::load().sources().iter().flat_map(os::seedless));
+}
+
+#[test]
+fn no_arrow_points_up() {
+    fail_on(house::table());
+    fail_on(house::manifests(&Tree::load()));
+}
+
+#[test]
+fn folders_and_files_have_the_names_of_their_trade() {
+    let tree = Tree::load();
+    fail_on(house::folders(&tree.top_folders()));
+    fail_on(tree.files.iter().filter_map(|f| words::file_name(&f.path)));
+}
+
+#[test]
+fn the_map_shows_the_house_as_it_is() {
+    let tree = Tree::load();
+    let map = tree.text(map::PATH);
+    if std::env::var_os("TIDY_FIX_MAP").is_some() {
+        tree.write(map::PATH, &map::fixed(map, &tree.crate_files()));
+        println!("wrote {}", map::PATH);
+        return;
+    }
+    fail_on(map::differences(map, &tree.crate_files()));
+    fail_on(map::too_long(map));
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let tree = Tree::load();
+    fail_on(
+        tree.with_ending(".md")
+            .flat_map(|page| links::broken(&page.path, &page.text, &tree)),
+    );
+}
+
+/// Fails the test with every finding on a line of its own.
+fn fail_on(findings: impl IntoIterator<Item = Finding>) {
+    let lines: Vec<String> = findings.into_iter().map(|f| f.to_string()).collect();
+    assert!(lines.is_empty(), "\n{}\n", lines.join("\n"));
+}

@@ -1,0 +1,153 @@
+//! The map of `docs/ARCHITECTURE.md` against the files there are.
+//!
+//! A line ``- `net/ring/src`: `lib.rs` the contract · `sim/{disk,network}.rs` the seeded world``
+//! lists files of one folder; braces list several at once.
+
+use std::collections::BTreeSet;
+
+use crate::source::Finding;
+
+/// Where the map is.
+pub(crate) const PATH: &str = "docs/ARCHITECTURE.md";
+
+/// Lines of the whole document at most.
+pub(crate) const LINES_MAX: usize = 200;
+
+/// A document that nobody reads to its end.
+pub(crate) fn too_long(text: &str) -> Option<Finding> {
+    let lines = text.lines().count();
+    let message = format!("{lines} lines, at most {LINES_MAX}");
+    (lines > LINES_MAX).then(|| Finding::new(PATH, lines, message))
+}
+
+/// Files that the map lacks, and entries without a file. `files` are paths below a crate's `src`.
+pub(crate) fn differences(text: &str, files: &[&str]) -> Vec<Finding> {
+    let mut listed = BTreeSet::new();
+    let mut findings = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        for path in entries(line) {
+            if !files.contains(&path.as_str()) {
+                findings.push(Finding::new(PATH, index + 1, format!("no file {path}")));
+            }
+            if !listed.insert(path.clone()) {
+                findings.push(Finding::new(PATH, index + 1, format!("{path}: twice")));
+            }
+        }
+    }
+    let missing = files.iter().filter(|path| !listed.contains(**path));
+    findings.extend(missing.map(|path| {
+        let message = format!("the map lacks {path} (`cargo xtask tidy --fix-map` adds its name)");
+        Finding::new(PATH, 1, message)
+    }));
+    findings
+}
+
+/// The document with entries of vanished files taken out and missing files' names put at the end
+/// of their folder's line; what each is for is left to its author.
+pub(crate) fn fixed(text: &str, files: &[&str]) -> String {
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let listed: BTreeSet<String> = text.lines().flat_map(entries).collect();
+    for line in &mut lines {
+        let Some(folder) = folder(line) else { continue };
+        let (head, rest) = line.split_once("`: ").unwrap_or((line, ""));
+        let lives = |entry: &&str| {
+            let paths = entries_of(&folder, entry);
+            paths.is_empty() || paths.iter().any(|path| files.contains(&path.as_str()))
+        };
+        let mut kept: Vec<String> = rest.split(" · ").filter(lives).map(str::to_owned).collect();
+        for path in files.iter().filter(|path| !listed.contains(**path)) {
+            if let Some(name) = path.strip_prefix(&format!("{folder}/")) {
+                kept.push(format!("`{name}`"));
+            }
+        }
+        kept.retain(|entry| !entry.is_empty());
+        *line = format!("{head}`: {}", kept.join(" · "));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// The folder that a line of the map describes.
+fn folder(line: &str) -> Option<String> {
+    let (folder, _) = line.strip_prefix("- `")?.split_once("`:")?;
+    folder.ends_with("src").then(|| folder.to_owned())
+}
+
+/// Paths of the files that a line of the map lists.
+fn entries(line: &str) -> Vec<String> {
+    match folder(line) {
+        Some(folder) => {
+            let rest = line.split_once("`:").map_or("", |(_, rest)| rest);
+            entries_of(&folder, rest)
+        }
+        None => Vec::new(),
+    }
+}
+
+fn entries_of(folder: &str, text: &str) -> Vec<String> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted
+        .filter(|name| name.ends_with(".rs"))
+        .flat_map(expanded)
+        .map(|name| format!("{folder}/{name}"))
+        .collect()
+}
+
+/// `a/{b,c}.rs` as `a/b.rs` and `a/c.rs`.
+fn expanded(name: &str) -> Vec<String> {
+    let parts = name
+        .split_once('{')
+        .and_then(|(before, rest)| Some((before, rest.split_once('}')?)));
+    match parts {
+        Some((before, (inside, after))) => inside
+            .split(',')
+            .map(|part| format!("{before}{}{after}", part.trim()))
+            .collect(),
+        None => vec![name.to_owned()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAP: &str = "# Map\n\n- `net/ring/src`: `lib.rs` the contract · `sim/{disk,clock}.rs` the world\n- `target`: x\n";
+    const FILES: [&str; 3] = [
+        "net/ring/src/lib.rs",
+        "net/ring/src/sim/clock.rs",
+        "net/ring/src/sim/disk.rs",
+    ];
+
+    #[test]
+    fn a_map_that_shows_the_house_passes() {
+        assert_eq!(differences(MAP, &FILES), []);
+    }
+
+    #[test]
+    fn a_file_the_map_lacks_is_found() {
+        let more = [&FILES[..], &["net/ring/src/tcp.rs"]].concat();
+        assert_eq!(differences(MAP, &more).len(), 1);
+        assert_eq!(differences("", &FILES).len(), 3);
+    }
+
+    #[test]
+    fn an_entry_without_a_file_or_listed_twice_is_found() {
+        assert_eq!(differences(MAP, &FILES[..2]).len(), 1);
+        let twice = format!("{MAP}- `net/ring/src`: `lib.rs`\n");
+        assert_eq!(differences(&twice, &FILES).len(), 1);
+    }
+
+    #[test]
+    fn a_fixed_map_passes_and_keeps_its_words() {
+        let now = ["net/ring/src/lib.rs", "net/ring/src/tcp.rs"];
+        let text = fixed(MAP, &now);
+        assert_eq!(differences(&text, &now), []);
+        assert!(text.contains("`lib.rs` the contract · `tcp.rs`"), "{text}");
+        assert!(text.starts_with("# Map\n\n") && text.ends_with("- `target`: x\n"));
+    }
+
+    #[test]
+    fn a_map_nobody_reads_to_its_end_is_found() {
+        assert!(too_long(&"x\n".repeat(LINES_MAX)).is_none());
+        assert!(too_long(&"x\n".repeat(LINES_MAX + 1)).is_some());
+    }
+}
