@@ -1,0 +1,475 @@
+//! One core: its driver, its slots, its tasks, its timers, and the turn that moves them all.
+//!
+//! A turn reads the clock once, fires timers, polls the tasks that are ready (a bounded
+//! number), submits once, reaps completions into a list, and only then wakes whom they concern:
+//! nothing is called from inside anything else. Everything here belongs to one thread; only
+//! [`CoreShared`] is seen by others.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering, fence};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::clock::Instant;
+use crate::driver::{Driver, Wait};
+use crate::op::{Chunk, Completion, Op, SlotKey};
+use crate::slab::{After, Outcome, Slots};
+use crate::task::{Task, TaskKey};
+use crate::timer::Timers;
+
+/// Tasks polled in one turn before the ring gets its chance.
+const POLLS_PER_TURN: usize = 256;
+
+/// What other threads may touch of a core.
+pub(crate) struct CoreShared {
+    /// The core's number within its process.
+    pub id: usize,
+    /// Tasks that were woken from elsewhere.
+    woken: Mutex<Vec<TaskKey>>,
+    has_woken: AtomicBool,
+    /// The core sleeps in its ring, or is about to: a wake-up is needed.
+    asleep: AtomicBool,
+    /// The ring's descriptor, for MSG_RING; -1 without one.
+    ring_fd: AtomicI32,
+    /// The eventfd that threads without a ring write to.
+    event: OnceLock<std::fs::File>,
+    /// Called instead of the two above under the simulator.
+    pub(crate) simulated: AtomicBool,
+}
+
+impl CoreShared {
+    pub(crate) fn new(id: usize) -> Arc<Self> {
+        Arc::new(CoreShared {
+            id,
+            woken: Mutex::new(Vec::new()),
+            has_woken: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
+            ring_fd: AtomicI32::new(-1),
+            event: OnceLock::new(),
+            simulated: AtomicBool::new(false),
+        })
+    }
+
+    /// Queues a task from outside of its core.
+    pub(crate) fn wake_task(&self, key: TaskKey) {
+        self.woken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(key);
+        self.has_woken.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Wakes the core if it sleeps. What it is to see must be stored before.
+    pub(crate) fn wake(&self) {
+        // Pairs with the fence in `Core::sleep`: either the sleeper sees what was stored, or we
+        // see that it sleeps.
+        fence(Ordering::SeqCst);
+        if !self.asleep.swap(false, Ordering::AcqRel) || self.simulated.load(Ordering::Relaxed) {
+            return;
+        }
+        let ring_fd = self.ring_fd.load(Ordering::Acquire);
+        let sent = ring_fd >= 0 && try_with(|core| core.wake_ring(ring_fd)) == Some(true);
+        if !sent && let Some(event) = self.event.get() {
+            // Fails only when the counter is full, and then the core is awake anyway.
+            let _ = io::Write::write(&mut &*event, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// How a core takes its turns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CoreConfig {
+    /// The longest spin before a sleep; zero sleeps at once.
+    pub spin: Duration,
+    /// Unread bytes that a connection may gather before it is paused.
+    pub inbox_limit: usize,
+}
+
+/// One core. Lives on one thread.
+pub(crate) struct Core {
+    pub shared: Arc<CoreShared>,
+    driver: RefCell<Driver>,
+    slots: RefCell<Slots>,
+    tasks: RefCell<Slab<Rc<Task>>>,
+    serial: Cell<u64>,
+    pub ready: RefCell<VecDeque<TaskKey>>,
+    pub timers: RefCell<Timers>,
+    now: Cell<Instant>,
+    completions: RefCell<Vec<Completion>>,
+    config: CoreConfig,
+    /// The present length of a spin: halved when it was in vain, doubled when it paid.
+    spin: Cell<Duration>,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Core>>> = const { RefCell::new(None) };
+}
+
+/// The core that this thread is running.
+///
+/// # Panics
+/// Outside of a core.
+pub(crate) fn current() -> Rc<Core> {
+    CURRENT
+        .with(|c| c.borrow().clone())
+        .expect("called outside of a ring's core")
+}
+
+/// Calls `f` with the present core, if there is one.
+pub(crate) fn try_with<T>(f: impl FnOnce(&Core) -> T) -> Option<T> {
+    CURRENT
+        .try_with(|c| c.try_borrow().ok()?.as_deref().map(f))
+        .ok()
+        .flatten()
+}
+
+/// The number of the present core within its process.
+///
+/// # Panics
+/// Outside of a core.
+pub fn core_id() -> usize {
+    current().shared.id
+}
+
+/// The time of the present turn.
+///
+/// # Panics
+/// Outside of a core.
+pub fn now() -> Instant {
+    try_with(|core| core.now.get()).expect("called outside of a ring's core")
+}
+
+/// Milliseconds since the Unix epoch by this node's wall clock: for time stamps of records,
+/// never for deciding anything.
+///
+/// # Panics
+/// Outside of a core.
+pub fn wall_clock_ms() -> i64 {
+    try_with(|core| core.driver.borrow().wall_clock_ms()).expect("called outside of a ring's core")
+}
+
+/// A random number, from the seed under the simulator.
+///
+/// # Panics
+/// Outside of a core.
+pub fn random_u64() -> u64 {
+    try_with(|core| core.driver.borrow_mut().random_u64()).expect("called outside of a ring's core")
+}
+
+/// Makes a core the present one for as long as it lives.
+pub(crate) struct Entered(Option<Rc<Core>>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let before = self.0.take();
+        let _ = CURRENT.try_with(|c| c.replace(before));
+    }
+}
+
+impl Core {
+    pub(crate) fn new(shared: Arc<CoreShared>, mut driver: Driver, config: CoreConfig) -> Rc<Self> {
+        let now = Instant::from_nanos(driver.now_ns());
+        if let Driver::Uring(uring) = &mut driver {
+            if uring.features().msg_ring {
+                shared.ring_fd.store(uring.ring_fd(), Ordering::Release);
+            }
+            if let Ok(event) = uring.event_fd() {
+                let _ = shared.event.set(event.into());
+            }
+        }
+        Rc::new(Core {
+            shared,
+            driver: RefCell::new(driver),
+            slots: RefCell::new(Slots::new(config.inbox_limit)),
+            tasks: RefCell::default(),
+            serial: Cell::new(0),
+            ready: RefCell::default(),
+            timers: RefCell::default(),
+            now: Cell::new(now),
+            completions: RefCell::default(),
+            spin: Cell::new(config.spin),
+            config,
+        })
+    }
+
+    pub(crate) fn enter(self: &Rc<Self>) -> Entered {
+        Entered(CURRENT.with(|c| c.replace(Some(self.clone()))))
+    }
+
+    pub(crate) fn driver(&self) -> std::cell::RefMut<'_, Driver> {
+        self.driver.borrow_mut()
+    }
+
+    fn wake_ring(&self, ring_fd: i32) -> bool {
+        match self.driver.try_borrow_mut() {
+            Ok(mut driver) => {
+                driver.wake_ring(ring_fd);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    // ---- tasks ----
+
+    pub(crate) fn spawn(&self, future: Pin<Box<dyn Future<Output = ()>>>) -> TaskKey {
+        let mut tasks = self.tasks.borrow_mut();
+        let entry = tasks.vacant_entry();
+        self.serial.set(self.serial.get() + 1);
+        let key = TaskKey {
+            index: entry.key(),
+            serial: self.serial.get(),
+        };
+        entry.insert(Task::new(key, self.shared.clone(), future));
+        self.ready.borrow_mut().push_back(key);
+        key
+    }
+
+    fn task(&self, key: TaskKey) -> Option<Rc<Task>> {
+        self.tasks
+            .borrow()
+            .get(key.index)
+            .filter(|task| task.key == key)
+            .cloned()
+    }
+
+    pub(crate) fn abort(&self, key: TaskKey) {
+        let Some(task) = self.task(key) else { return };
+        let Some(future) = task.take() else { return };
+        self.tasks.borrow_mut().remove(key.index);
+        // Last, and with nothing borrowed: a future's drop may do anything.
+        drop(future);
+    }
+
+    fn run_tasks(&self) -> bool {
+        let mut progress = false;
+        for _ in 0..POLLS_PER_TURN {
+            let Some(key) = self.ready.borrow_mut().pop_front() else {
+                break;
+            };
+            progress = true;
+            let Some(task) = self.task(key) else { continue };
+            if task.poll() {
+                let over = self.tasks.borrow_mut().try_remove(key.index);
+                drop(over);
+            }
+        }
+        progress
+    }
+
+    /// Drops all tasks: the end of the core. Operations in flight are left to the driver.
+    pub(crate) fn clear(&self) {
+        loop {
+            let task = {
+                let mut tasks = self.tasks.borrow_mut();
+                let Some(index) = tasks.iter().next().map(|(index, _)| index) else {
+                    break;
+                };
+                tasks.remove(index)
+            };
+            drop(task.take());
+        }
+        self.ready.borrow_mut().clear();
+    }
+
+    // ---- operations ----
+
+    pub(crate) fn submit(&self, op: Op) -> SlotKey {
+        let key = self.slots.borrow_mut().insert_once();
+        self.driver.borrow_mut().submit(key, op);
+        key
+    }
+
+    pub(crate) fn submit_stream(&self, op: Op) -> SlotKey {
+        let key = self.slots.borrow_mut().insert_stream();
+        self.driver.borrow_mut().submit(key, op);
+        key
+    }
+
+    pub(crate) fn poll_slot(&self, key: SlotKey, waker: &Waker) -> Option<Outcome> {
+        self.slots.borrow_mut().poll_once(key, waker)
+    }
+
+    pub(crate) fn slots(&self) -> std::cell::RefMut<'_, Slots> {
+        self.slots.borrow_mut()
+    }
+
+    /// Nobody waits for the operation any more.
+    pub(crate) fn forget(&self, key: SlotKey, cancel: bool) {
+        let (in_flight, forgotten) = self.slots.borrow_mut().forget(key);
+        if in_flight && cancel {
+            self.driver.borrow_mut().cancel(key);
+        }
+        drop(forgotten);
+    }
+
+    // ---- turns ----
+
+    /// One turn without sleeping; true if anything moved.
+    pub(crate) fn run_turn(self: &Rc<Self>) -> io::Result<bool> {
+        self.turn(Wait::Poll)
+    }
+
+    fn turn(self: &Rc<Self>, wait: Wait) -> io::Result<bool> {
+        let mut completions = self.completions.take();
+        self.driver.borrow_mut().turn(wait, &mut completions)?;
+        let now = Instant::from_nanos(self.driver.borrow().now_ns());
+        self.now.set(now);
+        let mut progress = !completions.is_empty();
+        for completion in completions.drain(..) {
+            self.on_completion(completion);
+        }
+        *self.completions.borrow_mut() = completions;
+        self.take_woken();
+        loop {
+            let fired = self.timers.borrow_mut().fire(now);
+            let Some(waker) = fired else { break };
+            waker.wake();
+        }
+        progress |= self.run_tasks();
+        Ok(progress)
+    }
+
+    fn on_completion(&self, completion: Completion) {
+        let key = completion.slot;
+        let (waker, after, unwanted) = self
+            .slots
+            .borrow_mut()
+            .complete(completion, |chunk: Chunk, into| {
+                self.driver.borrow_mut().take_chunk(chunk, into)
+            });
+        if after == After::Pause {
+            self.driver.borrow_mut().cancel(key);
+        }
+        drop(unwanted);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn take_woken(&self) {
+        if !self.shared.has_woken.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let mut woken = self
+            .shared
+            .woken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.ready.borrow_mut().extend(woken.drain(..));
+    }
+
+    /// A turn would find work.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.ready.borrow().is_empty()
+            || self.shared.has_woken.load(Ordering::Acquire)
+            || self.driver.borrow_mut().is_ready()
+            || self
+                .next_timer()
+                .is_some_and(|at| at.as_nanos() <= self.driver.borrow().now_ns())
+    }
+
+    /// The next deadline of a timer.
+    pub(crate) fn next_timer(&self) -> Option<Instant> {
+        self.timers.borrow().next()
+    }
+
+    /// Operations that the driver still owes a completion for.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.slots.borrow().in_flight()
+    }
+
+    /// Waits for something to do: spins for a while, then sleeps in the ring, and takes the
+    /// turn that follows.
+    fn sleep(self: &Rc<Self>) -> io::Result<()> {
+        if self.spin() {
+            return self.turn(Wait::Poll).map(drop);
+        }
+        self.shared.asleep.store(true, Ordering::Release);
+        // Pairs with the fence in `CoreShared::wake`.
+        fence(Ordering::SeqCst);
+        let wait = if self.shared.has_woken.load(Ordering::Acquire) {
+            Wait::Poll
+        } else {
+            let now = Instant::from_nanos(self.driver.borrow().now_ns());
+            Wait::Until(
+                self.next_timer()
+                    .map(|at| at.saturating_duration_since(now)),
+            )
+        };
+        let result = self.turn_awake(wait);
+        result.map(drop)
+    }
+
+    fn turn_awake(self: &Rc<Self>, wait: Wait) -> io::Result<bool> {
+        let mut completions = self.completions.take();
+        let result = self.driver.borrow_mut().turn(wait, &mut completions);
+        *self.completions.borrow_mut() = completions;
+        self.shared.asleep.store(false, Ordering::Release);
+        result?;
+        self.turn(Wait::Poll)
+    }
+
+    /// Spins for at most the present spin time; true if there is work.
+    fn spin(&self) -> bool {
+        let limit = self.spin.get();
+        if limit.is_zero() {
+            return false;
+        }
+        // What was submitted must reach the kernel before there can be anything to see.
+        let start = self.driver.borrow().now_ns();
+        let timer = self.next_timer().map_or(u64::MAX, Instant::as_nanos);
+        let end = start.saturating_add(limit.as_nanos() as u64);
+        loop {
+            if self.shared.has_woken.load(Ordering::Acquire) || self.driver.borrow_mut().is_ready()
+            {
+                self.spin.set((limit * 2).min(self.config.spin));
+                return true;
+            }
+            let now = self.driver.borrow().now_ns();
+            if now >= timer {
+                return true;
+            }
+            if now >= end {
+                // Half as long next time, but never so short that it can't recover.
+                self.spin.set((limit / 2).max(self.config.spin / 64));
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Runs until `done` says so.
+    pub(crate) fn run_until(self: &Rc<Self>, done: impl Fn() -> bool) -> io::Result<()> {
+        let _entered = self.enter();
+        while !done() {
+            let progress = self.turn(Wait::Poll)?;
+            if done() || !self.ready.borrow().is_empty() {
+                continue;
+            }
+            // A core that spins must first see its own submissions off; one that sleeps hands
+            // them over with the same call that waits.
+            if !progress || self.spin.get().is_zero() {
+                self.sleep()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core")
+            .field("id", &self.shared.id)
+            .finish_non_exhaustive()
+    }
+}

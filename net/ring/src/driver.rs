@@ -1,0 +1,105 @@
+//! The one seam: operations go in, completions come out.
+//!
+//! Two drivers stand behind it: io_uring on a real Linux, and a share of a seeded simulated
+//! world. Everything above is the same code on both, down to the last byte.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use crate::op::{Chunk, Completion, Descriptor, Op, SlotKey, SocketSpec};
+use crate::sim::SimDriver;
+use crate::uring::Uring;
+
+/// How long a turn may sleep for completions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Submit and reap what is there.
+    Poll,
+    /// Sleep until a completion, a wake-up, or the time is over.
+    Until(Option<Duration>),
+}
+
+/// Either world.
+pub(crate) enum Driver {
+    Uring(Box<Uring>),
+    Sim(SimDriver),
+}
+
+macro_rules! both {
+    ($self:expr, $driver:ident => $body:expr) => {
+        match $self {
+            Driver::Uring($driver) => $body,
+            Driver::Sim($driver) => $body,
+        }
+    };
+}
+
+impl Driver {
+    /// Takes an operation; its completion will name `slot`. Reaches the kernel at the latest
+    /// with the next [`Driver::turn`].
+    pub(crate) fn submit(&mut self, slot: SlotKey, op: Op) {
+        both!(self, d => d.submit(slot, op))
+    }
+
+    /// Asks for an early end of the operation. Its own completion still comes, with `ECANCELED`
+    /// or with what it had achieved; until then its buffers and descriptor stay here.
+    pub(crate) fn cancel(&mut self, slot: SlotKey) {
+        both!(self, d => d.cancel(slot))
+    }
+
+    /// Submits once, sleeps if told to, and appends what completed to `out`.
+    pub(crate) fn turn(&mut self, wait: Wait, out: &mut Vec<Completion>) -> io::Result<()> {
+        both!(self, d => d.turn(wait, out))
+    }
+
+    /// True if a turn would find work without sleeping (for a spinning core; makes no call).
+    pub(crate) fn is_ready(&mut self) -> bool {
+        both!(self, d => d.is_ready())
+    }
+
+    /// Appends a chunk's bytes to `into`, if anyone wants them, and gives its memory back to the
+    /// driver.
+    pub(crate) fn take_chunk(&mut self, chunk: Chunk, into: Option<&mut BytesMut>) {
+        both!(self, d => d.take_chunk(chunk, into))
+    }
+
+    /// Makes, binds and listens on a socket; none of this waits.
+    pub(crate) fn socket(&mut self, spec: &SocketSpec) -> io::Result<Descriptor> {
+        both!(self, d => d.socket(spec))
+    }
+
+    /// The addresses of a socket: its own, and its peer's if it is connected.
+    pub(crate) fn socket_addr(
+        &self,
+        fd: &Descriptor,
+        peer: bool,
+    ) -> io::Result<crate::op::SocketAddress> {
+        both!(self, d => d.socket_addr(fd, peer))
+    }
+
+    /// Wakes another core's ring from its sleep (`IORING_OP_MSG_RING`), with the next turn.
+    pub(crate) fn wake_ring(&mut self, ring_fd: i32) {
+        match self {
+            Driver::Uring(d) => d.wake_ring(ring_fd),
+            // Simulated cores are run until idle by their world; nobody sleeps.
+            Driver::Sim(_) => {}
+        }
+    }
+
+    /// Monotonic nanoseconds since an arbitrary start.
+    pub(crate) fn now_ns(&self) -> u64 {
+        both!(self, d => d.now_ns())
+    }
+
+    /// Milliseconds since the Unix epoch, by this node's wall clock.
+    pub(crate) fn wall_clock_ms(&self) -> i64 {
+        both!(self, d => d.wall_clock_ms())
+    }
+
+    /// A random number: the system's, or the seed's.
+    pub(crate) fn random_u64(&mut self) -> u64 {
+        both!(self, d => d.random_u64())
+    }
+}

@@ -1,0 +1,160 @@
+//! Names: folders, renames, and files as a whole.
+//!
+//! A name made, moved or removed is durable only after [`sync_dir`] of its folder
+//! (fsync(2), "Calling fsync() does not necessarily ensure …").
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use crate::file::File;
+use crate::future::{run, run_with};
+use crate::op::{DirEntry, Metadata, Op, OpenOptions};
+
+/// What is known of a path.
+pub async fn metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
+    match run_with(Op::Stat {
+        path: path.as_ref().to_owned(),
+        out: None,
+    })
+    .await
+    {
+        (
+            Ok(_),
+            Op::Stat {
+                out: Some(metadata),
+                ..
+            },
+        ) => Ok(metadata),
+        (Err(e), _) => Err(e),
+        (Ok(_), op) => unreachable!("a stat came back as {op:?}"),
+    }
+}
+
+/// The entries of a folder, sorted by name. Names that are not UTF-8 are left out.
+pub async fn read_dir(path: impl AsRef<Path>) -> io::Result<Vec<DirEntry>> {
+    match run_with(Op::ReadDir {
+        path: path.as_ref().to_owned(),
+        out: Vec::new(),
+    })
+    .await
+    {
+        (Ok(_), Op::ReadDir { out, .. }) => Ok(out),
+        (Err(e), _) => Err(e),
+        (Ok(_), op) => unreachable!("a listing came back as {op:?}"),
+    }
+}
+
+/// Makes a folder and those above it; durable when this returns.
+pub async fn create_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
+    let path = path.as_ref();
+    let mut missing: Vec<&Path> = Vec::new();
+    for ancestor in path.ancestors().filter(|a| !a.as_os_str().is_empty()) {
+        match metadata(ancestor).await {
+            Ok(found) if found.is_dir => break,
+            Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => missing.push(ancestor),
+            Err(e) => return Err(e),
+        }
+    }
+    for folder in missing.into_iter().rev() {
+        match run(Op::Mkdir {
+            path: folder.to_owned(),
+        })
+        .await
+        {
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+        sync_dir(parent(folder)).await?;
+    }
+    Ok(())
+}
+
+/// The folder that holds a path's name.
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Removes a file (`unlink(2)`).
+pub async fn remove_file(path: impl AsRef<Path>) -> io::Result<()> {
+    run(Op::Unlink {
+        path: path.as_ref().to_owned(),
+        dir: false,
+    })
+    .await
+    .map(drop)
+}
+
+/// Removes a folder with all that is in it.
+pub async fn remove_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
+    // Depth first, without recursion: a folder is removed when it comes up for the second time.
+    let mut stack: Vec<(PathBuf, bool)> = vec![(path.as_ref().to_owned(), false)];
+    while let Some((folder, emptied)) = stack.pop() {
+        if emptied {
+            run(Op::Unlink {
+                path: folder,
+                dir: true,
+            })
+            .await?;
+            continue;
+        }
+        let entries = read_dir(&folder).await?;
+        stack.push((folder.clone(), true));
+        for entry in entries {
+            let path = folder.join(&entry.name);
+            if entry.is_dir {
+                stack.push((path, false));
+            } else {
+                remove_file(path).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Renames a file or folder, replacing a file of the new name (`rename(2)`).
+pub async fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
+    let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
+    run(Op::Rename { from, to }).await.map(drop)
+}
+
+/// Makes the names in a folder durable.
+pub async fn sync_dir(path: impl AsRef<Path>) -> io::Result<()> {
+    run(Op::SyncDir {
+        path: path.as_ref().to_owned(),
+    })
+    .await
+    .map(drop)
+}
+
+/// A whole file.
+pub async fn read(path: impl AsRef<Path>) -> io::Result<Bytes> {
+    let file = File::open(path, OpenOptions::new().read(true)).await?;
+    let len = usize::try_from(file.len().await?).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    file.read_at(0, len).await
+}
+
+/// Replaces a whole file so that after a crash either the old or the new content is there, and
+/// makes it durable: temporary file, fdatasync, rename, fsync of the folder.
+pub async fn write_atomic(path: impl AsRef<Path>, content: Vec<Bytes>) -> io::Result<()> {
+    let path = path.as_ref();
+    let mut name = path
+        .file_name()
+        .ok_or(io::ErrorKind::InvalidInput)?
+        .to_owned();
+    name.push(".tmp");
+    let temporary = path.with_file_name(name);
+    let options = OpenOptions::new().write(true).create(true).truncate(true);
+    let file = File::open(&temporary, options).await?;
+    file.write_at(0, content).await?;
+    file.sync_data().await?;
+    drop(file);
+    rename(&temporary, path).await?;
+    sync_dir(parent(path)).await
+}

@@ -1,0 +1,219 @@
+//! Starting and stopping cores: one pinned thread with one ring each, or a single ring on the
+//! calling thread.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crate::core::{Core, CoreConfig, CoreShared};
+use crate::driver::Driver;
+use crate::mailbox::{self, Port};
+use crate::uring::{Features, Uring, UringConfig};
+
+/// How a core's ring is made.
+#[derive(Clone, Copy, Debug)]
+pub struct RingConfig {
+    /// Submission entries, a power of two.
+    pub entries: u32,
+    /// Provided receive buffers, a power of two; shared by all connections of the core.
+    pub recv_buffers: u16,
+    /// Bytes of each.
+    pub recv_buffer_bytes: usize,
+    /// Unread bytes that a connection may gather before its peer is slowed down.
+    pub inbox_bytes_max: usize,
+    /// The longest spin before a core sleeps; zero (the default) sleeps at once. A waking core
+    /// costs some 50 to 150 µs of latency on a virtual machine, a spinning one its whole CPU.
+    pub spin: Duration,
+    /// Pin each core's thread to a processor.
+    pub pin: bool,
+}
+
+impl Default for RingConfig {
+    fn default() -> Self {
+        RingConfig {
+            entries: 1024,
+            recv_buffers: 64,
+            recv_buffer_bytes: 32 << 10,
+            inbox_bytes_max: 256 << 10,
+            spin: Duration::ZERO,
+            pin: true,
+        }
+    }
+}
+
+impl RingConfig {
+    pub(crate) fn core(&self) -> CoreConfig {
+        CoreConfig {
+            spin: self.spin,
+            inbox_limit: self.inbox_bytes_max,
+        }
+    }
+
+    fn uring(&self) -> UringConfig {
+        UringConfig {
+            entries: self.entries,
+            recv_buffers: self.recv_buffers,
+            recv_buffer_bytes: self.recv_buffer_bytes,
+        }
+    }
+}
+
+/// What this kernel offers, found by making a ring.
+///
+/// # Errors
+/// If no ring can be made: a sentence that names the cause and the remedy.
+pub fn probe() -> io::Result<Features> {
+    Uring::new(RingConfig::default().uring()).map(|ring| ring.features())
+}
+
+/// Runs one future to its end on a ring of this thread's own. Tasks that it leaves behind are
+/// dropped, their operations cancelled and drained.
+///
+/// # Errors
+/// If the ring cannot be made or fails.
+pub fn run<F: Future>(config: RingConfig, future: F) -> io::Result<F::Output> {
+    run_core(CoreShared::new(0), config, future)
+}
+
+fn run_core<F: Future>(
+    shared: Arc<CoreShared>,
+    config: RingConfig,
+    future: F,
+) -> io::Result<F::Output> {
+    let driver = Driver::Uring(Box::new(Uring::new(config.uring())?));
+    let core = Core::new(shared, driver, config.core());
+    let result = block_on(&core, future);
+    let _entered = core.enter();
+    core.clear();
+    result
+}
+
+fn block_on<F: Future>(core: &Rc<Core>, future: F) -> io::Result<F::Output> {
+    // The future stays on this stack; a small task of the core's wakes it, so that it may
+    // borrow from its caller.
+    let _entered = core.enter();
+    let mut future = std::pin::pin!(future);
+    let rung = Rc::new(Cell::new(true));
+    let root = root_waker(core, rung.clone());
+    loop {
+        if rung.replace(false) {
+            let waker = root.borrow().clone();
+            if let Some(waker) = waker {
+                let mut cx = std::task::Context::from_waker(&waker);
+                if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+                    return Ok(output);
+                }
+            }
+        }
+        core.run_until(|| rung.get())?;
+    }
+}
+
+type RootWaker = Rc<std::cell::RefCell<Option<std::task::Waker>>>;
+
+/// A task that sets `rung` whenever its waker is called.
+fn root_waker(core: &Rc<Core>, rung: Rc<Cell<bool>>) -> RootWaker {
+    let root = RootWaker::default();
+    let kept = root.clone();
+    core.spawn(Box::pin(std::future::poll_fn(move |cx| {
+        *kept.borrow_mut() = Some(cx.waker().clone());
+        rung.set(true);
+        std::task::Poll::Pending
+    })));
+    root
+}
+
+/// The cores of one process, before they run.
+pub struct Cores {
+    pub(crate) shared: Vec<Arc<CoreShared>>,
+}
+
+impl Cores {
+    /// `count` cores.
+    ///
+    /// # Panics
+    /// If `count` is zero.
+    pub fn new(count: usize) -> Cores {
+        assert!(count > 0, "a process has at least one core");
+        Cores {
+            shared: (0..count).map(CoreShared::new).collect(),
+        }
+    }
+
+    /// As many cores as this process may run on.
+    pub fn available() -> usize {
+        thread::available_parallelism().map_or(1, Into::into)
+    }
+
+    /// How many they are.
+    pub fn count(&self) -> usize {
+        self.shared.len()
+    }
+
+    /// Mailboxes between all cores: one port each, lanes of `depth` messages.
+    pub fn mesh<M: Send>(&self, depth: usize) -> Vec<Port<M>> {
+        mailbox::mesh(self.count(), depth)
+    }
+
+    /// Starts one thread for each core; `make` is called on each with the core's number.
+    ///
+    /// # Errors
+    /// If a thread cannot be started. A ring that cannot be made is reported by [`Running::join`].
+    pub fn launch<T, M, F>(self, config: RingConfig, make: M) -> io::Result<Running<T>>
+    where
+        T: Send + 'static,
+        M: Fn(usize) -> F + Send + Sync + 'static,
+        F: Future<Output = T>,
+    {
+        let make = Arc::new(make);
+        let processors = core_affinity::get_core_ids().unwrap_or_default();
+        let mut threads = Vec::new();
+        for shared in self.shared {
+            let make = make.clone();
+            let id = shared.id;
+            let processor = processors.get(id % processors.len().max(1)).copied();
+            let body = move || {
+                if let Some(processor) = processor.filter(|_| config.pin) {
+                    core_affinity::set_for_current(processor);
+                }
+                run_core(shared, config, async { make(id).await })
+            };
+            threads.push(
+                thread::Builder::new()
+                    .name(format!("core-{id}"))
+                    .spawn(body)?,
+            );
+        }
+        Ok(Running { threads })
+    }
+}
+
+/// Cores that run.
+pub struct Running<T> {
+    threads: Vec<thread::JoinHandle<io::Result<T>>>,
+}
+
+impl<T> Running<T> {
+    /// Waits for all cores to end.
+    ///
+    /// # Errors
+    /// The first core's failure.
+    ///
+    /// # Panics
+    /// If a core panicked.
+    pub fn join(self) -> io::Result<Vec<T>> {
+        let results: Vec<_> = self
+            .threads
+            .into_iter()
+            .map(thread::JoinHandle::join)
+            .collect();
+        results
+            .into_iter()
+            .map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    }
+}

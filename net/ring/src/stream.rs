@@ -1,0 +1,304 @@
+//! Connected byte streams, TCP and Unix alike: the shared half of both handles.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::mem;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::core::{self, Core};
+use crate::file::{File, advance};
+use crate::future::{run, run_with};
+use crate::op::{Descriptor, Fd, Op, Shutdown, SlotKey, SocketAddress, SocketSpec};
+use crate::slab::REARM;
+
+/// Bytes of one file transfer operation; longer ones are cut, so that a result fits its type.
+const TRANSFER: u64 = 1 << 30;
+
+/// One connection. Owned by the core that made it.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    fd: Fd,
+    core: Rc<Core>,
+    /// The multishot receive, while one is submitted.
+    receiving: Cell<Option<SlotKey>>,
+    /// A receive future lives.
+    awaited: Cell<bool>,
+    /// How the stream ended: 0, or a negated errno.
+    ended: Cell<Option<i32>>,
+}
+
+impl Stream {
+    pub(crate) fn new(descriptor: Descriptor) -> Rc<Self> {
+        Rc::new(Stream {
+            fd: Rc::new(descriptor),
+            core: core::current(),
+            receiving: Cell::new(None),
+            awaited: Cell::new(false),
+            ended: Cell::new(None),
+        })
+    }
+
+    pub(crate) async fn connect(spec: SocketSpec, addr: SocketAddress) -> io::Result<Rc<Self>> {
+        let descriptor = core::current().driver().socket(&spec)?;
+        let stream = Stream::new(descriptor);
+        run(Op::Connect {
+            fd: stream.fd.clone(),
+            addr,
+        })
+        .await?;
+        Ok(stream)
+    }
+
+    pub(crate) fn addr(&self, peer: bool) -> io::Result<SocketAddress> {
+        self.core.driver().socket_addr(&self.fd, peer)
+    }
+
+    pub(crate) fn recv<'a>(&'a self, into: &'a mut BytesMut) -> Recv<'a> {
+        assert!(
+            !self.awaited.replace(true),
+            "two tasks receive from one stream"
+        );
+        Recv {
+            stream: self,
+            into,
+            parked: None,
+        }
+    }
+
+    pub(crate) async fn send(&self, bufs: Vec<Bytes>) -> io::Result<()> {
+        let mut bufs = bufs;
+        let mut left: usize = bufs.iter().map(Bytes::len).sum();
+        while left > 0 {
+            let (result, op) = run_with(Op::Send {
+                fd: self.fd.clone(),
+                bufs,
+            })
+            .await;
+            let Op::Send { bufs: back, .. } = op else {
+                unreachable!("a send comes back as itself")
+            };
+            bufs = back;
+            match result {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    left -= count;
+                    advance(&mut bufs, count);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn send_file(&self, file: &File, offset: u64, len: u64) -> io::Result<()> {
+        let mut done = 0;
+        while done < len {
+            let op = Op::SendFile {
+                file: file.fd.clone(),
+                offset: offset + done,
+                len: (len - done).min(TRANSFER),
+                socket: self.fd.clone(),
+            };
+            match run(op).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => done += count as u64,
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        run(Op::Shutdown {
+            fd: self.fd.clone(),
+            how,
+        })
+        .await
+        .map(drop)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(key) = self.receiving.take() {
+            self.core.forget(key, true);
+        }
+    }
+}
+
+/// Waits for bytes. While it waits, its buffer lies in the slot, so that what arrives is copied
+/// once, to its last place; dropped, it takes the buffer back.
+pub(crate) struct Recv<'a> {
+    stream: &'a Stream,
+    into: &'a mut BytesMut,
+    /// Length of our buffer when it was parked in the slot.
+    parked: Option<usize>,
+}
+
+impl Recv<'_> {
+    /// Takes our buffer, with what was received, out of the slot. Returns the bytes received.
+    fn unpark(&mut self, key: SlotKey) -> usize {
+        let mut slots = self.stream.core.slots();
+        let inbox = &mut slots.stream(key).inbox;
+        match self.parked.take() {
+            Some(before) => {
+                *self.into = mem::take(inbox);
+                self.into.len() - before
+            }
+            None if inbox.is_empty() => 0,
+            None if self.into.is_empty() => {
+                *self.into = mem::take(inbox);
+                self.into.len()
+            }
+            None => {
+                let received = inbox.split();
+                self.into.extend_from_slice(&received);
+                received.len()
+            }
+        }
+    }
+
+    fn park(&mut self, key: SlotKey, cx: &Context<'_>) {
+        let mut slots = self.stream.core.slots();
+        let gathered = slots.stream(key);
+        if self.parked.is_none() {
+            self.parked = Some(self.into.len());
+            gathered.inbox = mem::take(self.into);
+        }
+        match &mut gathered.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+
+    /// The operation ended: keep why, free the slot.
+    fn retire(&self, key: SlotKey) {
+        let gathered = self.stream.core.slots().retire_stream(key);
+        self.stream.receiving.set(None);
+        debug_assert!(gathered.inbox.is_empty());
+        match gathered.ended {
+            // Paused by ourselves, out of buffers for a moment, or interrupted: go on.
+            Some(REARM) => {}
+            Some(e) if e == -libc::ENOBUFS || e == -libc::EINTR => {}
+            Some(e) if e == -libc::ECANCELED && gathered.pausing => {}
+            ended => self.stream.ended.set(ended),
+        }
+    }
+}
+
+impl Future for Recv<'_> {
+    type Output = io::Result<usize>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        loop {
+            if let Some(key) = this.stream.receiving.get() {
+                let count = this.unpark(key);
+                let ended = this.stream.core.slots().stream(key).ended.is_some();
+                if ended {
+                    this.retire(key);
+                }
+                if count > 0 {
+                    return Poll::Ready(Ok(count));
+                }
+                if !ended {
+                    this.park(key, cx);
+                    return Poll::Pending;
+                }
+            }
+            match this.stream.ended.get() {
+                Some(0) => return Poll::Ready(Ok(0)),
+                Some(e) => return Poll::Ready(Err(io::Error::from_raw_os_error(-e))),
+                None => {}
+            }
+            let key = this.stream.core.submit_stream(Op::Recv {
+                fd: this.stream.fd.clone(),
+            });
+            this.stream.receiving.set(Some(key));
+            this.park(key, cx);
+            return Poll::Pending;
+        }
+    }
+}
+
+impl Drop for Recv<'_> {
+    fn drop(&mut self) {
+        self.stream.awaited.set(false);
+        if self.parked.is_some()
+            && let Some(key) = self.stream.receiving.get()
+        {
+            self.unpark(key);
+        }
+    }
+}
+
+/// A listening socket of either family.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    fd: Fd,
+    core: Rc<Core>,
+    accepting: Cell<Option<SlotKey>>,
+}
+
+impl Listener {
+    pub(crate) fn new(spec: &SocketSpec) -> io::Result<Self> {
+        let core = core::current();
+        let descriptor = core.driver().socket(spec)?;
+        Ok(Listener {
+            fd: Rc::new(descriptor),
+            core,
+            accepting: Cell::new(None),
+        })
+    }
+
+    pub(crate) fn addr(&self) -> io::Result<SocketAddress> {
+        self.core.driver().socket_addr(&self.fd, false)
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<Rc<Stream>> {
+        std::future::poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Rc<Stream>>> {
+        loop {
+            let key = match self.accepting.get() {
+                Some(key) => key,
+                None => {
+                    let key = self.core.submit_stream(Op::Accept {
+                        fd: self.fd.clone(),
+                    });
+                    self.accepting.set(Some(key));
+                    key
+                }
+            };
+            let mut slots = self.core.slots();
+            let gathered = slots.stream(key);
+            if let Some(descriptor) = gathered.accepted.pop_front() {
+                drop(slots);
+                return Poll::Ready(Ok(Stream::new(descriptor)));
+            }
+            let Some(ended) = gathered.ended else {
+                gathered.waker = Some(cx.waker().clone());
+                return Poll::Pending;
+            };
+            slots.retire_stream(key);
+            self.accepting.set(None);
+            if ended != REARM && ended != -libc::EINTR && ended != -libc::ECONNABORTED {
+                return Poll::Ready(Err(io::Error::from_raw_os_error(-ended)));
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(key) = self.accepting.take() {
+            self.core.forget(key, true);
+        }
+    }
+}

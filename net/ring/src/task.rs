@@ -1,0 +1,212 @@
+//! Tasks: the futures of one core, and the wakers that lead back to it.
+//!
+//! A waker may be called from anywhere. On its own core it pushes to the core's ready list; from
+//! elsewhere it goes through the core's shared inbox, and wakes the core's ring if it sleeps.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use crate::core::{self, Core, CoreShared};
+
+/// A task's place in its core's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TaskKey {
+    pub index: usize,
+    /// Tells two users of one place apart.
+    pub serial: u64,
+}
+
+pub(crate) struct TaskWaker {
+    key: TaskKey,
+    core: Arc<CoreShared>,
+    queued: AtomicBool,
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.queued.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let here = core::try_with(|core| {
+            let mine = Arc::ptr_eq(&core.shared, &self.core);
+            if mine {
+                core.ready.borrow_mut().push_back(self.key);
+            }
+            mine
+        });
+        if here != Some(true) {
+            self.core.wake_task(self.key);
+        }
+    }
+}
+
+pub(crate) struct Task {
+    pub key: TaskKey,
+    future: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
+    waker: Arc<TaskWaker>,
+}
+
+impl Task {
+    pub(crate) fn new(
+        key: TaskKey,
+        core: Arc<CoreShared>,
+        future: Pin<Box<dyn Future<Output = ()>>>,
+    ) -> Rc<Self> {
+        // Born queued: its maker puts it on the ready list.
+        let waker = Arc::new(TaskWaker {
+            key,
+            core,
+            queued: AtomicBool::new(true),
+        });
+        Rc::new(Task {
+            key,
+            future: RefCell::new(Some(future)),
+            waker,
+        })
+    }
+
+    /// Runs the task once; true when it is over.
+    pub(crate) fn poll(&self) -> bool {
+        // Before the poll, so that a wake during the poll queues the task again.
+        self.waker.queued.store(false, Ordering::Release);
+        let waker = Waker::from(self.waker.clone());
+        let Ok(mut future) = self.future.try_borrow_mut() else {
+            panic!("a task polled itself");
+        };
+        let Some(running) = future.as_mut() else {
+            return true;
+        };
+        let done = running
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_ready();
+        if done {
+            *future = None;
+        }
+        done
+    }
+
+    /// Takes the future out, to be dropped by the caller; None while it is running.
+    pub(crate) fn take(&self) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
+        self.future
+            .try_borrow_mut()
+            .ok()
+            .and_then(|mut future| future.take())
+    }
+}
+
+/// The task was aborted, or its core stopped, before it was over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Aborted;
+
+impl std::fmt::Display for Aborted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the task was aborted")
+    }
+}
+
+impl std::error::Error for Aborted {}
+
+struct Shared<T> {
+    output: RefCell<Option<T>>,
+    over: Cell<bool>,
+    waiting: RefCell<Option<Waker>>,
+}
+
+/// Marks the task over however it ends: by its output, by an abort, or by its core's stop.
+struct Ending<T>(Rc<Shared<T>>);
+
+impl<T> Drop for Ending<T> {
+    fn drop(&mut self) {
+        self.0.over.set(true);
+        if let Some(waker) = self.0.waiting.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Waits for a task of the same core. Dropping it lets the task run on by itself.
+pub struct JoinHandle<T> {
+    shared: Rc<Shared<T>>,
+    core: std::rc::Weak<Core>,
+    key: TaskKey,
+}
+
+impl<T> JoinHandle<T> {
+    /// Drops the task's future at once; an operation that it waits for is cancelled. A task
+    /// that is running right now (that aborts itself) goes on to its next await.
+    pub fn abort(&self) {
+        if let Some(core) = self.core.upgrade() {
+            core.abort(self.key);
+        }
+    }
+
+    /// The task is over.
+    pub fn is_finished(&self) -> bool {
+        self.shared.over.get()
+    }
+}
+
+impl<T> Future for JoinHandle<T> {
+    type Output = Result<T, Aborted>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(output) = self.shared.output.borrow_mut().take() {
+            return Poll::Ready(Ok(output));
+        }
+        if self.shared.over.get() {
+            return Poll::Ready(Err(Aborted));
+        }
+        *self.shared.waiting.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// Starts a task on this core.
+///
+/// # Panics
+/// Outside of a core.
+pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+{
+    let shared = Rc::new(Shared {
+        output: RefCell::new(None),
+        over: Cell::new(false),
+        waiting: RefCell::new(None),
+    });
+    let ending = Ending(shared.clone());
+    let core = core::current();
+    let key = core.spawn(Box::pin(async move {
+        let ending = ending;
+        let output = future.await;
+        *ending.0.output.borrow_mut() = Some(output);
+    }));
+    JoinHandle {
+        shared,
+        core: Rc::downgrade(&core),
+        key,
+    }
+}
+
+/// Lets the other tasks that are ready, and the ring, have their turn.
+pub async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

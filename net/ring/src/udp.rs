@@ -1,0 +1,86 @@
+//! UDP: datagrams with owned buffers, and trains of them (GSO).
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::core;
+use crate::future::{run, run_with};
+use crate::op::{Fd, Op, SocketAddress, SocketKind, SocketSpec};
+use crate::tcp::ip;
+
+/// A bound UDP socket. Clones share it.
+#[derive(Clone, Debug)]
+pub struct UdpSocket {
+    fd: Fd,
+}
+
+impl UdpSocket {
+    /// Binds; port 0 takes a free one.
+    pub async fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
+        let descriptor = core::current().driver().socket(&SocketSpec {
+            kind: SocketKind::Udp,
+            bind: Some(SocketAddress::Ip(addr)),
+            peer: None,
+            listen: None,
+            reuse_port: false,
+        })?;
+        Ok(UdpSocket {
+            fd: Rc::new(descriptor),
+        })
+    }
+
+    /// The address it is bound to.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        ip(core::current().driver().socket_addr(&self.fd, false)?)
+    }
+
+    /// Sends one datagram made of all the buffers.
+    pub async fn send_to(&self, bufs: Vec<Bytes>, to: SocketAddr) -> io::Result<usize> {
+        run(Op::SendTo {
+            fd: self.fd.clone(),
+            bufs,
+            to: Some(to),
+            segment: None,
+        })
+        .await
+    }
+
+    /// Sends a train of datagrams of `segment` bytes each (the last may be shorter) with one
+    /// call (UDP GSO, udp(7)); at most 64 KiB in all.
+    pub async fn send_segments_to(
+        &self,
+        bufs: Vec<Bytes>,
+        segment: u16,
+        to: SocketAddr,
+    ) -> io::Result<usize> {
+        run(Op::SendTo {
+            fd: self.fd.clone(),
+            bufs,
+            to: Some(to),
+            segment: Some(segment),
+        })
+        .await
+    }
+
+    /// Receives one datagram into the spare capacity of `buf` (what does not fit is lost), with
+    /// its sender.
+    pub async fn recv_from(&self, buf: BytesMut) -> (io::Result<(usize, SocketAddr)>, BytesMut) {
+        let op = Op::RecvFrom {
+            fd: self.fd.clone(),
+            buf,
+            from: None,
+        };
+        let (result, op) = run_with(op).await;
+        let Op::RecvFrom { buf, from, .. } = op else {
+            unreachable!("a receive comes back as itself")
+        };
+        let sender = result.and_then(|count| {
+            let from = from.ok_or(io::ErrorKind::InvalidData)?;
+            Ok((count, from))
+        });
+        (sender, buf)
+    }
+}

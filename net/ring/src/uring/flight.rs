@@ -1,0 +1,425 @@
+//! One operation in the kernel: what it owns, and the submission entries that describe it.
+//!
+//! A [`Flight`] is boxed and never moves while the kernel has it: every pointer in a submission
+//! entry leads into the flight itself or into heap memory that the flight owns.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use io_uring::{opcode, squeue, types};
+use socket2::SockAddr;
+
+use crate::op::{Descriptor, Fd, Metadata, Op, SlotKey, SocketAddress};
+
+/// Buffers per vectored call (`UIO_MAXIOV`).
+const IOV_MAX: usize = 1024;
+/// Bytes that one step of a file transfer moves; the pipes are made this large.
+pub(super) const SPLICE_STEP: u32 = 1 << 20;
+
+/// A pipe between a file and a socket, reused by later transfers of the core.
+pub(super) struct Pipe {
+    pub read: OwnedFd,
+    pub write: OwnedFd,
+}
+
+/// Progress of a file transfer (`Op::SendFile`).
+pub(super) struct Transfer {
+    pub pipe: Pipe,
+    /// Bytes that left for the socket.
+    pub sent: u64,
+    /// Bytes that wait in the pipe.
+    pub in_pipe: u32,
+    /// Both halves of the present step, as they came back.
+    pub into_pipe: i32,
+    pub out_of_pipe: i32,
+    /// An early end was asked for.
+    pub cancelled: bool,
+}
+
+/// Memory of the rarer operations that the kernel reads or writes.
+#[expect(
+    dead_code,
+    reason = "some fields only keep alive what the kernel points to"
+)]
+pub(super) enum Extra {
+    None,
+    Path(CString),
+    Paths(CString, CString),
+    Stat(CString, Box<libc::statx>),
+    Address(Box<SockAddr>),
+    Message(Box<Message>),
+    Folder(OwnedFd),
+    Transfer(Box<Transfer>),
+}
+
+/// A message header with all that it points to.
+pub(super) struct Message {
+    pub header: libc::msghdr,
+    pub address: libc::sockaddr_storage,
+    pub control: [u64; 4],
+}
+
+impl Message {
+    pub(super) fn new() -> Box<Self> {
+        // SAFETY: all three are plain integers and pointers, for which zero is a value.
+        Box::new(unsafe { std::mem::zeroed() })
+    }
+}
+
+/// An operation in the kernel.
+pub(super) struct Flight {
+    pub key: SlotKey,
+    pub op: Op,
+    /// Completions that the kernel still owes.
+    pub owed: u8,
+    /// The result so far, for operations of several parts.
+    pub result: i32,
+    pub iovecs: Vec<libc::iovec>,
+    pub extra: Extra,
+}
+
+/// The kernel's name of a descriptor.
+pub(super) fn raw(fd: &Fd) -> types::Fd {
+    match &**fd {
+        Descriptor::Real(fd) => types::Fd(fd.as_raw_fd()),
+        Descriptor::Sim(_) => panic!("a simulated descriptor on a real ring"),
+    }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "path with a NUL byte"))
+}
+
+const CWD: types::Fd = types::Fd(libc::AT_FDCWD);
+
+impl Flight {
+    fn gather(&mut self) {
+        let (Op::Send { bufs, .. } | Op::SendTo { bufs, .. } | Op::Write { bufs, .. }) = &self.op
+        else {
+            return;
+        };
+        self.iovecs.clear();
+        self.iovecs.extend(
+            bufs.iter()
+                .filter(|b| !b.is_empty())
+                .take(IOV_MAX)
+                .map(|b| libc::iovec {
+                    iov_base: b.as_ptr().cast_mut().cast(),
+                    iov_len: b.len(),
+                }),
+        );
+    }
+
+    /// The entries that start this operation; a second one is linked to the first. The entries
+    /// point into `self`.
+    pub(super) fn entries(
+        &mut self,
+        group: u16,
+        bundle: bool,
+    ) -> io::Result<(squeue::Entry, Option<squeue::Entry>)> {
+        self.gather();
+        let entry = match &mut self.op {
+            Op::Accept { fd } => opcode::AcceptMulti::new(raw(fd))
+                .flags(libc::SOCK_CLOEXEC)
+                .build(),
+            Op::Recv { fd } if bundle => opcode::RecvMultiBundle::new(raw(fd), group).build(),
+            Op::Recv { fd } => opcode::RecvMulti::new(raw(fd), group).build(),
+            Op::Connect { .. } | Op::Send { .. } | Op::SendTo { .. } | Op::RecvFrom { .. } => {
+                return Ok((self.socket_entry()?, None));
+            }
+            Op::Shutdown { fd, how } => opcode::Shutdown::new(raw(fd), shutdown_flag(*how)).build(),
+            Op::Read {
+                fd,
+                offset,
+                buf,
+                len,
+            } => {
+                buf.reserve(*len);
+                let spare = buf.spare_capacity_mut().as_mut_ptr().cast::<u8>();
+                let len = u32::try_from(*len).unwrap_or(u32::MAX);
+                opcode::Read::new(raw(fd), spare, len)
+                    .offset(*offset)
+                    .build()
+            }
+            Op::Write {
+                fd,
+                offset,
+                bufs,
+                sync,
+            } => {
+                let write = match &self.iovecs[..] {
+                    [one] => {
+                        let len = u32::try_from(one.iov_len).unwrap_or(u32::MAX);
+                        opcode::Write::new(raw(fd), one.iov_base.cast(), len)
+                            .offset(*offset)
+                            .build()
+                    }
+                    many => opcode::Writev::new(raw(fd), many.as_ptr(), many.len() as u32)
+                        .offset(*offset)
+                        .build(),
+                };
+                if *sync && bufs.len() <= IOV_MAX {
+                    let flags = types::FsyncFlags::DATASYNC;
+                    let sync = opcode::Fsync::new(raw(fd)).flags(flags).build();
+                    return Ok((write.flags(squeue::Flags::IO_LINK), Some(sync)));
+                }
+                write
+            }
+            Op::Sync { fd, data_only } => {
+                let flags = if *data_only {
+                    types::FsyncFlags::DATASYNC
+                } else {
+                    types::FsyncFlags::empty()
+                };
+                opcode::Fsync::new(raw(fd)).flags(flags).build()
+            }
+            Op::Allocate { fd, offset, len } => opcode::Fallocate::new(raw(fd), *len)
+                .offset(*offset)
+                .build(),
+            Op::SetLen { fd, len } => opcode::Ftruncate::new(raw(fd), *len).build(),
+            _ => return Ok((self.path_entry()?, None)),
+        };
+        Ok((entry, None))
+    }
+
+    /// Operations on sockets that carry an address or a message header.
+    fn socket_entry(&mut self) -> io::Result<squeue::Entry> {
+        Ok(match &mut self.op {
+            Op::Connect { fd, addr } => {
+                let addr = Box::new(sock_addr(addr)?);
+                let entry = opcode::Connect::new(raw(fd), addr.as_ptr().cast(), addr.len());
+                self.extra = Extra::Address(addr);
+                entry.build()
+            }
+            Op::Send { fd, .. } => {
+                let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+                match &self.iovecs[..] {
+                    [one] => {
+                        let len = u32::try_from(one.iov_len).unwrap_or(u32::MAX);
+                        opcode::Send::new(raw(fd), one.iov_base.cast(), len)
+                            .flags(flags)
+                            .build()
+                    }
+                    many => {
+                        let mut message = Message::new();
+                        message.header.msg_iov = many.as_ptr().cast_mut();
+                        message.header.msg_iovlen = many.len();
+                        let entry = opcode::SendMsg::new(raw(fd), &raw const message.header);
+                        self.extra = Extra::Message(message);
+                        entry.flags(flags as u32).build()
+                    }
+                }
+            }
+            Op::SendTo {
+                fd, to, segment, ..
+            } => {
+                let mut message = Message::new();
+                message.header.msg_iov = self.iovecs.as_mut_ptr();
+                message.header.msg_iovlen = self.iovecs.len();
+                if let Some(to) = to {
+                    let addr = SockAddr::from(*to);
+                    message.set_address(&addr);
+                }
+                if let Some(segment) = segment {
+                    message.set_segment(*segment);
+                }
+                let entry = opcode::SendMsg::new(raw(fd), &raw const message.header);
+                self.extra = Extra::Message(message);
+                entry.flags(libc::MSG_NOSIGNAL as u32).build()
+            }
+            Op::RecvFrom { fd, buf, .. } => {
+                let mut message = Message::new();
+                let spare = buf.spare_capacity_mut();
+                self.iovecs.clear();
+                self.iovecs.push(libc::iovec {
+                    iov_base: spare.as_mut_ptr().cast(),
+                    iov_len: spare.len(),
+                });
+                message.header.msg_iov = self.iovecs.as_mut_ptr();
+                message.header.msg_iovlen = 1;
+                message.header.msg_name = (&raw mut message.address).cast();
+                message.header.msg_namelen = size_of::<libc::sockaddr_storage>() as u32;
+                let entry = opcode::RecvMsg::new(raw(fd), &raw mut message.header);
+                self.extra = Extra::Message(message);
+                entry.build()
+            }
+            other => unreachable!("not a socket operation: {other:?}"),
+        })
+    }
+
+    /// Operations on names and folders.
+    fn path_entry(&mut self) -> io::Result<squeue::Entry> {
+        Ok(match &self.op {
+            Op::Open { path, options } => {
+                let path = c_path(path)?;
+                let entry = opcode::OpenAt::new(CWD, path.as_ptr())
+                    .flags(open_flags(*options))
+                    .mode(0o640);
+                self.extra = Extra::Path(path);
+                entry.build()
+            }
+            Op::Stat { path, .. } => self.stat_entry(CWD, c_path(path)?, 0),
+            Op::Fstat { fd, .. } => {
+                self.stat_entry(raw(fd), CString::default(), libc::AT_EMPTY_PATH)
+            }
+            Op::Mkdir { path } => {
+                let path = c_path(path)?;
+                let entry = opcode::MkDirAt::new(CWD, path.as_ptr()).mode(0o750).build();
+                self.extra = Extra::Path(path);
+                entry
+            }
+            Op::Unlink { path, dir } => {
+                let path = c_path(path)?;
+                let flags = if *dir { libc::AT_REMOVEDIR } else { 0 };
+                let entry = opcode::UnlinkAt::new(CWD, path.as_ptr())
+                    .flags(flags)
+                    .build();
+                self.extra = Extra::Path(path);
+                entry
+            }
+            Op::Rename { from, to } => {
+                let (from, to) = (c_path(from)?, c_path(to)?);
+                let entry = opcode::RenameAt::new(CWD, from.as_ptr(), CWD, to.as_ptr()).build();
+                self.extra = Extra::Paths(from, to);
+                entry
+            }
+            Op::SyncDir { path } => {
+                let folder: OwnedFd = std::fs::File::open(path)?.into();
+                let entry = opcode::Fsync::new(types::Fd(folder.as_raw_fd())).build();
+                self.extra = Extra::Folder(folder);
+                entry
+            }
+            other => unreachable!("not an operation of one entry: {other:?}"),
+        })
+    }
+
+    fn stat_entry(&mut self, fd: types::Fd, path: CString, flags: i32) -> squeue::Entry {
+        // SAFETY: integers only; zero is a value.
+        let mut out: Box<libc::statx> = Box::new(unsafe { std::mem::zeroed() });
+        let entry = opcode::Statx::new(fd, path.as_ptr(), (&raw mut *out).cast())
+            .flags(flags)
+            .mask(libc::STATX_BASIC_STATS);
+        self.extra = Extra::Stat(path, out);
+        entry.build()
+    }
+
+    /// Writes what the kernel left in our memory back into the operation.
+    pub(super) fn finish(&mut self) {
+        let Ok(count) = usize::try_from(self.result) else {
+            return;
+        };
+        match (&mut self.op, &self.extra) {
+            (Op::Read { buf, len, .. }, _) => {
+                assert!(count <= *len, "the kernel read more than was asked for");
+                let filled = buf.len() + count;
+                // SAFETY: `entries` reserved `len` bytes behind the old end and the kernel
+                // wrote the first `count` of them.
+                unsafe { buf.set_len(filled) };
+            }
+            (Op::RecvFrom { buf, from, .. }, Extra::Message(message)) => {
+                let filled = buf.len() + count.min(buf.capacity() - buf.len());
+                // SAFETY: the kernel wrote `count` bytes into the spare capacity.
+                unsafe { buf.set_len(filled) };
+                *from = message.address();
+            }
+            (Op::Stat { out, .. } | Op::Fstat { out, .. }, Extra::Stat(_, stat)) => {
+                *out = Some(Metadata {
+                    len: stat.stx_size,
+                    allocated: stat.stx_blocks * 512,
+                    is_dir: u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFDIR,
+                    modified_ms: stat.stx_mtime.tv_sec * 1000
+                        + i64::from(stat.stx_mtime.tv_nsec / 1_000_000),
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Message {
+    fn set_address(&mut self, addr: &SockAddr) {
+        // SAFETY: both are valid for `len` bytes, at most the size of a sockaddr_storage.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                addr.as_ptr().cast::<u8>(),
+                (&raw mut self.address).cast::<u8>(),
+                addr.len() as usize,
+            );
+        }
+        self.header.msg_name = (&raw mut self.address).cast();
+        self.header.msg_namelen = addr.len();
+    }
+
+    /// Cut the datagram into segments of this many bytes (`UDP_SEGMENT`, udp(7)).
+    fn set_segment(&mut self, segment: u16) {
+        self.header.msg_control = self.control.as_mut_ptr().cast();
+        // SAFETY: `control` is aligned and large enough (32 bytes) for one header (16) and its
+        // two bytes of data (padded to 8), as CMSG_FIRSTHDR and CMSG_DATA address them.
+        unsafe {
+            self.header.msg_controllen = libc::CMSG_SPACE(2) as usize;
+            let cmsg = libc::CMSG_FIRSTHDR(&self.header);
+            (*cmsg).cmsg_level = libc::SOL_UDP;
+            (*cmsg).cmsg_type = libc::UDP_SEGMENT;
+            (*cmsg).cmsg_len = libc::CMSG_LEN(2) as usize;
+            libc::CMSG_DATA(cmsg).cast::<u16>().write_unaligned(segment);
+        }
+    }
+
+    fn address(&self) -> Option<std::net::SocketAddr> {
+        let len = self.header.msg_namelen;
+        if len == 0 {
+            return None;
+        }
+        let mut storage = socket2::SockAddrStorage::zeroed();
+        // SAFETY: a SockAddrStorage is as large as a sockaddr_storage, whose bytes the kernel
+        // filled up to `len`; the rest is zero.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                (&raw const self.address).cast::<u8>(),
+                (&raw mut storage).cast::<u8>(),
+                size_of::<libc::sockaddr_storage>(),
+            );
+            SockAddr::new(storage, len).as_socket()
+        }
+    }
+}
+
+/// An address in the kernel's form.
+pub(super) fn sock_addr(addr: &SocketAddress) -> io::Result<SockAddr> {
+    match addr {
+        SocketAddress::Ip(addr) => Ok(SockAddr::from(*addr)),
+        SocketAddress::Unix(path) => SockAddr::unix(path),
+    }
+}
+
+fn shutdown_flag(how: crate::op::Shutdown) -> i32 {
+    match how {
+        crate::op::Shutdown::Read => libc::SHUT_RD,
+        crate::op::Shutdown::Write => libc::SHUT_WR,
+        crate::op::Shutdown::Both => libc::SHUT_RDWR,
+    }
+}
+
+fn open_flags(options: crate::op::OpenOptions) -> i32 {
+    let access = match (options.read, options.write) {
+        (true, true) => libc::O_RDWR,
+        (false, true) => libc::O_WRONLY,
+        _ => libc::O_RDONLY,
+    };
+    let mut flags = access | libc::O_CLOEXEC;
+    for (wanted, flag) in [
+        (options.create, libc::O_CREAT),
+        (options.create_new, libc::O_CREAT | libc::O_EXCL),
+        (options.truncate, libc::O_TRUNC),
+        (options.direct, libc::O_DIRECT),
+    ] {
+        if wanted {
+            flags |= flag;
+        }
+    }
+    flags
+}
