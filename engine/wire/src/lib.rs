@@ -6,10 +6,21 @@
 
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod batch;
 pub mod builder;
 pub mod compression;
+pub mod control;
+pub mod error;
+pub mod frame;
+pub mod header;
 pub mod primitive;
 pub mod record;
+pub mod topic;
 
+/// The crate whose generated types are this crate's control messages.
 pub use kafka_protocol;
+/// Its strings, slices of the frame they came in, which topic and client names are.
+pub use kafka_protocol::protocol::StrBytes;
+/// Topic ids.
+pub use uuid::Uuid;

@@ -1,0 +1,242 @@
+//! Shapes of the requests that the protocol crate decodes, as in Kafka's own schemas
+//! (`clients/src/main/resources/common/message/*Request.json`), for the versions of THE table.
+
+use super::shape::{
+    Shape, array, boolean, bytes, int8, int16, int32, int32s, int64, string, strings, uuid,
+};
+
+pub(super) static LIST_OFFSETS: Shape = Shape(&[
+    int32("replica_id"),
+    int8("isolation_level").since(2),
+    array!("topics" => [
+        string("name"),
+        array!("partitions" => [
+            int32("partition_index"),
+            int32("current_leader_epoch").since(4),
+            int64("timestamp"),
+        ]),
+    ]),
+    int32("timeout_ms").since(10),
+]);
+
+pub(super) static METADATA: Shape = Shape(&[
+    array!("topics" => [
+        uuid("topic_id").since(10),
+        string("name"),
+    ]),
+    boolean("allow_auto_topic_creation").since(4),
+    boolean("include_cluster_authorized_operations")
+        .since(8)
+        .until(10),
+    boolean("include_topic_authorized_operations").since(8),
+]);
+
+pub(super) static OFFSET_COMMIT: Shape = Shape(&[
+    string("group_id"),
+    int32("generation_id_or_member_epoch"),
+    string("member_id"),
+    string("group_instance_id").since(7),
+    int64("retention_time_ms").until(4),
+    array!("topics" => [
+        string("name"),
+        array!("partitions" => [
+            int32("partition_index"),
+            int64("committed_offset"),
+            int32("committed_leader_epoch").since(6),
+            string("committed_metadata"),
+        ]),
+    ]),
+]);
+
+pub(super) static OFFSET_FETCH: Shape = Shape(&[
+    string("group_id").until(7),
+    array!("topics" => [
+        string("name"),
+        int32s("partition_indexes"),
+    ])
+    .until(7),
+    array!("groups" => [
+        string("group_id"),
+        string("member_id").since(9),
+        int32("member_epoch").since(9),
+        array!("topics" => [
+            string("name"),
+            int32s("partition_indexes"),
+        ]),
+    ])
+    .since(8),
+    boolean("require_stable").since(7),
+]);
+
+pub(super) static FIND_COORDINATOR: Shape = Shape(&[
+    string("key").until(3),
+    int8("key_type").since(1),
+    strings("coordinator_keys").since(4),
+]);
+
+pub(super) static JOIN_GROUP: Shape = Shape(&[
+    string("group_id"),
+    int32("session_timeout_ms"),
+    int32("rebalance_timeout_ms").since(1),
+    string("member_id"),
+    string("group_instance_id").since(5),
+    string("protocol_type"),
+    array!("protocols" => [
+        string("name"),
+        bytes("metadata"),
+    ]),
+    string("reason").since(8),
+]);
+
+pub(super) static HEARTBEAT: Shape = Shape(&[
+    string("group_id"),
+    int32("generation_id"),
+    string("member_id"),
+    string("group_instance_id").since(3),
+]);
+
+pub(super) static LEAVE_GROUP: Shape = Shape(&[
+    string("group_id"),
+    string("member_id").until(2),
+    array!("members" => [
+        string("member_id"),
+        string("group_instance_id"),
+        string("reason").since(5),
+    ])
+    .since(3),
+]);
+
+pub(super) static SYNC_GROUP: Shape = Shape(&[
+    string("group_id"),
+    int32("generation_id"),
+    string("member_id"),
+    string("group_instance_id").since(3),
+    string("protocol_type").since(5),
+    string("protocol_name").since(5),
+    array!("assignments" => [
+        string("member_id"),
+        bytes("assignment"),
+    ]),
+]);
+
+pub(super) static DESCRIBE_GROUPS: Shape = Shape(&[
+    strings("groups"),
+    boolean("include_authorized_operations").since(3),
+]);
+
+pub(super) static LIST_GROUPS: Shape = Shape(&[
+    strings("states_filter").since(4),
+    strings("types_filter").since(5),
+]);
+
+pub(super) static API_VERSIONS: Shape = Shape(&[
+    string("client_software_name").since(3),
+    string("client_software_version").since(3),
+]);
+
+pub(super) static CREATE_TOPICS: Shape = Shape(&[
+    array!("topics" => [
+        string("name"),
+        int32("num_partitions"),
+        int16("replication_factor"),
+        array!("assignments" => [
+            int32("partition_index"),
+            int32s("broker_ids"),
+        ]),
+        array!("configs" => [
+            string("name"),
+            string("value"),
+        ]),
+    ]),
+    int32("timeout_ms"),
+    boolean("validate_only"),
+]);
+
+pub(super) static DELETE_TOPICS: Shape = Shape(&[
+    array!("topics" => [
+        string("name"),
+        uuid("topic_id"),
+    ])
+    .since(6),
+    strings("topic_names").until(5),
+    int32("timeout_ms"),
+]);
+
+pub(super) static DELETE_RECORDS: Shape = Shape(&[
+    array!("topics" => [
+        string("name"),
+        array!("partitions" => [
+            int32("partition_index"),
+            int64("offset"),
+        ]),
+    ]),
+    int32("timeout_ms"),
+]);
+
+pub(super) static INIT_PRODUCER_ID: Shape = Shape(&[
+    string("transactional_id"),
+    int32("transaction_timeout_ms"),
+    int64("producer_id").since(3),
+    int16("producer_epoch").since(3),
+]);
+
+pub(super) static OFFSET_FOR_LEADER_EPOCH: Shape = Shape(&[
+    int32("replica_id").since(3),
+    array!("topics" => [
+        string("topic"),
+        array!("partitions" => [
+            int32("partition"),
+            int32("current_leader_epoch"),
+            int32("leader_epoch"),
+        ]),
+    ]),
+]);
+
+pub(super) static DESCRIBE_CONFIGS: Shape = Shape(&[
+    array!("resources" => [
+        int8("resource_type"),
+        string("resource_name"),
+        strings("configuration_keys"),
+    ]),
+    boolean("include_synonyms"),
+    boolean("include_documentation").since(3),
+]);
+
+pub(super) static CREATE_PARTITIONS: Shape = Shape(&[
+    array!("topics" => [
+        string("name"),
+        int32("count"),
+        array!("assignments" => [int32s("broker_ids")]),
+    ]),
+    int32("timeout_ms"),
+    boolean("validate_only"),
+]);
+
+pub(super) static DELETE_GROUPS: Shape = Shape(&[strings("groups_names")]);
+
+pub(super) static INCREMENTAL_ALTER_CONFIGS: Shape = Shape(&[
+    array!("resources" => [
+        int8("resource_type"),
+        string("resource_name"),
+        array!("configs" => [
+            string("name"),
+            int8("config_operation"),
+            string("value"),
+        ]),
+    ]),
+    boolean("validate_only"),
+]);
+
+pub(super) static OFFSET_DELETE: Shape = Shape(&[
+    string("group_id"),
+    array!("topics" => [
+        string("name"),
+        array!("partitions" => [int32("partition_index")]),
+    ]),
+]);
+
+pub(super) static DESCRIBE_CLUSTER: Shape = Shape(&[
+    boolean("include_cluster_authorized_operations"),
+    int8("endpoint_type").since(1),
+    boolean("include_fenced_brokers").since(2),
+]);

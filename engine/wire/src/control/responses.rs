@@ -1,0 +1,344 @@
+//! Shapes of the responses that the protocol crate decodes, as in Kafka's own schemas
+//! (`clients/src/main/resources/common/message/*Response.json`), for the versions of THE table.
+
+use super::shape::{Shape, array, boolean, bytes, int8, int16, int32, int32s, int64, string, uuid};
+
+pub(super) static LIST_OFFSETS: Shape = Shape(&[
+    int32("throttle_time_ms").since(2),
+    array!("topics" => [
+        string("name"),
+        array!("partitions" => [
+            int32("partition_index"),
+            int16("error_code"),
+            int64("timestamp"),
+            int64("offset"),
+            int32("leader_epoch").since(4),
+        ]),
+    ]),
+]);
+
+pub(super) static METADATA: Shape = Shape(&[
+    int32("throttle_time_ms").since(3),
+    array!("brokers" => [
+        int32("node_id"),
+        string("host"),
+        int32("port"),
+        string("rack").since(1),
+    ]),
+    string("cluster_id").since(2),
+    int32("controller_id").since(1),
+    array!("topics" => [
+        int16("error_code"),
+        string("name"),
+        uuid("topic_id").since(10),
+        boolean("is_internal").since(1),
+        array!("partitions" => [
+            int16("error_code"),
+            int32("partition_index"),
+            int32("leader_id"),
+            int32("leader_epoch").since(7),
+            int32s("replica_nodes"),
+            int32s("isr_nodes"),
+            int32s("offline_replicas").since(5),
+        ]),
+        int32("topic_authorized_operations").since(8),
+    ]),
+    int32("cluster_authorized_operations").since(8).until(10),
+    int16("error_code").since(13),
+]);
+
+pub(super) static OFFSET_COMMIT: Shape = Shape(&[
+    int32("throttle_time_ms").since(3),
+    array!("topics" => [
+        string("name"),
+        array!("partitions" => [
+            int32("partition_index"),
+            int16("error_code"),
+        ]),
+    ]),
+]);
+
+pub(super) static OFFSET_FETCH: Shape = Shape(&[
+    int32("throttle_time_ms").since(3),
+    array!("topics" => [
+        string("name"),
+        array!("partitions" => [
+            int32("partition_index"),
+            int64("committed_offset"),
+            int32("committed_leader_epoch").since(5),
+            string("metadata"),
+            int16("error_code"),
+        ]),
+    ])
+    .until(7),
+    int16("error_code").since(2).until(7),
+    array!("groups" => [
+        string("group_id"),
+        array!("topics" => [
+            string("name"),
+            array!("partitions" => [
+                int32("partition_index"),
+                int64("committed_offset"),
+                int32("committed_leader_epoch"),
+                string("metadata"),
+                int16("error_code"),
+            ]),
+        ]),
+        int16("error_code"),
+    ])
+    .since(8),
+]);
+
+pub(super) static FIND_COORDINATOR: Shape = Shape(&[
+    int32("throttle_time_ms").since(1),
+    int16("error_code").until(3),
+    string("error_message").since(1).until(3),
+    int32("node_id").until(3),
+    string("host").until(3),
+    int32("port").until(3),
+    array!("coordinators" => [
+        string("key"),
+        int32("node_id"),
+        string("host"),
+        int32("port"),
+        int16("error_code"),
+        string("error_message"),
+    ])
+    .since(4),
+]);
+
+pub(super) static JOIN_GROUP: Shape = Shape(&[
+    int32("throttle_time_ms").since(2),
+    int16("error_code"),
+    int32("generation_id"),
+    string("protocol_type").since(7),
+    string("protocol_name"),
+    string("leader"),
+    boolean("skip_assignment").since(9),
+    string("member_id"),
+    array!("members" => [
+        string("member_id"),
+        string("group_instance_id").since(5),
+        bytes("metadata"),
+    ]),
+]);
+
+pub(super) static HEARTBEAT: Shape =
+    Shape(&[int32("throttle_time_ms").since(1), int16("error_code")]);
+
+pub(super) static LEAVE_GROUP: Shape = Shape(&[
+    int32("throttle_time_ms").since(1),
+    int16("error_code"),
+    array!("members" => [
+        string("member_id"),
+        string("group_instance_id"),
+        int16("error_code"),
+    ])
+    .since(3),
+]);
+
+pub(super) static SYNC_GROUP: Shape = Shape(&[
+    int32("throttle_time_ms").since(1),
+    int16("error_code"),
+    string("protocol_type").since(5),
+    string("protocol_name").since(5),
+    bytes("assignment"),
+]);
+
+pub(super) static DESCRIBE_GROUPS: Shape = Shape(&[
+    int32("throttle_time_ms").since(1),
+    array!("groups" => [
+        int16("error_code"),
+        string("error_message").since(6),
+        string("group_id"),
+        string("group_state"),
+        string("protocol_type"),
+        string("protocol_data"),
+        array!("members" => [
+            string("member_id"),
+            string("group_instance_id").since(4),
+            string("client_id"),
+            string("client_host"),
+            bytes("member_metadata"),
+            bytes("member_assignment"),
+        ]),
+        int32("authorized_operations").since(3),
+    ]),
+]);
+
+pub(super) static LIST_GROUPS: Shape = Shape(&[
+    int32("throttle_time_ms").since(1),
+    int16("error_code"),
+    array!("groups" => [
+        string("group_id"),
+        string("protocol_type"),
+        string("group_state").since(4),
+        string("group_type").since(5),
+    ]),
+]);
+
+pub(super) static API_VERSIONS: Shape = Shape(&[
+    int16("error_code"),
+    array!("api_keys" => [
+        int16("api_key"),
+        int16("min_version"),
+        int16("max_version"),
+    ]),
+    int32("throttle_time_ms").since(1),
+    array!("supported_features" => [
+        string("name").since(3),
+        int16("min_version").since(3),
+        int16("max_version").since(3),
+    ])
+    .tagged(0),
+    int64("finalized_features_epoch").tagged(1),
+    array!("finalized_features" => [
+        string("name").since(3),
+        int16("max_version_level").since(3),
+        int16("min_version_level").since(3),
+    ])
+    .tagged(2),
+    boolean("zk_migration_ready").tagged(3),
+]);
+
+pub(super) static CREATE_TOPICS: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    array!("topics" => [
+        string("name"),
+        uuid("topic_id").since(7),
+        int16("error_code"),
+        string("error_message"),
+        int32("num_partitions").since(5),
+        int16("replication_factor").since(5),
+        array!("configs" => [
+            string("name"),
+            string("value"),
+            boolean("read_only"),
+            int8("config_source"),
+            boolean("is_sensitive"),
+        ]).since(5),
+        int16("topic_config_error_code").tagged(0),
+    ]),
+]);
+
+pub(super) static DELETE_TOPICS: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    array!("responses" => [
+        string("name"),
+        uuid("topic_id").since(6),
+        int16("error_code"),
+        string("error_message").since(5),
+    ]),
+]);
+
+pub(super) static DELETE_RECORDS: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    array!("topics" => [
+        string("name"),
+        array!("partitions" => [
+            int32("partition_index"),
+            int64("low_watermark"),
+            int16("error_code"),
+        ]),
+    ]),
+]);
+
+pub(super) static INIT_PRODUCER_ID: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    int16("error_code"),
+    int64("producer_id"),
+    int16("producer_epoch"),
+]);
+
+pub(super) static OFFSET_FOR_LEADER_EPOCH: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    array!("topics" => [
+        string("topic"),
+        array!("partitions" => [
+            int16("error_code"),
+            int32("partition"),
+            int32("leader_epoch"),
+            int64("end_offset"),
+        ]),
+    ]),
+]);
+
+pub(super) static DESCRIBE_CONFIGS: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    array!("results" => [
+        int16("error_code"),
+        string("error_message"),
+        int8("resource_type"),
+        string("resource_name"),
+        array!("configs" => [
+            string("name"),
+            string("value"),
+            boolean("read_only"),
+            int8("config_source"),
+            boolean("is_sensitive"),
+            array!("synonyms" => [
+                string("name"),
+                string("value"),
+                int8("source"),
+            ]),
+            int8("config_type").since(3),
+            string("documentation").since(3),
+        ]),
+    ]),
+]);
+
+pub(super) static CREATE_PARTITIONS: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    array!("results" => [
+        string("name"),
+        int16("error_code"),
+        string("error_message"),
+    ]),
+]);
+
+pub(super) static DELETE_GROUPS: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    array!("results" => [
+        string("group_id"),
+        int16("error_code"),
+    ]),
+]);
+
+pub(super) static INCREMENTAL_ALTER_CONFIGS: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    array!("responses" => [
+        int16("error_code"),
+        string("error_message"),
+        int8("resource_type"),
+        string("resource_name"),
+    ]),
+]);
+
+pub(super) static OFFSET_DELETE: Shape = Shape(&[
+    int16("error_code"),
+    int32("throttle_time_ms"),
+    array!("topics" => [
+        string("name"),
+        array!("partitions" => [
+            int32("partition_index"),
+            int16("error_code"),
+        ]),
+    ]),
+]);
+
+pub(super) static DESCRIBE_CLUSTER: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    int16("error_code"),
+    string("error_message"),
+    int8("endpoint_type").since(1),
+    string("cluster_id"),
+    int32("controller_id"),
+    array!("brokers" => [
+        int32("broker_id"),
+        string("host"),
+        int32("port"),
+        string("rack"),
+        boolean("is_fenced").since(2),
+    ]),
+    int32("cluster_authorized_operations"),
+]);
