@@ -79,6 +79,12 @@ impl Driver {
         both!(self, d => d.socket_addr(fd, peer))
     }
 
+    /// Locks a file for this process alone, until its descriptor closes (`flock(2)`); false if
+    /// another holds it.
+    pub(crate) fn try_lock(&mut self, fd: &Descriptor) -> io::Result<bool> {
+        both!(self, d => d.try_lock(fd))
+    }
+
     /// Wakes another core's ring from its sleep (`IORING_OP_MSG_RING`), with the next turn.
     pub(crate) fn wake_ring(&mut self, ring_fd: i32) {
         match self {

@@ -176,6 +176,12 @@ impl File {
         .map(drop)
     }
 
+    /// Locks the file for this handle and its clones (`flock(2)`), until the last is dropped;
+    /// false if somebody else holds it.
+    pub fn try_lock_exclusive(&self) -> io::Result<bool> {
+        crate::core::current().driver().try_lock(&self.fd)
+    }
+
     /// What is known of the file.
     pub async fn metadata(&self) -> io::Result<Metadata> {
         match run_with(Op::Fstat {

@@ -22,7 +22,7 @@ use std::task::Waker;
 
 use bytes::BytesMut;
 
-use crate::op::{Completion, Descriptor, Op, Payload, SlotKey};
+use crate::op::{Completion, Descriptor, Payload, SlotKey};
 
 /// The result of a one-shot operation, handed back with what it owned.
 #[derive(Debug)]

@@ -539,6 +539,18 @@ impl Uring {
         }
     }
 
+    pub(crate) fn try_lock(&mut self, fd: &Descriptor) -> io::Result<bool> {
+        let Descriptor::Real(fd) = fd else {
+            panic!("a simulated descriptor on a real ring")
+        };
+        // The lock belongs to the open file, which the duplicate shares.
+        match std::fs::File::from(fd.try_clone()?).try_lock() {
+            Ok(()) => Ok(true),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(false),
+            Err(std::fs::TryLockError::Error(e)) => Err(e),
+        }
+    }
+
     pub(crate) fn now_ns(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }

@@ -77,6 +77,8 @@ fn a_file_reads_back_what_was_written() {
         assert_eq!(&back[3 + whole.len()..], &whole);
         let short = file.read_exact_at(back.len() as u64 - 1, 2).await;
         assert_eq!(short.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+        let other = File::open(&path, options).await.unwrap();
+        assert!(file.try_lock_exclusive().unwrap() && !other.try_lock_exclusive().unwrap());
         file.set_len(10).await.unwrap();
         file.allocate(0, 8192).await.unwrap();
         assert_eq!(file.len().await.unwrap(), 8192);
