@@ -76,7 +76,14 @@ pub(crate) fn every_client() -> Result<(), Failure> {
 /// records.
 fn check_the_checkers(python: &Path) -> Result<(), Failure> {
     run(Command::new(python)
-        .args(["-B", "-m", "unittest", "-q", "--start-directory"])
+        .args([
+            "-B",
+            "-m",
+            "unittest",
+            "discover",
+            "-q",
+            "--start-directory",
+        ])
         .arg(root().join("tests/conformance"))
         .args(["--pattern", "*_test.py"]))
 }

@@ -1,0 +1,119 @@
+"""Runs a client's features one after the other and writes the report that xtask reads.
+
+A feature is a function that takes a `Run` and raises if the broker breaks its promise. The report
+has a line per feature: name, pass or fail, seconds, detail, with tabs between. The process exits 0
+when every feature was tried; whether they passed stands in the report.
+"""
+
+import argparse
+import os
+import random
+import sys
+import time
+import traceback
+
+from confluent_kafka.admin import AdminClient, NewTopic
+
+FEATURES = []
+
+CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
+
+MIB = 1024 * 1024
+
+
+def feature(name):
+    """Registers the function under the feature's name in the table, the same for every client."""
+    def register(function):
+        FEATURES.append((name, function))
+        return function
+    return register
+
+
+def feature_per_codec(function):
+    """Registers the function once per codec; it takes the run and the codec's name."""
+    for codec in CODECS:
+        FEATURES.append((f"codec {codec}", lambda run, codec=codec: function(run, codec)))
+    return function
+
+
+class Run:
+    """One client's run: where the broker is, and names nobody used before."""
+
+    def __init__(self, options):
+        self.bootstrap = options.bootstrap
+        self.records = options.records
+        self.scratch = options.scratch
+        self.random = random.Random(options.seed)
+        self.tag = f"{int(time.time()):x}-{os.getpid():x}"
+        self.used = 0
+        # One for the whole run: its calls end with it.
+        self.admin = AdminClient({"bootstrap.servers": options.bootstrap, "log_level": 3})
+
+    def name(self, what):
+        """A fresh topic or group name."""
+        self.used += 1
+        return f"conformance-{self.tag}-{self.used}-{what}"
+
+    def create(self, what, partitions=1, config=None):
+        """A new topic, made by confluent-kafka: not every client has admin commands."""
+        topic = self.name(what)
+        new = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=config or {})
+        self.admin.create_topics([new])[topic].result(timeout=30)
+        return topic
+
+    def path(self, name):
+        """A file below the run's scratch folder."""
+        os.makedirs(self.scratch, exist_ok=True)
+        return os.path.join(self.scratch, name)
+
+    def payloads(self):
+        """Values that trip a careless codec: empty, single, binary, text that compresses well,
+        noise that does not compress at all."""
+        noise = [self.random.randbytes(size) for size in [1, 7, 100, 1_000, 70_000]]
+        text = [b"EWR,IAH,1400,517,2,830,11,UA,N14228\n" * count for count in [1, 10, 3_000]]
+        every_byte = [bytes(range(256)), b"\x00" * 5_000]
+        small = [b"record %d" % index for index in range(500)]
+        return [b"", b"x", "naïve — 記録".encode(), *every_byte, *text, *noise, *small]
+
+
+def until(seconds, what):
+    """Yields until the caller breaks out; raises when the time is up."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        yield
+    raise TimeoutError(f"{what} took more than {seconds} s")
+
+
+def one_line(text):
+    """Fit for a field of the report."""
+    return " ".join(str(text).split())
+
+
+def main():
+    """Parses the command line, runs the features, writes the report."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bootstrap", required=True, help="HOST:PORT of the broker")
+    parser.add_argument("--records", type=int, default=1_000_000, help="of the long ordered run")
+    parser.add_argument("--only", default="", help="features whose name contains this")
+    parser.add_argument("--seed", type=int, default=1, help="of the payloads")
+    parser.add_argument("--scratch", required=True, help="folder for files of the run")
+    parser.add_argument("--report", required=True, help="file to write")
+    options = parser.parse_args()
+    run = Run(options)
+    lines = []
+    for name, function in FEATURES:
+        if options.only not in name:
+            continue
+        started = time.monotonic()
+        state, detail = "pass", ""
+        try:
+            detail = function(run) or ""
+        except Exception as error:  # whatever broke, the next feature still has its turn
+            state, detail = "fail", f"{type(error).__name__}: {error}"
+            traceback.print_exc()
+        seconds = f"{time.monotonic() - started:.1f}"
+        print(f"{state}  {name}  {seconds} s  {one_line(detail)}", flush=True)
+        lines.append("\t".join([name, state, seconds, one_line(detail)]) + "\n")
+    with open(options.report, "w", encoding="utf-8") as report:
+        report.writelines(lines)
+    sys.exit(0)
