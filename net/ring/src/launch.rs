@@ -23,6 +23,8 @@ pub struct RingConfig {
     pub recv_buffers: u16,
     /// Bytes of each.
     pub recv_buffer_bytes: usize,
+    /// Places for files and sockets that the kernel looks up once; further ones go without.
+    pub registered_files: u32,
     /// Unread bytes that a connection may gather before its peer is slowed down.
     pub inbox_bytes_max: usize,
     /// The longest spin before a core sleeps; zero (the default) sleeps at once. A waking core
@@ -38,6 +40,7 @@ impl Default for RingConfig {
             entries: 1024,
             recv_buffers: 64,
             recv_buffer_bytes: 32 << 10,
+            registered_files: 1024,
             inbox_bytes_max: 256 << 10,
             spin: Duration::ZERO,
             pin: true,
@@ -58,6 +61,7 @@ impl RingConfig {
             entries: self.entries,
             recv_buffers: self.recv_buffers,
             recv_buffer_bytes: self.recv_buffer_bytes,
+            registered_files: self.registered_files,
         }
     }
 }

@@ -7,19 +7,19 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::sim::SimFd;
+use crate::uring::RealFd;
 
 /// An open descriptor of either world; closes when the last share is dropped.
 #[derive(Debug)]
 pub(crate) enum Descriptor {
     /// A descriptor of the kernel's.
-    Real(OwnedFd),
+    Real(RealFd),
     /// A descriptor of the simulated world's.
     Sim(SimFd),
 }
@@ -222,6 +222,23 @@ pub(crate) enum Op {
 }
 
 impl Op {
+    /// The descriptor that the operation works on, if it has one and only one.
+    pub(crate) fn fd(&self) -> Option<&Fd> {
+        match self {
+            Op::Accept { fd }
+            | Op::Connect { fd, .. }
+            | Op::Recv { fd }
+            | Op::Send { fd, .. }
+            | Op::SendTo { fd, .. }
+            | Op::RecvFrom { fd, .. }
+            | Op::Shutdown { fd, .. }
+            | Op::Read { fd, .. }
+            | Op::Write { fd, .. }
+            | Op::Sync { fd, .. } => Some(fd),
+            _ => None,
+        }
+    }
+
     /// Operations that may wait for a peer for ever: these are cancelled when nobody waits for
     /// them. Disk operations are left to end by themselves.
     pub(crate) fn is_cancellable(&self) -> bool {

@@ -8,6 +8,7 @@
 //!
 //! Sources: io_uring_setup(2), io_uring_enter(2), io_uring_prep_*(3).
 
+mod files;
 mod flight;
 mod probe;
 mod transfer;
@@ -16,6 +17,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
@@ -30,6 +32,8 @@ use crate::op::{
     Chunk, Completion, Descriptor, DirEntry, Op, Payload, SlotKey, SocketAddress, SocketKind,
     SocketSpec,
 };
+use files::FileTable;
+pub(crate) use files::RealFd;
 use flight::{Extra, Flight, Pipe};
 pub use probe::Features;
 
@@ -42,6 +46,8 @@ pub(crate) struct UringConfig {
     pub recv_buffers: u16,
     /// Bytes of each.
     pub recv_buffer_bytes: usize,
+    /// Places in the table of registered files; 0 does without.
+    pub registered_files: u32,
 }
 
 /// `user_data` of completions that belong to no operation.
@@ -58,15 +64,22 @@ fn user_data(key: SlotKey, part: u8) -> u64 {
     u64::from(part) << 61 | u64::from(key.generation & GENERATION_MASK) << 32 | u64::from(key.index)
 }
 
+/// Entries that must reach the kernel in one submission.
+struct Batch {
+    first: squeue::Entry,
+    linked: Option<squeue::Entry>,
+}
+
 /// The driver of one core.
 pub(crate) struct Uring {
     ring: IoUring,
     features: Features,
     buffers: Option<ProvidedBuffers>,
+    files: Rc<FileTable>,
     flights: Vec<Option<Box<Flight>>>,
     in_flight: usize,
     /// Entries that found no place while completions were being reaped.
-    backlog: VecDeque<squeue::Entry>,
+    backlog: VecDeque<Batch>,
     /// Results known without the kernel, handed out with the next turn.
     immediate: Vec<Completion>,
     spare_flights: Vec<Box<Flight>>,
@@ -118,8 +131,8 @@ impl Uring {
         let mut seed = [0; 32];
         io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut seed)?;
         let mut uring = Uring {
-            ring,
             features,
+            files: FileTable::new(&ring.submitter(), config.registered_files),
             buffers: Some(buffers),
             flights: Vec::new(),
             in_flight: 0,
@@ -133,6 +146,7 @@ impl Uring {
             closing: false,
             start: Instant::now(),
             random: ChaCha8Rng::from_seed(seed),
+            ring,
         };
         uring.arm_event();
         Ok(uring)
@@ -156,48 +170,48 @@ impl Uring {
         let fd = types::Fd(self.event.as_raw_fd());
         let into = (&raw mut *self.event_value).cast::<u8>();
         self.event_armed = true;
-        self.push(opcode::Read::new(fd, into, 8).build().user_data(EVENT));
+        self.push(
+            opcode::Read::new(fd, into, 8).build().user_data(EVENT),
+            None,
+        );
     }
 
-    /// Queues entries; linked ones must come in one call to be submitted together.
-    fn push(&mut self, entry: squeue::Entry) {
+    /// Queues an entry and, if there is one, the entry linked to it.
+    fn push(&mut self, first: squeue::Entry, linked: Option<squeue::Entry>) {
+        let batch = Batch { first, linked };
         if self.backlog.is_empty() {
-            // SAFETY: an entry's memory is owned by its flight (or by `self`, for the eventfd),
-            // which outlives the operation.
-            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+            if self.try_push(&batch) {
                 return;
             }
             // Full: hand what is there to the kernel and try once more.
-            if self.ring.submit().is_ok() {
-                // SAFETY: as above.
-                if unsafe { self.ring.submission().push(&entry) }.is_ok() {
-                    return;
-                }
+            if self.ring.submit().is_ok() && self.try_push(&batch) {
+                return;
             }
         }
-        self.backlog.push_back(entry);
+        self.backlog.push_back(batch);
     }
 
-    fn push_linked(&mut self, first: squeue::Entry, second: squeue::Entry) {
-        let room = {
-            let queue = self.ring.submission();
-            queue.capacity() - queue.len()
-        };
-        if room < 2 || !self.backlog.is_empty() {
-            // The pair must not be torn apart by a full queue.
-            let _ = self.ring.submit();
+    /// All of a batch or nothing: a link ends with the submission that it is part of, and a
+    /// sync that is torn from its write would run beside it.
+    fn try_push(&mut self, batch: &Batch) -> bool {
+        let mut queue = self.ring.submission();
+        if queue.capacity() - queue.len() < 1 + usize::from(batch.linked.is_some()) {
+            return false;
         }
-        self.push(first);
-        self.push(second);
+        for entry in std::iter::once(&batch.first).chain(&batch.linked) {
+            // SAFETY: an entry's memory is owned by its flight (or by `self`, for the eventfd),
+            // which outlives the operation.
+            unsafe { queue.push(entry) }.expect("there is room for both");
+        }
+        true
     }
 
     fn flush_backlog(&mut self) {
-        while let Some(entry) = self.backlog.front() {
-            // SAFETY: as in `push`.
-            if unsafe { self.ring.submission().push(entry) }.is_err() {
+        while let Some(batch) = self.backlog.pop_front() {
+            if !self.try_push(&batch) {
+                self.backlog.push_front(batch);
                 break;
             }
-            self.backlog.pop_front();
         }
     }
 
@@ -239,17 +253,19 @@ impl Uring {
         }
         let group = self.buffers.as_ref().map_or(0, ProvidedBuffers::group);
         match flight.entries(group, self.features.recv_bundle) {
-            Ok((first, None)) => self.push(first.user_data(user_data(slot, 0))),
-            Ok((first, Some(second))) => {
-                flight.owed = 2;
-                self.push_linked(
-                    first.user_data(user_data(slot, 0)),
-                    second.user_data(user_data(slot, 1)),
-                );
+            Ok((first, linked)) => {
+                let first = first.user_data(user_data(slot, 0));
+                let linked = linked.map(|entry| entry.user_data(user_data(slot, 1)));
+                flight.owed = 1 + u8::from(linked.is_some());
+                self.push(first, linked);
             }
             Err(e) => return self.finish_at_once(slot, Err(e), flight.op),
         }
         self.launch(flight);
+    }
+
+    fn adopt(&self, fd: OwnedFd) -> Descriptor {
+        Descriptor::Real(self.files.adopt(&self.ring.submitter(), fd))
     }
 
     fn new_flight(&mut self, key: SlotKey, op: Op) -> Box<Flight> {
@@ -300,13 +316,16 @@ impl Uring {
         }
         for part in 0..parts {
             let cancel = opcode::AsyncCancel::new(user_data(slot, part)).build();
-            self.push(cancel.user_data(CONTROL));
+            self.push(cancel.user_data(CONTROL), None);
         }
     }
 
     pub(crate) fn wake_ring(&mut self, ring_fd: i32) {
         let wake = opcode::MsgRingData::new(types::Fd(ring_fd), 0, CONTROL, None).build();
-        self.push(wake.flags(squeue::Flags::SKIP_SUCCESS).user_data(CONTROL));
+        self.push(
+            wake.flags(squeue::Flags::SKIP_SUCCESS).user_data(CONTROL),
+            None,
+        );
     }
 
     pub(crate) fn is_ready(&mut self) -> bool {
@@ -317,6 +336,7 @@ impl Uring {
     }
 
     pub(crate) fn turn(&mut self, wait: Wait, out: &mut Vec<Completion>) -> io::Result<()> {
+        self.files.sweep(&self.ring.submitter())?;
         self.flush_backlog();
         let asleep = match wait {
             Wait::Until(limit) if self.immediate.is_empty() => Some(limit),
@@ -388,17 +408,16 @@ impl Uring {
         match &flight.op {
             Op::Accept { .. } => {
                 let payload = match result {
-                    // SAFETY: the kernel made this descriptor for us with this completion.
-                    0.. => Payload::Descriptor(Descriptor::Real(unsafe {
-                        OwnedFd::from_raw_fd(result)
-                    })),
+                    0.. => {
+                        // SAFETY: the kernel made this descriptor for us with this completion.
+                        let fd = unsafe { OwnedFd::from_raw_fd(result) };
+                        // Small requests must not wait for a full segment (Nagle); fails
+                        // harmlessly on a Unix socket.
+                        let _ = SockRef::from(&fd).set_tcp_nodelay(true);
+                        Payload::Descriptor(self.adopt(fd))
+                    }
                     _ => Payload::None,
                 };
-                if let Payload::Descriptor(Descriptor::Real(fd)) = &payload {
-                    // Small requests must not wait for a full segment (Nagle); fails harmlessly
-                    // on a Unix socket.
-                    let _ = SockRef::from(fd).set_tcp_nodelay(true);
-                }
                 out.push(Completion {
                     slot: key,
                     result,
@@ -451,10 +470,11 @@ impl Uring {
             },
         );
         let payload = match (&op, flight.result) {
-            // SAFETY: the kernel opened this descriptor for us with this completion.
-            (Op::Open { .. }, 0..) => Payload::Descriptor(Descriptor::Real(unsafe {
-                OwnedFd::from_raw_fd(flight.result)
-            })),
+            (Op::Open { .. }, 0..) => {
+                // SAFETY: the kernel opened this descriptor for us with this completion.
+                let fd = unsafe { OwnedFd::from_raw_fd(flight.result) };
+                Payload::Descriptor(self.adopt(fd))
+            }
             _ => Payload::Op(op),
         };
         out.push(Completion {
@@ -518,14 +538,14 @@ impl Uring {
         if let Some(backlog) = spec.listen {
             socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         }
-        Ok(Descriptor::Real(socket.into()))
+        Ok(self.adopt(socket.into()))
     }
 
     pub(crate) fn socket_addr(&self, fd: &Descriptor, peer: bool) -> io::Result<SocketAddress> {
         let Descriptor::Real(fd) = fd else {
             panic!("a simulated descriptor on a real ring")
         };
-        let socket = SockRef::from(fd);
+        let socket = SockRef::from(&fd.fd);
         let addr = if peer {
             socket.peer_addr()?
         } else {
@@ -544,7 +564,7 @@ impl Uring {
             panic!("a simulated descriptor on a real ring")
         };
         // The lock belongs to the open file, which the duplicate shares.
-        match std::fs::File::from(fd.try_clone()?).try_lock() {
+        match std::fs::File::from(fd.fd.try_clone()?).try_lock() {
             Ok(()) => Ok(true),
             Err(std::fs::TryLockError::WouldBlock) => Ok(false),
             Err(std::fs::TryLockError::Error(e)) => Err(e),

@@ -81,10 +81,26 @@ pub(super) struct Flight {
     pub extra: Extra,
 }
 
-/// The kernel's name of a descriptor.
+/// The kernel's name of a descriptor in an entry that [`Flight::entries`] marks as fixed where
+/// the descriptor has a place in the table of registered files.
+fn name(fd: &Fd) -> types::Fd {
+    match fixed(fd) {
+        Some(index) => types::Fd(index as i32),
+        None => raw(fd),
+    }
+}
+
+fn fixed(fd: &Fd) -> Option<u32> {
+    match &**fd {
+        Descriptor::Real(fd) => fd.fixed(),
+        Descriptor::Sim(_) => None,
+    }
+}
+
+/// A descriptor's number.
 pub(super) fn raw(fd: &Fd) -> types::Fd {
     match &**fd {
-        Descriptor::Real(fd) => types::Fd(fd.as_raw_fd()),
+        Descriptor::Real(fd) => types::Fd(fd.fd.as_raw_fd()),
         Descriptor::Sim(_) => panic!("a simulated descriptor on a real ring"),
     }
 }
@@ -122,16 +138,31 @@ impl Flight {
         bundle: bool,
     ) -> io::Result<(squeue::Entry, Option<squeue::Entry>)> {
         self.gather();
+        let (first, linked) = self.build(group, bundle)?;
+        if self.op.fd().and_then(fixed).is_none() {
+            return Ok((first, linked));
+        }
+        let mark = |entry: squeue::Entry| entry.flags(squeue::Flags::FIXED_FILE);
+        Ok((mark(first), linked.map(mark)))
+    }
+
+    fn build(
+        &mut self,
+        group: u16,
+        bundle: bool,
+    ) -> io::Result<(squeue::Entry, Option<squeue::Entry>)> {
         let entry = match &mut self.op {
-            Op::Accept { fd } => opcode::AcceptMulti::new(raw(fd))
+            Op::Accept { fd } => opcode::AcceptMulti::new(name(fd))
                 .flags(libc::SOCK_CLOEXEC)
                 .build(),
-            Op::Recv { fd } if bundle => opcode::RecvMultiBundle::new(raw(fd), group).build(),
-            Op::Recv { fd } => opcode::RecvMulti::new(raw(fd), group).build(),
+            Op::Recv { fd } if bundle => opcode::RecvMultiBundle::new(name(fd), group).build(),
+            Op::Recv { fd } => opcode::RecvMulti::new(name(fd), group).build(),
             Op::Connect { .. } | Op::Send { .. } | Op::SendTo { .. } | Op::RecvFrom { .. } => {
                 return Ok((self.socket_entry()?, None));
             }
-            Op::Shutdown { fd, how } => opcode::Shutdown::new(raw(fd), shutdown_flag(*how)).build(),
+            Op::Shutdown { fd, how } => {
+                opcode::Shutdown::new(name(fd), shutdown_flag(*how)).build()
+            }
             Op::Read {
                 fd,
                 offset,
@@ -141,7 +172,7 @@ impl Flight {
                 buf.reserve(*len);
                 let spare = buf.spare_capacity_mut().as_mut_ptr().cast::<u8>();
                 let len = u32::try_from(*len).unwrap_or(u32::MAX);
-                opcode::Read::new(raw(fd), spare, len)
+                opcode::Read::new(name(fd), spare, len)
                     .offset(*offset)
                     .build()
             }
@@ -154,17 +185,17 @@ impl Flight {
                 let write = match &self.iovecs[..] {
                     [one] => {
                         let len = u32::try_from(one.iov_len).unwrap_or(u32::MAX);
-                        opcode::Write::new(raw(fd), one.iov_base.cast(), len)
+                        opcode::Write::new(name(fd), one.iov_base.cast(), len)
                             .offset(*offset)
                             .build()
                     }
-                    many => opcode::Writev::new(raw(fd), many.as_ptr(), many.len() as u32)
+                    many => opcode::Writev::new(name(fd), many.as_ptr(), many.len() as u32)
                         .offset(*offset)
                         .build(),
                 };
                 if *sync && bufs.len() <= IOV_MAX {
                     let flags = types::FsyncFlags::DATASYNC;
-                    let sync = opcode::Fsync::new(raw(fd)).flags(flags).build();
+                    let sync = opcode::Fsync::new(name(fd)).flags(flags).build();
                     return Ok((write.flags(squeue::Flags::IO_LINK), Some(sync)));
                 }
                 write
@@ -175,7 +206,7 @@ impl Flight {
                 } else {
                     types::FsyncFlags::empty()
                 };
-                opcode::Fsync::new(raw(fd)).flags(flags).build()
+                opcode::Fsync::new(name(fd)).flags(flags).build()
             }
             Op::Allocate { fd, offset, len } => opcode::Fallocate::new(raw(fd), *len)
                 .offset(*offset)
@@ -191,7 +222,7 @@ impl Flight {
         Ok(match &mut self.op {
             Op::Connect { fd, addr } => {
                 let addr = Box::new(sock_addr(addr)?);
-                let entry = opcode::Connect::new(raw(fd), addr.as_ptr().cast(), addr.len());
+                let entry = opcode::Connect::new(name(fd), addr.as_ptr().cast(), addr.len());
                 self.extra = Extra::Address(addr);
                 entry.build()
             }
@@ -200,7 +231,7 @@ impl Flight {
                 match &self.iovecs[..] {
                     [one] => {
                         let len = u32::try_from(one.iov_len).unwrap_or(u32::MAX);
-                        opcode::Send::new(raw(fd), one.iov_base.cast(), len)
+                        opcode::Send::new(name(fd), one.iov_base.cast(), len)
                             .flags(flags)
                             .build()
                     }
@@ -208,7 +239,7 @@ impl Flight {
                         let mut message = Message::new();
                         message.header.msg_iov = many.as_ptr().cast_mut();
                         message.header.msg_iovlen = many.len();
-                        let entry = opcode::SendMsg::new(raw(fd), &raw const message.header);
+                        let entry = opcode::SendMsg::new(name(fd), &raw const message.header);
                         self.extra = Extra::Message(message);
                         entry.flags(flags as u32).build()
                     }
@@ -227,7 +258,7 @@ impl Flight {
                 if let Some(segment) = segment {
                     message.set_segment(*segment);
                 }
-                let entry = opcode::SendMsg::new(raw(fd), &raw const message.header);
+                let entry = opcode::SendMsg::new(name(fd), &raw const message.header);
                 self.extra = Extra::Message(message);
                 entry.flags(libc::MSG_NOSIGNAL as u32).build()
             }
@@ -243,7 +274,7 @@ impl Flight {
                 message.header.msg_iovlen = 1;
                 message.header.msg_name = (&raw mut message.address).cast();
                 message.header.msg_namelen = size_of::<libc::sockaddr_storage>() as u32;
-                let entry = opcode::RecvMsg::new(raw(fd), &raw mut message.header);
+                let entry = opcode::RecvMsg::new(name(fd), &raw mut message.header);
                 self.extra = Extra::Message(message);
                 entry.build()
             }

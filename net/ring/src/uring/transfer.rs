@@ -82,7 +82,7 @@ impl Uring {
         if transfer.in_pipe > 0 {
             flight.owed = 1;
             let entry = out(transfer.in_pipe, &transfer.pipe);
-            self.push(entry);
+            self.push(entry, None);
             return true;
         }
         let left = *len - transfer.sent;
@@ -99,7 +99,7 @@ impl Uring {
             .user_data(user_data(key, INTO_PIPE));
         let out = out(step, &transfer.pipe);
         flight.owed = 2;
-        self.push_linked(into, out);
+        self.push(into, Some(out));
         true
     }
 
