@@ -1,1 +1,23 @@
-//! To be written.
+//! One partition's truth on disk: segments of Kafka's own bytes, indexes that are derived from
+//! them, group commit, recovery.
+//!
+//! The contract: appended is not written, written is not flushed, flushed is not visible; the
+//! names here keep the four apart. The order of appends is the order of offsets, fixed when
+//! `append` is called. Nothing is claimed durable before the completion that makes it so. Bytes
+//! leave as they came, save base offset and leader epoch. What is on the disk is checked, never
+//! believed; damage is named by file and position, and what is whole beside it is still served.
+//! After a failed write or flush the partition accepts nothing more.
+//!
+//! Each partition belongs to one core. The rules are pure state machines (`trie`, `index`,
+//! `producers`, `epochs`, `flush`, `scan` …); `partition` and its neighbours run them on the
+//! ring. FORMAT.md draws the files byte by byte.
+
+#![forbid(unsafe_code)]
+
+pub mod checkpoint;
+pub mod epochs;
+pub mod index;
+pub mod producers;
+pub mod snapshot;
+pub mod time_index;
+pub mod trie;

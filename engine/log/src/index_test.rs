@@ -1,0 +1,153 @@
+use super::*;
+use proptest::prelude::*;
+use ringmill_wire::batch::{Compression, ProducerStamp};
+use ringmill_wire::builder::{BatchBuilder, NewRecord};
+
+fn batch(base_offset: i64, records: usize, value_len: usize) -> BytesMut {
+    let mut builder = BatchBuilder::new(64 << 20);
+    let value = vec![7; value_len];
+    for _ in 0..records {
+        let record = NewRecord {
+            value: Some(&value),
+            ..NewRecord::default()
+        };
+        builder.append(&record).unwrap();
+    }
+    let mut bytes = BytesMut::from(&builder.seal(Compression::None, ProducerStamp::NONE)[..]);
+    batch::set_base_offset(&mut bytes, base_offset);
+    bytes
+}
+
+/// A log of batches with so many records each, some offsets skipped before each.
+fn log_of(base_offset: i64, shapes: &[(usize, i64)]) -> (Vec<u8>, Vec<(i64, i64, u32)>) {
+    let (mut log, mut batches, mut next) = (Vec::new(), Vec::new(), base_offset);
+    for &(records, gap) in shapes {
+        let base = if batches.is_empty() { next } else { next + gap };
+        next = base + records as i64;
+        batches.push((base, next - 1, log.len() as u32));
+        log.extend_from_slice(&batch(base, records, 3));
+    }
+    (log, batches)
+}
+
+/// As a reader does it: two cells, then a walk from the lower one.
+fn look_up(file: &[u8], log: &[u8], base: i64, shift: u8, offset: i64) -> Walk {
+    let at = cell_position(cell_of(base, shift, offset).unwrap()) as usize;
+    let cells = &file[at.min(file.len())..(at + 2 * CELL_LEN).min(file.len())];
+    let bracket = Bracket::parse(cells).expect("a cell for every offset");
+    let high = bracket.high.map_or(log.len(), |high| high as usize);
+    match find_batch(&log[bracket.low as usize..high], bracket.low.into(), offset) {
+        Walk::Further { position } => find_batch(&log[position as usize..], position, offset),
+        done => done,
+    }
+}
+
+proptest! {
+    /// Against the naive model: a scan over all batches.
+    #[test]
+    fn every_offset_leads_to_its_batch(
+        base in prop_oneof![Just(0i64), Just(1 << 40), 0i64..1000],
+        shift in 0..=SHIFT_MAX,
+        shapes in prop::collection::vec((1usize..200, prop_oneof![9 => Just(0i64), 1 => 1i64..300]), 1..40),
+        flush_every in 1usize..10,
+    ) {
+        let (log, batches) = log_of(base, &shapes);
+        let mut builder = IndexBuilder::new(base, shift, 0);
+        let header = IndexHeader { base_offset: base, shift, seal: None };
+        let mut file = header.encode().to_vec();
+        for (n, &(_, last, position)) in batches.iter().enumerate() {
+            builder.on_batch(last, position);
+            if n % flush_every == 0 {
+                let (at, cells) = builder.encode_pending();
+                prop_assert_eq!(at as usize, file.len());
+                file.extend_from_slice(&cells);
+                builder.on_written(builder.next_cell());
+            }
+        }
+        let last = batches.last().unwrap().1;
+        for cell in 0..builder.next_cell() {
+            let in_memory = builder.bracket(cell);
+            prop_assert_eq!(in_memory.is_some(), cell as usize >= (file.len() - HEADER_LEN) / CELL_LEN);
+        }
+        file.extend_from_slice(&builder.encode_pending().1);
+        prop_assert_eq!(builder.next_cell(), cells_until(base, shift, last + 1));
+        for offset in base..=last {
+            let &(first, _, position) = batches.iter().find(|b| b.1 >= offset).unwrap();
+            let gap = first > offset;
+            match look_up(&file, &log, base, shift, offset) {
+                Walk::Found { position: found, header } => {
+                    prop_assert_eq!(found, u64::from(position));
+                    prop_assert_eq!(header.base_offset, first);
+                }
+                // an offset that no batch holds may not be told from a wrong index
+                Walk::Beyond => prop_assert!(gap),
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_survives_and_a_changed_one_does_not(
+        base_offset in 0i64..i64::MAX,
+        shift in 0..=SHIFT_MAX,
+        seal in prop::option::of((0u64..1 << 40, any::<i64>(), any::<i64>(), any::<i64>(), any::<u32>())),
+        flip in 0..HEADER_LEN * 8,
+    ) {
+        let seal = seal.map(|(log_len, end_offset, max_timestamp, max_timestamp_offset, time_entries)| {
+            Seal { log_len, end_offset, max_timestamp, max_timestamp_offset, time_entries }
+        });
+        let header = IndexHeader { base_offset, shift, seal };
+        let mut bytes = header.encode().to_vec();
+        prop_assert_eq!(bytes.len(), HEADER_LEN);
+        prop_assert_eq!(IndexHeader::parse(&bytes, base_offset), Some(header));
+        prop_assert_eq!(IndexHeader::parse(&bytes, base_offset ^ 1), None);
+        prop_assert_eq!(IndexHeader::parse(&bytes[..HEADER_LEN - 1], base_offset), None);
+        bytes[flip / 8] ^= 1 << (flip % 8);
+        prop_assert_eq!(IndexHeader::parse(&bytes, base_offset), None);
+    }
+
+    #[test]
+    fn no_bytes_make_a_walk_panic(bytes: Vec<u8>, position in 0u64..1 << 40, offset: i64) {
+        find_batch(&bytes, position, offset);
+        Bracket::parse(&bytes);
+        IndexHeader::parse(&bytes, offset);
+    }
+}
+
+#[test]
+fn strides_fit_the_records() {
+    assert_eq!(shift_for(0, 0), SHIFT_DEFAULT);
+    assert_eq!(shift_for(100 << 20, 1 << 20), SHIFT_MAX);
+    assert_eq!(shift_for(4096 * 1000, 1000), 4);
+    assert_eq!(shift_for(1 << 40, 1 << 20), 0);
+}
+
+#[test]
+fn records_too_large_for_the_stride_are_noticed() {
+    let mut builder = IndexBuilder::new(0, SHIFT_DEFAULT, 0);
+    for n in 0..16u32 {
+        builder.on_batch(i64::from(n), n * 60_000);
+    }
+    assert!(
+        !builder.is_misfit(),
+        "16 records of 60 KB are within one read"
+    );
+    for n in 16..20u32 {
+        builder.on_batch(i64::from(n), 1_000_000 + (n - 16) * 600_000);
+    }
+    assert!(builder.is_misfit());
+    let mut exact = IndexBuilder::new(0, 0, 0);
+    for n in 0..20u32 {
+        exact.on_batch(i64::from(n), n * 2_000_000);
+    }
+    assert!(!exact.is_misfit(), "a stride of one fits everything");
+}
+
+#[test]
+fn a_huge_batch_alone_between_two_cells_is_no_misfit() {
+    let mut builder = IndexBuilder::new(0, SHIFT_DEFAULT, 0);
+    builder.on_batch(15, 0);
+    builder.on_batch(31, 50 << 20);
+    builder.on_batch(47, 100 << 20);
+    assert!(!builder.is_misfit());
+}

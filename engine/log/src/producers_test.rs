@@ -1,0 +1,169 @@
+use super::*;
+use proptest::prelude::*;
+
+fn header(producer_id: i64, epoch: i16, sequence: i32, records: i32) -> BatchHeader {
+    BatchHeader {
+        base_offset: 0,
+        batch_length: 100,
+        partition_leader_epoch: 0,
+        crc: 0,
+        attributes: 0,
+        last_offset_delta: records - 1,
+        base_timestamp: 0,
+        max_timestamp: 0,
+        producer_id,
+        producer_epoch: epoch,
+        base_sequence: sequence,
+        records_count: records,
+    }
+}
+
+fn append(producers: &mut Producers, offset: &mut i64, mut h: BatchHeader) -> Option<Undo> {
+    assert_eq!(producers.check(&h), Ok(Verdict::New));
+    h.base_offset = *offset;
+    *offset = h.next_offset();
+    producers.on_appended(&h, 0)
+}
+
+#[test]
+fn a_batch_sent_again_gets_its_first_offsets() {
+    let (mut p, mut offset) = (Producers::new(), 100);
+    for n in 0..7 {
+        append(&mut p, &mut offset, header(1, 0, n * 10, 10));
+    }
+    for n in 2..7 {
+        let Ok(Verdict::Duplicate(batch)) = p.check(&header(1, 0, n * 10, 10)) else {
+            panic!("batch {n} is known")
+        };
+        assert_eq!(batch.base_offset(), 100 + i64::from(n) * 10);
+    }
+    // older than five batches: forgotten, hence out of order, never appended twice
+    for n in 0..2 {
+        let error = p.check(&header(1, 0, n * 10, 10)).unwrap_err();
+        assert!(matches!(
+            error,
+            ProducerError::OutOfOrderSequence { last: 69, .. }
+        ));
+    }
+    // the same start, another length, is not the same batch
+    assert!(p.check(&header(1, 0, 60, 9)).is_err());
+}
+
+#[test]
+fn a_gap_is_out_of_order() {
+    let (mut p, mut offset) = (Producers::new(), 0);
+    append(&mut p, &mut offset, header(1, 0, 5, 3));
+    assert!(p.check(&header(1, 0, 9, 1)).is_err());
+    append(&mut p, &mut offset, header(1, 0, 8, 1));
+}
+
+#[test]
+fn sequences_wrap_to_zero() {
+    let (mut p, mut offset) = (Producers::new(), 0);
+    append(&mut p, &mut offset, header(1, 0, i32::MAX - 1, 2));
+    append(&mut p, &mut offset, header(1, 0, 0, 2));
+    append(&mut p, &mut offset, header(2, 0, i32::MAX, 3));
+    let Ok(Verdict::Duplicate(batch)) = p.check(&header(2, 0, i32::MAX, 3)) else {
+        panic!("a batch across the wrap is known")
+    };
+    assert_eq!((batch.base_sequence(), batch.last_sequence), (i32::MAX, 1));
+    append(&mut p, &mut offset, header(2, 0, 2, 1));
+}
+
+#[test]
+fn a_new_epoch_starts_at_zero_and_fences_the_old() {
+    let (mut p, mut offset) = (Producers::new(), 0);
+    append(&mut p, &mut offset, header(1, 3, 0, 5));
+    let error = p.check(&header(1, 4, 5, 1)).unwrap_err();
+    assert!(matches!(
+        error,
+        ProducerError::OutOfOrderSequence { last: -1, .. }
+    ));
+    append(&mut p, &mut offset, header(1, 4, 0, 1));
+    let error = p.check(&header(1, 3, 5, 1)).unwrap_err();
+    assert!(matches!(
+        error,
+        ProducerError::InvalidProducerEpoch {
+            current: 4,
+            found: 3,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn idle_producers_expire_and_busy_ones_stay() {
+    let mut p = Producers::new();
+    p.on_appended(&header(1, 0, 0, 1), 1_000);
+    p.on_appended(&header(2, 0, 0, 1), 5_000);
+    assert!(!p.expire(1_999, 1_000));
+    assert!(p.expire(2_001, 1_000));
+    assert_eq!(p.iter().map(|(id, _)| id).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn the_number_of_producers_is_bounded() {
+    let mut p = Producers::new();
+    for id in 0..(PRODUCERS_MAX as i64 + 10) {
+        p.on_appended(&header(id, 0, 0, 1), id);
+    }
+    assert!(p.len() <= PRODUCERS_MAX);
+    assert_eq!(
+        p.check(&header(0, 0, 7, 1)),
+        Ok(Verdict::New),
+        "the oldest is forgotten"
+    );
+    let newest = PRODUCERS_MAX as i64 + 9;
+    assert!(
+        p.check(&header(newest, 0, 7, 1)).is_err(),
+        "the newest is not"
+    );
+}
+
+proptest! {
+    /// However a client repeats itself, the log holds each sequence number once, in order; and
+    /// appends that were taken back leave no trace.
+    #[test]
+    fn each_sequence_is_appended_once_and_undo_is_exact(
+        steps in prop::collection::vec((0i64..3, 0i16..3, 0i32..40, 1i32..5, any::<bool>()), 1..120),
+    ) {
+        let mut p = Producers::new();
+        let mut log: Vec<BatchHeader> = Vec::new();
+        let mut offset = 0;
+        for (id, epoch, sequence, records, fails) in steps {
+            let mut h = header(id, epoch, sequence, records);
+            let mine = log.iter().filter(|b| b.producer_id == id);
+            let newest = mine.clone().map(|b| b.producer_epoch).max();
+            match p.check(&h) {
+                Ok(Verdict::New) => {
+                    prop_assert!(newest.is_none_or(|n| n <= epoch));
+                    let last = mine.filter(|b| b.producer_epoch == epoch).next_back();
+                    match last {
+                        Some(last) => prop_assert_eq!(last.last_sequence() + 1, sequence),
+                        None => prop_assert!(newest.is_none() || sequence == 0),
+                    }
+                    h.base_offset = offset;
+                    let before = p.clone();
+                    let undo = p.on_appended(&h, 0).unwrap();
+                    if fails {
+                        p.undo(undo);
+                        prop_assert_eq!(&p, &before);
+                    } else {
+                        offset = h.next_offset();
+                        log.push(h);
+                    }
+                }
+                Ok(Verdict::Duplicate(b)) => {
+                    let original = log.iter().find(|x| x.base_offset == b.base_offset()).unwrap();
+                    prop_assert_eq!(original.base_sequence, sequence);
+                    prop_assert_eq!(original.records_count, records);
+                    prop_assert_eq!(original.producer_epoch, epoch);
+                }
+                Err(ProducerError::InvalidProducerEpoch { current, .. }) => {
+                    prop_assert_eq!(Some(current), newest);
+                }
+                Err(ProducerError::OutOfOrderSequence { .. }) => prop_assert!(newest.is_some()),
+            }
+        }
+    }
+}
