@@ -8,6 +8,7 @@ when every feature was tried; whether they passed stands in the report.
 import argparse
 import os
 import random
+import socket
 import sys
 import time
 import traceback
@@ -47,7 +48,7 @@ class Run:
         self.tag = f"{int(time.time()):x}-{os.getpid():x}"
         self.used = 0
         # One for the whole run: its calls end with it.
-        self.admin = AdminClient({"bootstrap.servers": options.bootstrap, "log_level": 3})
+        self.admin = AdminClient({"bootstrap.servers": options.bootstrap, "log_level": 2, "reconnect.backoff.ms": 1000})
 
     def name(self, what):
         """A fresh topic or group name."""
@@ -74,6 +75,16 @@ class Run:
         every_byte = [bytes(range(256)), b"\x00" * 5_000]
         small = [b"record %d" % index for index in range(500)]
         return [b"", b"x", "naïve — 記録".encode(), *every_byte, *text, *noise, *small]
+
+
+def reachable(bootstrap):
+    """Whether anyone listens there."""
+    host, port = bootstrap.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+        return True
+    except OSError:
+        return False
 
 
 def until(seconds, what):
@@ -107,6 +118,9 @@ def main():
         started = time.monotonic()
         state, detail = "pass", ""
         try:
+            # A broker that has died fails the rest at once, not each at its own deadline.
+            if not reachable(options.bootstrap):
+                raise ConnectionError(f"nobody listens on {options.bootstrap}")
             detail = function(run) or ""
         except Exception as error:  # whatever broke, the next feature still has its turn
             state, detail = "fail", f"{type(error).__name__}: {error}"

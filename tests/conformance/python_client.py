@@ -51,7 +51,7 @@ class Sender:
         self.errors, self.offsets = [], {}
         config = {name.replace("_", "."): value for name, value in config.items()}
         self.producer = Producer({
-            "bootstrap.servers": run.bootstrap, "linger.ms": 5, "log_level": 3, **config})
+            "bootstrap.servers": run.bootstrap, "linger.ms": 5, "log_level": 2, **config})
 
     def _delivered(self, error, message):
         if error:
@@ -88,7 +88,7 @@ def consumer_of(run, **config):
     """A consumer outside any group, unless the config names one."""
     config = {name.replace("_", "."): value for name, value in config.items()}
     return Consumer({
-        "bootstrap.servers": run.bootstrap, "group.id": run.name("reader"), "log_level": 3,
+        "bootstrap.servers": run.bootstrap, "group.id": run.name("reader"), "log_level": 2,
         "enable.auto.commit": False, "check.crcs": True, "auto.offset.reset": "earliest", **config})
 
 

@@ -32,13 +32,17 @@ impl Broker {
     /// Builds the release binary and starts it below `scratch`, whose data folder is emptied.
     pub(crate) fn start(scratch: &Path) -> Result<Broker, Failure> {
         run(cargo().args(["build", "--release", "-p", "ringmill"]))?;
+        let program = Command::new(target_dir().join("release/ringmill"));
+        Broker::launch(program, scratch)
+    }
+
+    fn launch(mut command: Command, scratch: &Path) -> Result<Broker, Failure> {
         let data = scratch.join("data");
         if data.exists() {
             std::fs::remove_dir_all(&data)?;
         }
         std::fs::create_dir_all(&data)?;
         let log = scratch.join("broker.log");
-        let mut command = Command::new(target_dir().join("release/ringmill"));
         command
             .arg("serve")
             .arg("--data")
@@ -158,5 +162,43 @@ mod tests {
             Some("127.0.0.1:9092")
         );
         assert_eq!(ready_address("kafka on 127.0.0.1:9092"), None);
+    }
+
+    /// A shell script in the binary's place, below a scratch folder of its own.
+    fn launch(name: &str, script: &str) -> Result<Broker, Failure> {
+        let scratch = target_dir().join("xtask-test").join(name);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]);
+        Broker::launch(shell, &scratch)
+    }
+
+    const READY: &str = "echo 'ready: kafka on 127.0.0.1:1'";
+
+    #[test]
+    fn a_broker_that_keeps_its_promises_starts_and_stops() {
+        let script = format!("trap 'exit 0' TERM; {READY}; while :; do sleep 0.05; done");
+        let mut broker = launch("good", &script).unwrap();
+        assert_eq!(broker.bootstrap, "127.0.0.1:1");
+        assert!(broker.alive());
+        broker.stop().unwrap();
+    }
+
+    #[test]
+    fn a_broker_that_ends_before_it_is_ready_fails_with_its_last_words() {
+        let failure = launch("unready", "echo 'no ring here' >&2; exit 1").err();
+        let message = failure.expect("not started").0;
+        assert!(message.contains("no ring here"), "{message}");
+    }
+
+    #[test]
+    fn a_broker_that_dies_or_stops_uncleanly_fails_the_run() {
+        let mut died = launch("died", READY).unwrap();
+        while died.alive() {
+            thread::yield_now();
+        }
+        assert!(died.stop().is_err());
+        let script = format!("trap 'exit 3' TERM; {READY}; while :; do sleep 0.05; done");
+        let failure = launch("unclean", &script).unwrap().stop().unwrap_err();
+        assert!(failure.0.contains("exit status: 3"), "{failure}");
     }
 }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::process::{Failure, cargo, root, run_within, target_dir};
+use crate::process::{Failure, apt_install, cargo, root, run_within, succeeds, target_dir};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -79,6 +79,10 @@ fn fuzz_one(name: &str, seconds: u64) -> Result<(), Failure> {
             "no target `{name}`; there are: {}",
             known.join(", ")
         )));
+    }
+    // libFuzzer itself is built from its C++ source.
+    if !succeeds("c++", &["--version"]) {
+        apt_install(&["g++"])?;
     }
     let found = target_dir().join("fuzz").join(name);
     std::fs::create_dir_all(&found)?;
