@@ -5,12 +5,71 @@
 //! written in xerial's; LZ4 is the frame format with independent blocks, since Kafka's Java decoder
 //! takes no others (KIP-57).
 
+use std::fmt;
 use std::io::{self, Read, Write};
 
 use bytes::{BufMut, BytesMut};
 use thiserror::Error;
 
-pub use crate::batch::Compression;
+/// How a batch's records are compressed (attributes, bits 0 to 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Compression {
+    /// Not at all.
+    #[default]
+    None,
+    /// RFC 1952.
+    Gzip,
+    /// Snappy, in the framing of xerial's Java library.
+    Snappy,
+    /// The LZ4 frame format.
+    Lz4,
+    /// RFC 8878; KIP-110.
+    Zstd,
+}
+
+impl Compression {
+    /// All codecs, in the order of their ids.
+    pub const ALL: [Self; 5] = [Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd];
+
+    /// The id in a batch's attributes.
+    pub const fn id(self) -> i16 {
+        self as i16
+    }
+
+    /// The codec of an id, if it is one that Kafka defines.
+    pub const fn from_id(id: i16) -> Option<Self> {
+        match id {
+            0 => Some(Self::None),
+            1 => Some(Self::Gzip),
+            2 => Some(Self::Snappy),
+            3 => Some(Self::Lz4),
+            4 => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+
+    /// Kafka's name of it, as in `compression.type`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Snappy => "snappy",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// The codec of a name as in `compression.type`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|codec| codec.name() == name)
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// Why compressed bytes could not be read.
 #[derive(Debug, Error)]

@@ -12,11 +12,17 @@ pub mod builder;
 pub mod compression;
 pub mod control;
 pub mod error;
+pub mod fetch;
 pub mod frame;
 pub mod header;
+pub mod leader;
 pub mod primitive;
+pub mod produce;
 pub mod record;
 pub mod topic;
+
+#[cfg(test)]
+mod codec_test;
 
 /// The crate whose generated types are this crate's control messages.
 pub use kafka_protocol;

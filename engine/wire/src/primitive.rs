@@ -52,6 +52,14 @@ pub enum ReadError {
         /// Where the integer starts.
         at: usize,
     },
+    /// A number stands for nothing.
+    #[error("value {value} at byte {at} is not defined")]
+    Value {
+        /// Where it stands.
+        at: usize,
+        /// The number as read.
+        value: i64,
+    },
     /// A string is not UTF-8.
     #[error("string at byte {at} is not UTF-8")]
     Utf8 {

@@ -1,8 +1,11 @@
 //! Topics as requests name them: by name, whose rule stands here, or by id (KIP-516).
 
+use bytes::{Bytes, BytesMut};
 use kafka_protocol::protocol::StrBytes;
 use thiserror::Error;
 use uuid::Uuid;
+
+use crate::primitive::{ReadError, Reader, put_string};
 
 /// Longest topic name in bytes: with a partition number it must still make a file name.
 pub const MAX_TOPIC_NAME_LEN: usize = 249;
@@ -47,6 +50,36 @@ pub enum TopicRef {
     Name(StrBytes),
     /// Produce from version 13, Fetch from version 13.
     Id(Uuid),
+}
+
+impl TopicRef {
+    /// First versions of Produce and Fetch that name topics by id; the same for both.
+    pub const FIRST_BY_ID: i16 = 13;
+    /// Least bytes it takes on the wire.
+    pub(crate) const MIN_LEN: usize = 1;
+
+    pub(crate) fn read(
+        reader: &mut Reader<'_>,
+        version: i16,
+        flexible: bool,
+        frame: &Bytes,
+    ) -> Result<Self, ReadError> {
+        if version >= Self::FIRST_BY_ID {
+            Ok(Self::Id(Uuid::from_bytes(reader.uuid()?)))
+        } else {
+            Ok(Self::Name(reader.str(flexible, frame)?))
+        }
+    }
+
+    /// # Panics
+    /// If the version names topics the other way: a response echoes its request.
+    pub(crate) fn write(&self, out: &mut BytesMut, version: i16, flexible: bool) {
+        match self {
+            Self::Id(id) if version >= Self::FIRST_BY_ID => out.extend_from_slice(id.as_bytes()),
+            Self::Name(name) if version < Self::FIRST_BY_ID => put_string(out, flexible, name),
+            _ => panic!("version {version} does not name topics as {self:?}"),
+        }
+    }
 }
 
 #[cfg(test)]
