@@ -1,0 +1,318 @@
+//! Offsets and administration of a core's groups: commit, fetch, describe, list, delete, expire.
+
+use std::collections::BTreeSet;
+
+use super::coordinator::Coordinator;
+use super::records::OffsetRecord;
+use super::write::{Outcome, Write, offset_key};
+use super::{Claim, GroupError, Results};
+use crate::clock::Now;
+
+/// The name of a group that exists no more, or never did, in descriptions.
+pub const DEAD: &str = "Dead";
+
+/// One offset of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition's number.
+    pub partition: i32,
+    /// What to store.
+    pub record: OffsetRecord,
+}
+
+/// A group as DescribeGroups shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Description {
+    /// The state's name.
+    pub state: &'static str,
+    /// The kind of group, empty without members.
+    pub protocol_type: String,
+    /// The protocol of a stable group, else empty.
+    pub protocol: String,
+    /// Its members.
+    pub members: Vec<DescribedMember>,
+}
+
+/// A member as DescribeGroups shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DescribedMember {
+    /// Its id.
+    pub member_id: String,
+    /// Its instance id, if static.
+    pub instance_id: Option<String>,
+    /// The client's id.
+    pub client_id: String,
+    /// The client's address.
+    pub client_host: String,
+    /// Its metadata, in a stable group.
+    pub metadata: bytes::Bytes,
+    /// Its assignment, in a stable group.
+    pub assignment: bytes::Bytes,
+}
+
+/// A group as ListGroups shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// Its id.
+    pub group: String,
+    /// The kind of group, empty if it has none.
+    pub protocol_type: String,
+    /// The state's name.
+    pub state: &'static str,
+}
+
+/// A committed offset as OffsetFetch shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition's number.
+    pub partition: i32,
+    /// What was committed; none if nothing was.
+    pub record: Option<OffsetRecord>,
+}
+
+impl Coordinator {
+    /// Offsets are committed. The error is the whole request's; the results are in the order of
+    /// `commits`, and what they admit is in the write, if anything is.
+    #[allow(
+        clippy::type_complexity,
+        reason = "one result per commit, and the write"
+    )]
+    pub fn commit(
+        &mut self,
+        now: Now,
+        id: &str,
+        partition: i32,
+        claim: &Claim,
+        commits: Vec<Commit>,
+    ) -> Result<(Results, Option<Write>), GroupError> {
+        self.admit_any(id, partition)?;
+        if !self.has_room(id, commits.len()) {
+            return Err(GroupError::GroupFull);
+        }
+        match self.groups.get_mut(id) {
+            Some(group) => group.classic.on_commit(now, claim)?,
+            // A group that nobody has joined may store offsets, but has no generation.
+            None if claim.generation >= 0 => return Err(GroupError::IllegalGeneration),
+            None => {}
+        }
+        let mut write = Write::new(partition, id);
+        let mut results = Vec::with_capacity(commits.len());
+        for commit in commits {
+            let fits = commit.record.metadata.len() <= self.config.max_offset_metadata_bytes;
+            results.push(if fits {
+                Ok(())
+            } else {
+                Err(GroupError::OffsetMetadataTooLarge)
+            });
+            if fits {
+                let key = offset_key(id, &commit.topic, commit.partition);
+                write.offset(key, Some(commit.record));
+            }
+        }
+        Ok((results, (!write.records.is_empty()).then_some(write)))
+    }
+
+    /// Committed offsets: of `wanted`, or all of the group. A group that does not exist has none.
+    pub fn fetch(
+        &self,
+        id: &str,
+        partition: i32,
+        wanted: Option<&[(String, Vec<i32>)]>,
+    ) -> Result<Vec<Fetched>, GroupError> {
+        self.admit_any(id, partition)?;
+        let offsets = self.groups.get(id).map(|group| &group.offsets);
+        let Some(wanted) = wanted else {
+            let all = offsets.into_iter().flat_map(|offsets| offsets.iter());
+            return Ok(all
+                .map(|(topic, partition, record)| Fetched {
+                    topic: topic.to_owned(),
+                    partition,
+                    record: Some(record.clone()),
+                })
+                .collect());
+        };
+        let pairs = wanted
+            .iter()
+            .flat_map(|(topic, partitions)| partitions.iter().map(move |p| (topic, *p)));
+        Ok(pairs
+            .map(|(topic, partition)| Fetched {
+                topic: topic.clone(),
+                partition,
+                record: offsets.and_then(|o| o.get(topic, partition)).cloned(),
+            })
+            .collect())
+    }
+
+    /// The group as it is; none if it does not exist.
+    pub fn describe(&self, id: &str, partition: i32) -> Result<Option<Description>, GroupError> {
+        self.admit_any(id, partition)?;
+        let Some(group) = self.groups.get(id) else {
+            return Ok(None);
+        };
+        let classic = &group.classic;
+        let stable = classic.state() == super::classic::State::Stable;
+        let protocol = if stable {
+            classic.protocol().unwrap_or_default()
+        } else {
+            ""
+        };
+        Ok(Some(Description {
+            state: classic.state().name(),
+            protocol_type: classic.protocol_type().unwrap_or_default().to_owned(),
+            protocol: protocol.to_owned(),
+            members: classic
+                .members()
+                .map(|member| DescribedMember {
+                    member_id: member.id.clone(),
+                    instance_id: member.instance_id.clone(),
+                    client_id: member.client_id.clone(),
+                    client_host: member.client_host.clone(),
+                    metadata: if stable {
+                        member.metadata(protocol)
+                    } else {
+                        Default::default()
+                    },
+                    assignment: if stable {
+                        member.assignment.clone()
+                    } else {
+                        Default::default()
+                    },
+                })
+                .collect(),
+        }))
+    }
+
+    /// All groups of this core.
+    pub fn list(&self) -> impl Iterator<Item = Listing> {
+        self.groups.iter().map(|(id, group)| Listing {
+            group: id.clone(),
+            protocol_type: group.classic.protocol_type().unwrap_or_default().to_owned(),
+            state: group.classic.state().name(),
+        })
+    }
+
+    /// Deletes a group without members; it is gone at once, and for good when the write is flushed.
+    pub fn delete(&mut self, id: &str, partition: i32) -> Result<Write, GroupError> {
+        self.admit_any(id, partition)?;
+        let group = self.groups.get(id).ok_or(GroupError::GroupIdNotFound)?;
+        if !group.classic.is_vacant() {
+            return Err(GroupError::NonEmptyGroup);
+        }
+        Ok(self.bury(id))
+    }
+
+    /// Deletes offsets of a group. The error is the whole request's; the results are in the order
+    /// of `wanted`.
+    #[allow(
+        clippy::type_complexity,
+        reason = "one result per offset, and the write"
+    )]
+    pub fn delete_offsets(
+        &mut self,
+        id: &str,
+        partition: i32,
+        wanted: &[(String, i32)],
+    ) -> Result<(Results, Option<Write>), GroupError> {
+        self.admit(id, partition)?;
+        let group = self.groups.get(id).ok_or(GroupError::GroupIdNotFound)?;
+        let classic = &group.classic;
+        let consumers = classic.protocol_type() == Some(super::classic::CONSUMER_PROTOCOL_TYPE);
+        if classic.member_count() > 0 && !consumers {
+            return Err(GroupError::NonEmptyGroup);
+        }
+        let mut write = Write::new(partition, id);
+        let mut results = Vec::with_capacity(wanted.len());
+        for (topic, number) in wanted {
+            if classic.member_count() > 0 && classic.is_subscribed(topic) {
+                results.push(Err(GroupError::SubscribedToTopic));
+                continue;
+            }
+            results.push(Ok(()));
+            let queued = self
+                .queued(partition, id)
+                .any(|(t, p, _)| t == topic && p == *number);
+            if queued || group.offsets.get(topic, *number).is_some() {
+                write.offset(offset_key(id, topic, *number), None);
+            }
+        }
+        Ok((results, (!write.records.is_empty()).then_some(write)))
+    }
+
+    /// What has expired: offsets by retention, and groups of which nothing is left.
+    pub fn expire(&mut self, now: Now) -> Vec<Write> {
+        let retention = self.config.offsets_retention_ms;
+        let mut writes = Vec::new();
+        let mut done = Vec::new();
+        for (id, group) in &self.groups {
+            let expired = group
+                .offsets
+                .expired(&group.classic, now.wall_ms, retention);
+            let queued = self.queued(group.partition, id).next().is_some();
+            if expired.len() == group.offsets.len() && group.classic.is_vacant() && !queued {
+                done.push(id.clone());
+            } else if !expired.is_empty() {
+                let mut write = Write::new(group.partition, id);
+                for (topic, number) in expired {
+                    write.offset(offset_key(id, &topic, number), None);
+                }
+                writes.push(write);
+            }
+        }
+        writes.extend(done.iter().map(|id| self.bury(id)));
+        writes
+    }
+
+    /// Topics were deleted: so are all groups' offsets of them.
+    pub fn forget_topics(&self, topics: &BTreeSet<String>) -> Vec<Write> {
+        let durable = self.groups.iter().flat_map(|(id, group)| {
+            let offsets = group.offsets.iter();
+            offsets.map(|(topic, number, _)| (group.partition, id.as_str(), topic, number))
+        });
+        let gone: BTreeSet<(i32, &str, &str, i32)> = durable
+            .chain(self.all_queued())
+            .filter(|(_, _, topic, _)| topics.contains(*topic))
+            .collect();
+        let mut writes: Vec<Write> = Vec::new();
+        for (home, id, topic, number) in gone {
+            match writes.last_mut() {
+                Some(write) if write.group == id => {}
+                _ => writes.push(Write::new(home, id)),
+            }
+            let write = writes.last_mut().expect("just pushed");
+            write.offset(offset_key(id, topic, number), None);
+        }
+        writes
+    }
+
+    /// Tombstones for all that the log has of a group, which is forgotten here and now.
+    fn bury(&mut self, id: &str) -> Write {
+        let group = self.groups.get(id).expect("the caller found it");
+        let durable = group
+            .offsets
+            .iter()
+            .map(|(topic, number, _)| (topic, number));
+        let queued = self.queued(group.partition, id);
+        let keys: BTreeSet<(String, i32)> = durable
+            .chain(queued.map(|(topic, number, _)| (topic, number)))
+            .map(|(topic, number)| (topic.to_owned(), number))
+            .collect();
+        let mut write = Write::new(group.partition, id);
+        for (topic, number) in keys {
+            write.offset(offset_key(id, &topic, number), None);
+        }
+        write.group(None);
+        self.remove_group(id);
+        write
+    }
+}
+
+impl Outcome {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.replies.is_empty() && self.write.is_none()
+    }
+}

@@ -1,0 +1,556 @@
+//! All groups of one core: which exist, in which partition of `__consumer_offsets` each is stored,
+//! when one of them wants to be woken, and which appended records are not yet durable.
+//!
+//! State that must be durable is what replaying the flushed log gives: a commit becomes a
+//! [`Write`], the shell appends its records and says where ([`Coordinator::appended`]), and only
+//! when the log is flushed that far ([`Coordinator::flushed`]) are its changes applied, in the
+//! order of the log. Loading after a restart applies the same changes from the log itself. A
+//! group's members are ahead of their stored record; they are read from it at a restart alone.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use foldhash::fast::FixedState;
+use indexmap::IndexMap;
+
+use super::classic::ClassicGroup;
+use super::offsets::Offsets;
+use super::records::{self, GroupRecord, Key, OffsetRecord, RecordError};
+use super::write::{Change, Changes, Outcome, Write, offset_key};
+use super::{Claim, Effects, GroupError, Join, Leaver, Reply, Results, Sync, Token};
+use crate::clock::Now;
+use crate::config::broker::GroupConfig;
+
+/// The longest group id, topic or instance name that is stored; the records' strings have 16-bit
+/// lengths.
+pub const MAX_NAME_BYTES: usize = i16::MAX as usize;
+
+/// How much a core's coordinator may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Groups.
+    pub groups: usize,
+    /// Committed offsets of all groups together.
+    pub offsets: usize,
+}
+
+/// A group and its offsets.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) classic: ClassicGroup,
+    pub(super) offsets: Offsets,
+    /// The partition of `__consumer_offsets` that stores it.
+    pub(super) partition: i32,
+    /// Its record is in the log, so that its end needs a tombstone.
+    pub(super) stored: bool,
+    /// Its place in the timers.
+    timer: Option<u64>,
+}
+
+/// Where a partition of `__consumer_offsets` stands.
+#[derive(Debug)]
+enum Load {
+    /// Being read; the last record of each group so far.
+    Loading(BTreeMap<String, GroupRecord>),
+    Ready,
+    /// It could not be read or written.
+    Failed,
+}
+
+#[derive(Debug)]
+struct Partition {
+    load: Load,
+    /// What was appended up to an offset and awaits its flush.
+    queue: VecDeque<(i64, Vec<Change>)>,
+}
+
+/// The groups of one core. Owned by that core.
+#[derive(Debug)]
+pub struct Coordinator {
+    pub(super) config: GroupConfig,
+    capacity: Capacity,
+    pub(super) groups: IndexMap<String, Group, FixedState>,
+    partitions: BTreeMap<i32, Partition>,
+    timers: BTreeSet<(u64, String)>,
+    offsets: usize,
+}
+
+impl Coordinator {
+    /// A coordinator without groups.
+    pub fn new(config: GroupConfig, capacity: Capacity) -> Self {
+        Self {
+            config,
+            capacity,
+            groups: IndexMap::default(),
+            partitions: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            offsets: 0,
+        }
+    }
+
+    /// Takes changed limits.
+    pub fn set_config(&mut self, config: GroupConfig) {
+        self.config = config;
+    }
+
+    /// The limits in force.
+    pub fn config(&self) -> &GroupConfig {
+        &self.config
+    }
+
+    /// How many groups there are.
+    pub fn len(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    // ---- loading and storing ----
+
+    /// A partition of `__consumer_offsets` is about to be read.
+    pub fn begin_load(&mut self, partition: i32) {
+        let load = Load::Loading(BTreeMap::new());
+        let queue = VecDeque::new();
+        self.partitions.insert(partition, Partition { load, queue });
+    }
+
+    /// One record of a partition that is being read; records come in the order of the log.
+    ///
+    /// An error names a record that cannot be understood; it changes nothing, and the caller goes
+    /// on with the next.
+    pub fn load(
+        &mut self,
+        now: Now,
+        partition: i32,
+        key: Bytes,
+        value: Option<Bytes>,
+    ) -> Result<(), RecordError> {
+        let Some(key) = records::decode_key(key)? else {
+            return Ok(());
+        };
+        match &key {
+            Key::Offset { group, .. } => {
+                let offset = value.map(records::decode_offset).transpose()?;
+                self.ensure_group(now, group, partition);
+                self.apply(now, partition, Change { key, offset });
+            }
+            Key::Group(group) => {
+                let record = value.map(records::decode_group).transpose()?;
+                let Some(Partition {
+                    load: Load::Loading(found),
+                    ..
+                }) = self.partitions.get_mut(&partition)
+                else {
+                    return Ok(());
+                };
+                match record {
+                    Some(record) => drop(found.insert(group.clone(), record)),
+                    None => drop(found.remove(group)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The partition is read to its end: its groups serve from now on.
+    pub fn finish_load(&mut self, now: Now, partition: i32) {
+        let Some(state) = self.partitions.get_mut(&partition) else {
+            return;
+        };
+        let Load::Loading(found) = std::mem::replace(&mut state.load, Load::Ready) else {
+            return;
+        };
+        for (id, record) in found {
+            self.ensure_group(now, &id, partition);
+            let group = self.groups.get_mut(&id).expect("just ensured");
+            group.classic = ClassicGroup::restore(now, record);
+            group.stored = true;
+            self.reschedule(&id);
+        }
+        self.groups.retain(|_, group| {
+            group.partition != partition || group.stored || !group.offsets.is_empty()
+        });
+    }
+
+    /// The partition could not be read, or its log is lost: its groups are refused from now on.
+    pub fn fail(&mut self, partition: i32) {
+        let load = Load::Failed;
+        let queue = VecDeque::new();
+        self.partitions.insert(partition, Partition { load, queue });
+        let gone: Vec<String> = self
+            .groups
+            .iter()
+            .filter(|(_, group)| group.partition == partition)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in gone {
+            self.remove_group(&id);
+        }
+    }
+
+    /// The records of a [`Write`] are in the log, the last of them at `last_offset`.
+    pub fn appended(&mut self, partition: i32, last_offset: i64, changes: Changes) {
+        if let Some(state) = self.partitions.get_mut(&partition) {
+            state.queue.push_back((last_offset, changes.into_inner()));
+        }
+    }
+
+    /// The partition's log is durable up to, not including, `end`.
+    pub fn flushed(&mut self, now: Now, partition: i32, end: i64) {
+        while let Some(state) = self.partitions.get_mut(&partition)
+            && let Some((_, changes)) = state.queue.pop_front_if(|(last, _)| *last < end)
+        {
+            for change in changes {
+                self.apply(now, partition, change);
+            }
+        }
+    }
+
+    fn apply(&mut self, now: Now, partition: i32, change: Change) {
+        let Key::Offset {
+            group: id,
+            topic,
+            partition: number,
+        } = change.key
+        else {
+            return;
+        };
+        if change.offset.is_some() {
+            self.ensure_group(now, &id, partition);
+        }
+        if let Some(group) = self.groups.get_mut(&id) {
+            let before = group.offsets.len();
+            group.offsets.apply(&topic, number, change.offset);
+            self.offsets = self.offsets + group.offsets.len() - before;
+            self.drop_if_done(&id);
+        }
+    }
+
+    /// What is appended for a group and not yet flushed, newest last.
+    pub(super) fn queued<'a>(
+        &'a self,
+        partition: i32,
+        id: &'a str,
+    ) -> impl Iterator<Item = (&'a str, i32, Option<&'a OffsetRecord>)> {
+        let queue = self.partitions.get(&partition).into_iter();
+        queue
+            .flat_map(|state| state.queue.iter().flat_map(|(_, changes)| changes))
+            .filter_map(move |change| match &change.key {
+                Key::Offset {
+                    group,
+                    topic,
+                    partition,
+                } if group == id => Some((topic.as_str(), *partition, change.offset.as_ref())),
+                _ => None,
+            })
+    }
+
+    /// All groups with queued offsets, and those offsets.
+    pub(super) fn all_queued(&self) -> impl Iterator<Item = (i32, &str, &str, i32)> {
+        self.partitions.iter().flat_map(|(home, state)| {
+            let changes = state.queue.iter().flat_map(|(_, changes)| changes);
+            changes.filter_map(|change| match &change.key {
+                Key::Offset {
+                    group,
+                    topic,
+                    partition,
+                } => Some((*home, group.as_str(), topic.as_str(), *partition)),
+                Key::Group(_) => None,
+            })
+        })
+    }
+
+    /// All that the partition's log has to say, in fewer records: appended anew, everything before
+    /// it can go.
+    pub fn snapshot(&self, partition: i32) -> Vec<(Bytes, Option<Bytes>)> {
+        let mut live: BTreeMap<Key, Bytes> = BTreeMap::new();
+        for (id, group) in self.groups.iter().filter(|(_, g)| g.partition == partition) {
+            for (topic, number, record) in group.offsets.iter() {
+                live.insert(
+                    offset_key(id, topic, number),
+                    records::encode_offset(record),
+                );
+            }
+            if group.stored {
+                let record = records::encode_group(&group.classic.record());
+                live.insert(Key::Group(id.clone()), record);
+            }
+        }
+        let queued = self
+            .partitions
+            .get(&partition)
+            .into_iter()
+            .flat_map(|p| &p.queue);
+        for change in queued.flat_map(|(_, changes)| changes) {
+            match (&change.key, &change.offset) {
+                (Key::Group(_), _) => {}
+                (key, Some(record)) => {
+                    drop(live.insert(key.clone(), records::encode_offset(record)))
+                }
+                (key, None) => drop(live.remove(key)),
+            }
+        }
+        let encoded = live.into_iter();
+        encoded
+            .map(|(key, value)| (records::encode_key(&key), Some(value)))
+            .collect()
+    }
+
+    // ---- members ----
+
+    /// A member joins; a group that does not exist begins with it.
+    pub fn join(
+        &mut self,
+        now: Now,
+        id: &str,
+        partition: i32,
+        token: Token,
+        join: Join,
+    ) -> Outcome {
+        let refuse = |error| {
+            let mut effects = Effects::default();
+            effects.refuse_join(token, &join.member_id, error);
+            Outcome {
+                replies: effects.replies,
+                write: None,
+            }
+        };
+        let too_long = |name: &String| name.len() > MAX_NAME_BYTES;
+        if join.instance_id.as_ref().is_some_and(too_long) || too_long(&join.protocol_type) {
+            return refuse(GroupError::InconsistentProtocol);
+        }
+        if let Err(error) = self.admit(id, partition) {
+            return refuse(error);
+        }
+        if !self.groups.contains_key(id) {
+            if !join.member_id.is_empty() {
+                return refuse(GroupError::UnknownMember);
+            }
+            if self.groups.len() >= self.capacity.groups {
+                return refuse(GroupError::GroupFull);
+            }
+            self.ensure_group(now, id, partition);
+        }
+        let group = self.groups.get_mut(id).expect("ensured above");
+        let effects = group.classic.on_join(now, &self.config, token, join);
+        self.outcome(id, effects)
+    }
+
+    /// A member asks for its assignment, or brings all.
+    pub fn sync(
+        &mut self,
+        now: Now,
+        id: &str,
+        partition: i32,
+        token: Token,
+        sync: Sync,
+    ) -> Outcome {
+        let known = self.admit(id, partition).and_then(|()| self.known(id));
+        let effects = match known {
+            Ok(_) => {
+                let group = self.groups.get_mut(id).expect("just found");
+                group.classic.on_sync(now, &self.config, token, sync)
+            }
+            Err(error) => {
+                let mut effects = Effects::default();
+                effects.sync(token, Err(error));
+                effects
+            }
+        };
+        self.outcome(id, effects)
+    }
+
+    /// A member says that it is alive.
+    pub fn heartbeat(
+        &mut self,
+        now: Now,
+        id: &str,
+        partition: i32,
+        claim: &Claim,
+    ) -> Result<(), GroupError> {
+        match self.admit(id, partition) {
+            // The members of a group that is being loaded are not to give up on it.
+            Err(GroupError::LoadInProgress) => return Ok(()),
+            other => other?,
+        }
+        self.known(id)?;
+        let group = self.groups.get_mut(id).expect("just found");
+        let result = group.classic.on_heartbeat(now, claim);
+        self.reschedule(id);
+        result
+    }
+
+    /// Members leave. The error is the whole request's; inside are the results in the order of
+    /// `leavers`.
+    #[allow(
+        clippy::type_complexity,
+        reason = "one result per leaver, and the effects"
+    )]
+    pub fn leave(
+        &mut self,
+        now: Now,
+        id: &str,
+        partition: i32,
+        leavers: &[Leaver],
+    ) -> Result<(Results, Outcome), GroupError> {
+        self.admit(id, partition)?;
+        let Some(group) = self.groups.get_mut(id) else {
+            let unknown = vec![Err(GroupError::UnknownMember); leavers.len()];
+            return Ok((unknown, Outcome::default()));
+        };
+        let (results, effects) = group.classic.on_leave(now, leavers);
+        Ok((results, self.outcome(id, effects)))
+    }
+
+    /// When [`Self::on_timer`] wants to be called, in monotonic milliseconds.
+    pub fn deadline(&self) -> Option<u64> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Wakes every group whose time has come.
+    pub fn on_timer(&mut self, now: Now) -> Vec<Outcome> {
+        // Only what is due now, once each, so that no group can keep the others waiting.
+        let later = self
+            .timers
+            .split_off(&(now.mono_ms.saturating_add(1), String::new()));
+        let due = std::mem::replace(&mut self.timers, later);
+        let mut outcomes = Vec::new();
+        for (_, id) in due {
+            let group = self
+                .groups
+                .get_mut(&id)
+                .expect("a removed group leaves the timers");
+            group.timer = None;
+            let effects = group.classic.on_timer(now);
+            outcomes.push(self.outcome(&id, effects));
+        }
+        outcomes
+    }
+
+    /// A [`Write`] of a group's record could not be made durable: its members start over.
+    pub fn store_failed(&mut self, now: Now, id: &str, refused: Vec<Reply>) -> Outcome {
+        match self.groups.get_mut(id) {
+            Some(group) => {
+                let effects = group.classic.on_store_failed(now, refused);
+                self.outcome(id, effects)
+            }
+            None => Outcome {
+                replies: ClassicGroup::new(now).on_store_failed(now, refused).replies,
+                write: None,
+            },
+        }
+    }
+
+    // ---- shared by the events ----
+
+    /// Whether the group's coordinator is here and serves.
+    pub(super) fn admit(&self, id: &str, partition: i32) -> Result<(), GroupError> {
+        if id.is_empty() {
+            return Err(GroupError::InvalidGroupId);
+        }
+        self.admit_any(id, partition)
+    }
+
+    /// As [`Self::admit`], for the requests that admit an empty group id.
+    pub(super) fn admit_any(&self, id: &str, partition: i32) -> Result<(), GroupError> {
+        if id.len() > MAX_NAME_BYTES {
+            return Err(GroupError::InvalidGroupId);
+        }
+        match self.partitions.get(&partition).map(|state| &state.load) {
+            Some(Load::Ready) => Ok(()),
+            Some(Load::Loading(_)) => Err(GroupError::LoadInProgress),
+            Some(Load::Failed) | None => Err(GroupError::CoordinatorNotAvailable),
+        }
+    }
+
+    fn known(&self, id: &str) -> Result<&Group, GroupError> {
+        self.groups.get(id).ok_or(GroupError::UnknownMember)
+    }
+
+    /// Whether a commit of `more` offsets, maybe for a new group, fits.
+    pub(super) fn has_room(&self, id: &str, more: usize) -> bool {
+        let group_fits = self.groups.contains_key(id) || self.groups.len() < self.capacity.groups;
+        group_fits && self.offsets.saturating_add(more) <= self.capacity.offsets
+    }
+
+    pub(super) fn ensure_group(&mut self, now: Now, id: &str, partition: i32) {
+        if !self.groups.contains_key(id) {
+            let group = Group {
+                classic: ClassicGroup::new(now),
+                offsets: Offsets::default(),
+                partition,
+                stored: false,
+                timer: None,
+            };
+            self.groups.insert(id.to_owned(), group);
+        }
+    }
+
+    fn outcome(&mut self, id: &str, effects: Effects) -> Outcome {
+        let mut outcome = Outcome {
+            replies: effects.replies,
+            write: None,
+        };
+        if let Some(group) = self.groups.get_mut(id) {
+            if effects.store {
+                group.stored = true;
+                let mut write = Write::new(group.partition, id);
+                write.group(Some(&group.classic.record()));
+                write.after = effects.after_store;
+                outcome.write = Some(write);
+            }
+            self.reschedule(id);
+            self.drop_if_done(id);
+        }
+        outcome
+    }
+
+    /// Forgets a group of which nothing is left, neither in memory nor in the log.
+    fn drop_if_done(&mut self, id: &str) {
+        let Some(group) = self.groups.get(id) else {
+            return;
+        };
+        if group.classic.is_vacant() && group.offsets.is_empty() && !group.stored {
+            self.remove_group(id);
+        }
+    }
+
+    pub(super) fn remove_group(&mut self, id: &str) {
+        if let Some(group) = self.groups.swap_remove(id) {
+            self.offsets -= group.offsets.len();
+            if let Some(at) = group.timer {
+                self.timers.remove(&(at, id.to_owned()));
+            }
+        }
+    }
+
+    fn reschedule(&mut self, id: &str) {
+        let Some(group) = self.groups.get_mut(id) else {
+            return;
+        };
+        let next = group.classic.deadline();
+        if next == group.timer {
+            return;
+        }
+        if let Some(at) = group.timer.take() {
+            self.timers.remove(&(at, id.to_owned()));
+        }
+        if let Some(at) = next {
+            self.timers.insert((at, id.to_owned()));
+        }
+        group.timer = next;
+    }
+}
+
+/// The partition of `__consumer_offsets`, of `count`, that stores a group: Kafka's own rule (Java's
+/// `String.hashCode`), since its tools compute it too.
+pub fn partition_of(group: &str, count: i32) -> i32 {
+    let hash = group.encode_utf16().fold(0_i32, |hash, unit| {
+        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
+    });
+    // Kafka's Utils.abs: the least integer has no positive counterpart.
+    hash.checked_abs().unwrap_or(0) % count
+}

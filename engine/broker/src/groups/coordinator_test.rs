@@ -1,0 +1,476 @@
+//! The coordinator against a log in memory: what is durable, what a restart brings back.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::admin::Commit;
+use super::coordinator::{Capacity, Coordinator, partition_of};
+use super::records::OffsetRecord;
+use super::write::{Outcome, Write};
+use super::{Claim, GroupError, Join, Reply, Sync, Token};
+use crate::clock::Now;
+use crate::config::broker::GroupConfig;
+
+type Log = Vec<(Bytes, Option<Bytes>)>;
+
+/// A coordinator of one partition with the log it is stored in.
+struct Node {
+    now: Now,
+    coordinator: Coordinator,
+    log: Log,
+    flushed: usize,
+}
+
+fn coordinator() -> Coordinator {
+    let config = GroupConfig {
+        initial_rebalance_delay_ms: 0,
+        ..GroupConfig::default()
+    };
+    let capacity = Capacity {
+        groups: 100,
+        offsets: 1000,
+    };
+    Coordinator::new(config, capacity)
+}
+
+impl Node {
+    fn new() -> Self {
+        Self::over(Log::new(), Now::default())
+    }
+
+    /// A node that starts with a log.
+    fn over(log: Log, now: Now) -> Self {
+        let mut coordinator = coordinator();
+        coordinator.begin_load(0);
+        for (key, value) in &log {
+            coordinator
+                .load(now, 0, key.clone(), value.clone())
+                .unwrap();
+        }
+        coordinator.finish_load(now, 0);
+        let flushed = log.len();
+        Self {
+            now,
+            coordinator,
+            log,
+            flushed,
+        }
+    }
+
+    /// The same node after its power was cut.
+    fn crashed(mut self) -> Self {
+        self.log.truncate(self.flushed);
+        Self::over(self.log, self.now)
+    }
+
+    fn append(&mut self, mut write: Write) {
+        let changes = write.take_changes();
+        self.log.append(&mut write.records);
+        self.coordinator
+            .appended(write.partition, self.log.len() as i64 - 1, changes);
+    }
+
+    fn flush(&mut self) {
+        self.flushed = self.log.len();
+        self.coordinator.flushed(self.now, 0, self.flushed as i64);
+    }
+
+    fn run(&mut self, outcome: Outcome) -> Vec<Reply> {
+        let mut replies = outcome.replies;
+        if let Some(mut write) = outcome.write {
+            replies.append(&mut write.after);
+            self.append(write);
+            self.flush();
+        }
+        replies
+    }
+
+    fn commit(&mut self, group: &str, topic: &str, offset: i64) -> Result<(), GroupError> {
+        let commit = Commit {
+            topic: topic.to_owned(),
+            partition: 0,
+            record: OffsetRecord {
+                offset,
+                committed_ms: self.now.wall_ms,
+                ..OffsetRecord::default()
+            },
+        };
+        let claim = nobody();
+        let (results, write) = self
+            .coordinator
+            .commit(self.now, group, 0, &claim, vec![commit])?;
+        self.append(write.expect("one commit is admitted"));
+        results[0]
+    }
+
+    fn offset(&self, group: &str, topic: &str) -> Option<i64> {
+        let wanted = [(topic.to_owned(), vec![0])];
+        let fetched = self.coordinator.fetch(group, 0, Some(&wanted)).unwrap();
+        fetched[0].record.as_ref().map(|record| record.offset)
+    }
+
+    /// Makes `group` a stable group of one consumer and returns its claim.
+    fn form(&mut self, group: &str) -> Claim {
+        let join = Join {
+            client_id: "c".to_owned(),
+            unique: "1".to_owned(),
+            session_timeout_ms: 10_000,
+            rebalance_timeout_ms: 10_000,
+            protocol_type: "consumer".to_owned(),
+            protocols: vec![(
+                "range".to_owned(),
+                Bytes::from_static(b"\0\0\0\0\0\x01\0\x01a"),
+            )],
+            ..Join::default()
+        };
+        let outcome = self.coordinator.join(self.now, group, 0, Token(1), join);
+        let replies = self.run(outcome);
+        let [Reply::Join(_, Ok(joined))] = &replies[..] else {
+            panic!("{replies:?}");
+        };
+        let claim = Claim {
+            member_id: joined.member_id.clone(),
+            instance_id: None,
+            generation: joined.generation,
+        };
+        let sync = Sync {
+            claim: claim.clone(),
+            ..Sync::default()
+        };
+        let outcome = self.coordinator.sync(self.now, group, 0, Token(2), sync);
+        let replies = self.run(outcome);
+        assert!(
+            matches!(replies[..], [Reply::Sync(_, Ok(_))]),
+            "{replies:?}"
+        );
+        claim
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.now.mono_ms += ms;
+        self.now.wall_ms += ms as i64;
+        for outcome in self.coordinator.on_timer(self.now) {
+            self.run(outcome);
+        }
+    }
+
+    fn states(&self) -> Vec<(String, &'static str)> {
+        let mut all: Vec<_> = self
+            .coordinator
+            .list()
+            .map(|g| (g.group, g.state))
+            .collect();
+        all.sort_unstable();
+        all
+    }
+}
+
+fn nobody() -> Claim {
+    Claim {
+        generation: -1,
+        ..Claim::default()
+    }
+}
+
+#[test]
+fn a_commit_is_read_back_only_when_it_is_flushed() {
+    let mut node = Node::new();
+    node.commit("g", "a", 5).unwrap();
+    assert_eq!(node.offset("g", "a"), None);
+    node.flush();
+    assert_eq!(node.offset("g", "a"), Some(5));
+    node.commit("g", "a", 6).unwrap();
+    assert_eq!(node.offset("g", "a"), Some(5));
+    let node = node.crashed();
+    assert_eq!(
+        node.offset("g", "a"),
+        Some(5),
+        "what was read is still there"
+    );
+}
+
+#[test]
+fn groups_and_offsets_come_back_after_a_restart() {
+    let mut node = Node::new();
+    let claim = node.form("g");
+    node.coordinator
+        .commit(node.now, "g", 0, &claim, Vec::new())
+        .unwrap();
+    node.commit("alone", "b", 1).unwrap();
+    node.flush();
+    let mut node = node.crashed();
+    assert_eq!(
+        node.states(),
+        [("alone".to_owned(), "Empty"), ("g".to_owned(), "Stable")]
+    );
+    assert_eq!(node.coordinator.heartbeat(node.now, "g", 0, &claim), Ok(()));
+    node.pass(10_000);
+    assert_eq!(
+        node.coordinator.heartbeat(node.now, "g", 0, &claim),
+        Err(GroupError::UnknownMember),
+        "sessions end after a restart too"
+    );
+}
+
+#[test]
+fn a_deleted_group_stays_deleted_whatever_was_in_flight() {
+    let mut node = Node::new();
+    node.commit("g", "a", 5).unwrap();
+    node.flush();
+    node.commit("g", "b", 6).unwrap();
+    let write = node.coordinator.delete("g", 0).unwrap();
+    node.append(write);
+    node.flush();
+    assert_eq!(node.offset("g", "a"), None);
+    assert_eq!(node.offset("g", "b"), None);
+    assert!(node.coordinator.is_empty());
+    let node = node.crashed();
+    assert!(node.coordinator.is_empty());
+    assert_eq!(
+        node.coordinator.describe("g", 0),
+        Ok(None),
+        "nothing of it came back"
+    );
+}
+
+#[test]
+fn groups_with_members_are_not_deleted() {
+    let mut node = Node::new();
+    let claim = node.form("g");
+    assert_eq!(
+        node.coordinator.delete("g", 0),
+        Err(GroupError::NonEmptyGroup)
+    );
+    assert_eq!(
+        node.coordinator.delete("x", 0),
+        Err(GroupError::GroupIdNotFound)
+    );
+    let leaver = super::Leaver {
+        member_id: claim.member_id,
+        instance_id: None,
+    };
+    let (_, outcome) = node.coordinator.leave(node.now, "g", 0, &[leaver]).unwrap();
+    node.run(outcome);
+    let write = node.coordinator.delete("g", 0).unwrap();
+    node.append(write);
+    node.flush();
+    assert!(node.crashed().coordinator.is_empty());
+}
+
+#[test]
+fn offsets_of_subscribed_topics_are_not_deleted() {
+    let mut node = Node::new();
+    node.commit("g", "a", 1).unwrap();
+    node.commit("g", "b", 1).unwrap();
+    node.flush();
+    node.form("g");
+    let wanted = [("a".to_owned(), 0), ("b".to_owned(), 0)];
+    let (results, write) = node.coordinator.delete_offsets("g", 0, &wanted).unwrap();
+    assert_eq!(results, [Err(GroupError::SubscribedToTopic), Ok(())]);
+    node.append(write.unwrap());
+    node.flush();
+    assert_eq!(node.offset("g", "a"), Some(1));
+    assert_eq!(node.offset("g", "b"), None);
+}
+
+#[test]
+fn deleted_topics_take_all_offsets_of_them_along() {
+    let mut node = Node::new();
+    node.commit("g", "a", 1).unwrap();
+    node.commit("h", "a", 1).unwrap();
+    node.flush();
+    node.commit("h", "b", 1).unwrap();
+    node.commit("i", "a", 1).unwrap();
+    for write in node
+        .coordinator
+        .forget_topics(&BTreeSet::from(["a".to_owned()]))
+    {
+        node.append(write);
+    }
+    node.flush();
+    for group in ["g", "h", "i"] {
+        assert_eq!(node.offset(group, "a"), None, "{group}");
+    }
+    assert_eq!(node.offset("h", "b"), Some(1));
+}
+
+#[test]
+fn expired_offsets_go_and_with_the_last_of_them_the_group() {
+    let mut node = Node::new();
+    let retention = node.coordinator.config().offsets_retention_ms as u64;
+    node.commit("g", "a", 1).unwrap();
+    node.flush();
+    node.pass(retention - 1);
+    assert!(node.coordinator.expire(node.now).is_empty());
+    node.pass(1);
+    for write in node.coordinator.expire(node.now) {
+        node.append(write);
+    }
+    node.flush();
+    assert!(node.coordinator.is_empty());
+    assert!(node.crashed().coordinator.is_empty());
+}
+
+#[test]
+fn a_group_that_was_only_asked_about_leaves_nothing() {
+    let mut node = Node::new();
+    let join = Join {
+        require_known_member_id: true,
+        session_timeout_ms: 6_000,
+        protocol_type: "consumer".to_owned(),
+        protocols: vec![("range".to_owned(), Bytes::new())],
+        ..Join::default()
+    };
+    let outcome = node.coordinator.join(node.now, "g", 0, Token(1), join);
+    node.run(outcome);
+    assert_eq!(node.coordinator.len(), 1);
+    node.pass(6_000);
+    assert!(node.coordinator.is_empty());
+    assert!(node.log.is_empty());
+}
+
+#[test]
+fn requests_are_refused_while_loading_and_after_a_failure() {
+    let mut node = Node::new();
+    let claim = node.form("g");
+    let mut loading = coordinator();
+    loading.begin_load(0);
+    assert_eq!(
+        loading.heartbeat(node.now, "g", 0, &claim),
+        Ok(()),
+        "hold on"
+    );
+    assert_eq!(loading.describe("g", 0), Err(GroupError::LoadInProgress));
+    node.coordinator.fail(0);
+    assert_eq!(
+        node.coordinator.heartbeat(node.now, "g", 0, &claim),
+        Err(GroupError::CoordinatorNotAvailable)
+    );
+    assert_eq!(node.coordinator.deadline(), None);
+    assert_eq!(
+        node.coordinator.describe("", 1),
+        Err(GroupError::CoordinatorNotAvailable)
+    );
+}
+
+#[test]
+fn groups_and_offsets_are_bounded() {
+    let mut node = Node::new();
+    for n in 0..100 {
+        node.commit(&n.to_string(), "a", 1).unwrap();
+        node.flush();
+    }
+    assert_eq!(node.commit("one more", "a", 1), Err(GroupError::GroupFull));
+    for n in 0..900 {
+        node.commit("0", &n.to_string(), 1).unwrap();
+        node.flush();
+    }
+    assert_eq!(node.commit("0", "b", 1), Err(GroupError::GroupFull));
+    let long = "x".repeat(40_000);
+    assert_eq!(node.commit(&long, "a", 1), Err(GroupError::InvalidGroupId));
+}
+
+#[test]
+fn groups_are_found_where_kafkas_tools_look_for_them() {
+    // Values of Java's "...".hashCode(): "group" 98629247, "polygenelubricants" -2147483648,
+    // "é" 233.
+    assert_eq!(partition_of("group", 50), 98_629_247 % 50);
+    assert_eq!(partition_of("polygenelubricants", 50), 0);
+    assert_eq!(partition_of("é", 50), 33);
+    assert_eq!(partition_of("", 50), 0);
+}
+
+/// What may happen to the offsets of a few groups.
+#[derive(Debug, Clone)]
+enum Step {
+    Commit(u8, u8, i64),
+    Delete(u8),
+    DeleteOffset(u8, u8),
+    ForgetTopic(u8),
+    Flush,
+    Compact,
+    Crash,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (0..3_u8, 0..3_u8, 0..100_i64).prop_map(|(g, t, o)| Step::Commit(g, t, o)),
+        1 => (0..3_u8).prop_map(Step::Delete),
+        1 => (0..3_u8, 0..3_u8).prop_map(|(g, t)| Step::DeleteOffset(g, t)),
+        1 => (0..3_u8).prop_map(Step::ForgetTopic),
+        3 => Just(Step::Flush),
+        1 => Just(Step::Compact),
+        1 => Just(Step::Crash),
+    ];
+    proptest::collection::vec(step, 1..80)
+}
+
+fn take(mut node: Node, step: &Step) -> Node {
+    let (group, topic) = (|g: u8| format!("g{g}"), |t: u8| format!("t{t}"));
+    match *step {
+        Step::Commit(g, t, offset) => node.commit(&group(g), &topic(t), offset).unwrap(),
+        Step::Delete(g) => {
+            if let Ok(write) = node.coordinator.delete(&group(g), 0) {
+                node.append(write);
+            }
+        }
+        Step::DeleteOffset(g, t) => {
+            let wanted = [(topic(t), 0)];
+            if let Ok((_, Some(write))) = node.coordinator.delete_offsets(&group(g), 0, &wanted) {
+                node.append(write);
+            }
+        }
+        Step::ForgetTopic(t) => {
+            for write in node.coordinator.forget_topics(&BTreeSet::from([topic(t)])) {
+                node.append(write);
+            }
+        }
+        Step::Flush => node.flush(),
+        Step::Compact => {
+            // The snapshot goes to the log's end, is flushed, and the rest is cut off.
+            let snapshot = node.coordinator.snapshot(0);
+            node.flush();
+            node.log = snapshot;
+            node.flushed = node.log.len();
+        }
+        Step::Crash => node = node.crashed(),
+    }
+    node
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn what_is_served_is_what_a_restart_would_serve(steps in steps()) {
+        let mut node = Node::new();
+        for step in &steps {
+            node = take(node, step);
+            let served: Vec<_> = all_offsets(&node.coordinator);
+            let flushed = Log::from(&node.log[..node.flushed]);
+            let restarted = all_offsets(&Node::over(flushed, node.now).coordinator);
+            let missing: Vec<_> = served.iter().filter(|o| !restarted.contains(o)).collect();
+            prop_assert!(missing.is_empty(), "{missing:?} would be lost");
+        }
+        node.flush();
+        let restarted = Node::over(node.log.clone(), node.now);
+        prop_assert_eq!(all_offsets(&node.coordinator), all_offsets(&restarted.coordinator));
+    }
+}
+
+fn all_offsets(coordinator: &Coordinator) -> Vec<(String, String, i64)> {
+    let mut all = Vec::new();
+    for group in coordinator.list() {
+        for fetched in coordinator.fetch(&group.group, 0, None).unwrap() {
+            let offset = fetched
+                .record
+                .expect("only committed ones are listed")
+                .offset;
+            all.push((group.group.clone(), fetched.topic, offset));
+        }
+    }
+    all.sort_unstable();
+    all
+}
