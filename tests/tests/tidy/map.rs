@@ -1,7 +1,8 @@
 //! The map of `docs/ARCHITECTURE.md` against the files there are.
 //!
 //! A line ``- `net/ring/src`: `lib.rs` the contract · `sim/{disk,network}.rs` the seeded world``
-//! lists files of one folder; braces list several at once.
+//! lists files of one folder; braces list several at once. Tests beside their subject
+//! (`x_test.rs`) need no entry.
 
 use std::collections::BTreeSet;
 
@@ -47,6 +48,14 @@ pub(crate) fn differences(text: &str, files: &[&str]) -> Vec<Finding> {
 pub(crate) fn fixed(text: &str, files: &[&str]) -> String {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let listed: BTreeSet<String> = text.lines().flat_map(entries).collect();
+    let folders: Vec<String> = text.lines().filter_map(folder).collect();
+    // The innermost folder that has a line.
+    let home = |path: &str| {
+        let above = folders
+            .iter()
+            .filter(|f| path.starts_with(&format!("{f}/")));
+        above.max_by_key(|folder| folder.len())
+    };
     for line in &mut lines {
         let Some(folder) = folder(line) else { continue };
         let (head, rest) = line.split_once("`: ").unwrap_or((line, ""));
@@ -56,8 +65,8 @@ pub(crate) fn fixed(text: &str, files: &[&str]) -> String {
         };
         let mut kept: Vec<String> = rest.split(" · ").filter(lives).map(str::to_owned).collect();
         for path in files.iter().filter(|path| !listed.contains(**path)) {
-            if let Some(name) = path.strip_prefix(&format!("{folder}/")) {
-                kept.push(format!("`{name}`"));
+            if home(path) == Some(&folder) {
+                kept.push(format!("`{}`", &path[folder.len() + 1..]));
             }
         }
         kept.retain(|entry| !entry.is_empty());
@@ -69,7 +78,8 @@ pub(crate) fn fixed(text: &str, files: &[&str]) -> String {
 /// The folder that a line of the map describes.
 fn folder(line: &str) -> Option<String> {
     let (folder, _) = line.strip_prefix("- `")?.split_once("`:")?;
-    folder.ends_with("src").then(|| folder.to_owned())
+    let in_crate = folder.ends_with("/src") || folder.contains("/src/");
+    in_crate.then(|| folder.to_owned())
 }
 
 /// Paths of the files that a line of the map lists.
@@ -143,6 +153,23 @@ mod tests {
         assert_eq!(differences(&text, &now), []);
         assert!(text.contains("`lib.rs` the contract · `tcp.rs`"), "{text}");
         assert!(text.starts_with("# Map\n\n") && text.ends_with("- `target`: x\n"));
+    }
+
+    #[test]
+    fn a_new_file_goes_to_the_innermost_folder_that_has_a_line() {
+        let map = "- `a/src`: `lib.rs`\n- `a/src/b`: `x.rs`\n";
+        let now = [
+            "a/src/lib.rs",
+            "a/src/b/x.rs",
+            "a/src/b/y.rs",
+            "a/src/c/z.rs",
+        ];
+        let text = fixed(map, &now);
+        assert_eq!(
+            text,
+            "- `a/src`: `lib.rs` · `c/z.rs`\n- `a/src/b`: `x.rs` · `y.rs`\n"
+        );
+        assert_eq!(differences(&text, &now), []);
     }
 
     #[test]

@@ -132,11 +132,11 @@ impl Tree {
             .collect()
     }
 
-    /// Paths of the Rust files below a crate's `src`.
+    /// Paths of the Rust files below a crate's `src`, but for tests beside their subject.
     pub(crate) fn crate_files(&self) -> Vec<&str> {
         self.with_ending(".rs")
             .map(|file| file.path.as_str())
-            .filter(|path| path.contains("/src/"))
+            .filter(|path| path.contains("/src/") && !path.ends_with("_test.rs"))
             .collect()
     }
 
