@@ -1,2 +1,9 @@
-//! What the tests of the whole share; the tests themselves are in `tests/tests/`.
+//! What the tests of the whole engine share: a plain client that trusts nothing, real nodes that
+//! are started and killed, and the checker of what a crash must not lose.
+
 #![forbid(unsafe_code)]
+
+pub mod crash;
+pub mod history;
+pub mod node;
+pub mod plain;
