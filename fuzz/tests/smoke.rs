@@ -1,0 +1,79 @@
+//! Every seed of the corpus and some thousand mutations of each target, the same on every run.
+//!
+//! A failure prints `FUZZ_SMOKE=TARGET:SEED`; set it in the environment to run that one input
+//! alone.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use ringmill_fuzz::TARGETS;
+use ringmill_fuzz::mutate::Mutator;
+
+/// Mutations per target.
+const MUTATIONS: u64 = 10_000;
+/// Largest seed in the repository, in bytes.
+const SEED_MAX: usize = 4096;
+
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("corpus")
+        .join(target);
+    let mut paths: Vec<_> = fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.sort();
+    paths.iter().map(|path| fs::read(path).unwrap()).collect()
+}
+
+/// The one input that `FUZZ_SMOKE` asks for, if it is this target's.
+fn wanted(target: &str) -> Option<Option<u64>> {
+    let Ok(wanted) = std::env::var("FUZZ_SMOKE") else {
+        return Some(None);
+    };
+    let (name, seed) = wanted.split_once(':').expect("FUZZ_SMOKE=TARGET:SEED");
+    (name == target).then(|| Some(seed.parse().expect("a number after the colon")))
+}
+
+fn smoke(target: &str) {
+    let run = ringmill_fuzz::target(target).expect("a known target");
+    let Some(wanted) = wanted(target) else { return };
+    let seeds = corpus(target);
+    if wanted.is_none() {
+        seeds.iter().for_each(|seed| run(seed));
+    }
+    let range = wanted.map_or(0..MUTATIONS, |seed| seed..seed + 1);
+    for seed in range {
+        let input = Mutator::new(seed).input(&seeds);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&input))) {
+            eprintln!("replay: FUZZ_SMOKE={target}:{seed} cargo test -p ringmill-fuzz");
+            eprintln!("input: {input:02x?}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+macro_rules! smokes {
+    ($($target:ident)*) => {
+        $(#[test]
+        fn $target() {
+            smoke(stringify!($target));
+        })*
+
+        const SMOKED: &[&str] = &[$(stringify!($target)),*];
+    };
+}
+
+smokes! { batch compression control fetch frame produce }
+
+#[test]
+fn every_target_is_smoked_and_has_small_seeds() {
+    let targets: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(targets, SMOKED);
+    for target in targets {
+        let seeds = corpus(target);
+        assert!(!seeds.is_empty(), "{target}");
+        assert!(seeds.iter().all(|seed| seed.len() <= SEED_MAX), "{target}");
+    }
+}
