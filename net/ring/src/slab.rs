@@ -39,6 +39,8 @@ pub(crate) struct Stream {
     /// Received bytes; while a task waits, this is the task's own buffer, so that bytes are
     /// copied only once.
     pub inbox: BytesMut,
+    /// Bytes at the inbox's front that a waiting task had before; they count for no limit.
+    pub parked: usize,
     /// Accepted connections.
     pub accepted: VecDeque<Descriptor>,
     /// The result that ended the operation: 0 for the end of a stream, or a negated errno.
@@ -248,7 +250,8 @@ impl Slots {
                         stream.ended = Some(REARM);
                     }
                 }
-                let full = stream.inbox.len() >= limit && !stream.pausing && more;
+                let unread = stream.inbox.len() - stream.parked;
+                let full = unread >= limit && !stream.pausing && more;
                 stream.pausing |= full;
                 let after = if full { After::Pause } else { After::Nothing };
                 (stream.waker.take(), after, Forgotten::Nothing)

@@ -144,7 +144,9 @@ impl Recv<'_> {
     /// Takes our buffer, with what was received, out of the slot. Returns the bytes received.
     fn unpark(&mut self, key: SlotKey) -> usize {
         let mut slots = self.stream.core.slots();
-        let inbox = &mut slots.stream(key).inbox;
+        let gathered = slots.stream(key);
+        gathered.parked = 0;
+        let inbox = &mut gathered.inbox;
         match self.parked.take() {
             Some(before) => {
                 *self.into = mem::take(inbox);
@@ -169,6 +171,7 @@ impl Recv<'_> {
         if self.parked.is_none() {
             self.parked = Some(self.into.len());
             gathered.inbox = mem::take(self.into);
+            gathered.parked = gathered.inbox.len();
         }
         match &mut gathered.waker {
             Some(waker) => waker.clone_from(cx.waker()),
