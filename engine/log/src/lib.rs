@@ -15,9 +15,14 @@
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
+pub mod config;
 pub mod epochs;
+pub mod flush;
 pub mod index;
 pub mod producers;
+mod queue;
+pub mod scan;
 pub mod snapshot;
+mod tail;
 pub mod time_index;
 pub mod trie;
