@@ -5,5 +5,9 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod cluster;
 pub mod config;
+pub mod fetch_sessions;
 pub mod groups;
+pub mod limits;
+pub mod metrics;
