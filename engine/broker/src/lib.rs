@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod error;
 pub mod fetch_sessions;
 pub mod groups;
 pub mod limits;
