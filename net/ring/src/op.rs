@@ -222,7 +222,8 @@ pub(crate) enum Op {
 }
 
 impl Op {
-    /// The descriptor that the operation works on, if it has one and only one.
+    /// The descriptor that the operation works on, if it has one and only one, by which the
+    /// kernel may know it as a registered file.
     pub(crate) fn fd(&self) -> Option<&Fd> {
         match self {
             Op::Accept { fd }
@@ -234,7 +235,9 @@ impl Op {
             | Op::Shutdown { fd, .. }
             | Op::Read { fd, .. }
             | Op::Write { fd, .. }
-            | Op::Sync { fd, .. } => Some(fd),
+            | Op::Sync { fd, .. }
+            | Op::Allocate { fd, .. }
+            | Op::SetLen { fd, .. } => Some(fd),
             _ => None,
         }
     }

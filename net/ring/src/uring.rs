@@ -34,7 +34,7 @@ use crate::op::{
 };
 use files::FileTable;
 pub(crate) use files::RealFd;
-use flight::{Extra, Flight, Pipe};
+use flight::{Extra, Flight, Pipe, Shape};
 pub use probe::Features;
 
 /// Sizes of one ring.
@@ -251,8 +251,12 @@ impl Uring {
         if matches!(flight.op, Op::SendFile { .. }) {
             return self.start_transfer(flight);
         }
-        let group = self.buffers.as_ref().map_or(0, ProvidedBuffers::group);
-        match flight.entries(group, self.features.recv_bundle) {
+        let shape = Shape {
+            files: &self.files,
+            group: self.buffers.as_ref().map_or(0, ProvidedBuffers::group),
+            bundle: self.features.recv_bundle,
+        };
+        match flight.entries(&shape) {
             Ok((first, linked)) => {
                 let first = first.user_data(user_data(slot, 0));
                 let linked = linked.map(|entry| entry.user_data(user_data(slot, 1)));

@@ -1,5 +1,8 @@
 //! The ring core on a real kernel: files, sockets, cores, and futures that are dropped.
 
+#[path = "real/lifetimes.rs"]
+mod lifetimes;
+
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::PathBuf;

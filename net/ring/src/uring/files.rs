@@ -41,9 +41,11 @@ pub(crate) struct RealFd {
 }
 
 impl RealFd {
-    /// The place in the table of registered files.
-    pub(super) fn fixed(&self) -> Option<u32> {
-        self.fixed.as_ref().map(|slot| slot.index)
+    /// The place in this table of registered files, if it is here that the descriptor has one:
+    /// a file may outlive its ring and be used on another.
+    pub(super) fn fixed(&self, table: &Rc<FileTable>) -> Option<u32> {
+        let slot = self.fixed.as_ref()?;
+        Rc::ptr_eq(&slot.table, table).then_some(slot.index)
     }
 }
 

@@ -8,10 +8,12 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::rc::Rc;
 
 use io_uring::{opcode, squeue, types};
 use socket2::SockAddr;
 
+use super::files::FileTable;
 use crate::op::{Descriptor, Fd, Metadata, Op, SlotKey, SocketAddress};
 
 /// Buffers per vectored call (`UIO_MAXIOV`).
@@ -81,18 +83,19 @@ pub(super) struct Flight {
     pub extra: Extra,
 }
 
-/// The kernel's name of a descriptor in an entry that [`Flight::entries`] marks as fixed where
-/// the descriptor has a place in the table of registered files.
-fn name(fd: &Fd) -> types::Fd {
-    match fixed(fd) {
-        Some(index) => types::Fd(index as i32),
-        None => raw(fd),
-    }
+/// What an entry must know of its ring.
+pub(super) struct Shape<'a> {
+    /// The table of registered files.
+    pub files: &'a Rc<FileTable>,
+    /// The group of provided buffers.
+    pub group: u16,
+    /// Receive in bundles.
+    pub bundle: bool,
 }
 
-fn fixed(fd: &Fd) -> Option<u32> {
+fn fixed(fd: &Fd, files: &Rc<FileTable>) -> Option<u32> {
     match &**fd {
-        Descriptor::Real(fd) => fd.fixed(),
+        Descriptor::Real(fd) => fd.fixed(files),
         Descriptor::Sim(_) => None,
     }
 }
@@ -134,12 +137,19 @@ impl Flight {
     /// point into `self`.
     pub(super) fn entries(
         &mut self,
-        group: u16,
-        bundle: bool,
+        ring: &Shape<'_>,
     ) -> io::Result<(squeue::Entry, Option<squeue::Entry>)> {
         self.gather();
-        let (first, linked) = self.build(group, bundle)?;
-        if self.op.fd().and_then(fixed).is_none() {
+        let Some(fd) = self.op.fd() else {
+            return Ok((self.path_entry()?, None));
+        };
+        // The kernel's name of the descriptor: its place in the table where it has one.
+        let (name, fixed) = match fixed(fd, ring.files) {
+            Some(index) => (types::Fd(index as i32), true),
+            None => (raw(fd), false),
+        };
+        let (first, linked) = self.build(name, ring)?;
+        if !fixed {
             return Ok((first, linked));
         }
         let mark = |entry: squeue::Entry| entry.flags(squeue::Flags::FIXED_FILE);
@@ -148,90 +158,82 @@ impl Flight {
 
     fn build(
         &mut self,
-        group: u16,
-        bundle: bool,
+        name: types::Fd,
+        ring: &Shape<'_>,
     ) -> io::Result<(squeue::Entry, Option<squeue::Entry>)> {
         let entry = match &mut self.op {
-            Op::Accept { fd } => opcode::AcceptMulti::new(name(fd))
+            Op::Accept { .. } => opcode::AcceptMulti::new(name)
                 .flags(libc::SOCK_CLOEXEC)
                 .build(),
-            Op::Recv { fd } if bundle => opcode::RecvMultiBundle::new(name(fd), group).build(),
-            Op::Recv { fd } => opcode::RecvMulti::new(name(fd), group).build(),
+            Op::Recv { .. } if ring.bundle => {
+                opcode::RecvMultiBundle::new(name, ring.group).build()
+            }
+            Op::Recv { .. } => opcode::RecvMulti::new(name, ring.group).build(),
             Op::Connect { .. } | Op::Send { .. } | Op::SendTo { .. } | Op::RecvFrom { .. } => {
-                return Ok((self.socket_entry()?, None));
+                return Ok((self.socket_entry(name)?, None));
             }
-            Op::Shutdown { fd, how } => {
-                opcode::Shutdown::new(name(fd), shutdown_flag(*how)).build()
-            }
+            Op::Shutdown { how, .. } => opcode::Shutdown::new(name, shutdown_flag(*how)).build(),
             Op::Read {
-                fd,
-                offset,
-                buf,
-                len,
+                offset, buf, len, ..
             } => {
                 buf.reserve(*len);
                 let spare = buf.spare_capacity_mut().as_mut_ptr().cast::<u8>();
                 let len = u32::try_from(*len).unwrap_or(u32::MAX);
-                opcode::Read::new(name(fd), spare, len)
-                    .offset(*offset)
-                    .build()
+                opcode::Read::new(name, spare, len).offset(*offset).build()
             }
             Op::Write {
-                fd,
-                offset,
-                bufs,
-                sync,
+                offset, bufs, sync, ..
             } => {
                 let write = match &self.iovecs[..] {
                     [one] => {
                         let len = u32::try_from(one.iov_len).unwrap_or(u32::MAX);
-                        opcode::Write::new(name(fd), one.iov_base.cast(), len)
+                        opcode::Write::new(name, one.iov_base.cast(), len)
                             .offset(*offset)
                             .build()
                     }
-                    many => opcode::Writev::new(name(fd), many.as_ptr(), many.len() as u32)
+                    many => opcode::Writev::new(name, many.as_ptr(), many.len() as u32)
                         .offset(*offset)
                         .build(),
                 };
                 if *sync && bufs.len() <= IOV_MAX {
                     let flags = types::FsyncFlags::DATASYNC;
-                    let sync = opcode::Fsync::new(name(fd)).flags(flags).build();
+                    let sync = opcode::Fsync::new(name).flags(flags).build();
                     return Ok((write.flags(squeue::Flags::IO_LINK), Some(sync)));
                 }
                 write
             }
-            Op::Sync { fd, data_only } => {
+            Op::Sync { data_only, .. } => {
                 let flags = if *data_only {
                     types::FsyncFlags::DATASYNC
                 } else {
                     types::FsyncFlags::empty()
                 };
-                opcode::Fsync::new(name(fd)).flags(flags).build()
+                opcode::Fsync::new(name).flags(flags).build()
             }
-            Op::Allocate { fd, offset, len } => opcode::Fallocate::new(raw(fd), *len)
-                .offset(*offset)
-                .build(),
-            Op::SetLen { fd, len } => opcode::Ftruncate::new(raw(fd), *len).build(),
-            _ => return Ok((self.path_entry()?, None)),
+            Op::Allocate { offset, len, .. } => {
+                opcode::Fallocate::new(name, *len).offset(*offset).build()
+            }
+            Op::SetLen { len, .. } => opcode::Ftruncate::new(name, *len).build(),
+            other => unreachable!("not an operation on one descriptor: {other:?}"),
         };
         Ok((entry, None))
     }
 
     /// Operations on sockets that carry an address or a message header.
-    fn socket_entry(&mut self) -> io::Result<squeue::Entry> {
+    fn socket_entry(&mut self, name: types::Fd) -> io::Result<squeue::Entry> {
         Ok(match &mut self.op {
-            Op::Connect { fd, addr } => {
+            Op::Connect { addr, .. } => {
                 let addr = Box::new(sock_addr(addr)?);
-                let entry = opcode::Connect::new(name(fd), addr.as_ptr().cast(), addr.len());
+                let entry = opcode::Connect::new(name, addr.as_ptr().cast(), addr.len());
                 self.extra = Extra::Address(addr);
                 entry.build()
             }
-            Op::Send { fd, .. } => {
+            Op::Send { .. } => {
                 let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
                 match &self.iovecs[..] {
                     [one] => {
                         let len = u32::try_from(one.iov_len).unwrap_or(u32::MAX);
-                        opcode::Send::new(name(fd), one.iov_base.cast(), len)
+                        opcode::Send::new(name, one.iov_base.cast(), len)
                             .flags(flags)
                             .build()
                     }
@@ -239,15 +241,13 @@ impl Flight {
                         let mut message = Message::new();
                         message.header.msg_iov = many.as_ptr().cast_mut();
                         message.header.msg_iovlen = many.len();
-                        let entry = opcode::SendMsg::new(name(fd), &raw const message.header);
+                        let entry = opcode::SendMsg::new(name, &raw const message.header);
                         self.extra = Extra::Message(message);
                         entry.flags(flags as u32).build()
                     }
                 }
             }
-            Op::SendTo {
-                fd, to, segment, ..
-            } => {
+            Op::SendTo { to, segment, .. } => {
                 let mut message = Message::new();
                 message.header.msg_iov = self.iovecs.as_mut_ptr();
                 message.header.msg_iovlen = self.iovecs.len();
@@ -258,11 +258,11 @@ impl Flight {
                 if let Some(segment) = segment {
                     message.set_segment(*segment);
                 }
-                let entry = opcode::SendMsg::new(name(fd), &raw const message.header);
+                let entry = opcode::SendMsg::new(name, &raw const message.header);
                 self.extra = Extra::Message(message);
                 entry.flags(libc::MSG_NOSIGNAL as u32).build()
             }
-            Op::RecvFrom { fd, buf, .. } => {
+            Op::RecvFrom { buf, .. } => {
                 let mut message = Message::new();
                 let spare = buf.spare_capacity_mut();
                 self.iovecs.clear();
@@ -274,7 +274,7 @@ impl Flight {
                 message.header.msg_iovlen = 1;
                 message.header.msg_name = (&raw mut message.address).cast();
                 message.header.msg_namelen = size_of::<libc::sockaddr_storage>() as u32;
-                let entry = opcode::RecvMsg::new(name(fd), &raw mut message.header);
+                let entry = opcode::RecvMsg::new(name, &raw mut message.header);
                 self.extra = Extra::Message(message);
                 entry.build()
             }
@@ -294,6 +294,7 @@ impl Flight {
                 entry.build()
             }
             Op::Stat { path, .. } => self.stat_entry(CWD, c_path(path)?, 0),
+            // statx knows no registered files (io_uring_prep_statx(3)).
             Op::Fstat { fd, .. } => {
                 self.stat_entry(raw(fd), CString::default(), libc::AT_EMPTY_PATH)
             }
