@@ -21,6 +21,10 @@ use std::ops::Range;
 use bytes::Bytes;
 use thiserror::Error;
 
+pub use crate::assign::{
+    Assignment, ProducerStamp, assigned_header, set_append_time, set_base_offset, set_leader_epoch,
+    set_producer,
+};
 pub use crate::compression::Compression;
 
 /// Bytes of a batch before its records.
@@ -122,6 +126,10 @@ pub enum BatchError {
     /// A client set the control bit.
     #[error("clients cannot write control batches")]
     Control,
+    /// A client set an attribute that only a broker may set: the append time's or the delete
+    /// horizon's.
+    #[error("attributes {0:#06x} are the broker's to set")]
+    Attributes(i16),
     /// Producer id, epoch and sequence do not go together.
     #[error("producer {producer_id} epoch {producer_epoch} sequence {base_sequence} cannot be")]
     Producer {
@@ -336,6 +344,9 @@ impl BatchHeader {
         if self.is_control() {
             return Err(BatchError::Control);
         }
+        if self.attributes & (APPEND_TIME_BIT | DELETE_HORIZON_BIT) != 0 {
+            return Err(BatchError::Attributes(self.attributes));
+        }
         let possible = if self.has_producer_id() {
             self.producer_epoch >= 0 && self.base_sequence >= 0
         } else {
@@ -424,7 +435,8 @@ impl<'a> BatchView<'a> {
 
     /// Fails unless the batch is one that a client may produce: no larger than `max_size` bytes,
     /// base offset 0, as many records as offsets and at least one, a codec that exists, no control
-    /// batch, producer fields that go together, and the right CRC. Records are not looked at.
+    /// batch, no other attribute of the broker's, producer fields that go together, and the right
+    /// CRC. Records are not looked at: [`crate::record::check_produced_records`] does.
     pub fn check_produced(&self, max_size: usize) -> Result<(), BatchError> {
         self.header.check_claims(max_size)?;
         self.check_crc()
@@ -514,109 +526,6 @@ impl<'a> Iterator for Batches<'a> {
             }
         }
     }
-}
-
-/// Sets the base offset of the batch at the front of `batch`. Outside the CRC.
-///
-/// # Panics
-/// If `batch` is shorter than a header, as all the setters here.
-pub fn set_base_offset(batch: &mut [u8], base_offset: i64) {
-    assert!(batch.len() >= HEADER_LEN, "a batch has a header");
-    batch[BASE_OFFSET].copy_from_slice(&base_offset.to_be_bytes());
-}
-
-/// Sets the leader epoch of the batch at the front of `batch`. Outside the CRC.
-pub fn set_leader_epoch(batch: &mut [u8], epoch: i32) {
-    assert!(batch.len() >= HEADER_LEN, "a batch has a header");
-    batch[LEADER_EPOCH].copy_from_slice(&epoch.to_be_bytes());
-}
-
-/// What a broker assigns to a batch when it appends it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Assignment {
-    /// Offset of the first record.
-    pub base_offset: i64,
-    /// Epoch of the appending leader.
-    pub leader_epoch: i32,
-    /// Milliseconds of the broker's clock, for `message.timestamp.type=LogAppendTime` only.
-    pub append_time: Option<i64>,
-}
-
-/// The header of `view` with `assignment` set: for a vectored write of this header and
-/// [`BatchView::records_bytes`], where the bytes are shared and cannot be changed in place. An append
-/// time costs a CRC over the whole batch, the rest nothing.
-pub fn assigned_header(view: &BatchView<'_>, assignment: Assignment) -> [u8; HEADER_LEN] {
-    let mut header = [0; HEADER_LEN];
-    header.copy_from_slice(&view.bytes[..HEADER_LEN]);
-    set_base_offset(&mut header, assignment.base_offset);
-    set_leader_epoch(&mut header, assignment.leader_epoch);
-    if let Some(timestamp) = assignment.append_time {
-        set_append_fields(&mut header, timestamp);
-        let crc = crc32c::crc32c(&header[ATTRIBUTES.start..]);
-        let crc = crc32c::crc32c_append(crc, view.records_bytes());
-        header[CRC].copy_from_slice(&crc.to_be_bytes());
-    }
-    header
-}
-
-/// Marks the one batch that `batch` holds as stamped by the broker's clock at `timestamp`
-/// milliseconds (`message.timestamp.type=LogAppendTime`), and computes its CRC anew.
-pub fn set_append_time(batch: &mut [u8], timestamp: i64) {
-    assert!(batch.len() >= HEADER_LEN, "a batch has a header");
-    set_append_fields(batch, timestamp);
-    seal_crc(batch);
-}
-
-fn set_append_fields(batch: &mut [u8], timestamp: i64) {
-    let attributes = i16::from_be_bytes([batch[ATTRIBUTES.start], batch[ATTRIBUTES.start + 1]]);
-    batch[ATTRIBUTES].copy_from_slice(&(attributes | APPEND_TIME_BIT).to_be_bytes());
-    batch[MAX_TIMESTAMP].copy_from_slice(&timestamp.to_be_bytes());
-}
-
-/// Who wrote a batch, for idempotence (KIP-98).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ProducerStamp {
-    /// As given by InitProducerId.
-    pub producer_id: i64,
-    /// As given by InitProducerId.
-    pub producer_epoch: i16,
-    /// Sequence number of the batch's first record.
-    pub base_sequence: i32,
-    /// Whether the batch is part of a transaction.
-    pub transactional: bool,
-}
-
-impl ProducerStamp {
-    /// A producer that is not idempotent.
-    pub const NONE: Self = Self {
-        producer_id: NO_PRODUCER_ID,
-        producer_epoch: NO_PRODUCER_EPOCH,
-        base_sequence: NO_SEQUENCE,
-        transactional: false,
-    };
-}
-
-/// Stamps the one batch that `batch` holds with its producer, and computes its CRC anew.
-pub fn set_producer(batch: &mut [u8], stamp: ProducerStamp) {
-    assert!(batch.len() >= HEADER_LEN, "a batch has a header");
-    let attributes = i16::from_be_bytes([batch[ATTRIBUTES.start], batch[ATTRIBUTES.start + 1]]);
-    let flag = if stamp.transactional {
-        TRANSACTIONAL_BIT
-    } else {
-        0
-    };
-    let attributes = (attributes & !TRANSACTIONAL_BIT) | flag;
-    batch[ATTRIBUTES].copy_from_slice(&attributes.to_be_bytes());
-    batch[PRODUCER_ID].copy_from_slice(&stamp.producer_id.to_be_bytes());
-    batch[PRODUCER_EPOCH].copy_from_slice(&stamp.producer_epoch.to_be_bytes());
-    batch[BASE_SEQUENCE].copy_from_slice(&stamp.base_sequence.to_be_bytes());
-    seal_crc(batch);
-}
-
-/// Computes and sets the CRC of the one batch that `batch` holds, all of it.
-pub(crate) fn seal_crc(batch: &mut [u8]) {
-    let crc = crc32c::crc32c(&batch[ATTRIBUTES.start..]);
-    batch[CRC].copy_from_slice(&crc.to_be_bytes());
 }
 
 #[cfg(test)]

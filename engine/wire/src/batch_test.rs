@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
 use super::*;
+use crate::assign::seal_crc;
 use crate::builder::{BatchBuilder, NewRecord};
 
 /// A batch of `count` records of `value_len` bytes.
@@ -138,6 +139,10 @@ fn lies_of_a_producer_are_refused() {
     for codec in 5..8 {
         let error = refusal(&changed(|b| b[ATTRIBUTES][1] = codec as u8));
         assert_eq!(error, BatchError::Codec(codec));
+    }
+    for bit in [APPEND_TIME_BIT, DELETE_HORIZON_BIT] {
+        let error = refusal(&changed(|b| b[ATTRIBUTES][1] = bit as u8));
+        assert_eq!(error, BatchError::Attributes(bit));
     }
     assert_eq!(refusal(&changed(|b| b[MAGIC_AT] = 1)), BatchError::Magic(1));
 }

@@ -1,7 +1,7 @@
 //! Control messages: every API of the table but Produce and Fetch, decoded and encoded by the
 //! `kafka-protocol` crate, which is generated from Kafka's schemas.
 //!
-//! This is the only door to that decoder: each body is first walked against its [`shape`], so that
+//! This is the only door to that decoder: each body is first walked against its shape, so that
 //! no count or length is trusted. A request's body is copied once, so that whatever a handler keeps
 //! of it holds on to that one request and never to a connection's receive buffer.
 

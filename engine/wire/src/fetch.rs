@@ -28,6 +28,10 @@ pub const FINAL_SESSION_EPOCH: i32 = -1;
 /// Replica id of a consumer.
 pub const CONSUMER_REPLICA_ID: i32 = -1;
 
+/// First version whose batches may be compressed with zstd (KIP-110): below it, the answer is
+/// UNSUPPORTED_COMPRESSION_TYPE.
+pub const FIRST_WITH_ZSTD: i16 = 10;
+
 /// Least bytes of a topic: its name or id and a count.
 const MIN_TOPIC_LEN: usize = TopicRef::MIN_LEN + 1;
 

@@ -150,3 +150,119 @@ pub(crate) fn finish_frame(out: &mut BytesMut, more: usize) -> Result<usize, Too
     out[..LENGTH_LEN].copy_from_slice(&length.to_be_bytes());
     Ok(size)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Metadata version 9, flexible: correlation id 5, client "me", a tagged field, body "body".
+    const FLEXIBLE: &[u8] = b"\0\x03\0\x09\0\0\0\x05\0\x02me\x01\x63\x01xbody";
+
+    fn decode(bytes: &[u8]) -> Result<(RequestHeader, Bytes), HeaderError> {
+        RequestHeader::decode(&Bytes::copy_from_slice(bytes))
+    }
+
+    fn with(at: usize, bytes: &[u8]) -> HeaderError {
+        let mut frame = FLEXIBLE.to_vec();
+        frame[at..at + bytes.len()].copy_from_slice(bytes);
+        decode(&frame).unwrap_err()
+    }
+
+    #[test]
+    fn a_flexible_header_is_read_to_its_last_tag() {
+        let (header, body) = decode(FLEXIBLE).unwrap();
+        assert_eq!((header.key, header.version), (ApiKey::Metadata, 9));
+        assert_eq!(
+            (header.correlation_id, header.client_id.as_deref()),
+            (5, Some("me"))
+        );
+        assert_eq!(body, &b"body"[..]);
+    }
+
+    #[test]
+    fn unknown_apis_and_versions_are_told_apart() {
+        let unknown = HeaderError::UnknownApi {
+            key: 99,
+            version: 9,
+            correlation_id: 5,
+        };
+        assert_eq!(with(0, &[0, 99]), unknown);
+        assert!(matches!(
+            with(0, &[0xff, 0xff]),
+            HeaderError::UnknownApi { key: -1, .. }
+        ));
+        let (key, correlation_id) = (ApiKey::Metadata, 5);
+        for version in [14, -1, i16::MIN, i16::MAX] {
+            let error = with(2, &version.to_be_bytes());
+            assert_eq!(
+                error,
+                HeaderError::UnsupportedVersion {
+                    key,
+                    version,
+                    correlation_id
+                }
+            );
+        }
+        let text = with(2, &[0, 14]).to_string();
+        assert_eq!(
+            text,
+            "Metadata version 14 is not served, versions 0 to 13 are"
+        );
+    }
+
+    #[test]
+    fn headers_that_lie_are_refused() {
+        let malformed = |error| match error {
+            HeaderError::Malformed(error) => error,
+            other => panic!("{other}"),
+        };
+        // the client id: below null, beyond the frame, not UTF-8
+        assert!(matches!(
+            malformed(with(8, &[0x80, 0])),
+            ReadError::Length { .. }
+        ));
+        assert!(matches!(
+            malformed(with(8, &[0x7f, 0xff])),
+            ReadError::Short { .. }
+        ));
+        assert!(matches!(
+            malformed(with(10, &[0xff])),
+            ReadError::Utf8 { .. }
+        ));
+        // tagged fields: more than bytes, beyond the frame, a count without an end
+        assert!(matches!(
+            malformed(with(12, &[0x7f])),
+            ReadError::Count { .. }
+        ));
+        assert!(matches!(
+            malformed(with(14, &[0x7f])),
+            ReadError::Short { .. }
+        ));
+        assert!(matches!(
+            malformed(with(12, &[0xff; 5])),
+            ReadError::Varint { at: 12 }
+        ));
+        for end in 0..FLEXIBLE.len() - 4 {
+            assert!(decode(&FLEXIBLE[..end]).is_err(), "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn a_response_body_stands_behind_the_right_header() {
+        let frame = Bytes::from_static(b"\0\0\0\x05\0body");
+        assert_eq!(response_correlation_id(&frame), Ok(5));
+        assert_eq!(
+            response_body(ApiKey::Metadata, 9, &frame).unwrap(),
+            &b"body"[..]
+        );
+        assert_eq!(
+            response_body(ApiKey::Metadata, 8, &frame).unwrap(),
+            &b"\0body"[..]
+        );
+        assert_eq!(
+            response_body(ApiKey::ApiVersions, 3, &frame).unwrap(),
+            &b"\0body"[..]
+        );
+        assert!(response_correlation_id(&frame[..3]).is_err());
+    }
+}

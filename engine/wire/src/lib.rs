@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod assign;
 pub mod batch;
 pub mod builder;
 pub mod compression;

@@ -536,3 +536,7 @@ impl<'a> Reader<'a> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "primitive_test.rs"]
+mod tests;

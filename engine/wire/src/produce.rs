@@ -22,6 +22,10 @@ pub const ACKS_LEADER: i16 = 1;
 /// `acks` of a producer that waits for all in-sync replicas.
 pub const ACKS_ALL: i16 = -1;
 
+/// First version whose batches may be compressed with zstd (KIP-110): below it, the answer is
+/// UNSUPPORTED_COMPRESSION_TYPE.
+pub const FIRST_WITH_ZSTD: i16 = 7;
+
 /// Least bytes of a partition in a request: index and null records.
 const MIN_PARTITION_LEN: usize = 4 + 1;
 /// Least bytes of a topic: its name or id and a count.
