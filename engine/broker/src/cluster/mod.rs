@@ -6,7 +6,8 @@
 //! A single node's metadata is owned by core 0. Every core holds the latest [`image::Image`] as a
 //! shared, read-only snapshot.
 
+pub mod identity;
 pub mod image;
 pub mod journal;
-
+pub mod store;
 pub mod topics;

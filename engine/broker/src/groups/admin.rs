@@ -89,7 +89,7 @@ impl Coordinator {
         claim: &Claim,
         commits: Vec<Commit>,
     ) -> Result<(Results, Option<Write>), GroupError> {
-        self.admit_any(id, partition)?;
+        self.admit_change(id, partition)?;
         if !self.has_room(id, commits.len()) {
             return Err(GroupError::GroupFull);
         }
@@ -123,7 +123,7 @@ impl Coordinator {
         partition: i32,
         wanted: Option<&[(String, Vec<i32>)]>,
     ) -> Result<Vec<Fetched>, GroupError> {
-        self.admit_any(id, partition)?;
+        self.admit_read(id, partition)?;
         let offsets = self.groups.get(id).map(|group| &group.offsets);
         let Some(wanted) = wanted else {
             let all = offsets.into_iter().flat_map(|offsets| offsets.iter());
@@ -149,7 +149,7 @@ impl Coordinator {
 
     /// The group as it is; none if it does not exist.
     pub fn describe(&self, id: &str, partition: i32) -> Result<Option<Description>, GroupError> {
-        self.admit_any(id, partition)?;
+        self.admit_read(id, partition)?;
         let Some(group) = self.groups.get(id) else {
             return Ok(None);
         };
@@ -195,9 +195,9 @@ impl Coordinator {
         })
     }
 
-    /// Deletes a group without members; it is gone at once, and for good when the write is flushed.
+    /// Deletes a group without members; it is gone when the write is durable.
     pub fn delete(&mut self, id: &str, partition: i32) -> Result<Write, GroupError> {
-        self.admit_any(id, partition)?;
+        self.admit_change(id, partition)?;
         let group = self.groups.get(id).ok_or(GroupError::GroupIdNotFound)?;
         if !group.classic.is_vacant() {
             return Err(GroupError::NonEmptyGroup);
@@ -252,6 +252,9 @@ impl Coordinator {
                 .offsets
                 .expired(&group.classic, now.wall_ms, retention);
             let queued = self.queued(group.partition, id).next().is_some();
+            if group.is_ending {
+                continue;
+            }
             if expired.len() == group.offsets.len() && group.classic.is_vacant() && !queued {
                 done.push(id.clone());
             } else if !expired.is_empty() {
@@ -288,9 +291,11 @@ impl Coordinator {
         writes
     }
 
-    /// Tombstones for all that the log has of a group, which is forgotten here and now.
+    /// Tombstones for all that the log has of a group, which takes part in nothing from now on.
     fn bury(&mut self, id: &str) -> Write {
-        let group = self.groups.get(id).expect("the caller found it");
+        let group = self.groups.get_mut(id).expect("the caller found it");
+        group.is_ending = true;
+        let group = &self.groups[id];
         let durable = group
             .offsets
             .iter()
@@ -305,7 +310,6 @@ impl Coordinator {
             write.offset(offset_key(id, &topic, number), None);
         }
         write.group(None);
-        self.remove_group(id);
         write
     }
 }

@@ -2,9 +2,8 @@
 //! when one of them wants to be woken, and which appended records are not yet durable.
 //!
 //! State that must be durable is what replaying the flushed log gives: a commit becomes a
-//! [`Write`], the shell appends its records and says where ([`Coordinator::appended`]), and only
-//! when the log is flushed that far ([`Coordinator::flushed`]) are its changes applied, in the
-//! order of the log. Loading after a restart applies the same changes from the log itself. A
+//! [`Write`], the shell appends its records ([`Coordinator::appended`]), and only when the log has
+//! flushed them ([`Coordinator::settled`]) are its changes applied, in the order of the log. Loading after a restart applies the same changes from the log itself. A
 //! group's members are ahead of their stored record; they are read from it at a restart alone.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -43,6 +42,8 @@ pub(super) struct Group {
     pub(super) partition: i32,
     /// Its record is in the log, so that its end needs a tombstone.
     pub(super) stored: bool,
+    /// Its tombstones are on their way to the disk: it takes part in nothing until then.
+    pub(super) is_ending: bool,
     /// Its place in the timers.
     timer: Option<u64>,
 }
@@ -60,8 +61,8 @@ enum Load {
 #[derive(Debug)]
 struct Partition {
     load: Load,
-    /// What was appended up to an offset and awaits its flush.
-    queue: VecDeque<(i64, Vec<Change>)>,
+    /// What was appended and awaits its flush, in the order of the log.
+    queue: VecDeque<Vec<Change>>,
 }
 
 /// The groups of one core. Owned by that core.
@@ -135,7 +136,13 @@ impl Coordinator {
             Key::Offset { group, .. } => {
                 let offset = value.map(records::decode_offset).transpose()?;
                 self.ensure_group(now, group, partition);
-                self.apply(now, partition, Change { key, offset });
+                let ends_group = false;
+                let change = Change {
+                    key,
+                    offset,
+                    ends_group,
+                };
+                self.apply(now, partition, change);
             }
             Key::Group(group) => {
                 let record = value.map(records::decode_group).transpose()?;
@@ -191,25 +198,34 @@ impl Coordinator {
         }
     }
 
-    /// The records of a [`Write`] are in the log, the last of them at `last_offset`.
-    pub fn appended(&mut self, partition: i32, last_offset: i64, changes: Changes) {
+    /// The records of a [`Write`] were appended to the log, after those of all writes before it.
+    pub fn appended(&mut self, partition: i32, changes: Changes) {
         if let Some(state) = self.partitions.get_mut(&partition) {
-            state.queue.push_back((last_offset, changes.into_inner()));
+            state.queue.push_back(changes.into_inner());
         }
     }
 
-    /// The partition's log is durable up to, not including, `end`.
-    pub fn flushed(&mut self, now: Now, partition: i32, end: i64) {
-        while let Some(state) = self.partitions.get_mut(&partition)
-            && let Some((_, changes)) = state.queue.pop_front_if(|(last, _)| *last < end)
+    /// The oldest write that was appended and not yet settled is durable, or was taken back.
+    pub fn settled(&mut self, now: Now, partition: i32, is_durable: bool) {
+        let state = self.partitions.get_mut(&partition);
+        for change in state
+            .and_then(|state| state.queue.pop_front())
+            .unwrap_or_default()
         {
-            for change in changes {
+            if is_durable {
                 self.apply(now, partition, change);
+            } else if change.ends_group
+                && let Some(group) = self.groups.get_mut(change.key.group())
+            {
+                group.is_ending = false;
             }
         }
     }
 
     fn apply(&mut self, now: Now, partition: i32, change: Change) {
+        if change.ends_group {
+            return self.remove_group(change.key.group());
+        }
         let Key::Offset {
             group: id,
             topic,
@@ -237,7 +253,7 @@ impl Coordinator {
     ) -> impl Iterator<Item = (&'a str, i32, Option<&'a OffsetRecord>)> {
         let queue = self.partitions.get(&partition).into_iter();
         queue
-            .flat_map(|state| state.queue.iter().flat_map(|(_, changes)| changes))
+            .flat_map(|state| state.queue.iter().flatten())
             .filter_map(move |change| match &change.key {
                 Key::Offset {
                     group,
@@ -251,7 +267,7 @@ impl Coordinator {
     /// All groups with queued offsets, and those offsets.
     pub(super) fn all_queued(&self) -> impl Iterator<Item = (i32, &str, &str, i32)> {
         self.partitions.iter().flat_map(|(home, state)| {
-            let changes = state.queue.iter().flat_map(|(_, changes)| changes);
+            let changes = state.queue.iter().flatten();
             changes.filter_map(|change| match &change.key {
                 Key::Offset {
                     group,
@@ -284,8 +300,9 @@ impl Coordinator {
             .get(&partition)
             .into_iter()
             .flat_map(|p| &p.queue);
-        for change in queued.flat_map(|(_, changes)| changes) {
+        for change in queued.flatten() {
             match (&change.key, &change.offset) {
+                (Key::Group(_), _) if change.ends_group => drop(live.remove(&change.key)),
                 (Key::Group(_), _) => {}
                 (key, Some(record)) => {
                     drop(live.insert(key.clone(), records::encode_offset(record)))
@@ -446,16 +463,25 @@ impl Coordinator {
 
     // ---- shared by the events ----
 
-    /// Whether the group's coordinator is here and serves.
+    /// Whether a member's request can be taken.
     pub(super) fn admit(&self, id: &str, partition: i32) -> Result<(), GroupError> {
         if id.is_empty() {
             return Err(GroupError::InvalidGroupId);
         }
-        self.admit_any(id, partition)
+        self.admit_change(id, partition)
     }
 
-    /// As [`Self::admit`], for the requests that admit an empty group id.
-    pub(super) fn admit_any(&self, id: &str, partition: i32) -> Result<(), GroupError> {
+    /// Whether a change of the group can be taken; its id may be empty.
+    pub(super) fn admit_change(&self, id: &str, partition: i32) -> Result<(), GroupError> {
+        self.admit_read(id, partition)?;
+        match self.groups.get(id) {
+            Some(group) if group.is_ending => Err(GroupError::CoordinatorNotAvailable),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the group's coordinator is here and serves.
+    pub(super) fn admit_read(&self, id: &str, partition: i32) -> Result<(), GroupError> {
         if id.len() > MAX_NAME_BYTES {
             return Err(GroupError::InvalidGroupId);
         }
@@ -483,6 +509,7 @@ impl Coordinator {
                 offsets: Offsets::default(),
                 partition,
                 stored: false,
+                is_ending: false,
                 timer: None,
             };
             self.groups.insert(id.to_owned(), group);

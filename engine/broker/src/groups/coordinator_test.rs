@@ -21,6 +21,7 @@ struct Node {
     coordinator: Coordinator,
     log: Log,
     flushed: usize,
+    unsettled: usize,
 }
 
 fn coordinator() -> Coordinator {
@@ -56,6 +57,7 @@ impl Node {
             coordinator,
             log,
             flushed,
+            unsettled: 0,
         }
     }
 
@@ -66,15 +68,27 @@ impl Node {
     }
 
     fn append(&mut self, mut write: Write) {
-        let changes = write.take_changes();
-        self.log.append(&mut write.records);
         self.coordinator
-            .appended(write.partition, self.log.len() as i64 - 1, changes);
+            .appended(write.partition, write.take_changes());
+        self.log.append(&mut write.records);
+        self.unsettled += 1;
+    }
+
+    /// The disk is full: what was not yet flushed is taken back.
+    fn take_back(&mut self) {
+        self.log.truncate(self.flushed);
+        self.settle(false);
     }
 
     fn flush(&mut self) {
         self.flushed = self.log.len();
-        self.coordinator.flushed(self.now, 0, self.flushed as i64);
+        self.settle(true);
+    }
+
+    fn settle(&mut self, is_durable: bool) {
+        for _ in 0..std::mem::take(&mut self.unsettled) {
+            self.coordinator.settled(self.now, 0, is_durable);
+        }
     }
 
     fn run(&mut self, outcome: Outcome) -> Vec<Reply> {
@@ -182,8 +196,6 @@ fn a_commit_is_read_back_only_when_it_is_flushed() {
     node.flush();
     assert_eq!(node.offset("g", "a"), Some(5));
     node.commit("g", "a", 6).unwrap();
-    node.coordinator.flushed(node.now, 0, 1);
-    assert_eq!(node.offset("g", "a"), Some(5), "only the first is flushed");
     let node = node.crashed();
     assert_eq!(
         node.offset("g", "a"),
@@ -234,6 +246,20 @@ fn a_deleted_group_stays_deleted_whatever_was_in_flight() {
         Ok(None),
         "nothing of it came back"
     );
+}
+
+#[test]
+fn a_group_whose_deletion_did_not_fit_on_the_disk_is_still_there() {
+    let mut node = Node::new();
+    node.commit("g", "a", 5).unwrap();
+    node.flush();
+    let write = node.coordinator.delete("g", 0).unwrap();
+    node.append(write);
+    let twice = node.coordinator.delete("g", 0);
+    assert_eq!(twice, Err(GroupError::CoordinatorNotAvailable));
+    node.take_back();
+    assert_eq!(node.offset("g", "a"), Some(5));
+    assert!(node.coordinator.delete("g", 0).is_ok());
 }
 
 #[test]
@@ -391,6 +417,7 @@ enum Step {
     DeleteOffset(u8, u8),
     ForgetTopic(u8),
     Flush,
+    TakeBack,
     Compact,
     Crash,
 }
@@ -402,6 +429,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..3_u8, 0..3_u8).prop_map(|(g, t)| Step::DeleteOffset(g, t)),
         1 => (0..3_u8).prop_map(Step::ForgetTopic),
         3 => Just(Step::Flush),
+        1 => Just(Step::TakeBack),
         1 => Just(Step::Compact),
         1 => Just(Step::Crash),
     ];
@@ -411,7 +439,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn take(mut node: Node, step: &Step) -> Node {
     let (group, topic) = (|g: u8| format!("g{g}"), |t: u8| format!("t{t}"));
     match *step {
-        Step::Commit(g, t, offset) => node.commit(&group(g), &topic(t), offset).unwrap(),
+        Step::Commit(g, t, offset) => match node.commit(&group(g), &topic(t), offset) {
+            Ok(()) | Err(GroupError::CoordinatorNotAvailable) => {}
+            Err(error) => panic!("{error}"),
+        },
         Step::Delete(g) => {
             if let Ok(write) = node.coordinator.delete(&group(g), 0) {
                 node.append(write);
@@ -429,6 +460,7 @@ fn take(mut node: Node, step: &Step) -> Node {
             }
         }
         Step::Flush => node.flush(),
+        Step::TakeBack => node.take_back(),
         Step::Compact => {
             // The snapshot goes to the log's end, is flushed, and the rest is cut off.
             let snapshot = node.coordinator.snapshot(0);
@@ -454,6 +486,9 @@ proptest! {
             let restarted = all_offsets(&Node::over(flushed, node.now).coordinator);
             let missing: Vec<_> = served.iter().filter(|o| !restarted.contains(o)).collect();
             prop_assert!(missing.is_empty(), "{missing:?} would be lost");
+            if node.unsettled == 0 {
+                prop_assert_eq!(served, restarted);
+            }
         }
         node.flush();
         let restarted = Node::over(node.log.clone(), node.now);

@@ -38,6 +38,15 @@ pub enum Key {
     Group(String),
 }
 
+impl Key {
+    /// The group that the record belongs to.
+    pub fn group(&self) -> &str {
+        match self {
+            Self::Offset { group, .. } | Self::Group(group) => group,
+        }
+    }
+}
+
 /// A committed offset.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OffsetRecord {

@@ -12,6 +12,8 @@ pub(super) struct Change {
     pub(super) key: Key,
     /// For an offset, its new value; a group's own record changes nothing while it lives.
     pub(super) offset: Option<OffsetRecord>,
+    /// For a group's record, whether it is the tombstone.
+    pub(super) ends_group: bool,
 }
 
 /// Records to append to one partition of `__consumer_offsets`, all in one go.
@@ -42,14 +44,22 @@ impl Write {
     pub(super) fn offset(&mut self, key: Key, value: Option<OffsetRecord>) {
         let bytes = value.as_ref().map(records::encode_offset);
         self.records.push((records::encode_key(&key), bytes));
-        self.changes.push(Change { key, offset: value });
+        self.changes.push(Change {
+            key,
+            offset: value,
+            ends_group: false,
+        });
     }
 
     pub(super) fn group(&mut self, value: Option<&GroupRecord>) {
         let key = Key::Group(self.group.clone());
         let bytes = value.map(records::encode_group);
         self.records.push((records::encode_key(&key), bytes));
-        self.changes.push(Change { key, offset: None });
+        self.changes.push(Change {
+            key,
+            offset: None,
+            ends_group: value.is_none(),
+        });
     }
 
     /// Takes the changes out, for `Coordinator::appended`.

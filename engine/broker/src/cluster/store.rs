@@ -1,0 +1,274 @@
+//! The metadata on disk: a journal of commands, flushed before any of them counts. Owned by core 0;
+//! one change at a time.
+//!
+//! A write or flush that failed leaves the file in an unknown state, and is not tried again on it:
+//! the next change rewrites the whole journal as a new file from memory, which is all that was ever
+//! acknowledged.
+
+use std::cell::RefCell;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::lock::Mutex;
+use ringmill_ring::{File, OpenOptions, fs};
+use ringmill_wire::Uuid;
+use thiserror::Error;
+
+use super::identity::{self, Identity, IdentityError};
+use super::image::{Command, Image, ImageError};
+use super::journal::{self, JournalError};
+use crate::config::BrokerConfig;
+
+const JOURNAL_NAME: &str = "metadata.journal";
+const LOCK_NAME: &str = ".lock";
+/// The journal is rewritten when it is so many times as large as it needs to be,
+const REWRITE_FACTOR: u64 = 4;
+/// but not while it is smaller than this.
+const REWRITE_BYTES_MIN: u64 = 256 << 10;
+
+/// Why the metadata cannot be read or changed.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The disk refused.
+    #[error("{path}: {error}")]
+    Io {
+        /// What was worked on.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Another process has the data folder.
+    #[error("{0} is in use by another broker")]
+    Locked(PathBuf),
+    /// The data folder is another node's.
+    #[error("{path}: {error}")]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: IdentityError,
+    },
+    /// The journal is damaged.
+    #[error("{path}: {error}")]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: JournalError,
+    },
+    /// The journal's commands do not follow from each other.
+    #[error("{path}: {error}")]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: ImageError,
+    },
+}
+
+/// The journal's file.
+struct Journal {
+    file: File,
+    end: u64,
+    /// Its size when it was last rewritten.
+    compact: u64,
+    /// A write failed: nothing is known of what the file holds.
+    suspect: bool,
+}
+
+/// The metadata of a single node.
+pub struct Store {
+    config: Arc<BrokerConfig>,
+    path: PathBuf,
+    identity: Identity,
+    image: RefCell<Arc<Image>>,
+    journal: Mutex<Journal>,
+    /// Held for as long as the folder is in use.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the data folder of `config`, making it if need be, and reads what it says.
+    ///
+    /// # Errors
+    /// The folder is in use, another node's or damaged, or the disk refuses.
+    pub async fn open(config: Arc<BrokerConfig>) -> Result<Self, StoreError> {
+        let folder = config.data_dir.clone();
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |error| StoreError::Io { path, error }
+        };
+        fs::create_dir_all(&folder).await.map_err(failed(&folder))?;
+        let lock = lock(&folder).await?;
+        let identity = identity_of(&config, &folder).await?;
+        let path = folder.join(JOURNAL_NAME);
+        let options = OpenOptions::new().read(true).write(true).create(true);
+        let file = File::open(&path, options).await.map_err(failed(&path))?;
+        fs::sync_dir(&folder).await.map_err(failed(&folder))?;
+        let content = fs::read(&path).await.map_err(failed(&path))?;
+        let scan = journal::scan(&content).map_err(|error| StoreError::Journal {
+            path: path.clone(),
+            error,
+        })?;
+        if scan.end < content.len() {
+            let cut = content.len() - scan.end;
+            tracing::warn!(path = %path.display(), bytes = cut, "cut an interrupted write off");
+            file.set_len(scan.end as u64).await.map_err(failed(&path))?;
+        }
+        let mut image = Image::new(&config);
+        for command in &scan.commands {
+            let applied = image.apply(&config, command);
+            applied.map_err(|error| StoreError::Image {
+                path: path.clone(),
+                error,
+            })?;
+        }
+        let journal = Journal {
+            file,
+            end: scan.end as u64,
+            compact: encode_all(&image.commands()).len() as u64,
+            suspect: false,
+        };
+        Ok(Self {
+            config,
+            path,
+            identity,
+            image: RefCell::new(Arc::new(image)),
+            journal: Mutex::new(journal),
+            _lock: lock,
+        })
+    }
+
+    /// The metadata as it is.
+    pub fn image(&self) -> Arc<Image> {
+        Arc::clone(&self.image.borrow())
+    }
+
+    /// Whose metadata it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Decides on a change by the current metadata and makes it durable, and hands the new
+    /// metadata to `publish` before the next change begins.
+    ///
+    /// # Errors
+    /// The disk refuses; then nothing has changed.
+    ///
+    /// # Panics
+    /// If the commands do not follow from the metadata they were decided by.
+    pub async fn change<T>(
+        &self,
+        decide: impl FnOnce(&Image) -> (T, Vec<Command>),
+        publish: impl AsyncFnOnce(Arc<Image>),
+    ) -> Result<T, StoreError> {
+        let mut journal = self.journal.lock().await;
+        let before = self.image();
+        let (result, commands) = decide(&before);
+        if commands.is_empty() {
+            return Ok(result);
+        }
+        let mut after = Image::clone(&before);
+        for command in &commands {
+            let applied = after.apply(&self.config, command);
+            applied.expect("commands follow from the image they were decided by");
+        }
+        let written = self.write(&mut journal, &commands, &after).await;
+        if let Err(error) = written {
+            journal.suspect = true;
+            let path = self.path.clone();
+            return Err(StoreError::Io { path, error });
+        }
+        let after = Arc::new(after);
+        self.image.replace(Arc::clone(&after));
+        publish(after).await;
+        Ok(result)
+    }
+
+    async fn write(
+        &self,
+        journal: &mut Journal,
+        commands: &[Command],
+        after: &Image,
+    ) -> io::Result<()> {
+        let large = journal.end > REWRITE_BYTES_MIN.max(REWRITE_FACTOR * journal.compact);
+        if journal.suspect || large {
+            return self.rewrite(journal, after).await;
+        }
+        let bytes = encode_all(commands);
+        let end = journal.end + bytes.len() as u64;
+        journal.file.write_at_sync(journal.end, vec![bytes]).await?;
+        journal.end = end;
+        Ok(())
+    }
+
+    async fn rewrite(&self, journal: &mut Journal, image: &Image) -> io::Result<()> {
+        let bytes = encode_all(&image.commands());
+        let len = bytes.len() as u64;
+        fs::write_atomic(&self.path, vec![bytes]).await?;
+        let options = OpenOptions::new().read(true).write(true);
+        journal.file = File::open(&self.path, options).await?;
+        (journal.end, journal.compact, journal.suspect) = (len, len, false);
+        Ok(())
+    }
+}
+
+fn encode_all(commands: &[Command]) -> Bytes {
+    let mut out = BytesMut::new();
+    for command in commands {
+        journal::encode(command, &mut out);
+    }
+    out.freeze()
+}
+
+async fn lock(folder: &Path) -> Result<File, StoreError> {
+    let path = folder.join(LOCK_NAME);
+    let options = OpenOptions::new().read(true).write(true).create(true);
+    let failed = |error| StoreError::Io {
+        path: path.clone(),
+        error,
+    };
+    let file = File::open(&path, options).await.map_err(failed)?;
+    match file.try_lock_exclusive().map_err(failed)? {
+        true => Ok(file),
+        false => Err(StoreError::Locked(folder.to_owned())),
+    }
+}
+
+/// Reads who the folder belongs to, or says so for a new one.
+async fn identity_of(config: &BrokerConfig, folder: &Path) -> Result<Identity, StoreError> {
+    let path = folder.join(identity::FILE_NAME);
+    let failed = |error| StoreError::Io {
+        path: path.clone(),
+        error,
+    };
+    match fs::read(&path).await {
+        Ok(content) => Identity::from_properties(&content, config.node_id)
+            .map_err(|error| StoreError::Identity { path, error }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let identity = Identity {
+                cluster: random_id(),
+                node_id: config.node_id,
+            };
+            let content = vec![identity.to_properties()];
+            fs::write_atomic(&path, content).await.map_err(failed)?;
+            Ok(identity)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// A fresh id for a cluster or a topic (a version 4 UUID, as Kafka's).
+pub fn random_id() -> Uuid {
+    let high = u128::from(ringmill_ring::random_u64());
+    let bits = (high << 64) | u128::from(ringmill_ring::random_u64());
+    // RFC 9562 §5.4: four bits tell the version, two the variant.
+    let version = bits & !(0xf << 76) | (4 << 76);
+    Uuid::from_u128(version & !(0b11 << 62) | (0b10 << 62))
+}
+
+#[cfg(test)]
+#[path = "store_test.rs"]
+mod tests;
