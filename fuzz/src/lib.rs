@@ -3,8 +3,8 @@
 //! A target is a function and a folder of seeds, `corpus/NAME`. `cargo test -p ringmill-fuzz` runs
 //! every seed and some thousand mutations of each target; `cargo xtask fuzz NAME --seconds N` lets
 //! libFuzzer look for more, guided by coverage. To add one: write the function, name it in
-//! [`TARGETS`], give it seeds in [`seeds`] and write them with
-//! `cargo run -p ringmill-fuzz --example seeds`.
+//! [`TARGETS`], give it seeds in [`seeds`] or by hand, and write the former with
+//! `FUZZ_SEEDS=write cargo test -p ringmill-fuzz`.
 
 #![forbid(unsafe_code)]
 
