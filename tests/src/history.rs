@@ -41,7 +41,10 @@ pub struct Author {
 
 /// A rule that was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are who, where and what was found instead")]
+#[expect(
+    missing_docs,
+    reason = "the fields are who, where and what was found instead"
+)]
 pub enum Violation {
     /// A record that is none of ours, or whose bytes changed.
     Foreign { offset: i64 },

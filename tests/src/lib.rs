@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ask;
 pub mod crash;
 pub mod history;
 pub mod node;

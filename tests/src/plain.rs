@@ -6,33 +6,18 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringmill_wire::StrBytes;
 use ringmill_wire::api::ApiKey;
 use ringmill_wire::control::{self, Call, DecodeError, EncodeError};
-use ringmill_wire::fetch::{
-    CONSUMER_REPLICA_ID, FINAL_SESSION_EPOCH, FetchPartition, FetchRequest, FetchResponse,
-    FetchTopic, FetchedPartition, IsolationLevel, NO_SESSION_ID,
-};
+use ringmill_wire::fetch::FetchedPartition;
 use ringmill_wire::header::{RequestHeader, TooLarge};
-use ringmill_wire::kafka_protocol::messages::create_topics_request::{
-    CreatableTopic, CreatableTopicConfig,
-};
-use ringmill_wire::kafka_protocol::messages::list_offsets_request::{
-    ListOffsetsPartition, ListOffsetsTopic,
-};
-use ringmill_wire::kafka_protocol::messages::{CreateTopicsRequest, ListOffsetsRequest, TopicName};
 use ringmill_wire::primitive::ReadError;
-use ringmill_wire::produce::{
-    ProducePartition, ProduceRequest, ProduceResponse, ProduceTopic, ProducedPartition,
-};
-use ringmill_wire::topic::TopicRef;
+use ringmill_wire::produce::ProducedPartition;
 use thiserror::Error;
+
+use crate::ask;
 
 /// Largest answer that is read.
 const MAX_FRAME: usize = 256 << 20;
-/// Versions before topic ids, so that topics go by name.
-const PRODUCE_VERSION: i16 = 9;
-const FETCH_VERSION: i16 = 12;
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
@@ -84,12 +69,7 @@ impl PlainClient {
 
     fn header(&mut self, key: ApiKey, version: i16) -> RequestHeader {
         self.correlation_id += 1;
-        RequestHeader {
-            key,
-            version,
-            correlation_id: self.correlation_id,
-            client_id: Some(StrBytes::from_static_str("plain")),
-        }
+        ask::header(key, version, self.correlation_id)
     }
 
     /// Reads one frame, without its length.
@@ -136,25 +116,8 @@ impl PlainClient {
         partitions: i32,
         configs: &[(&str, &str)],
     ) -> Result<i16, PlainError> {
-        let text = |s: &str| StrBytes::from_string(s.to_owned());
-        let configs = configs.iter().map(|(key, value)| {
-            CreatableTopicConfig::default()
-                .with_name(text(key))
-                .with_value(Some(text(value)))
-        });
-        let topic = CreatableTopic::default()
-            .with_name(TopicName(text(name)))
-            .with_num_partitions(partitions)
-            .with_replication_factor(1)
-            .with_configs(configs.collect());
-        let request = CreateTopicsRequest::default()
-            .with_topics(vec![topic])
-            .with_timeout_ms(10_000);
-        let response = self.call(5, &request)?;
-        match &response.topics[..] {
-            [topic] => Ok(topic.error_code),
-            other => Err(PlainError::Unexpected(format!("{} topics", other.len()))),
-        }
+        let request = ask::create_topic(name, partitions, configs);
+        ask::created(&self.call(ask::CREATE_TOPICS_VERSION, &request)?)
     }
 
     /// Sends records to one partition; with `acks` 0 nothing is answered.
@@ -165,34 +128,14 @@ impl PlainClient {
         acks: i16,
         records: Bytes,
     ) -> Result<Option<ProducedPartition>, PlainError> {
-        let header = self.header(ApiKey::Produce, PRODUCE_VERSION);
-        let request = ProduceRequest {
-            transactional_id: None,
-            acks,
-            timeout_ms: 20_000,
-            topics: vec![ProduceTopic {
-                topic: TopicRef::Name(StrBytes::from_string(topic.to_owned())),
-                partitions: vec![ProducePartition {
-                    index: partition,
-                    records,
-                }],
-            }],
-        };
-        for buffer in request.encode(&header)? {
+        let header = self.header(ApiKey::Produce, ask::PRODUCE_VERSION);
+        for buffer in ask::produce(&header, topic, partition, acks, records)? {
             self.stream.write_all(&buffer)?;
         }
         if acks == 0 {
             return Ok(None);
         }
-        let frame = self.answer(&header)?;
-        let mut response = ProduceResponse::decode(PRODUCE_VERSION, &frame)?;
-        let answered = response
-            .topics
-            .pop()
-            .and_then(|mut topic| topic.partitions.pop());
-        answered
-            .map(Some)
-            .ok_or_else(|| PlainError::Unexpected("no partition".into()))
+        ask::produced(&self.answer(&header)?).map(Some)
     }
 
     /// Fetches from one partition, waiting at most `wait_ms` for a first byte.
@@ -204,45 +147,10 @@ impl PlainClient {
         max_bytes: i32,
         wait_ms: i32,
     ) -> Result<FetchedPartition<Bytes>, PlainError> {
-        let header = self.header(ApiKey::Fetch, FETCH_VERSION);
-        let request = FetchRequest {
-            replica_id: CONSUMER_REPLICA_ID,
-            replica_epoch: -1,
-            max_wait_ms: wait_ms,
-            min_bytes: 1,
-            max_bytes,
-            isolation_level: IsolationLevel::ReadUncommitted,
-            session_id: NO_SESSION_ID,
-            session_epoch: FINAL_SESSION_EPOCH,
-            topics: vec![FetchTopic {
-                topic: TopicRef::Name(StrBytes::from_string(topic.to_owned())),
-                partitions: vec![FetchPartition {
-                    partition,
-                    current_leader_epoch: -1,
-                    fetch_offset: offset,
-                    last_fetched_epoch: -1,
-                    log_start_offset: -1,
-                    max_bytes,
-                }],
-            }],
-            forgotten: Vec::new(),
-            rack_id: StrBytes::default(),
-        };
-        let frame = request.encode(&header).map_err(PlainError::from)?;
+        let header = self.header(ApiKey::Fetch, ask::FETCH_VERSION);
+        let frame = ask::fetch(&header, topic, partition, offset, max_bytes, wait_ms)?;
         self.stream.write_all(&frame)?;
-        let frame = self.answer(&header)?;
-        let mut response = FetchResponse::<Bytes>::decode(FETCH_VERSION, &frame)?;
-        if response.error_code != 0 {
-            return Err(PlainError::Unexpected(format!(
-                "fetch error {}",
-                response.error_code
-            )));
-        }
-        let fetched = response
-            .topics
-            .pop()
-            .and_then(|mut topic| topic.partitions.pop());
-        fetched.ok_or_else(|| PlainError::Unexpected("no partition".into()))
+        ask::fetched(&self.answer(&header)?)
     }
 
     /// The offset for a timestamp: -2 the log's start, -1 its end.
@@ -252,27 +160,7 @@ impl PlainClient {
         partition: i32,
         timestamp: i64,
     ) -> Result<i64, PlainError> {
-        let wanted = ListOffsetsPartition::default()
-            .with_partition_index(partition)
-            .with_timestamp(timestamp);
-        let topic = ListOffsetsTopic::default()
-            .with_name(TopicName(StrBytes::from_string(topic.to_owned())))
-            .with_partitions(vec![wanted]);
-        let request = ListOffsetsRequest::default()
-            .with_replica_id((-1).into())
-            .with_topics(vec![topic]);
-        let response = self.call(5, &request)?;
-        let answered = response
-            .topics
-            .first()
-            .and_then(|topic| topic.partitions.first());
-        match answered {
-            Some(partition) if partition.error_code == 0 => Ok(partition.offset),
-            Some(partition) => Err(PlainError::Unexpected(format!(
-                "list offsets error {}",
-                partition.error_code
-            ))),
-            None => Err(PlainError::Unexpected("no partition".into())),
-        }
+        let request = ask::list_offsets(topic, partition, timestamp);
+        ask::listed(&self.call(ask::LIST_OFFSETS_VERSION, &request)?)
     }
 }
