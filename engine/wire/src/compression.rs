@@ -332,7 +332,7 @@ mod tests {
         let claim = [0x80, 0x80, 0x40];
         let error = decompress(Compression::Snappy, &claim, 2 << 20).unwrap_err();
         assert!(
-            matches!(error, DecompressError::Malformed { .. }),
+            error.to_string().contains("claims more than it can hold"),
             "{error}"
         );
         // the most that any content yields stays under the ratio
