@@ -11,8 +11,8 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering, fence};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use crate::op::{Chunk, Completion, Op, SlotKey};
 use crate::slab::{After, Outcome, Slots};
 use crate::task::{Task, TaskKey};
 use crate::timer::Timers;
+use crate::wake::Inbox;
 
 /// Tasks polled in one turn before the ring gets its chance.
 const POLLS_PER_TURN: usize = 256;
@@ -33,10 +34,7 @@ pub(crate) struct CoreShared {
     /// The core's number within its process.
     pub id: usize,
     /// Tasks that were woken from elsewhere.
-    woken: Mutex<Vec<TaskKey>>,
-    has_woken: AtomicBool,
-    /// The core sleeps in its ring, or is about to: a wake-up is needed.
-    asleep: AtomicBool,
+    inbox: Inbox<TaskKey>,
     /// The ring's descriptor, for MSG_RING; -1 without one.
     ring_fd: AtomicI32,
     /// The eventfd that threads without a ring write to.
@@ -49,33 +47,21 @@ impl CoreShared {
     pub(crate) fn new(id: usize) -> Arc<Self> {
         Arc::new(CoreShared {
             id,
-            woken: Mutex::new(Vec::new()),
-            has_woken: AtomicBool::new(false),
-            asleep: AtomicBool::new(false),
+            inbox: Inbox::new(),
             ring_fd: AtomicI32::new(-1),
             event: OnceLock::new(),
             simulated: AtomicBool::new(false),
         })
     }
 
-    /// Queues a task from outside of its core.
+    /// Queues a task from outside of its core, and wakes the core if it sleeps.
     pub(crate) fn wake_task(&self, key: TaskKey) {
-        self.woken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(key);
-        self.has_woken.store(true, Ordering::Release);
-        self.wake();
+        if self.inbox.push(key) && !self.simulated.load(Ordering::Relaxed) {
+            self.ring_bell();
+        }
     }
 
-    /// Wakes the core if it sleeps. What it is to see must be stored before.
-    pub(crate) fn wake(&self) {
-        // Pairs with the fence in `Core::sleep`: either the sleeper sees what was stored, or we
-        // see that it sleeps.
-        fence(Ordering::SeqCst);
-        if !self.asleep.swap(false, Ordering::AcqRel) || self.simulated.load(Ordering::Relaxed) {
-            return;
-        }
+    fn ring_bell(&self) {
         let ring_fd = self.ring_fd.load(Ordering::Acquire);
         let sent = ring_fd >= 0 && try_with(|core| core.wake_ring(ring_fd)) == Some(true);
         if !sent && let Some(event) = self.event.get() {
@@ -329,7 +315,7 @@ impl Core {
             self.on_completion(completion);
         }
         *self.completions.borrow_mut() = completions;
-        self.take_woken();
+        self.shared.inbox.take(&mut *self.ready.borrow_mut());
         loop {
             let fired = self.timers.borrow_mut().fire(now);
             let Some(waker) = fired else { break };
@@ -356,22 +342,10 @@ impl Core {
         }
     }
 
-    fn take_woken(&self) {
-        if !self.shared.has_woken.swap(false, Ordering::AcqRel) {
-            return;
-        }
-        let mut woken = self
-            .shared
-            .woken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        self.ready.borrow_mut().extend(woken.drain(..));
-    }
-
     /// A turn would find work.
     pub(crate) fn has_work(&self) -> bool {
         !self.ready.borrow().is_empty()
-            || self.shared.has_woken.load(Ordering::Acquire)
+            || self.shared.inbox.has_some()
             || self.driver.borrow_mut().is_ready()
             || self
                 .next_timer()
@@ -394,17 +368,14 @@ impl Core {
         if self.spin() {
             return self.turn(Wait::Poll).map(drop);
         }
-        self.shared.asleep.store(true, Ordering::Release);
-        // Pairs with the fence in `CoreShared::wake`.
-        fence(Ordering::SeqCst);
-        let wait = if self.shared.has_woken.load(Ordering::Acquire) {
-            Wait::Poll
-        } else {
+        let wait = if self.shared.inbox.fall_asleep() {
             let now = Instant::from_nanos(self.driver.borrow().now_ns());
             Wait::Until(
                 self.next_timer()
                     .map(|at| at.saturating_duration_since(now)),
             )
+        } else {
+            Wait::Poll
         };
         let result = self.turn_awake(wait);
         result.map(drop)
@@ -414,7 +385,7 @@ impl Core {
         let mut completions = self.completions.take();
         let result = self.driver.borrow_mut().turn(wait, &mut completions);
         *self.completions.borrow_mut() = completions;
-        self.shared.asleep.store(false, Ordering::Release);
+        self.shared.inbox.wake_up();
         result?;
         self.turn(Wait::Poll)
     }
@@ -430,8 +401,7 @@ impl Core {
         let timer = self.next_timer().map_or(u64::MAX, Instant::as_nanos);
         let end = start.saturating_add(limit.as_nanos() as u64);
         loop {
-            if self.shared.has_woken.load(Ordering::Acquire) || self.driver.borrow_mut().is_ready()
-            {
+            if self.shared.inbox.has_some() || self.driver.borrow_mut().is_ready() {
                 self.spin.set((limit * 2).min(self.config.spin));
                 return true;
             }

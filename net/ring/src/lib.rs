@@ -38,11 +38,14 @@ pub mod fs;
 mod future;
 mod launch;
 mod mailbox;
+#[cfg(test)]
+mod model_test;
 mod notify;
 mod op;
 pub mod sim;
 mod slab;
 mod stream;
+mod sync;
 mod task;
 mod tcp;
 mod time;
@@ -50,6 +53,7 @@ mod timer;
 mod udp;
 mod unix;
 mod uring;
+mod wake;
 
 pub use crate::clock::Instant;
 pub use crate::core::{core_id, now, random_u64, wall_clock_ms};

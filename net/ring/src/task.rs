@@ -8,10 +8,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use crate::core::{self, Core, CoreShared};
+use crate::wake::Queued;
 
 /// A task's place in its core's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(crate) struct TaskKey {
 pub(crate) struct TaskWaker {
     key: TaskKey,
     core: Arc<CoreShared>,
-    queued: AtomicBool,
+    queued: Queued,
 }
 
 impl Wake for TaskWaker {
@@ -33,7 +33,7 @@ impl Wake for TaskWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.queued.swap(true, Ordering::AcqRel) {
+        if !self.queued.raise() {
             return;
         }
         let here = core::try_with(|core| {
@@ -65,7 +65,7 @@ impl Task {
         let waker = Arc::new(TaskWaker {
             key,
             core,
-            queued: AtomicBool::new(true),
+            queued: Queued::new(true),
         });
         Rc::new(Task {
             key,
@@ -77,7 +77,7 @@ impl Task {
     /// Runs the task once; true when it is over.
     pub(crate) fn poll(&self) -> bool {
         // Before the poll, so that a wake during the poll queues the task again.
-        self.waker.queued.store(false, Ordering::Release);
+        self.waker.queued.lower();
         let waker = Waker::from(self.waker.clone());
         let Ok(mut future) = self.future.try_borrow_mut() else {
             panic!("a task polled itself");
