@@ -9,11 +9,12 @@ import argparse
 import os
 import random
 import socket
-import sys
 import time
 import traceback
 
 from confluent_kafka.admin import AdminClient, NewTopic
+
+from history import Broken
 
 FEATURES = []
 
@@ -95,6 +96,20 @@ def until(seconds, what):
     raise TimeoutError(f"{what} took more than {seconds} s")
 
 
+def eventually(function, due, what):
+    """The function comes to return what is due: a cluster's metadata may lag behind the answer to
+    the request that changed it."""
+    got = None
+    try:
+        for _ in until(10, what):
+            got = function()
+            if got == due:
+                return
+            time.sleep(0.05)
+    except TimeoutError:
+        raise Broken(f"{what}: {got} where {due} is due") from None
+
+
 def one_line(text):
     """Fit for a field of the report."""
     return " ".join(str(text).split())
@@ -111,23 +126,24 @@ def main():
     parser.add_argument("--report", required=True, help="file to write")
     options = parser.parse_args()
     run = Run(options)
-    lines = []
-    for name, function in FEATURES:
-        if options.only not in name:
-            continue
-        started = time.monotonic()
-        state, detail = "pass", ""
-        try:
-            # A broker that has died fails the rest at once, not each at its own deadline.
-            if not reachable(options.bootstrap):
-                raise ConnectionError(f"nobody listens on {options.bootstrap}")
-            detail = function(run) or ""
-        except Exception as error:  # whatever broke, the next feature still has its turn
-            state, detail = "fail", f"{type(error).__name__}: {error}"
-            traceback.print_exc()
-        seconds = f"{time.monotonic() - started:.1f}"
-        print(f"{state}  {name}  {seconds} s  {one_line(detail)}", flush=True)
-        lines.append("\t".join([name, state, seconds, one_line(detail)]) + "\n")
-    with open(options.report, "w", encoding="utf-8") as report:
-        report.writelines(lines)
-    sys.exit(0)
+    with open(options.report, "w", encoding="utf-8", buffering=1) as report:
+        for name, function in FEATURES:
+            if options.only in name:
+                report.write(tried(run, name, function) + "\n")
+
+
+def tried(run, name, function):
+    """Runs one feature; returns its line of the report."""
+    started = time.monotonic()
+    state, detail = "pass", ""
+    try:
+        # A broker that has died fails the rest at once, not each at its own deadline.
+        if not reachable(run.bootstrap):
+            raise ConnectionError(f"nobody listens on {run.bootstrap}")
+        detail = function(run) or ""
+    except Exception as error:  # whatever broke, the next feature still has its turn
+        state, detail = "fail", f"{type(error).__name__}: {error}"
+        traceback.print_exc()
+    seconds = f"{time.monotonic() - started:.1f}"
+    print(f"{state}  {name}  {seconds} s  {one_line(detail)}", flush=True)
+    return "\t".join([name, state, seconds, one_line(detail)])

@@ -17,6 +17,10 @@ from history import Streams, check, dense, same
 RECORD_END = b"\xfe\xffrecord\xff\xfe"
 KEY_END = b"\xfe\xffkey\xff\xfe"
 
+# How long an ordinary call may take; the long run has its own limit.
+SECONDS = 60
+LONG_SECONDS = 240
+
 # Partition, offset, timestamp, lengths of key and value (-1 is null), then headers, key and value.
 FRAME = "%p %o %T %K %S %h\n%k%s"
 
@@ -26,10 +30,10 @@ def escaped(delimiter):
     return "".join(f"\\x{byte:02x}" for byte in delimiter)
 
 
-def kcat(run, *arguments, stdin=b"", fails=False):
+def kcat(run, *arguments, stdin=b"", fails=False, seconds=SECONDS):
     """Runs kcat to its end; returns stdout, or stderr where it is meant to fail."""
     command = ["kcat", "-b", run.bootstrap, *arguments]
-    done = subprocess.run(command, input=stdin, capture_output=True, timeout=300)
+    done = subprocess.run(command, input=stdin, capture_output=True, timeout=seconds)
     words = done.stderr.decode(errors="replace").strip()
     if fails:
         check(done.returncode != 0, f"{' '.join(command)} did not fail: {words}")
@@ -39,8 +43,12 @@ def kcat(run, *arguments, stdin=b"", fails=False):
 
 
 def produce(run, topic, values, *arguments):
-    """Sends values (no keys) and waits for their acknowledgement."""
-    kcat(run, "-P", "-t", topic, "-D", escaped(RECORD_END), *arguments,
+    """Sends values (no keys) and waits for their acknowledgement.
+
+    One request in flight unless the arguments say more: a retry (a new partition's leader is not
+    ready at once) would else overtake, and order is checked.
+    """
+    kcat(run, "-P", "-t", topic, "-D", escaped(RECORD_END), "-X", "max.in.flight=1", *arguments,
          stdin=RECORD_END.join(values))
 
 
@@ -114,7 +122,8 @@ def keys(run):
     pairs = [(b"key %d" % (i % 20), b"value %d" % i) for i in range(400)]
     pairs += [(b"", b"empty key"), (bytes(range(200)), b"binary key")]
     lines = RECORD_END.join(key + KEY_END + value for key, value in pairs)
-    kcat(run, "-P", "-t", topic, "-D", escaped(RECORD_END), "-K", escaped(KEY_END), stdin=lines)
+    kcat(run, "-P", "-t", topic, "-D", escaped(RECORD_END), "-K", escaped(KEY_END),
+         "-X", "max.in.flight=1", stdin=lines)
     sent, read, homes = Streams(), Streams(), {}
     for key, value in pairs:
         sent.add(key, value)
@@ -128,7 +137,8 @@ def keys(run):
 def nulls(run):
     topic = run.create("nulls")
     lines = RECORD_END.join([b"k" + KEY_END + b"v", KEY_END + b"v", b"k" + KEY_END])
-    kcat(run, "-P", "-t", topic, "-Z", "-D", escaped(RECORD_END), "-K", escaped(KEY_END), stdin=lines)
+    kcat(run, "-P", "-t", topic, "-Z", "-D", escaped(RECORD_END), "-K", escaped(KEY_END),
+         "-X", "max.in.flight=1", stdin=lines)
     got = [(key, value) for *_, key, value in consume(run, topic)]
     same([(b"k", b"v"), (None, b"v"), (b"k", None)], got)
 
@@ -182,10 +192,11 @@ def many(run):
             key, value = b"key-%02d" % (i % 16), b"%09d %s" % (i, b"payload." * 10)
             sent.add(key, value)
             file.write(b"%s\t%s\n" % (key, value))
-    kcat(run, "-P", "-t", topic, "-K", "\t", "-z", "lz4", "-l", path)
+    kcat(run, "-P", "-t", topic, "-K", "\t", "-z", "lz4", "-l", path,
+         "-X", "enable.idempotence=true", seconds=LONG_SECONDS)
     read, offsets = Streams(), {}
     out = kcat(run, "-C", "-t", topic, "-o", "beginning", "-e", "-q", "-f", "%p %o %k\t%s\n",
-               "-X", "check.crcs=true")
+               "-X", "check.crcs=true", seconds=LONG_SECONDS)
     for line in out.splitlines():
         where, value = line.split(b"\t", 1)
         partition, offset, key = where.split(b" ")
@@ -226,7 +237,7 @@ def from_offset(run):
 def committed(run, group_id, topic):
     """The group's committed offsets."""
     request = ConsumerGroupTopicPartitions(group_id)
-    result = run.admin.list_consumer_group_offsets([request])[group_id].result(timeout=30)
+    result = run.admin.list_consumer_group_offsets([request])[group_id].result(SECONDS)
     return {p.partition: p.offset for p in result.topic_partitions if p.topic == topic}
 
 
@@ -271,7 +282,8 @@ def acks(run):
     for level in ["0", "1", "all"]:
         topic = run.create(f"acks-{level}")
         values = [b"%d" % i for i in range(1_000)]
-        produce(run, topic, values, "-p", "0", "-X", f"acks={level}")
+        produce(run, topic, values[:1])  # from here on the leader is ready
+        produce(run, topic, values[1:], "-p", "0", "-X", f"acks={level}", "-X", "max.in.flight=100")
         # With acks=0 the answer does not wait for the append: read until all are there.
         out = kcat(run, "-C", "-t", topic, "-o", "beginning", "-c", "1000", "-q", "-f", "%s\n")
         same(values, out.split())
@@ -282,7 +294,8 @@ def idempotent(run):
     topic = run.create("idempotent", partitions=2)
     values = [b"%d" % i for i in range(20_000)]
     for partition in ["0", "1"]:
-        produce(run, topic, values, "-p", partition, "-X", "enable.idempotence=true")
+        produce(run, topic, values, "-p", partition,
+                "-X", "enable.idempotence=true", "-X", "max.in.flight=5")
     for partition in ["0", "1"]:
         same(values, [value for *_, value in consume(run, topic, "-p", partition)])
 

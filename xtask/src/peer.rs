@@ -1,6 +1,7 @@
 //! Other systems to compare with, installed from their own registry under `target/peers/` and
 //! started on this machine.
 
+use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -56,6 +57,11 @@ pub(crate) fn peer(args: &Args) -> Result<(), Failure> {
 fn start_kafka(args: &Kafka) -> Result<(), Failure> {
     let home = target_dir().join(format!("peers/kafka-{}", args.version));
     install_kafka(&home, &args.version)?;
+    // Before its data is emptied: another one may be running on it.
+    for port in [args.port, args.port + 1] {
+        TcpListener::bind(("127.0.0.1", port))
+            .map_err(|error| Failure(format!("port {port} is taken: {error}")))?;
+    }
     let data = match &args.data {
         Some(data) => std::path::absolute(data)?,
         None => home.join("data"),
