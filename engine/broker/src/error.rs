@@ -32,6 +32,7 @@ impl From<&TopicError> for ErrorCode {
             TopicError::Replication(_) => Self::InvalidReplicationFactor,
             TopicError::Assignment(_) => Self::InvalidReplicaAssignment,
             TopicError::Request(_) => Self::InvalidRequest,
+            TopicError::NullConfigs(_) => Self::InvalidConfig,
             TopicError::Config(error) => error.into(),
             TopicError::DeletionDisabled => Self::TopicDeletionDisabled,
         }

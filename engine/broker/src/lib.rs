@@ -10,5 +10,6 @@ pub mod config;
 pub mod error;
 pub mod fetch_sessions;
 pub mod groups;
+pub mod handlers;
 pub mod limits;
 pub mod metrics;

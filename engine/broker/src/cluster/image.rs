@@ -14,9 +14,16 @@ use crate::config::{BrokerConfig, Overrides, TopicConfig};
 /// The topic of groups' offsets and members.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
+/// Kafka's own topics that are not in use here yet; their names are kept free.
+const RESERVED: [&str; 3] = [
+    "__cluster_metadata",
+    "__share_group_state",
+    "__transaction_state",
+];
+
 /// Whether a topic is the broker's own: clients neither create, write nor delete it.
 pub fn is_internal(name: &str) -> bool {
-    name == OFFSETS_TOPIC
+    name == OFFSETS_TOPIC || RESERVED.contains(&name)
 }
 
 /// A topic as it is.
@@ -79,8 +86,13 @@ pub enum Command {
         /// All of them.
         overrides: Overrides,
     },
-    /// The running broker's overrides are replaced.
+    /// This broker's overrides are replaced.
     ConfigureBroker {
+        /// All of them.
+        overrides: Overrides,
+    },
+    /// The overrides of every broker that has none of its own are replaced.
+    ConfigureBrokers {
         /// All of them.
         overrides: Overrides,
     },
@@ -125,8 +137,12 @@ pub enum ImageError {
 pub struct Image {
     /// Counts the changes since the start of the process; caches compare it.
     pub version: u64,
-    /// What was set on the running broker.
+    /// What was set on this broker while it ran.
     pub broker: Overrides,
+    /// What was set on all brokers.
+    pub broker_defaults: Overrides,
+    /// The two together: what was set on this broker, else on all.
+    pub dynamic: Overrides,
     /// What that makes of the broker's settings.
     pub live: LiveConfig,
     /// Producer ids from here on are free.
@@ -142,6 +158,8 @@ impl Image {
         Self {
             version: 0,
             broker: Overrides::new(),
+            broker_defaults: Overrides::new(),
+            dynamic: Overrides::new(),
             live: config.live.clone(),
             next_producer_id: 0,
             by_name: IndexMap::default(),
@@ -189,11 +207,18 @@ impl Image {
             Command::GrowTopic { id, partitions } => self.grow(*id, *partitions)?,
             Command::ConfigureTopic { id, overrides } => {
                 let mut topic = self.take(*id)?;
-                topic.config = config.topic_config(overrides, &self.broker);
+                topic.config = config.topic_config(overrides, &self.dynamic);
                 topic.overrides = overrides.clone();
                 self.put(topic);
             }
-            Command::ConfigureBroker { overrides } => self.configure(config, overrides),
+            Command::ConfigureBroker { overrides } => {
+                self.broker = overrides.clone();
+                self.configure(config);
+            }
+            Command::ConfigureBrokers { overrides } => {
+                self.broker_defaults = overrides.clone();
+                self.configure(config);
+            }
             Command::ReserveProducerIds { next } => {
                 if *next < self.next_producer_id {
                     let from = self.next_producer_id;
@@ -229,7 +254,7 @@ impl Image {
             id,
             name: StrBytes::from_string(name.to_owned()),
             partitions,
-            config: config.topic_config(overrides, &self.broker),
+            config: config.topic_config(overrides, &self.dynamic),
             overrides: overrides.clone(),
         });
         Ok(())
@@ -251,12 +276,13 @@ impl Image {
     }
 
     /// The running broker's settings are also the defaults of every topic.
-    fn configure(&mut self, config: &BrokerConfig, overrides: &Overrides) {
-        self.broker = overrides.clone();
-        self.live = config.live_with(overrides);
+    fn configure(&mut self, config: &BrokerConfig) {
+        self.dynamic = self.broker_defaults.clone();
+        self.dynamic.extend(self.broker.clone());
+        self.live = config.live_with(&self.dynamic);
         let all: Vec<Arc<Topic>> = self.topics().cloned().collect();
         for topic in all {
-            let resolved = config.topic_config(&topic.overrides, overrides);
+            let resolved = config.topic_config(&topic.overrides, &self.dynamic);
             if resolved != topic.config {
                 self.put(Topic {
                     config: resolved,
@@ -286,6 +312,9 @@ impl Image {
             overrides: topic.overrides.clone(),
         });
         let settings = [
+            Command::ConfigureBrokers {
+                overrides: self.broker_defaults.clone(),
+            },
             Command::ConfigureBroker {
                 overrides: self.broker.clone(),
             },
@@ -361,21 +390,27 @@ mod tests {
             overrides: own,
         };
         let mut image = image(&[create("own", 1), create("other", 2), configure]);
-        let overrides = Overrides::from([("log.retention.ms".to_owned(), "2".to_owned())]);
-        image
-            .apply(&config, &Command::ConfigureBroker { overrides })
-            .unwrap();
-        let retention = |name| {
-            image
-                .topic(name)
-                .unwrap()
-                .config
-                .retention
-                .unwrap()
-                .as_millis()
+        let retention = |image: &Image, name| {
+            let config = &image.topic(name).unwrap().config;
+            config.retention.unwrap().as_millis()
         };
-        assert_eq!((retention("own"), retention("other")), (1, 2));
+        let set =
+            |value: &str| Overrides::from([("log.retention.ms".to_owned(), value.to_owned())]);
+        let overrides = set("2");
+        let command = Command::ConfigureBroker { overrides };
+        image.apply(&config, &command).unwrap();
+        assert_eq!(retention(&image, "own"), 1);
+        assert_eq!(retention(&image, "other"), 2);
         assert_eq!(image.live.topic_defaults.retention.unwrap().as_millis(), 2);
+
+        let overrides = set("3");
+        let command = Command::ConfigureBrokers { overrides };
+        image.apply(&config, &command).unwrap();
+        assert_eq!(retention(&image, "other"), 2, "its own setting is nearer");
+        let overrides = Overrides::new();
+        let command = Command::ConfigureBroker { overrides };
+        image.apply(&config, &command).unwrap();
+        assert_eq!(retention(&image, "other"), 3);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //!          4 configure topic    id [16], overrides
 //!          5 configure broker   overrides
 //!          6 reserve producer ids   next i64
+//!          7 configure brokers  overrides
 //! ```
 //!
 //! Numbers are big-endian. What a crash tore off the last write is cut; damage before the last
@@ -103,6 +104,10 @@ fn encode_payload(command: &Command, out: &mut BytesMut) {
             out.put_u8(6);
             out.put_i64(*next);
         }
+        Command::ConfigureBrokers { overrides } => {
+            out.put_u8(7);
+            put_overrides(out, overrides);
+        }
     }
 }
 
@@ -192,6 +197,9 @@ fn decode_payload(mut bytes: Bytes) -> Option<Command> {
         6 => Command::ReserveProducerIds {
             next: bytes.try_get_i64().ok()?,
         },
+        7 => Command::ConfigureBrokers {
+            overrides: get_overrides(&mut bytes)?,
+        },
         _ => return None,
     };
     bytes.is_empty().then_some(command)
@@ -243,7 +251,10 @@ mod tests {
                 .prop_map(|(id, partitions)| Command::GrowTopic { id, partitions }),
             (id, overrides.clone())
                 .prop_map(|(id, overrides)| Command::ConfigureTopic { id, overrides }),
-            overrides.prop_map(|overrides| Command::ConfigureBroker { overrides }),
+            overrides
+                .clone()
+                .prop_map(|overrides| Command::ConfigureBroker { overrides }),
+            overrides.prop_map(|overrides| Command::ConfigureBrokers { overrides }),
             any::<i64>().prop_map(|next| Command::ReserveProducerIds { next }),
         ];
         proptest::collection::vec(command, 0..8)

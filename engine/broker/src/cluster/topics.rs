@@ -1,6 +1,8 @@
 //! Which commands a client's request about topics makes, or why it makes none. Pure: the rules are
 //! Kafka's (`ReplicationControlManager`), for a cluster of one node.
 
+use std::collections::BTreeSet;
+
 use ringmill_wire::Uuid;
 use ringmill_wire::topic::{TopicNameError, check_topic_name};
 use thiserror::Error;
@@ -28,7 +30,7 @@ pub struct NewTopic {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TopicError {
     /// The name breaks Kafka's rule.
-    #[error(transparent)]
+    #[error("Topic name is invalid: {0}")]
     Name(#[from] TopicNameError),
     /// The topic is the broker's own.
     #[error("Topic '{0}' is internal.")]
@@ -45,15 +47,18 @@ pub enum TopicError {
     /// The number of partitions is out of range.
     #[error("{0}")]
     Partitions(String),
-    /// The number of replicas is more than there are nodes.
-    #[error("Unable to replicate the partition {0} time(s): only 1 broker(s) are registered.")]
-    Replication(i16),
+    /// The number of replicas is none, or more than there are nodes.
+    #[error("{0}")]
+    Replication(String),
     /// The placement by the client is not possible.
     #[error("{0}")]
     Assignment(String),
     /// The request contradicts itself.
     #[error("{0}")]
     Request(String),
+    /// Settings without a value.
+    #[error("Null value not supported for topic configs: {0}")]
+    NullConfigs(String),
     /// A setting is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -71,20 +76,68 @@ pub struct Ids {
     pub topic: Uuid,
 }
 
+/// How many more partitions the cluster takes; what one request adds is counted together.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    partitions: usize,
+    limit: usize,
+}
+
+impl Room {
+    /// The room that `image` leaves.
+    pub fn of(image: &Image) -> Self {
+        Self {
+            partitions: image.partition_count(),
+            limit: image.live.max_partitions,
+        }
+    }
+
+    /// Takes room for a topic that grows from `from` partitions to `to`.
+    fn take(&mut self, from: i32, to: i32) -> Result<(), TopicError> {
+        let added = match usize::try_from(i64::from(to) - i64::from(from)) {
+            Ok(added) if to >= 1 => added,
+            _ => {
+                return Err(TopicError::Partitions(
+                    "Number of partitions was set to an invalid non-positive value.".to_owned(),
+                ));
+            }
+        };
+        let (all, limit) = (self.partitions + added, self.limit);
+        if all > limit {
+            return Err(TopicError::Partitions(format!(
+                "All topics would have {all} partitions together, and partitions.max is {limit}."
+            )));
+        }
+        self.partitions = all;
+        Ok(())
+    }
+}
+
 /// The command that creates a topic.
-pub fn create(image: &Image, ids: Ids, new: &NewTopic) -> Result<Command, TopicError> {
+pub fn create(
+    image: &Image,
+    room: &mut Room,
+    ids: Ids,
+    new: &NewTopic,
+) -> Result<Command, TopicError> {
     check_topic_name(&new.name)?;
     if is_internal(&new.name) {
         return Err(TopicError::Internal(new.name.clone()));
     }
-    create_any(image, ids, new)
+    create_any(image, room, ids, new)
 }
 
 /// As [`create`], for the broker's own topics too.
-pub fn create_any(image: &Image, ids: Ids, new: &NewTopic) -> Result<Command, TopicError> {
+pub fn create_any(
+    image: &Image,
+    room: &mut Room,
+    ids: Ids,
+    new: &NewTopic,
+) -> Result<Command, TopicError> {
     if image.topic(&new.name).is_some() {
         return Err(TopicError::Exists(new.name.clone()));
     }
+    let overrides = overrides_of(&new.configs)?;
     let partitions = match new.assignments.as_slice() {
         [] => {
             check_replication(new.replication)?;
@@ -93,26 +146,28 @@ pub fn create_any(image: &Image, ids: Ids, new: &NewTopic) -> Result<Command, To
                 count => count,
             }
         }
-        assignments => assigned_count(ids.node, new, assignments, 0)?,
+        assignments => assigned_count(ids.node, new, assignments)?,
     };
-    check_room(image, 0, partitions)?;
+    room.take(0, partitions)?;
     Ok(Command::CreateTopic {
         id: ids.topic,
         name: new.name.clone(),
         partitions,
-        overrides: overrides_of(&new.configs)?,
+        overrides,
     })
 }
 
-/// The overrides of a new topic.
+/// The overrides of a new topic; of a name that comes twice, the last value counts.
 fn overrides_of(configs: &[(String, Option<String>)]) -> Result<Overrides, TopicError> {
-    let mut overrides = Overrides::new();
-    for (name, value) in configs {
-        let Some(value) = value else {
-            return Err(ConfigError::NullValue(name.clone()).into());
-        };
-        overrides.insert(name.clone(), value.clone());
+    let nulls = configs.iter().filter(|(_, value)| value.is_none());
+    let nulls: Vec<&str> = nulls.map(|(name, _)| name.as_str()).collect();
+    if !nulls.is_empty() {
+        return Err(TopicError::NullConfigs(nulls.join(",")));
     }
+    let pairs = configs.iter().cloned();
+    let overrides = pairs
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect();
     topic::check(&overrides)?;
     Ok(overrides)
 }
@@ -120,6 +175,7 @@ fn overrides_of(configs: &[(String, Option<String>)]) -> Result<Overrides, Topic
 /// The command that gives a topic `count` partitions in all.
 pub fn grow(
     image: &Image,
+    room: &mut Room,
     node: i32,
     name: &str,
     count: i32,
@@ -148,11 +204,10 @@ pub fn grow(
                 assignments.len()
             )));
         }
-        assignments
-            .iter()
-            .try_for_each(|nodes| check_nodes(node, nodes))?;
+        let mut assignments = assignments.iter();
+        assignments.try_for_each(|nodes| check_nodes(node, nodes))?;
     }
-    check_room(image, topic.partitions, count)?;
+    room.take(topic.partitions, count)?;
     Ok(Command::GrowTopic {
         id: topic.id,
         partitions: count,
@@ -177,13 +232,17 @@ pub fn delete(image: &Image, topic: Option<&Topic>, by_id: bool) -> Result<Comma
 }
 
 fn check_replication(replication: i16) -> Result<(), TopicError> {
-    match replication {
-        -1 | 1 => Ok(()),
-        0 | i16::MIN..-1 => Err(TopicError::Request(
-            "Replication factor must be larger than 0, or -1 to use the default value.".to_owned(),
-        )),
-        many => Err(TopicError::Replication(many)),
-    }
+    let reason = match replication {
+        -1 | 1 => return Ok(()),
+        0 | i16::MIN..-1 => {
+            "Replication factor must be larger than 0, or -1 to use the default value.".to_owned()
+        }
+        many => format!(
+            "Unable to replicate the partition {many} time(s): The target replication factor of \
+             {many} cannot be reached because only 1 broker(s) are registered."
+        ),
+    };
+    Err(TopicError::Replication(reason))
 }
 
 /// How many partitions a client has placed, if it placed them rightly.
@@ -191,57 +250,49 @@ fn assigned_count(
     node: i32,
     new: &NewTopic,
     assignments: &[(i32, Vec<i32>)],
-    first: i32,
 ) -> Result<i32, TopicError> {
-    if new.replication != -1 {
-        return Err(TopicError::Request(
-            "A manual partition assignment was specified, but replication factor was not set to -1."
-                .to_owned(),
-        ));
+    for (set, what) in [
+        (new.replication != -1, "replication factor"),
+        (new.partitions != -1, "numPartitions"),
+    ] {
+        if set {
+            return Err(TopicError::Request(format!(
+                "A manual partition assignment was specified, but {what} was not set to -1."
+            )));
+        }
     }
-    if new.partitions != -1 {
-        return Err(TopicError::Request(
-            "A manual partition assignment was specified, but numPartitions was not set to -1."
-                .to_owned(),
-        ));
+    let mut numbers = BTreeSet::new();
+    for (number, nodes) in assignments {
+        if !numbers.insert(*number) {
+            return Err(TopicError::Assignment(format!(
+                "Found multiple manual partition assignments for partition {number}"
+            )));
+        }
+        check_nodes(node, nodes)?;
     }
-    let mut numbers: Vec<i32> = assignments.iter().map(|(number, _)| *number).collect();
-    numbers.sort_unstable();
-    if !numbers.iter().copied().eq((first..).take(numbers.len())) {
+    if !numbers.into_iter().eq((0..).take(assignments.len())) {
         return Err(TopicError::Assignment(
             "partitions should be a consecutive 0-based integer sequence".to_owned(),
         ));
     }
-    assignments
-        .iter()
-        .try_for_each(|(_, nodes)| check_nodes(node, nodes))?;
     i32::try_from(assignments.len())
         .map_err(|_| TopicError::Partitions("too many partitions".to_owned()))
 }
 
-fn check_nodes(node: i32, nodes: &[i32]) -> Result<(), TopicError> {
-    if nodes == [node] {
-        return Ok(());
-    }
+/// Checks the replicas of one partition; there is this node alone.
+fn check_nodes(this: i32, nodes: &[i32]) -> Result<(), TopicError> {
+    let reason = if let Some(other) = nodes.iter().find(|node| **node != this) {
+        format!("includes broker {other}, but no such broker is registered.")
+    } else {
+        match nodes.len() {
+            1 => return Ok(()),
+            0 => "includes an empty replica list.".to_owned(),
+            _ => format!("includes the broker {this} more than once."),
+        }
+    };
     Err(TopicError::Assignment(format!(
-        "The manual partition assignment {nodes:?} names other brokers than this single node, {node}."
+        "The manual partition assignment {reason}"
     )))
-}
-
-fn check_room(image: &Image, from: i32, to: i32) -> Result<(), TopicError> {
-    if to < 1 {
-        return Err(TopicError::Partitions(
-            "Number of partitions was set to an invalid non-positive value.".to_owned(),
-        ));
-    }
-    let limit = image.live.max_partitions;
-    let all = image.partition_count() + (to - from) as usize;
-    if all > limit {
-        return Err(TopicError::Partitions(format!(
-            "All topics would have {all} partitions together, and partitions.max is {limit}."
-        )));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -268,7 +319,8 @@ mod tests {
                 topic: Uuid::from_u128(id),
                 ..IDS
             };
-            let command = create_any(&image, ids, &topic).unwrap();
+            let room = &mut Room::of(&image);
+            let command = create_any(&image, room, ids, &topic).unwrap();
             image.apply(&config, &command).unwrap();
         }
         image
@@ -283,6 +335,19 @@ mod tests {
         }
     }
 
+    fn create(image: &Image, new: &NewTopic) -> Result<Command, TopicError> {
+        super::create(image, &mut Room::of(image), IDS, new)
+    }
+
+    fn grow(
+        image: &Image,
+        name: &str,
+        count: i32,
+        nodes: Option<&[Vec<i32>]>,
+    ) -> Result<Command, TopicError> {
+        super::grow(image, &mut Room::of(image), 1, name, count, nodes)
+    }
+
     fn partitions(result: Result<Command, TopicError>) -> Result<i32, String> {
         match result {
             Ok(Command::CreateTopic { partitions, .. } | Command::GrowTopic { partitions, .. }) => {
@@ -295,7 +360,7 @@ mod tests {
 
     #[test]
     fn a_topic_that_says_nothing_gets_the_defaults() {
-        assert_eq!(partitions(create(&image(), IDS, &new("x"))), Ok(5));
+        assert_eq!(partitions(create(&image(), &new("x"))), Ok(5));
     }
 
     #[test]
@@ -305,21 +370,25 @@ mod tests {
             ..new("x")
         };
         let good = placed(&[(1, &[1]), (0, &[1])]);
-        assert_eq!(partitions(create(&image(), IDS, &good)), Ok(2));
-        for bad in [
-            placed(&[(0, &[2])]),
-            placed(&[(0, &[1, 2])]),
-            placed(&[(1, &[1])]),
-            placed(&[(0, &[1]), (0, &[1])]),
-        ] {
-            let error = create(&image(), IDS, &bad).unwrap_err();
+        assert_eq!(partitions(create(&image(), &good)), Ok(2));
+        let bad = [
+            (placed(&[(0, &[2])]), "broker 2, but no such broker"),
+            (placed(&[(0, &[1, 2])]), "broker 2, but no such broker"),
+            (placed(&[(0, &[1, 1])]), "broker 1 more than once"),
+            (placed(&[(0, &[])]), "an empty replica list"),
+            (placed(&[(1, &[1])]), "consecutive 0-based"),
+            (placed(&[(0, &[1]), (0, &[1])]), "multiple manual"),
+        ];
+        for (new, words) in bad {
+            let error = create(&image(), &new).unwrap_err();
             assert!(matches!(error, TopicError::Assignment(_)), "{error}");
+            assert!(error.to_string().contains(words), "{error} lacks {words}");
         }
         let both = NewTopic {
             partitions: 2,
             ..good
         };
-        let error = create(&image(), IDS, &both).unwrap_err();
+        let error = create(&image(), &both).unwrap_err();
         assert!(matches!(error, TopicError::Request(_)), "{error}");
     }
 
@@ -335,14 +404,16 @@ mod tests {
             ..new("x")
         };
         let cases = [
-            (new(""), "empty"),
+            (new(""), "Topic name is invalid"),
             (new("a/b"), "made of"),
             (new(".."), ".."),
             (new("t"), "already exists"),
             (new(OFFSETS_TOPIC), "internal"),
             (count(0, -1), "non-positive"),
             (count(-2, -1), "non-positive"),
-            (count(1, 3), "replicate"),
+            (count(1, 3), "only 1 broker(s)"),
+            (count(1, -2), "larger than 0"),
+            (count(i32::MAX, 1), "partitions.max"),
             (count(1, 0), "larger than 0"),
             (count(100, 1), "partitions.max"),
             (config("retention.ms", Some("x")), "Invalid value"),
@@ -350,7 +421,7 @@ mod tests {
             (config("retention.ms", None), "Null value"),
         ];
         for (topic, word) in cases {
-            let error = create(&image(), IDS, &topic).unwrap_err().to_string();
+            let error = create(&image(), &topic).unwrap_err().to_string();
             assert!(error.contains(word), "{error} lacks {word}");
         }
     }
@@ -358,10 +429,10 @@ mod tests {
     #[test]
     fn topics_grow_and_never_shrink() {
         let image = image();
-        assert_eq!(partitions(grow(&image, 1, "t", 6, None)), Ok(6));
+        assert_eq!(partitions(grow(&image, "t", 6, None)), Ok(6));
         let nodes = [vec![1]];
-        assert_eq!(partitions(grow(&image, 1, "t", 6, Some(&nodes))), Ok(6));
-        assert_eq!(grow(&image, 1, "x", 6, None), Err(TopicError::Missing));
+        assert_eq!(partitions(grow(&image, "t", 6, Some(&nodes))), Ok(6));
+        assert_eq!(grow(&image, "x", 6, None), Err(TopicError::Missing));
         for (count, nodes) in [
             (5, None),
             (4, None),
@@ -369,9 +440,27 @@ mod tests {
             (7, Some(&nodes[..])),
             (6, Some(&[vec![2]][..])),
         ] {
-            assert!(grow(&image, 1, "t", count, nodes).is_err(), "{count}");
+            assert!(grow(&image, "t", count, nodes).is_err(), "{count}");
         }
-        assert!(grow(&image, 1, OFFSETS_TOPIC, 6, None).is_err());
+        assert!(grow(&image, OFFSETS_TOPIC, 6, None).is_err());
+    }
+
+    #[test]
+    fn topics_of_one_request_share_the_room_that_is_left() {
+        let image = image();
+        let room = &mut Room::of(&image);
+        let mut take = |name: &str, partitions| {
+            let new = NewTopic {
+                partitions,
+                ..new(name)
+            };
+            super::create(&image, room, IDS, &new).is_ok()
+        };
+        assert!(take("a", 6));
+        assert!(!take("b", 8), "7 + 6 + 8 > 20");
+        assert!(take("c", 7), "what was refused takes no room");
+        assert!(!take("d", 1));
+        assert!(super::grow(&image, room, 1, "t", 6, None).is_err());
     }
 
     #[test]

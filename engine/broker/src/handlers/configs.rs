@@ -1,0 +1,408 @@
+//! DescribeConfigs and IncrementalAlterConfigs (KIP-226, KIP-339, KIP-569) for topics, for this
+//! broker and for all brokers (the empty name). A setting's value comes from layers, the strongest
+//! first: the topic, this broker while it ran, all brokers, the config file, the table's default.
+
+use std::collections::BTreeMap;
+
+use ringmill_wire::StrBytes;
+use ringmill_wire::error::ErrorCode;
+use ringmill_wire::kafka_protocol::messages::create_topics_response::CreatableTopicConfigs;
+use ringmill_wire::kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use ringmill_wire::kafka_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use ringmill_wire::kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
+use ringmill_wire::kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
+use ringmill_wire::kafka_protocol::messages::{
+    DescribeConfigsRequest, DescribeConfigsResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse,
+};
+use ringmill_wire::topic::check_topic_name;
+
+use super::context::Context;
+use super::refusal::Refusal;
+use crate::cluster::image::{Command, Image, Topic};
+use crate::cluster::topics::TopicError;
+use crate::config::alter::{self, Change, Op};
+use crate::config::{ConfigError, Key, Overrides, Source, broker, topic};
+
+/// The most settings and synonyms that one DescribeConfigs response holds: some ten thousand
+/// topics' own. Resources past it are refused, for each takes a few bytes in the request.
+const DESCRIBED_MAX: usize = 1 << 18;
+/// The source of a value that was set on all brokers, which [`Source`] has no word for.
+const DYNAMIC_DEFAULT_BROKER: i8 = 3;
+
+/// The codes of `ConfigResource.Type`.
+mod kind {
+    pub(super) const TOPIC: i8 = 2;
+    pub(super) const BROKER: i8 = 4;
+    pub(super) const BROKER_LOGGER: i8 = 8;
+}
+
+/// What a request names.
+enum Resource<'a> {
+    Topic(&'a Topic),
+    /// This broker.
+    Broker,
+    /// All brokers that have no setting of their own.
+    Brokers,
+}
+
+impl<'a> Resource<'a> {
+    fn find(image: &'a Image, ctx: Context<'_>, kind: i8, name: &str) -> Result<Self, Refusal> {
+        match kind {
+            kind::TOPIC => {
+                check_topic_name(name).map_err(TopicError::from)?;
+                let missing = || {
+                    let reason = format!("The topic '{name}' does not exist.");
+                    Refusal::new(ErrorCode::UnknownTopicOrPartition, reason)
+                };
+                image
+                    .topic(name)
+                    .map(|topic| Self::Topic(topic))
+                    .ok_or_else(missing)
+            }
+            kind::BROKER if name.is_empty() => Ok(Self::Brokers),
+            kind::BROKER if name == ctx.node_id().to_string() => Ok(Self::Broker),
+            kind::BROKER => Err(Refusal::request(format!(
+                "Unexpected broker id, expected {} or empty string, but received {name}",
+                ctx.node_id()
+            ))),
+            kind::BROKER_LOGGER => Err(Refusal::request(
+                "Unsupported resource type BROKER_LOGGER: what is logged is set at the start",
+            )),
+            other => Err(Refusal::request(format!(
+                "Unsupported resource type {other}"
+            ))),
+        }
+    }
+}
+
+/// One value that a setting has or would have.
+struct Layer {
+    name: &'static str,
+    value: StrBytes,
+    source: i8,
+}
+
+fn layer(name: &'static str, value: &str, source: i8) -> Layer {
+    let value = StrBytes::from_string(value.to_owned());
+    Layer {
+        name,
+        value,
+        source,
+    }
+}
+
+/// The layers of a broker's setting.
+fn broker_layers(image: &Image, ctx: Context<'_>, key: &Key) -> Vec<Layer> {
+    let dynamic = [
+        (&image.broker, Source::DynamicBroker as i8),
+        (&image.broker_defaults, DYNAMIC_DEFAULT_BROKER),
+    ];
+    let set = dynamic.into_iter().filter_map(|(overrides, source)| {
+        let value = overrides.get(key.name)?;
+        Some(layer(key.name, value, source))
+    });
+    let mut layers: Vec<Layer> = set.collect();
+    let (value, source) = ctx.config.describe(key, &Overrides::new());
+    if source == Source::StaticBroker {
+        layers.push(layer(key.name, &value, source as i8));
+    }
+    layers.push(default_layer(key));
+    layers
+}
+
+fn default_layer(key: &Key) -> Layer {
+    Layer {
+        name: key.name,
+        value: StrBytes::from_static_str(key.default),
+        source: Source::Default as i8,
+    }
+}
+
+/// The layers of a topic's setting; those below the topic have the name of the broker's setting.
+fn topic_layers(image: &Image, ctx: Context<'_>, set: &Overrides, key: &Key) -> Vec<Layer> {
+    let own = set.get(key.name);
+    let own = own.map(|value| layer(key.name, value, Source::Topic as i8));
+    let synonym = key.synonym.and_then(|name| broker::TABLE.find(name));
+    let below = match synonym {
+        Some(synonym) => broker_layers(image, ctx, synonym),
+        None => vec![default_layer(key)],
+    };
+    own.into_iter().chain(below).collect()
+}
+
+/// All settings of a topic with overrides `set`, as CreateTopics shows them (KIP-525).
+pub(super) fn of_new_topic(
+    image: &Image,
+    ctx: Context<'_>,
+    set: &Overrides,
+) -> Vec<CreatableTopicConfigs> {
+    let keys = topic::TABLE.keys.iter();
+    let shown = keys.filter_map(|key| {
+        let strongest = topic_layers(image, ctx, set, key).into_iter().next()?;
+        Some(
+            CreatableTopicConfigs::default()
+                .with_name(StrBytes::from_static_str(key.name))
+                .with_value(Some(strongest.value))
+                .with_config_source(strongest.source),
+        )
+    });
+    shown.collect()
+}
+
+/// Answers DescribeConfigs, each resource on its own.
+pub fn describe_configs(
+    image: &Image,
+    ctx: Context<'_>,
+    request: &DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
+    let mut left = DESCRIBED_MAX;
+    let results = request.resources.iter().map(|resource| {
+        let answer = DescribeConfigsResult::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone());
+        match describe(image, ctx, request, resource, &mut left) {
+            Ok(configs) => answer.with_error_message(None).with_configs(configs),
+            Err(refusal) => answer
+                .with_error_code(refusal.code.code())
+                .with_error_message(refusal.message()),
+        }
+    });
+    DescribeConfigsResponse::default().with_results(results.collect())
+}
+
+fn describe(
+    image: &Image,
+    ctx: Context<'_>,
+    request: &DescribeConfigsRequest,
+    resource: &DescribeConfigsResource,
+    left: &mut usize,
+) -> Result<Vec<DescribeConfigsResourceResult>, Refusal> {
+    let (kind, name) = (resource.resource_type, &resource.resource_name);
+    let found = Resource::find(image, ctx, kind, name)?;
+    let table = match found {
+        Resource::Topic(_) => &topic::TABLE,
+        Resource::Broker | Resource::Brokers => &*broker::TABLE,
+    };
+    // An empty list of names asks for all, as null does.
+    let wanted = resource.configuration_keys.as_deref().unwrap_or_default();
+    let keys = table
+        .keys
+        .iter()
+        .filter(|key| wanted.is_empty() || wanted.iter().any(|name| name.as_str() == key.name));
+    let mut described = Vec::new();
+    for key in keys {
+        let layers = match found {
+            Resource::Topic(topic) => topic_layers(image, ctx, &topic.overrides, key),
+            Resource::Broker => broker_layers(image, ctx, key),
+            Resource::Brokers => {
+                let all = broker_layers(image, ctx, key).into_iter();
+                all.filter(|layer| layer.source == DYNAMIC_DEFAULT_BROKER)
+                    .collect()
+            }
+        };
+        // Of all brokers' settings only those that were set are shown.
+        let Some(entry) = entry(request, key, layers) else {
+            continue;
+        };
+        let size = 1 + entry.synonyms.len();
+        *left = left.checked_sub(size).ok_or_else(|| {
+            Refusal::request(format!(
+                "A request may ask for at most {DESCRIBED_MAX} settings and synonyms: ask in parts"
+            ))
+        })?;
+        described.push(entry);
+    }
+    Ok(described)
+}
+
+/// What is said of one setting; nothing if it has no layer.
+fn entry(
+    request: &DescribeConfigsRequest,
+    key: &Key,
+    layers: Vec<Layer>,
+) -> Option<DescribeConfigsResourceResult> {
+    let strongest = layers.first()?;
+    let entry = DescribeConfigsResourceResult::default()
+        .with_name(StrBytes::from_static_str(key.name))
+        .with_value(Some(strongest.value.clone()))
+        .with_config_source(strongest.source)
+        .with_read_only(!key.dynamic)
+        .with_config_type(key.kind.code());
+    let documentation = match request.include_documentation {
+        true => Some(StrBytes::from_static_str(key.doc)),
+        false => None,
+    };
+    let synonyms = match request.include_synonyms {
+        true => layers.into_iter().map(synonym).collect(),
+        false => Vec::new(),
+    };
+    Some(
+        entry
+            .with_documentation(documentation)
+            .with_synonyms(synonyms),
+    )
+}
+
+fn synonym(layer: Layer) -> DescribeConfigsSynonym {
+    DescribeConfigsSynonym::default()
+        .with_name(StrBytes::from_static_str(layer.name))
+        .with_value(Some(layer.value))
+        .with_source(layer.source)
+}
+
+/// Answers IncrementalAlterConfigs: of each resource all changes are made or none.
+pub fn incremental_alter_configs(
+    image: &Image,
+    ctx: Context<'_>,
+    request: &IncrementalAlterConfigsRequest,
+) -> (IncrementalAlterConfigsResponse, Vec<Command>) {
+    let mut named: BTreeMap<(i8, &str), usize> = BTreeMap::new();
+    for resource in &request.resources {
+        let key = (resource.resource_type, &*resource.resource_name);
+        *named.entry(key).or_default() += 1;
+    }
+    let mut commands = Vec::new();
+    let mut responses = Vec::with_capacity(request.resources.len());
+    for resource in &request.resources {
+        let key = (resource.resource_type, &*resource.resource_name);
+        let altered = match named[&key] {
+            1 => alter(image, ctx, resource),
+            _ => Err(Refusal::request("Each resource must appear at most once.")),
+        };
+        let answer = AlterConfigsResourceResponse::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone())
+            .with_error_message(None);
+        responses.push(match altered {
+            Ok(command) => {
+                commands.extend(command);
+                answer
+            }
+            Err(refusal) => answer
+                .with_error_code(refusal.code.code())
+                .with_error_message(refusal.message()),
+        });
+    }
+    if request.validate_only {
+        commands.clear();
+    }
+    let response = IncrementalAlterConfigsResponse::default().with_responses(responses);
+    (response, commands)
+}
+
+/// The command that makes a resource's changes; none if they change nothing.
+fn alter(
+    image: &Image,
+    ctx: Context<'_>,
+    resource: &AlterConfigsResource,
+) -> Result<Option<Command>, Refusal> {
+    let (kind, name) = (resource.resource_type, &*resource.resource_name);
+    if kind == kind::TOPIC && name.is_empty() {
+        return Err(Refusal::request("Default topic resources are not allowed."));
+    }
+    let found = Resource::find(image, ctx, kind, name)?;
+    let changes = changes(resource)?;
+    match found {
+        Resource::Topic(topic) => alter_topic(image, ctx, topic, &changes),
+        Resource::Broker => {
+            let next = alter_broker(image, ctx, &image.broker, &changes)?;
+            check_topic_defaults(ctx, &image.broker_defaults, &next)?;
+            let command = Command::ConfigureBroker {
+                overrides: next.clone(),
+            };
+            Ok((next != image.broker).then_some(command))
+        }
+        Resource::Brokers => {
+            let next = alter_broker(image, ctx, &image.broker_defaults, &changes)?;
+            check_topic_defaults(ctx, &next, &image.broker)?;
+            let command = Command::ConfigureBrokers {
+                overrides: next.clone(),
+            };
+            Ok((next != image.broker_defaults).then_some(command))
+        }
+    }
+}
+
+fn changes(resource: &AlterConfigsResource) -> Result<Vec<Change>, Refusal> {
+    let configs = resource.configs.iter();
+    let changes = configs.map(|config| {
+        let op = Op::from_code(config.config_operation).ok_or_else(|| {
+            Refusal::request(format!(
+                "Unknown operations type {}",
+                config.config_operation
+            ))
+        })?;
+        Ok(Change {
+            name: config.name.to_string(),
+            op,
+            value: config.value.as_ref().map(ToString::to_string),
+        })
+    });
+    changes.collect()
+}
+
+fn alter_topic(
+    image: &Image,
+    ctx: Context<'_>,
+    topic: &Topic,
+    changes: &[Change],
+) -> Result<Option<Command>, Refusal> {
+    let current = |name: &str| match topic::TABLE.find(name) {
+        Some(key) => {
+            let layers = ctx
+                .config
+                .describe_topic(key, &topic.overrides, &image.dynamic);
+            layers.0
+        }
+        None => String::new(),
+    };
+    let next = alter::apply(&topic::TABLE, &topic.overrides, changes, &current)?;
+    topic::check(&next)?;
+    let command = Command::ConfigureTopic {
+        id: topic.id,
+        overrides: next.clone(),
+    };
+    Ok((next != topic.overrides).then_some(command))
+}
+
+/// The overrides `set` of one broker, or of all, after `changes`.
+fn alter_broker(
+    image: &Image,
+    ctx: Context<'_>,
+    set: &Overrides,
+    changes: &[Change],
+) -> Result<Overrides, Refusal> {
+    let current = |name: &str| match broker::TABLE.find(name) {
+        Some(key) => ctx.config.describe(key, &image.dynamic).0,
+        None => String::new(),
+    };
+    alter::apply(&broker::TABLE, set, changes, &current).map_err(of_broker)
+}
+
+/// A broker's settings are the defaults of topics, which must be right together too.
+fn check_topic_defaults(
+    ctx: Context<'_>,
+    defaults: &Overrides,
+    own: &Overrides,
+) -> Result<(), Refusal> {
+    let mut dynamic = defaults.clone();
+    dynamic.extend(own.clone());
+    let none = Overrides::new();
+    let keys = topic::TABLE.keys.iter();
+    let resolved = keys.map(|key| {
+        let (value, _) = ctx.config.describe_topic(key, &none, &dynamic);
+        (key.name.to_owned(), value)
+    });
+    topic::check(&resolved.collect()).map_err(of_broker)
+}
+
+/// Kafka refuses a broker's wrong setting as a wrong request (KAFKA-13609).
+fn of_broker(error: ConfigError) -> Refusal {
+    match error {
+        ConfigError::NotAList(_) => error.into(),
+        other => Refusal::request(other.to_string()),
+    }
+}

@@ -1,0 +1,13 @@
+//! What answers each request. Those that need the metadata alone are pure functions: the image, who
+//! answers and the request go in, the response and the commands that must count before it is sent
+//! come out.
+
+pub mod cluster;
+pub mod configs;
+mod context;
+pub mod metadata;
+pub mod producer_ids;
+mod refusal;
+pub mod topics;
+
+pub use context::Context;
