@@ -27,8 +27,11 @@ const RUSTFLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-trace-compares \
     -Zsanitizer=address -Cdebug-assertions -Coverflow-checks -Ccodegen-units=1";
 
-/// No input may allocate more than this, in MiB: claimed sizes must not be believed.
-const MEMORY_LIMIT_MIB: u32 = 512;
+/// No single allocation may be larger than this, in MiB: claimed sizes must not be believed.
+const ALLOCATION_MAX_MIB: u32 = 256;
+
+/// Nor may all of a run's memory, in MiB, beside what the sanitizer holds back to catch late use.
+const MEMORY_MAX_MIB: u32 = 1024;
 
 /// No input may take longer than this, in seconds.
 const INPUT_SECONDS_MAX: u32 = 10;
@@ -92,6 +95,7 @@ fn fuzz_one(name: &str, seconds: u64) -> Result<(), Failure> {
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", RUSTFLAGS)
         .env("FUZZ_TARGET", name)
+        .env("ASAN_OPTIONS", "quarantine_size_mb=64")
         .args(["run", "--release", "-p", "ringmill-fuzz"])
         .args(["--features", "libfuzzer", "--bin", "libfuzzer"])
         // With a named target, build scripts and macros stay uninstrumented.
@@ -102,11 +106,11 @@ fn fuzz_one(name: &str, seconds: u64) -> Result<(), Failure> {
         .arg(&found)
         .arg(root().join("fuzz/corpus").join(name))
         .arg(format!("-max_total_time={seconds}"))
-        .arg(format!("-rss_limit_mb={MEMORY_LIMIT_MIB}"))
-        .arg(format!("-malloc_limit_mb={MEMORY_LIMIT_MIB}"))
+        .arg(format!("-rss_limit_mb={MEMORY_MAX_MIB}"))
+        .arg(format!("-malloc_limit_mb={ALLOCATION_MAX_MIB}"))
         .arg(format!("-timeout={INPUT_SECONDS_MAX}"))
         .arg(format!("-artifact_prefix={}-", found.display()))
-        .arg("-print_final_stats=1");
+        .args(["-verbosity=0", "-print_final_stats=1"]);
     run_within(Duration::from_secs(seconds * 2) + BUILD_LIMIT, &mut command)
 }
 
