@@ -362,6 +362,11 @@ impl Disk {
         }
     }
 
+    /// What a path leads to.
+    pub(super) fn find(&self, path: &Path) -> Result<Inode, Errno> {
+        self.names.find(path)
+    }
+
     /// `stat(2)`.
     pub(super) fn stat(&mut self, path: &Path) -> Result<Metadata, Errno> {
         self.names_work()?;

@@ -213,7 +213,8 @@ impl Kernel {
         SimFd::new(number, self.dropped.clone())
     }
 
-    fn close_dropped(&mut self) {
+    /// Closes the descriptors that were dropped since the last call.
+    pub(super) fn close_dropped(&mut self) {
         for number in self.dropped.take() {
             self.close(number, false);
         }
@@ -371,6 +372,14 @@ impl Kernel {
             Ok(socket) => socket,
             Err(errno) => return Some(Err(errno)),
         };
+        if let Op::Connect {
+            addr: SocketAddress::Unix(path),
+            ..
+        } = op
+            && let Err(errno) = self.nodes[self.core(key.core).node].disk.find(path)
+        {
+            return Some(Err(errno));
+        }
         let network = &mut self.network;
         let mut result = None;
         match op {

@@ -56,7 +56,7 @@ use crate::launch::{Cores, RingConfig};
 
 /// Turns that cores may take at one instant. A program that does more waits for something by
 /// asking again and again, and would burn a processor for ever.
-const TURNS_AT_ONE_INSTANT_MAX: u64 = 200_000;
+const TURNS_AT_ONE_INSTANT_MAX: u64 = 20_000;
 
 /// The simulated time that [`World::block_on`] waits at most: a program that takes longer hangs.
 const BLOCK_ON_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -379,6 +379,7 @@ impl World {
 
     /// One turn of one of the cores that have work; false if none has.
     fn turn(&mut self) -> bool {
+        self.kernel.borrow_mut().close_dropped();
         let mut able = Vec::new();
         for (node, process) in &self.processes {
             process.add_able(|core| able.push((*node, core)));

@@ -1,0 +1,646 @@
+//! Sockets over the simulated network: what tcp(7), udp(7) and unix(7) promise, and what goes
+//! wrong all the same.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use ringmill_ring::sim::{Chance, Latency, NodeId, World};
+use ringmill_ring::{
+    Cores, File, JoinHandle, ListenOptions, OpenOptions, RingConfig, Shutdown, TcpListener,
+    TcpStream, UdpSocket, UnixListener, UnixStream, fs, now, random_u64, sleep, spawn, timeout,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+fn two_nodes(seed: u64) -> (World, NodeId, NodeId) {
+    let mut world = World::new(seed);
+    let a = world.add_node("a", "10.0.0.1".parse().unwrap());
+    let b = world.add_node("b", "10.0.0.2".parse().unwrap());
+    (world, a, b)
+}
+
+fn on_a(port: u16) -> SocketAddr {
+    SocketAddr::new("10.0.0.1".parse().unwrap(), port)
+}
+
+async fn listen(port: u16) -> TcpListener {
+    TcpListener::bind(on_a(port), ListenOptions::default())
+        .await
+        .unwrap()
+}
+
+/// Serves each connection with a task of its own.
+async fn serve<F: Future<Output = ()> + 'static>(port: u16, each: impl Fn(TcpStream) -> F) {
+    let listener = listen(port).await;
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        spawn(each(stream));
+    }
+}
+
+/// Reads to the end, or to an error.
+async fn drain(stream: TcpStream) -> (BytesMut, io::Result<usize>) {
+    let mut buf = BytesMut::new();
+    loop {
+        match stream.recv(&mut buf).await {
+            Ok(1..) => {}
+            end => return (buf, end),
+        }
+    }
+}
+
+fn errno<T>(result: io::Result<T>) -> Option<i32> {
+    result.err().and_then(|e| e.raw_os_error())
+}
+
+#[test]
+fn connecting_fails_as_the_manual_says() {
+    let (mut world, a, b) = two_nodes(1);
+    let connect = |world: &mut World, addr: &str| {
+        let addr: SocketAddr = addr.parse().unwrap();
+        let begun = world.now();
+        let failed = world.block_on(b, async move { errno(TcpStream::connect(addr).await) });
+        (failed, (world.now() - begun).as_secs())
+    };
+    assert_eq!(
+        connect(&mut world, "10.0.0.1:7"),
+        (Some(libc::ECONNREFUSED), 0)
+    );
+    assert_eq!(
+        connect(&mut world, "127.0.0.1:7"),
+        (Some(libc::ECONNREFUSED), 0)
+    );
+    assert_eq!(
+        connect(&mut world, "10.9.9.9:7"),
+        (Some(libc::EHOSTUNREACH), 3)
+    );
+    world.network().block(a, b);
+    // Seven attempts, the last wait is 64 s.
+    assert_eq!(connect(&mut world, "10.0.0.1:7").0, Some(libc::ETIMEDOUT));
+    world.network().heal();
+    world.power_off(a);
+    assert_eq!(connect(&mut world, "10.0.0.1:7").0, Some(libc::ETIMEDOUT));
+    world.power_on(a);
+    assert_eq!(
+        connect(&mut world, "10.0.0.1:7"),
+        (Some(libc::ECONNREFUSED), 0)
+    );
+}
+
+#[test]
+fn addresses_are_checked_and_told() {
+    let (mut world, a, b) = two_nodes(1);
+    world.block_on(a, async {
+        let any = "0.0.0.0:0".parse().unwrap();
+        let bind = TcpListener::bind;
+        let listener = bind(any, ListenOptions::default()).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert_ne!(port, 0);
+        let again = bind(on_a(port), ListenOptions::default()).await;
+        assert_eq!(errno(again), Some(libc::EADDRINUSE));
+        let elsewhere = "10.0.0.2:7".parse().unwrap();
+        let foreign = bind(elsewhere, ListenOptions::default()).await;
+        assert_eq!(errno(foreign), Some(libc::EADDRNOTAVAIL));
+        drop(listener);
+        bind(on_a(port), ListenOptions::default())
+            .await
+            .expect("it is free again");
+    });
+    world.start(a, async {
+        let (stream, peer) = listen(7).await.accept().await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), peer);
+        assert_eq!(stream.local_addr().unwrap(), on_a(7));
+        stream
+            .send(vec![Bytes::from(peer.to_string())])
+            .await
+            .unwrap();
+    });
+    world.block_on(b, async {
+        let stream = TcpStream::connect(on_a(7)).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), on_a(7));
+        let own = stream.local_addr().unwrap();
+        assert_eq!(own.ip().to_string(), "10.0.0.2");
+        assert_eq!(drain(stream).await.0, own.to_string());
+    });
+}
+
+#[test]
+fn a_sender_waits_for_its_reader() {
+    let (mut world, a, b) = two_nodes(1);
+    let sent = Rc::new(Cell::new(0));
+    let counted = sent.clone();
+    let read = Rc::new(Cell::new(false));
+    let begin = read.clone();
+    world.start(a, async move {
+        serve(7, move |stream| {
+            let begin = begin.clone();
+            async move {
+                while !begin.get() {
+                    sleep(SECOND).await;
+                }
+                drain(stream).await;
+            }
+        })
+        .await;
+    });
+    world.start(b, async move {
+        let stream = TcpStream::connect(on_a(7)).await.unwrap();
+        let part = Bytes::from(vec![0; 10_000]);
+        loop {
+            stream.send(vec![part.clone()]).await.unwrap();
+            counted.set(counted.get() + part.len());
+        }
+    });
+    world.run_for(60 * SECOND);
+    let limit = world.network().faults().socket_buffer;
+    assert!(
+        sent.get() <= limit && sent.get() > limit - 20_000,
+        "{}",
+        sent.get()
+    );
+    read.set(true);
+    world.run_until(5 * SECOND, |_| sent.get() > 10 * limit).unwrap();
+}
+
+#[test]
+fn a_half_closed_connection_still_answers() {
+    let (mut world, a, b) = two_nodes(1);
+    world.start(a, async {
+        serve(7, async |stream: TcpStream| {
+            let (received, end) = drain(stream.clone()).await;
+            assert_eq!(end.unwrap(), 0);
+            stream
+                .send(vec![received.freeze(), Bytes::from_static(b" back")])
+                .await
+                .unwrap();
+        })
+        .await;
+    });
+    world.block_on(b, async {
+        let stream = TcpStream::connect(on_a(7)).await.unwrap();
+        stream
+            .send(vec![Bytes::from_static(b"there")])
+            .await
+            .unwrap();
+        stream.shutdown(Shutdown::Write).await.unwrap();
+        let refused = stream.send(vec![Bytes::from_static(b"more")]).await;
+        assert_eq!(errno(refused), Some(libc::EPIPE));
+        let (received, end) = drain(stream).await;
+        assert_eq!((&received[..], end.unwrap()), (&b"there back"[..], 0));
+    });
+}
+
+#[test]
+fn closing_with_unread_bytes_resets() {
+    let (mut world, a, b) = two_nodes(1);
+    world.start(a, async {
+        serve(7, async |stream: TcpStream| {
+            stream
+                .send(vec![Bytes::from_static(b"answer")])
+                .await
+                .unwrap();
+            sleep(SECOND).await;
+        })
+        .await;
+    });
+    world.block_on(b, async {
+        let stream = TcpStream::connect(on_a(7)).await.unwrap();
+        stream
+            .send(vec![Bytes::from_static(b"nobody reads this")])
+            .await
+            .unwrap();
+        let (received, end) = drain(stream.clone()).await;
+        assert_eq!(
+            (&received[..], errno(end)),
+            (&b"answer"[..], Some(libc::ECONNRESET))
+        );
+        assert_eq!(errno(stream.peer_addr()), Some(libc::ENOTCONN));
+        let refused = stream.send(vec![Bytes::from_static(b"more")]).await;
+        assert_eq!(errno(refused), Some(libc::EPIPE));
+    });
+}
+
+#[test]
+fn the_peers_of_a_killed_process_see_an_end_or_a_reset() {
+    let mut ends = BTreeSet::new();
+    for seed in 0..50 {
+        let (mut world, a, b) = two_nodes(seed);
+        world.start(a, serve(7, async |stream| drop(drain(stream).await)));
+        let outputs = world.start(b, async {
+            let stream = TcpStream::connect(on_a(7)).await.unwrap();
+            drain(stream).await.1.map_err(|e| e.raw_os_error())
+        });
+        world.run_for(SECOND);
+        world.kill(a);
+        world.run_for(SECOND);
+        ends.extend(outputs.take());
+    }
+    assert_eq!(ends, BTreeSet::from([Ok(0), Err(Some(libc::ECONNRESET))]));
+}
+
+/// A client that sends a number each second, and gives up at an error.
+async fn count(sent: Rc<Cell<u64>>) -> io::Result<()> {
+    let stream = TcpStream::connect(on_a(7)).await?;
+    loop {
+        stream.send(vec![Bytes::from(vec![1; 100])]).await?;
+        sent.set(sent.get() + 1);
+        sleep(SECOND).await;
+    }
+}
+
+fn counting(
+    seed: u64,
+) -> (
+    World,
+    NodeId,
+    NodeId,
+    Rc<Cell<u64>>,
+    Rc<RefCell<Option<i32>>>,
+) {
+    let (mut world, a, b) = two_nodes(seed);
+    let received = Rc::new(Cell::new(0));
+    let counted = received.clone();
+    world.start(a, async move {
+        serve(7, move |stream| {
+            let counted = counted.clone();
+            async move {
+                let mut buf = BytesMut::new();
+                while let Ok(1..) = stream.recv(&mut buf).await {
+                    counted.set(counted.get() + buf.len() as u64 / 100);
+                    let _ = buf.split_to(buf.len() / 100 * 100);
+                }
+            }
+        })
+        .await;
+    });
+    let failed = Rc::new(RefCell::new(None));
+    let noted = failed.clone();
+    world.start(b, async move {
+        *noted.borrow_mut() = errno(count(Rc::default()).await);
+    });
+    (world, a, b, received, failed)
+}
+
+#[test]
+fn a_partition_delays_a_stream_and_loses_nothing() {
+    let (mut world, a, b, received, failed) = counting(1);
+    world.run_for(10 * SECOND + SECOND / 2);
+    assert_eq!(received.get(), 11);
+    world.network().partition(&[a], &[b]);
+    world.run_for(60 * SECOND);
+    assert_eq!(received.get(), 11);
+    world.network().heal();
+    // The next attempt of the sender comes within twice the time.
+    world.run_for(60 * SECOND);
+    assert_eq!(received.get(), 131);
+    assert_eq!(*failed.borrow(), None);
+}
+
+#[test]
+fn a_partition_of_one_way_stops_that_way() {
+    let (mut world, a, b, received, failed) = counting(1);
+    world.network().block(a, b);
+    world.run_for(10 * SECOND);
+    assert_eq!(received.get(), 0, "no connection without an answer");
+    world.network().heal();
+    world.run_for(20 * SECOND);
+    assert!(received.get() > 10);
+    let before = received.get();
+    world.network().block(a, b);
+    world.run_for(10 * SECOND);
+    assert!(received.get() >= before + 9, "this way is open");
+    world.network().heal();
+    world.network().block(b, a);
+    let before = received.get();
+    world.run_for(10 * SECOND);
+    assert!(received.get() <= before + 1, "this way is not");
+    assert_eq!(*failed.borrow(), None);
+}
+
+#[test]
+fn a_silent_peer_is_given_up_after_a_quarter_of_an_hour() {
+    let (mut world, a, _, _, failed) = counting(1);
+    world.run_for(10 * SECOND);
+    world.power_off(a);
+    world.run_for(900 * SECOND);
+    assert_eq!(*failed.borrow(), None);
+    world.run_for(200 * SECOND);
+    assert_eq!(*failed.borrow(), Some(libc::ETIMEDOUT));
+}
+
+#[test]
+fn a_machine_that_comes_back_answers_old_connections_with_resets() {
+    let (mut world, a, _, _, failed) = counting(1);
+    world.run_for(10 * SECOND);
+    world.power_off(a);
+    world.run_for(5 * SECOND);
+    assert_eq!(*failed.borrow(), None);
+    world.power_on(a);
+    world.run_for(20 * SECOND);
+    assert_eq!(*failed.borrow(), Some(libc::ECONNRESET));
+}
+
+#[test]
+fn a_full_queue_of_connections_makes_clients_try_again() {
+    let (mut world, a, b) = two_nodes(1);
+    world.start(a, async {
+        let options = ListenOptions {
+            backlog: 2,
+            ..ListenOptions::default()
+        };
+        let listener = TcpListener::bind(on_a(7), options).await.unwrap();
+        sleep(10 * SECOND).await;
+        let mut streams = Vec::new();
+        loop {
+            streams.push(listener.accept().await.unwrap());
+        }
+    });
+    let times = world.block_on(b, async {
+        sleep(SECOND).await;
+        let begun = now();
+        let tasks: Vec<JoinHandle<Duration>> = (0..3)
+            .map(|_| {
+                spawn(async move {
+                    TcpStream::connect(on_a(7)).await.unwrap();
+                    now() - begun
+                })
+            })
+            .collect();
+        let mut times = Vec::new();
+        for task in tasks {
+            times.push(task.await.unwrap());
+        }
+        times.sort();
+        times
+    });
+    assert!(times[1] < SECOND && times[2] > 10 * SECOND, "{times:?}");
+}
+
+#[test]
+fn listeners_of_several_cores_share_a_port() {
+    let (mut world, a, b) = two_nodes(1);
+    let served = Rc::new(RefCell::new(BTreeSet::new()));
+    let counted = served.clone();
+    world.launch(a, Cores::new(3), RingConfig::default(), move |core| {
+        let counted = counted.clone();
+        async move {
+            let options = ListenOptions {
+                reuse_port: true,
+                ..ListenOptions::default()
+            };
+            let listener = TcpListener::bind(on_a(7), options).await.unwrap();
+            loop {
+                listener.accept().await.unwrap();
+                counted.borrow_mut().insert(core);
+            }
+        }
+    });
+    world.block_on(b, async {
+        for _ in 0..30 {
+            TcpStream::connect(on_a(7)).await.unwrap();
+        }
+    });
+    world.run_for(SECOND);
+    assert_eq!(*served.borrow(), BTreeSet::from([0, 1, 2]));
+}
+
+#[test]
+fn files_go_to_sockets_whole() {
+    for seed in 0..50 {
+        let (mut world, a, b) = two_nodes(seed);
+        world.network().faults().socket_buffer = 1 << 10;
+        let content: Bytes = (0..50_000u32).map(|i| (i / 7) as u8).collect();
+        world.disk(a).put("/data/file", content.clone());
+        world.start(a, async {
+            serve(7, async |stream: TcpStream| {
+                let file = File::open("/data/file", OpenOptions::new().read(true))
+                    .await
+                    .unwrap();
+                stream.send_file(&file, 100, 40_000).await.unwrap();
+                let past = stream.send_file(&file, 49_000, 2_000).await;
+                assert_eq!(past.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+            })
+            .await;
+        });
+        let (received, _) = world.block_on(b, async {
+            drain(TcpStream::connect(on_a(7)).await.unwrap()).await
+        });
+        assert_eq!(
+            received,
+            content[100..40_100]
+                .iter()
+                .chain(&content[49_000..])
+                .copied()
+                .collect::<BytesMut>()
+        );
+    }
+}
+
+#[test]
+fn datagrams_are_lost_doubled_and_overtaken() {
+    let (mut world, a, b) = two_nodes(1);
+    {
+        let network = world.network();
+        let mut faults = network.faults();
+        faults.loss = Chance::one_in(10);
+        faults.duplicate = Chance::one_in(10);
+        faults.reorder = Chance::one_in(10);
+    }
+    let received = Rc::new(RefCell::new(Vec::new()));
+    let kept = received.clone();
+    world.start(a, async move {
+        let socket = UdpSocket::bind(on_a(9)).await.unwrap();
+        loop {
+            let (result, buf) = socket.recv_from(BytesMut::with_capacity(100)).await;
+            let (len, from) = result.unwrap();
+            assert_eq!((len, from.ip().to_string()), (4, "10.0.0.2".to_owned()));
+            kept.borrow_mut()
+                .push(u32::from_le_bytes(buf[..].try_into().unwrap()));
+        }
+    });
+    world.block_on(b, async {
+        let socket = UdpSocket::bind("0.0.0.0:0".parse().unwrap()).await.unwrap();
+        for number in 0..1000u32 {
+            let bufs = vec![Bytes::copy_from_slice(&number.to_le_bytes())];
+            socket.send_to(bufs, on_a(9)).await.unwrap();
+            sleep(MILLISECOND / 10).await;
+        }
+    });
+    world.run_for(SECOND);
+    let received = received.borrow();
+    let different: BTreeSet<u32> = received.iter().copied().collect();
+    assert!(
+        (850..950).contains(&different.len()),
+        "{} of 1000",
+        different.len()
+    );
+    assert!(received.len() > different.len() + 50, "doubled");
+    assert!(
+        received.windows(2).filter(|pair| pair[0] > pair[1]).count() > 50,
+        "overtaken"
+    );
+}
+
+#[test]
+fn trains_of_datagrams_come_apart_and_full_sockets_drop() {
+    let (mut world, a, b) = two_nodes(1);
+    world.network().faults().datagram_buffer = 5000;
+    let outputs = world.start(a, async {
+        let socket = UdpSocket::bind(on_a(9)).await.unwrap();
+        sleep(SECOND).await;
+        let mut lens = Vec::new();
+        loop {
+            let receive = socket.recv_from(BytesMut::with_capacity(800));
+            let Ok((result, _)) = timeout(SECOND, receive).await else {
+                return lens;
+            };
+            lens.push(result.unwrap().0);
+        }
+    });
+    world.block_on(b, async {
+        let socket = UdpSocket::bind("0.0.0.0:0".parse().unwrap()).await.unwrap();
+        socket
+            .send_segments_to(vec![Bytes::from(vec![1; 2500])], 1000, on_a(9))
+            .await
+            .unwrap();
+        sleep(SECOND / 10).await;
+        for _ in 0..4 {
+            socket
+                .send_to(vec![Bytes::from(vec![2; 1000])], on_a(9))
+                .await
+                .unwrap();
+        }
+        let oversize = socket
+            .send_to(vec![Bytes::from(vec![2; 70_000])], on_a(9))
+            .await;
+        assert_eq!(errno(oversize), Some(libc::EMSGSIZE));
+    });
+    world.run_for(10 * SECOND);
+    let mut lens = outputs.take().remove(0);
+    lens.sort_unstable();
+    // What does not fit into the buffer is cut; of the last four, two found room.
+    assert_eq!(lens, [500, 800, 800, 800, 800]);
+}
+
+#[test]
+fn unix_sockets_connect_by_path_within_a_node() {
+    let (mut world, a, b) = two_nodes(1);
+    world.start(a, async {
+        let listener = UnixListener::bind("/sock").await.unwrap();
+        let taken = UnixListener::bind("/sock").await;
+        assert_eq!(errno(taken), Some(libc::EADDRINUSE));
+        spawn(async move {
+            let stream = listener.accept().await.unwrap();
+            stream
+                .send(vec![Bytes::from_static(b"hello")])
+                .await
+                .unwrap();
+        });
+        let stream = UnixStream::connect("/sock").await.unwrap();
+        let mut buf = BytesMut::new();
+        while buf.len() < 5 {
+            assert!(stream.recv(&mut buf).await.unwrap() > 0);
+        }
+        assert_eq!(stream.recv(&mut buf).await.unwrap(), 0);
+        let stale = UnixStream::connect("/sock").await;
+        assert_eq!(
+            errno(stale),
+            Some(libc::ECONNREFUSED),
+            "the path outlives its socket"
+        );
+        fs::remove_file("/sock").await.unwrap();
+        let gone = UnixStream::connect("/sock").await;
+        assert_eq!(errno(gone), Some(libc::ENOENT));
+        UnixListener::bind("/sock").await.unwrap();
+    });
+    world.run_until_idle(10 * SECOND).unwrap();
+    assert!(!world.is_running(a));
+    let other = world.block_on(b, async { errno(UnixStream::connect("/sock").await) });
+    assert_eq!(other, Some(libc::ENOENT));
+}
+
+#[test]
+fn one_direction_may_be_slow() {
+    let (mut world, a, b) = two_nodes(1);
+    world
+        .network()
+        .delay(a, b, Latency::between(SECOND, SECOND));
+    world.start(a, serve(7, async |stream| drop(drain(stream).await)));
+    let took = world.block_on(b, async {
+        let begun = now();
+        TcpStream::connect(on_a(7)).await.unwrap();
+        now() - begun
+    });
+    assert!(
+        took > SECOND && took < SECOND + 10 * MILLISECOND,
+        "{took:?}"
+    );
+}
+
+/// A stream of numbered bytes, sent and received by futures that are dropped at random.
+#[test]
+fn futures_dropped_at_any_moment_lose_no_bytes_and_leak_nothing() {
+    for seed in 0..300 {
+        let (mut world, a, b) = two_nodes(seed);
+        world.swarm();
+        world.network().faults().reset = Chance::Never;
+        world.start(a, async {
+            let listener = listen(7).await;
+            loop {
+                // An accept that is given up must not lose the connection.
+                let patience = Duration::from_micros(random_u64() % 500);
+                let Ok(accepted) = timeout(patience, listener.accept()).await else {
+                    continue;
+                };
+                let (stream, _) = accepted.unwrap();
+                spawn(async move {
+                    let all: Bytes = (0..20_000u32).map(|i| (i % 251) as u8).collect();
+                    stream.send(vec![all]).await.unwrap();
+                });
+            }
+        });
+        let received = world.block_on(b, async {
+            let stream = loop {
+                let patience = Duration::from_micros(random_u64() % 3_000_000);
+                match timeout(patience, TcpStream::connect(on_a(7))).await {
+                    Ok(stream) => break stream.unwrap(),
+                    Err(_) => continue,
+                }
+            };
+            let mut buf = BytesMut::new();
+            loop {
+                let patience = Duration::from_micros(random_u64() % 300);
+                match timeout(patience, stream.recv(&mut buf)).await {
+                    Ok(Ok(0)) => return buf,
+                    Ok(result) => assert!(result.unwrap() > 0),
+                    Err(_) => {}
+                }
+            }
+        });
+        assert_eq!(received.len(), 20_000, "seed {seed}");
+        assert!(
+            received
+                .iter()
+                .enumerate()
+                .all(|(i, byte)| (i % 251) as u8 == *byte)
+        );
+        assert_eq!(
+            (world.descriptors(b), world.operations(b)),
+            (0, 0),
+            "seed {seed}"
+        );
+        world.kill(a);
+        assert_eq!(
+            (world.descriptors(a), world.operations(a)),
+            (0, 0),
+            "seed {seed}"
+        );
+    }
+}
