@@ -53,7 +53,10 @@ const OS: Exceptions = &[
         "engine/cli/src/doctor.rs",
         "it reports on the machine: /proc",
     ),
-    ("engine/wire/examples/", "a measure of the pieces has a clock"),
+    (
+        "engine/wire/examples/",
+        "a measure of the pieces has a clock",
+    ),
     ("bench/src/process.rs", "it measures processes: /proc"),
 ];
 
@@ -125,7 +128,9 @@ fn the_map_shows_the_house_as_it_is() {
     let tree = Tree::load();
     let map = tree.text(map::PATH);
     if std::env::var_os("TIDY_FIX_MAP").is_some() {
-        tree.write(map::PATH, &map::fixed(map, &tree.crate_files()));
+        let first_line = |path: &str| tree.text(path).lines().next().unwrap_or("").to_owned();
+        let fixed = map::fixed(map, &tree.crate_files(), first_line);
+        tree.write(map::PATH, &fixed);
         println!("wrote {}", map::PATH);
         return;
     }

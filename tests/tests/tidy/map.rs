@@ -43,9 +43,9 @@ pub(crate) fn differences(text: &str, files: &[&str]) -> Vec<Finding> {
     findings
 }
 
-/// The document with entries of vanished files taken out and missing files' names put at the end
-/// of their folder's line; what each is for is left to its author.
-pub(crate) fn fixed(text: &str, files: &[&str]) -> String {
+/// The document with entries of vanished files taken out and missing files put at the end of their
+/// folder's line, with the words that `first_line` of the file gives; better ones are welcome.
+pub(crate) fn fixed(text: &str, files: &[&str], first_line: impl Fn(&str) -> String) -> String {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let listed: BTreeSet<String> = text.lines().flat_map(entries).collect();
     let folders: Vec<String> = text.lines().filter_map(folder).collect();
@@ -66,7 +66,12 @@ pub(crate) fn fixed(text: &str, files: &[&str]) -> String {
         let mut kept: Vec<String> = rest.split(" · ").filter(lives).map(str::to_owned).collect();
         for path in files.iter().filter(|path| !listed.contains(**path)) {
             if home(path) == Some(&folder) {
-                kept.push(format!("`{}`", &path[folder.len() + 1..]));
+                let entry = format!(
+                    "`{}` {}",
+                    &path[folder.len() + 1..],
+                    words(&first_line(path))
+                );
+                kept.push(entry.trim_end().to_owned());
             }
         }
         kept.retain(|entry| !entry.is_empty());
@@ -74,6 +79,32 @@ pub(crate) fn fixed(text: &str, files: &[&str]) -> String {
     }
     lines.join("\n") + "\n"
 }
+
+/// The first clause of a module's contract, as an entry of the map.
+fn words(first_line: &str) -> String {
+    let contract = first_line
+        .trim_start_matches("//!")
+        .replace(['`', '[', ']'], "");
+    let clause = contract
+        .split(['.', ':', ';', '('])
+        .next()
+        .unwrap_or_default();
+    let clause = match clause.split_once(',') {
+        Some((start, _)) if clause.len() > WORDS_AIM => start.trim(),
+        _ => clause.trim(),
+    };
+    let (initial, rest) = clause.split_at(clause.ceil_char_boundary(1));
+    let word = rest.split(' ').next().unwrap_or_default();
+    // Abbreviations and names of requests keep their capital.
+    if word.chars().any(char::is_uppercase) {
+        clause.to_owned()
+    } else {
+        initial.to_lowercase() + rest
+    }
+}
+
+/// Characters of an entry's words that call for a shorter clause.
+const WORDS_AIM: usize = 70;
 
 /// The folder that a line of the map describes.
 fn folder(line: &str) -> Option<String> {
@@ -149,9 +180,12 @@ mod tests {
     #[test]
     fn a_fixed_map_passes_and_keeps_its_words() {
         let now = ["net/ring/src/lib.rs", "net/ring/src/tcp.rs"];
-        let text = fixed(MAP, &now);
+        let text = fixed(MAP, &now, |_| "//! TCP: thin handles.".into());
         assert_eq!(differences(&text, &now), []);
-        assert!(text.contains("`lib.rs` the contract · `tcp.rs`"), "{text}");
+        assert!(
+            text.contains("`lib.rs` the contract · `tcp.rs` TCP\n"),
+            "{text}"
+        );
         assert!(text.starts_with("# Map\n\n") && text.ends_with("- `target`: x\n"));
     }
 
@@ -164,12 +198,29 @@ mod tests {
             "a/src/b/y.rs",
             "a/src/c/z.rs",
         ];
-        let text = fixed(map, &now);
-        assert_eq!(
-            text,
-            "- `a/src`: `lib.rs` · `c/z.rs`\n- `a/src/b`: `x.rs` · `y.rs`\n"
-        );
+        let text = fixed(map, &now, |path| format!("//! What {path} is: one."));
+        let (outer, inner) = text.split_once('\n').unwrap();
+        assert!(outer.contains("`c/z.rs` what a/src/c/z"), "{text}");
+        assert!(inner.contains("`y.rs` what a/src/b/y"), "{text}");
         assert_eq!(differences(&text, &now), []);
+    }
+
+    #[test]
+    fn an_entry_takes_the_first_clause_of_the_contract() {
+        assert_eq!(
+            words("//! Mailboxes between cores: a mesh."),
+            "mailboxes between cores"
+        );
+        assert_eq!(words("//! UDP: datagrams."), "UDP");
+        assert_eq!(words("//! CreateTopics (KIP-4)."), "CreateTopics");
+        assert_eq!(
+            words("//! Targets of `ringmill-wire`: all."),
+            "targets of ringmill-wire"
+        );
+        let long =
+            "//! A partition as its core serves it, the log, and what else waits for room there";
+        assert_eq!(words(long), "a partition as its core serves it");
+        assert_eq!(words(""), "");
     }
 
     #[test]
