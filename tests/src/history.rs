@@ -192,34 +192,43 @@ pub fn check(
             offset,
         });
     }
-    for attempt in attempts {
-        let Outcome::Acknowledged(base) = attempt.outcome else {
-            continue;
-        };
-        for index in 0..attempt.records {
-            let (author, offset) = (
-                Author {
-                    attempt: attempt.id,
-                    index,
-                },
-                base + i64::from(index),
-            );
-            if offset < log_start || seen.get(&author) == Some(&offset) {
-                continue;
-            }
-            let found = log
-                .iter()
-                .find(|(at, _)| *at == offset)
-                .and_then(|(_, a)| *a);
-            violations.push(Violation::Lost {
-                author,
-                offset,
-                found,
-            });
-            break;
-        }
-    }
+    violations.extend(
+        attempts
+            .iter()
+            .filter_map(|a| lost(a, log_start, log, &seen)),
+    );
     violations
+}
+
+/// The first record of an acknowledged batch that is not where it was promised.
+fn lost(
+    attempt: &Attempt,
+    log_start: i64,
+    log: &[(i64, Option<Author>)],
+    seen: &BTreeMap<Author, i64>,
+) -> Option<Violation> {
+    let Outcome::Acknowledged(base) = attempt.outcome else {
+        return None;
+    };
+    (0..attempt.records).find_map(|index| {
+        let (author, offset) = (
+            Author {
+                attempt: attempt.id,
+                index,
+            },
+            base + i64::from(index),
+        );
+        if offset < log_start || seen.get(&author) == Some(&offset) {
+            return None;
+        }
+        let found = log.iter().find(|(at, _)| *at == offset);
+        let found = found.and_then(|(_, a)| *a);
+        Some(Violation::Lost {
+            author,
+            offset,
+            found,
+        })
+    })
 }
 
 /// A batch's records stand together, in order, from the first to the last.
