@@ -14,15 +14,46 @@
 
 #![forbid(unsafe_code)]
 
+mod append;
+mod caches;
 pub mod checkpoint;
 pub mod config;
 pub mod epochs;
+mod error;
 pub mod flush;
 pub mod index;
+mod mend;
+mod meta;
+mod names;
+mod open;
+mod partition;
 pub mod producers;
 mod queue;
+mod read;
+mod recover;
+mod retain;
+mod roll;
 pub mod scan;
+mod segment;
 pub mod snapshot;
+mod sweep;
 mod tail;
 pub mod time_index;
+mod times;
 pub mod trie;
+mod upkeep;
+mod waits;
+mod writer;
+
+pub use crate::append::{Appended, Receipt};
+pub use crate::caches::{CacheLimits, CoreCaches};
+pub use crate::config::{Durability, LogConfig, TimestampType};
+pub use crate::error::{
+    AppendError, ChangeError, Damage, DamageReason, IoFailure, OpenError, ReadError,
+};
+pub use crate::open::RecoveryReport;
+pub use crate::partition::Partition;
+pub use crate::producers::ProducerError;
+pub use crate::read::{FetchData, FetchSlice};
+pub use crate::recover::Cut;
+pub use crate::times::TimestampOffset;

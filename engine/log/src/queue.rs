@@ -20,7 +20,7 @@ use crate::flush::Front;
 use crate::producers::Undo;
 
 /// Bytes that may wait to be written. Past it appends are refused until there is room.
-pub const QUEUE_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const QUEUE_BYTES_MAX: u64 = 16 << 20;
 /// A run takes no more batches once it has so many bytes.
 const RUN_BYTES_MAX: u64 = 4 << 20;
 /// A run takes no more batches once it has so many pieces (the kernel takes 1024, `IOV_MAX`).
@@ -148,6 +148,8 @@ fn assign(batch: &mut [u8], assignment: Assignment) {
 #[derive(Debug)]
 pub(crate) struct RollPlan {
     pub(crate) base_offset: i64,
+    /// The new segment's index stride.
+    pub(crate) shift: u8,
     /// The producers as they were at `base_offset`, if they changed since the last snapshot.
     pub(crate) snapshot: Option<Bytes>,
 }
@@ -163,6 +165,8 @@ enum Item {
 pub(crate) struct Queue {
     items: VecDeque<Item>,
     bytes: u64,
+    /// The run that is being written: its fate and its end.
+    taken: Option<(Rc<Cell<Fate>>, i64)>,
 }
 
 impl Queue {
@@ -212,6 +216,7 @@ impl Queue {
         match self.items.pop_front() {
             Some(Item::Run(mut run)) => {
                 run.close();
+                self.taken = Some((run.fate.clone(), run.end.offset));
                 run
             }
             other => unreachable!("a run was at the front, not {other:?}"),
@@ -228,6 +233,7 @@ impl Queue {
 
     /// A run of so many bytes that was taken is in the file, or given up.
     pub(crate) fn on_gone(&mut self, bytes: u64) {
+        self.taken = None;
         self.bytes -= bytes;
     }
 
@@ -242,12 +248,18 @@ impl Queue {
         runs
     }
 
-    /// The fate of the batch that holds an offset, if it is in the queue.
+    /// The fate of the batch that holds an offset, for one that is not known to be written.
     pub(crate) fn fate_of(&self, offset: i64) -> Option<Rc<Cell<Fate>>> {
-        self.items.iter().find_map(|item| match item {
-            Item::Run(run) if offset < run.end.offset => Some(run.fate.clone()),
-            _ => None,
-        })
+        let queued = self.items.iter().filter_map(|item| match item {
+            Item::Run(run) => Some((&run.fate, run.end.offset)),
+            Item::Roll(_) => None,
+        });
+        let taken = self.taken.as_ref().map(|(fate, end)| (fate, *end));
+        let found = taken
+            .into_iter()
+            .chain(queued)
+            .find(|(_, end)| offset < *end);
+        found.map(|(fate, _)| fate.clone())
     }
 }
 

@@ -53,9 +53,20 @@ enum State {
     Zeros,
 }
 
+/// What a scan comes across.
+#[derive(Debug, Clone, Copy)]
+pub enum Scanned<'a> {
+    /// A whole batch.
+    Whole(&'a BatchHeader),
+    /// A batch whose content is damaged, though its header belongs here; only a lenient scan
+    /// ([`Scanner::lenient`]) tells of it and goes on.
+    Damaged(&'a BatchHeader, ScanError),
+}
+
 /// A scan in progress.
 #[derive(Debug)]
 pub struct Scanner {
+    lenient: bool,
     position: u64,
     next_offset: i64,
     state: State,
@@ -69,6 +80,7 @@ impl Scanner {
     /// Starts at `position`, where the batch of `next_offset` begins.
     pub fn new(position: u64, next_offset: i64) -> Self {
         Scanner {
+            lenient: false,
             position,
             next_offset,
             state: State::Header(0),
@@ -79,9 +91,16 @@ impl Scanner {
         }
     }
 
-    /// The next bytes of the file. Calls `on_batch` for each batch that is whole, with its
-    /// position. Returns whether to go on.
-    pub fn push(&mut self, bytes: &[u8], mut on_batch: impl FnMut(u64, &BatchHeader)) -> bool {
+    /// The same, but a batch of which only the content is damaged is told and stepped over.
+    pub fn lenient(self) -> Self {
+        Scanner {
+            lenient: true,
+            ..self
+        }
+    }
+
+    /// The next bytes of the file. Calls `visit` for each batch, with its position. Returns whether to go on.
+    pub fn push(&mut self, bytes: &[u8], mut visit: impl FnMut(u64, Scanned<'_>)) -> bool {
         let mut rest = bytes;
         while self.error.is_none() && !rest.is_empty() {
             match self.state {
@@ -108,7 +127,7 @@ impl Scanner {
                 }
             }
             if let State::Body(0) = self.state {
-                self.on_body(&mut on_batch);
+                self.on_body(&mut visit);
             }
         }
         self.error.is_none()
@@ -143,18 +162,22 @@ impl Scanner {
         self.state = State::Body(header.size() - HEADER_LEN);
     }
 
-    fn on_body(&mut self, on_batch: &mut impl FnMut(u64, &BatchHeader)) {
+    fn on_body(&mut self, visit: &mut impl FnMut(u64, Scanned<'_>)) {
         let Some(header) = self.parsed.take() else {
             return;
         };
-        if self.crc != header.crc {
-            self.error = Some(ScanError::Batch(BatchError::Crc {
-                stored: header.crc,
-                computed: self.crc,
-            }));
-            return;
+        let error = ScanError::Batch(BatchError::Crc {
+            stored: header.crc,
+            computed: self.crc,
+        });
+        match (self.crc == header.crc, self.lenient) {
+            (true, _) => visit(self.position, Scanned::Whole(&header)),
+            (false, true) => visit(self.position, Scanned::Damaged(&header, error)),
+            (false, false) => {
+                self.error = Some(error);
+                return;
+            }
         }
-        on_batch(self.position, &header);
         self.position += header.size() as u64;
         self.next_offset = header.next_offset();
         self.state = State::Header(0);
@@ -284,6 +307,23 @@ mod tests {
         ) {
             scan(&bytes, piece);
         }
+    }
+
+    #[test]
+    fn a_lenient_scan_goes_on_behind_damaged_content() {
+        let (mut log, starts) = log_of(&[(1, 5), (3, 40), (2, 0)]);
+        let hit = starts[2] as usize - 1;
+        log[hit] ^= 1;
+        let mut scanner = Scanner::new(0, 50).lenient();
+        let mut found = Vec::new();
+        scanner.push(&log, |position, batch| {
+            found.push((position, matches!(batch, Scanned::Whole(_))));
+        });
+        assert_eq!(
+            found,
+            [(starts[0], true), (starts[1], false), (starts[2], true)]
+        );
+        assert_eq!(scanner.finish().error, None);
     }
 
     #[test]

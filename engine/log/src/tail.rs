@@ -154,14 +154,14 @@ struct Order {
 
 /// The memory that the tails of one core share.
 #[derive(Debug)]
-pub struct TailPool {
+pub(crate) struct TailPool {
     order: RefCell<Order>,
     limit: usize,
 }
 
 impl TailPool {
     /// A pool of at most `limit` bytes.
-    pub fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         TailPool {
             order: RefCell::new(Order::default()),
             limit,
@@ -169,7 +169,7 @@ impl TailPool {
     }
 
     /// Bytes in use, bookkeeping included.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.order.borrow().bytes
     }
 

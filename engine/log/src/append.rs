@@ -1,0 +1,338 @@
+//! Appending: the order is fixed here, at once; what follows is waited for with the receipt.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use ringmill_ring::wall_clock_ms;
+use ringmill_wire::batch::{Assignment, BatchError, BatchHeader, BatchView, TimestampType};
+
+use crate::checkpoint::Mark;
+use crate::config::Durability;
+use crate::error::{AppendError, ChangeError};
+use crate::index::{self, SHIFT_DEFAULT};
+use crate::partition::{Appending, Inner, Partition, Phase, State};
+use crate::producers::{Verdict, WrittenBatch};
+use crate::queue::{Fate, QUEUE_BYTES_MAX, QueuedBatch, RollPlan};
+use crate::snapshot;
+use crate::waits::Level;
+
+/// An index file takes so many bytes at most (Kafka's `segment.index.bytes`); a log of very
+/// many very small records rolls before its segments are full.
+const INDEX_BYTES_MAX: u64 = 10 << 20;
+/// Index cells that wait in memory because the disk has no room for them, at most.
+const INDEX_PENDING_MAX: usize = 256 << 10;
+
+/// What an append was given. The record is in the log only when a wait for the receipt says so.
+#[derive(Debug, Clone)]
+pub struct Appended {
+    /// Offset of the first record.
+    pub base_offset: i64,
+    /// Offset of the last record.
+    pub last_offset: i64,
+    /// The broker's time in milliseconds, if the topic has `message.timestamp.type=LogAppendTime`.
+    pub append_time: Option<i64>,
+    /// The first offset that readers may have.
+    pub log_start_offset: i64,
+    /// The batch had been appended before; the offsets are those of the first time.
+    pub duplicate: bool,
+    /// To wait with.
+    pub receipt: Receipt,
+}
+
+/// What stands for an append in [`Partition::acknowledged`] and its like. An offset would not
+/// do: if the disk is full, appends are taken back and their offsets given out again.
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    end: i64,
+    fate: Rc<Cell<Fate>>,
+}
+
+impl State {
+    fn check_open(&self) -> Result<(), AppendError> {
+        if let Some(failure) = &self.failure {
+            return Err(AppendError::Failed(failure.clone()));
+        }
+        if self.phase != Phase::Open {
+            return Err(AppendError::Closed);
+        }
+        Ok(())
+    }
+
+    fn check_room(&self, size: usize) -> Result<(), AppendError> {
+        if self.queue.bytes() > 0 && self.queue.bytes() + size as u64 > QUEUE_BYTES_MAX {
+            return Err(AppendError::Full);
+        }
+        if self.active.index.pending() > INDEX_PENDING_MAX {
+            return Err(AppendError::NoSpace);
+        }
+        Ok(())
+    }
+
+    /// Whether a batch, its offsets assigned, has to begin a new segment.
+    fn is_roll_due(&self, header: &BatchHeader, timestamp: i64) -> bool {
+        let end = self.commit.appended();
+        if end.position == 0 {
+            return false;
+        }
+        let last_offset = header.last_offset();
+        let cells = index::cells_until(end.segment, self.appending.shift, last_offset + 1);
+        let aged = self
+            .appending
+            .first_timestamp
+            .is_some_and(|first| timestamp.saturating_sub(first) > self.config.segment_ms);
+        let misfit =
+            end.segment == self.active.segment.base_offset && self.active.index.is_misfit();
+        end.position + header.size() as u64 > self.config.segment_bytes.into()
+            || last_offset - end.segment > i32::MAX.into()
+            || index::cell_position(cells) > INDEX_BYTES_MAX
+            || aged
+            || misfit
+    }
+
+    /// Ends the segment that appends go to, as soon as all before it is flushed.
+    pub(crate) fn plan_roll(&mut self) {
+        let end = self.commit.appended();
+        let snapshot = (self.upkeep.producers_end > self.upkeep.replay.offset)
+            .then(|| snapshot::encode(&self.producers));
+        let misfit =
+            end.segment == self.active.segment.base_offset && self.active.index.is_misfit();
+        let offsets = (end.offset - end.segment) as u64;
+        self.appending = Appending {
+            first_timestamp: None,
+            shift: if misfit {
+                0
+            } else {
+                index::shift_for(end.position, offsets)
+            },
+        };
+        self.queue.push_roll(RollPlan {
+            base_offset: end.offset,
+            shift: self.appending.shift,
+            snapshot,
+        });
+        self.commit.on_appended(Mark::start_of(end.offset));
+    }
+
+    fn duplicate(&self, batch: &WrittenBatch) -> Appended {
+        let append_time =
+            (self.config.timestamp_type == TimestampType::LogAppendTime).then_some(batch.timestamp);
+        let fate = self.queue.fate_of(batch.last_offset);
+        Appended {
+            base_offset: batch.base_offset(),
+            last_offset: batch.last_offset,
+            append_time,
+            log_start_offset: self.log_start,
+            duplicate: true,
+            receipt: Receipt {
+                end: batch.last_offset + 1,
+                fate: fate.unwrap_or_else(|| Rc::new(Cell::new(Fate::Written))),
+            },
+        }
+    }
+
+    fn append(&mut self, bytes: Bytes, now_ms: i64) -> Result<Appended, AppendError> {
+        self.check_open()?;
+        let view = BatchView::parse(&bytes)?;
+        let mut header = *view.header();
+        self.check_size(&header, bytes.len())?;
+        if let Verdict::Duplicate(batch) = self.producers.check(&header)? {
+            return Ok(self.duplicate(&batch));
+        }
+        self.check_room(bytes.len())?;
+        let base_offset = self.commit.appended().offset;
+        header.base_offset = base_offset;
+        let last_offset = header.last_offset();
+        if last_offset >= i64::MAX - 1 {
+            return Err(AppendError::Exhausted);
+        }
+        let by_broker = self.config.timestamp_type == TimestampType::LogAppendTime;
+        let append_time = by_broker.then_some(now_ms);
+        header.max_timestamp = append_time.unwrap_or(header.max_timestamp);
+        let timestamp = if header.max_timestamp < 0 {
+            now_ms
+        } else {
+            header.max_timestamp
+        };
+        if self.is_roll_due(&header, timestamp) {
+            self.plan_roll();
+        }
+        self.appending.first_timestamp.get_or_insert(timestamp);
+        let end =
+            self.commit
+                .appended()
+                .after(last_offset, header.max_timestamp, bytes.len() as u64);
+        let undo = self.producers.on_appended(&header, now_ms);
+        if undo.is_some() {
+            self.upkeep.producers_end = end.offset;
+        }
+        self.epochs_dirty |= self.epochs.on_batch(self.leader_epoch, base_offset);
+        let assignment = Assignment {
+            base_offset,
+            leader_epoch: self.leader_epoch,
+            append_time,
+        };
+        let batch = QueuedBatch {
+            base_offset,
+            last_offset,
+            max_timestamp: header.max_timestamp,
+            size: bytes.len() as u32,
+            undo,
+        };
+        let fate = self.queue.push(bytes, assignment, batch, end);
+        self.commit.on_appended(end);
+        Ok(Appended {
+            base_offset,
+            last_offset,
+            append_time,
+            log_start_offset: self.log_start,
+            duplicate: false,
+            receipt: Receipt {
+                end: end.offset,
+                fate,
+            },
+        })
+    }
+
+    fn check_size(&self, header: &BatchHeader, len: usize) -> Result<(), BatchError> {
+        let size = header.size();
+        if size != len {
+            return Err(BatchError::Trailing(len - size));
+        }
+        let limit = self.config.max_message_bytes.min(self.config.segment_bytes) as usize;
+        if size > limit {
+            return Err(BatchError::TooLarge { size, limit });
+        }
+        let dense =
+            header.records_count > 0 && header.last_offset_delta == header.records_count - 1;
+        if !dense {
+            return Err(BatchError::Offsets {
+                base_offset: header.base_offset,
+                last_offset_delta: header.last_offset_delta,
+                records_count: header.records_count,
+            });
+        }
+        Ok(())
+    }
+
+    fn end_of(&self, level: Level) -> i64 {
+        match level {
+            Level::Written => self.commit.written().offset,
+            Level::Flushed => self.commit.flushed().offset,
+        }
+    }
+}
+
+impl Inner {
+    async fn wait(self: &Rc<Self>, level: Level, receipt: &Receipt) -> Result<(), AppendError> {
+        loop {
+            let woken = {
+                let mut state = self.state.borrow_mut();
+                if receipt.fate.get() == Fate::Dropped {
+                    return Err(AppendError::NoSpace);
+                }
+                if state.end_of(level) >= receipt.end {
+                    return Ok(());
+                }
+                if let Some(failure) = &state.failure {
+                    return Err(AppendError::Failed(failure.clone()));
+                }
+                if state.phase == Phase::Closed {
+                    return Err(AppendError::Closed);
+                }
+                if level == Level::Flushed {
+                    state.commit.want(receipt.end);
+                }
+                state.waits.register(level, receipt.end)
+            };
+            self.schedule_pump();
+            // told or dropped, it looks again
+            let _ = woken.await;
+        }
+    }
+
+    /// Waits until everything that was appended before `end` is flushed, for the partition's own
+    /// purposes.
+    pub(crate) async fn flushed_to(self: &Rc<Self>, end: i64) -> Result<(), ChangeError> {
+        let receipt = Receipt {
+            end,
+            fate: Rc::new(Cell::new(Fate::Pending)),
+        };
+        let rollbacks = self.state.borrow().rollbacks;
+        loop {
+            let woken = {
+                let mut state = self.state.borrow_mut();
+                // what was taken back needs no waiting for
+                let end = if state.rollbacks == rollbacks {
+                    receipt.end
+                } else {
+                    state.commit.appended().offset.min(receipt.end)
+                };
+                if state.end_of(Level::Flushed) >= end {
+                    return Ok(());
+                }
+                if let Some(failure) = &state.failure {
+                    return Err(ChangeError::Failed(failure.clone()));
+                }
+                state.commit.want(end);
+                state.waits.register(Level::Flushed, end)
+            };
+            self.schedule_pump();
+            let _ = woken.await;
+        }
+    }
+}
+
+impl Partition {
+    /// Appends a batch that [`produced_batch`](ringmill_wire::batch::produced_batch) has
+    /// accepted: gives it its offsets, leader epoch and, if the topic says so, timestamp, and
+    /// queues it. The order of appends is fixed when this returns; nothing else is: wait with
+    /// the receipt. A batch that an idempotent producer has sent before gets its first offsets.
+    pub fn append(&self, batch: Bytes) -> Result<Appended, AppendError> {
+        let appended = self
+            .inner
+            .state
+            .borrow_mut()
+            .append(batch, wall_clock_ms())?;
+        self.inner.schedule_pump();
+        Ok(appended)
+    }
+
+    /// Waits until the append may be acknowledged as far as this node goes: it is flushed or
+    /// written, as the topic's durability demands.
+    pub async fn acknowledged(&self, receipt: &Receipt) -> Result<(), AppendError> {
+        let level = match self.inner.state.borrow().config.durability {
+            Durability::Flushed => Level::Flushed,
+            Durability::Replicated | Durability::Relaxed => Level::Written,
+        };
+        self.inner.wait(level, receipt).await
+    }
+
+    /// Waits until the append is in the page cache: it survives this process, not a power cut.
+    pub async fn written(&self, receipt: &Receipt) -> Result<(), AppendError> {
+        self.inner.wait(Level::Written, receipt).await
+    }
+
+    /// Waits until the append is on the disk, whatever the topic's durability is.
+    pub async fn flushed(&self, receipt: &Receipt) -> Result<(), AppendError> {
+        self.inner.wait(Level::Flushed, receipt).await
+    }
+
+    /// Waits until appends are taken again after [`AppendError::Full`].
+    pub async fn room(&self) {
+        loop {
+            let rung = self.inner.room.notified();
+            {
+                let state = self.inner.state.borrow();
+                let full = state.queue.bytes() > QUEUE_BYTES_MAX / 2;
+                if !full || state.check_open().is_err() {
+                    return;
+                }
+            }
+            rung.await;
+        }
+    }
+}
+
+/// The stride of the first segment.
+pub(crate) const FIRST_SHIFT: u8 = SHIFT_DEFAULT;

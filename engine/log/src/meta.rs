@@ -1,0 +1,237 @@
+//! What is written beside the log: index cells, time entries, epochs, snapshots, the
+//! checkpoint. All of it is derived from the log or small; the order in which it becomes durable
+//! is what recovery relies on (FORMAT.md, "Order of writes").
+
+use bytes::Bytes;
+use ringmill_ring::{File, OpenOptions, fs};
+
+use crate::checkpoint::{Checkpoint, FILE_LEN, Mark, Replay};
+use crate::error::IoFailure;
+use crate::index::{IndexHeader, Seal};
+use crate::names::{self, Kind};
+use crate::partition::Inner;
+
+/// Snapshots kept: the last, and the one before in case it is damaged.
+const SNAPSHOTS_KEPT: usize = 2;
+
+/// The files beside the log. Whoever holds it may write them.
+pub(crate) struct Meta {
+    pub(crate) checkpoint: File,
+    pub(crate) last: Checkpoint,
+    /// The snapshots in the folder, oldest first.
+    pub(crate) snapshots: Vec<i64>,
+    /// The active segment's, once there is something to write.
+    pub(crate) index: Option<File>,
+    pub(crate) times: Option<File>,
+    /// What was written to the two and not flushed.
+    pub(crate) unsynced: bool,
+}
+
+impl Meta {
+    pub(crate) fn new(checkpoint: File, last: Checkpoint, snapshots: Vec<i64>) -> Self {
+        Meta {
+            checkpoint,
+            last,
+            snapshots,
+            index: None,
+            times: None,
+            unsynced: false,
+        }
+    }
+
+    /// A new segment has begun.
+    pub(crate) fn on_rolled(&mut self) {
+        self.index = None;
+        self.times = None;
+        self.unsynced = false;
+    }
+}
+
+fn writable() -> OpenOptions {
+    OpenOptions::new().read(true).write(true).create(true)
+}
+
+/// Opens the checkpoint, or makes it with its two blocks in place.
+pub(crate) async fn open_checkpoint(dir: &std::path::Path) -> Result<(File, Bytes), IoFailure> {
+    let path = dir.join(names::CHECKPOINT);
+    let file = File::open(&path, writable())
+        .await
+        .map_err(IoFailure::of("open", &path))?;
+    let content = file
+        .read_at(0, FILE_LEN)
+        .await
+        .map_err(IoFailure::of("read", &path))?;
+    if content.len() < FILE_LEN {
+        let missing = Bytes::from(vec![0; FILE_LEN - content.len()]);
+        let written = file
+            .write_at_sync(content.len() as u64, vec![missing])
+            .await;
+        written.map_err(IoFailure::of("write", &path))?;
+        fs::sync_dir(dir)
+            .await
+            .map_err(IoFailure::of("flush", dir))?;
+    }
+    Ok((file, content))
+}
+
+impl Inner {
+    async fn index_file(&self, meta: &mut Meta, base_offset: i64) -> Result<File, IoFailure> {
+        if let Some(file) = &meta.index {
+            return Ok(file.clone());
+        }
+        let path = self.path(base_offset, Kind::Index);
+        let file = File::open(&path, writable())
+            .await
+            .map_err(IoFailure::of("open", &path))?;
+        let header = IndexHeader {
+            base_offset,
+            shift: self.state.borrow().active.segment.shift.get(),
+            seal: None,
+        };
+        let written = file.write_at(0, vec![header.encode()]).await;
+        written.map_err(IoFailure::of("write", &path))?;
+        meta.index = Some(file.clone());
+        Ok(file)
+    }
+
+    async fn times_file(&self, meta: &mut Meta, base_offset: i64) -> Result<File, IoFailure> {
+        if let Some(file) = &meta.times {
+            return Ok(file.clone());
+        }
+        let path = self.path(base_offset, Kind::TimeIndex);
+        let file = File::open(&path, writable())
+            .await
+            .map_err(IoFailure::of("open", &path))?;
+        meta.times = Some(file.clone());
+        Ok(file)
+    }
+
+    /// Writes the active segment's index cells and time entries that are in memory only; with
+    /// `sync`, makes them durable.
+    pub(crate) async fn spill(&self, meta: &mut Meta, sync: bool) -> Result<(), IoFailure> {
+        let (base, cells, next_cell, times, entries) = {
+            let state = self.state.borrow();
+            let (index, times) = (&state.active.index, &state.active.times);
+            (
+                state.active.segment.base_offset,
+                index.encode_pending(),
+                index.next_cell(),
+                times.encode_pending(),
+                times.entries(),
+            )
+        };
+        if !cells.1.is_empty() {
+            let file = self.index_file(meta, base).await?;
+            let path = self.path(base, Kind::Index);
+            let written = file.write_at(cells.0, vec![cells.1]).await;
+            written.map_err(IoFailure::of("write", &path))?;
+            self.state.borrow_mut().active.index.on_written(next_cell);
+            meta.unsynced = true;
+        }
+        if !times.1.is_empty() {
+            let file = self.times_file(meta, base).await?;
+            let path = self.path(base, Kind::TimeIndex);
+            let written = file.write_at(times.0, vec![times.1]).await;
+            written.map_err(IoFailure::of("write", &path))?;
+            self.state.borrow_mut().active.times.on_written(entries);
+            meta.unsynced = true;
+        }
+        if sync && meta.unsynced {
+            self.sync_indexes(meta).await?;
+        }
+        Ok(())
+    }
+
+    async fn sync_indexes(&self, meta: &mut Meta) -> Result<(), IoFailure> {
+        for file in [&meta.index, &meta.times].into_iter().flatten() {
+            file.sync_data()
+                .await
+                .map_err(IoFailure::of("flush an index in", &self.dir))?;
+        }
+        // their names may be new
+        fs::sync_dir(&self.dir)
+            .await
+            .map_err(IoFailure::of("flush", &self.dir))?;
+        meta.unsynced = false;
+        Ok(())
+    }
+
+    /// Writes the seal over the header of the active segment's index, which is complete.
+    pub(crate) async fn write_seal(
+        &self,
+        meta: &mut Meta,
+        base_offset: i64,
+        seal: Seal,
+    ) -> Result<(), IoFailure> {
+        let file = self.index_file(meta, base_offset).await?;
+        let header = IndexHeader {
+            base_offset,
+            shift: self.state.borrow().active.segment.shift.get(),
+            seal: Some(seal),
+        };
+        let written = file.write_at_sync(0, vec![header.encode()]).await;
+        written.map_err(IoFailure::of("seal", &self.path(base_offset, Kind::Index)))
+    }
+
+    /// Replaces the file of leader epochs if it is behind.
+    pub(crate) async fn write_epochs(&self) -> Result<(), IoFailure> {
+        let content = {
+            let mut state = self.state.borrow_mut();
+            if !std::mem::take(&mut state.epochs_dirty) {
+                return Ok(());
+            }
+            state.epochs.encode()
+        };
+        let path = self.dir.join(names::EPOCHS);
+        let written = fs::write_atomic(&path, vec![content]).await;
+        if written.is_err() {
+            self.state.borrow_mut().epochs_dirty = true;
+        }
+        written.map_err(IoFailure::of("write", &path))
+    }
+
+    /// Writes a snapshot and removes those that are too old to be of use.
+    pub(crate) async fn write_snapshot(
+        &self,
+        meta: &mut Meta,
+        offset: i64,
+        content: Bytes,
+    ) -> Result<(), IoFailure> {
+        let path = self.path(offset, Kind::Snapshot);
+        let written = fs::write_atomic(&path, vec![content]).await;
+        written.map_err(IoFailure::of("write", &path))?;
+        meta.snapshots.retain(|known| *known != offset);
+        meta.snapshots.push(offset);
+        while meta.snapshots.len() > SNAPSHOTS_KEPT {
+            let path = self.path(meta.snapshots.remove(0), Kind::Snapshot);
+            if let Err(error) = fs::remove_file(&path).await {
+                tracing::warn!(path = %path.display(), %error, "an old snapshot stays");
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the checkpoint durable.
+    pub(crate) async fn write_checkpoint(
+        &self,
+        meta: &mut Meta,
+        log_start_offset: i64,
+        recovery_point: Mark,
+        replay: Replay,
+    ) -> Result<(), IoFailure> {
+        let checkpoint = Checkpoint {
+            sequence: meta.last.sequence + 1,
+            log_start_offset,
+            recovery_point,
+            replay,
+        };
+        let slot = vec![checkpoint.encode()];
+        let written = meta
+            .checkpoint
+            .write_at_sync(checkpoint.position(), slot)
+            .await;
+        written.map_err(IoFailure::of("write", &self.dir.join(names::CHECKPOINT)))?;
+        meta.last = checkpoint;
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! The files of a partition's folder by name. Kafka's names wherever Kafka has the file.
+
+use std::path::{Path, PathBuf};
+
+/// Digits of an offset in a file's name.
+const OFFSET_DIGITS: usize = 20;
+/// The recovery point and the log's start (ours).
+pub(crate) const CHECKPOINT: &str = "checkpoint";
+/// The leader epochs (Kafka's).
+pub(crate) const EPOCHS: &str = "leader-epoch-checkpoint";
+/// The end of the name of what is to be removed (Kafka's).
+pub(crate) const DELETED: &str = ".deleted";
+/// The end of the name of a file that is being made.
+pub(crate) const TEMPORARY: &str = ".tmp";
+/// The end of the name of what recovery cut off (ours).
+pub(crate) const CUT: &str = ".cut";
+/// The end of the name of a partition's folder that is to be removed (Kafka's).
+pub(crate) const DELETED_FOLDER: &str = "-delete";
+
+/// What a file of a segment holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Log,
+    Index,
+    TimeIndex,
+    Snapshot,
+}
+
+impl Kind {
+    /// The three files of a segment.
+    pub(crate) const OF_SEGMENT: [Kind; 3] = [Kind::Log, Kind::Index, Kind::TimeIndex];
+
+    fn extension(self) -> &'static str {
+        match self {
+            Kind::Log => "log",
+            Kind::Index => "index",
+            Kind::TimeIndex => "timeindex",
+            Kind::Snapshot => "snapshot",
+        }
+    }
+}
+
+/// The path of a file that is named by an offset.
+pub(crate) fn path_of(dir: &Path, offset: i64, kind: Kind) -> PathBuf {
+    dir.join(format!("{offset:0OFFSET_DIGITS$}.{}", kind.extension()))
+}
+
+/// What a name says, if it is one made by [`path_of`].
+pub(crate) fn parse(name: &str) -> Option<(i64, Kind)> {
+    let (digits, extension) = name.split_once('.')?;
+    let kinds = [Kind::Log, Kind::Index, Kind::TimeIndex, Kind::Snapshot];
+    let kind = kinds
+        .into_iter()
+        .find(|kind| kind.extension() == extension)?;
+    let all_digits = digits.len() == OFFSET_DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
+    all_digits.then(|| digits.parse().ok().map(|offset| (offset, kind)))?
+}
+
+/// The path with something added to its name.
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_kafkas_and_read_back() {
+        let path = path_of(Path::new("t-0"), 368_769, Kind::TimeIndex);
+        assert_eq!(path, Path::new("t-0/00000000000000368769.timeindex"));
+        for kind in [Kind::Log, Kind::Index, Kind::TimeIndex, Kind::Snapshot] {
+            for offset in [0, 42, i64::MAX] {
+                let path = path_of(Path::new(""), offset, kind);
+                assert_eq!(parse(path.to_str().unwrap()), Some((offset, kind)));
+            }
+        }
+    }
+
+    #[test]
+    fn other_names_are_left_alone() {
+        for name in [
+            "",
+            "checkpoint",
+            "0.log",
+            "00000000000000000000.log.deleted",
+            "00000000000000000000.txnindex",
+            "99999999999999999999.log",
+            "+0000000000000000000.log",
+            "00000000000000000000log",
+        ] {
+            assert_eq!(parse(name), None, "{name}");
+        }
+    }
+}

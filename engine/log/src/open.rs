@@ -1,0 +1,500 @@
+//! Opening a partition's folder: names, checkpoint and seals, then the end of the log
+//! ([`recover`](crate::recover)), and nothing else after a clean stop.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+
+use futures_util::lock::Mutex;
+use futures_util::stream::{self, StreamExt};
+use ringmill_ring::{File, Notify, OpenOptions, fs, spawn, wall_clock_ms};
+
+use crate::append::FIRST_SHIFT;
+use crate::caches::CoreCaches;
+use crate::checkpoint::{Checkpoint, Mark, Replay};
+use crate::config::LogConfig;
+use crate::epochs::Epochs;
+use crate::error::{Damage, DamageReason, IoFailure, OpenError};
+use crate::flush::Commit;
+use crate::index::{self, IndexHeader, Seal};
+use crate::meta::{self, Meta};
+use crate::names::{self, Kind};
+use crate::partition::{Appending, Inner, Phase, State};
+use crate::producers::Producers;
+use crate::queue::Queue;
+use crate::recover::{self, Cut, Found, Tail};
+use crate::scan::Scanned;
+use crate::segment::Segment;
+use crate::snapshot;
+use crate::sweep::{Range, sweep};
+use crate::tail;
+use crate::trie::OffsetTrie;
+use crate::upkeep::Upkeep;
+use crate::waits::Waits;
+
+/// Seals read at once.
+const SEALS_IN_FLIGHT: usize = 8;
+/// Files of cut-off bytes that are kept in a folder.
+const CUTS_KEPT: usize = 2;
+
+/// What opening a partition found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Bytes of log that were read and checked; none after a clean stop.
+    pub swept_bytes: u64,
+    /// What was cut off the end.
+    pub cut: Option<Cut>,
+    /// Sealed segments whose index is missing or wrong; they are built anew in the background.
+    pub indexes_missing: usize,
+}
+
+/// What is in a partition's folder.
+#[derive(Debug, Default)]
+struct Folder {
+    /// Base offset and length of each segment's log.
+    logs: Vec<(i64, u64)>,
+    snapshots: Vec<i64>,
+    cuts: Vec<String>,
+    /// To be removed: left behind by a crash.
+    stale: Vec<String>,
+}
+
+impl Folder {
+    async fn read(dir: &Path) -> Result<Self, IoFailure> {
+        let entries = fs::read_dir(dir)
+            .await
+            .map_err(IoFailure::of("list", dir))?;
+        let mut folder = Folder::default();
+        for entry in entries {
+            let name = entry.name;
+            if name.ends_with(names::DELETED) || name.ends_with(names::TEMPORARY) {
+                folder.stale.push(name);
+            } else if name.ends_with(names::CUT) {
+                folder.cuts.push(name);
+            } else {
+                match names::parse(&name) {
+                    Some((base, Kind::Log)) => folder.logs.push((base, entry.len)),
+                    Some((offset, Kind::Snapshot)) => folder.snapshots.push(offset),
+                    _ => {}
+                }
+            }
+        }
+        let old = folder.cuts.len().saturating_sub(CUTS_KEPT);
+        folder.stale.extend(folder.cuts.drain(..old));
+        // a listing is sorted by name, and so are these; not relied upon
+        folder.logs.sort_unstable();
+        folder.snapshots.sort_unstable();
+        Ok(folder)
+    }
+}
+
+/// What is known before the log's end is looked at.
+struct Known {
+    checkpoint: Option<Checkpoint>,
+    log_start: i64,
+    point: Mark,
+    replay: Replay,
+    /// The producers and epochs must be had from the whole log.
+    rescan: bool,
+    producers: Producers,
+    epochs: Epochs,
+}
+
+pub(crate) async fn open(
+    dir: &Path,
+    config: LogConfig,
+    caches: Rc<CoreCaches>,
+) -> Result<Rc<Inner>, OpenError> {
+    fs::create_dir_all(dir)
+        .await
+        .map_err(IoFailure::of("create", dir))?;
+    let mut folder = Folder::read(dir).await?;
+    let (checkpoint_file, content) = meta::open_checkpoint(dir).await?;
+    let checkpoint = Checkpoint::parse(&content);
+    if folder.logs.is_empty() {
+        check_nothing_lost(dir, checkpoint)?;
+        recover::new_active(dir, 0, FIRST_SHIFT).await?;
+        folder.logs.push((0, 0));
+    }
+    remove_stale(dir, std::mem::take(&mut folder.stale));
+    let known = read_known(dir, &folder, checkpoint).await?;
+    let at = folder
+        .logs
+        .iter()
+        .position(|(base, _)| *base == known.point.segment);
+    let Some(at) = at else {
+        return Err(OpenError::Missing {
+            file: names::path_of(dir, known.point.segment, Kind::Log),
+            end_offset: known.point.offset,
+        });
+    };
+    let (before, after) = folder.logs.split_at(at);
+    let (mut sealed, mut damages) = read_sealed(dir, before, &known).await?;
+    let mut tail = Tail {
+        dir,
+        point: known.point,
+        replay: known.replay,
+        producers: known.producers,
+        producers_end: known.replay.offset,
+        epochs: known.epochs,
+        epochs_changed: known.checkpoint.is_none(),
+        now_ms: wall_clock_ms(),
+        damages: Vec::new(),
+        cut: None,
+        swept_bytes: 0,
+        sealed: Vec::new(),
+    };
+    if known.rescan {
+        rescan(&mut tail, &sealed).await?;
+    }
+    let found = tail.recover(after).await?;
+    if found.end.offset < known.log_start {
+        return Err(OpenError::Missing {
+            file: names::path_of(dir, found.end.offset, Kind::Log),
+            end_offset: known.log_start,
+        });
+    }
+    damages.append(&mut tail.damages);
+    sealed.append(&mut tail.sealed);
+    let report = RecoveryReport {
+        swept_bytes: tail.swept_bytes,
+        cut: tail.cut.clone(),
+        indexes_missing: sealed
+            .iter()
+            .filter(|segment| !segment.indexed.get())
+            .count(),
+    };
+    let blank = Checkpoint {
+        sequence: 0,
+        log_start_offset: known.log_start,
+        recovery_point: known.point,
+        replay: known.replay,
+    };
+    let meta = Meta::new(
+        checkpoint_file,
+        checkpoint.unwrap_or(blank),
+        folder.snapshots,
+    );
+    let changed = found.changed || checkpoint.is_none() || known.rescan;
+    let assembled = Assembled {
+        config,
+        log_start: known.log_start,
+        sealed,
+        damages,
+        report,
+        meta,
+        tail,
+        found,
+    };
+    let inner = assembled.into_inner(dir, caches);
+    settle(&inner, changed).await;
+    Ok(inner)
+}
+
+/// An empty folder is a new partition, unless its checkpoint knows better.
+fn check_nothing_lost(dir: &Path, checkpoint: Option<Checkpoint>) -> Result<(), OpenError> {
+    match checkpoint {
+        None => Ok(()),
+        Some(checkpoint) => Err(OpenError::Missing {
+            file: names::path_of(dir, checkpoint.recovery_point.segment, Kind::Log),
+            end_offset: checkpoint.recovery_point.offset,
+        }),
+    }
+}
+
+/// Removes files in the background.
+fn remove_stale(dir: &Path, names: Vec<String>) {
+    let paths: Vec<_> = names.into_iter().map(|name| dir.join(name)).collect();
+    if paths.is_empty() {
+        return;
+    }
+    spawn(async move {
+        for path in paths {
+            if let Err(error) = fs::remove_file(&path).await {
+                tracing::warn!(path = %path.display(), %error, "a stale file stays");
+            }
+        }
+    });
+}
+
+async fn read_known(
+    dir: &Path,
+    folder: &Folder,
+    checkpoint: Option<Checkpoint>,
+) -> Result<Known, OpenError> {
+    let (first, _) = folder.logs[0];
+    let (last, _) = folder.logs[folder.logs.len() - 1];
+    let fresh = folder.logs == [(0, 0)];
+    let mut known = Known {
+        checkpoint,
+        log_start: first,
+        point: Mark::start_of(last),
+        replay: Replay {
+            snapshot: None,
+            position: 0,
+            offset: last,
+        },
+        rescan: checkpoint.is_none() && !fresh,
+        producers: Producers::new(),
+        epochs: Epochs::new(),
+    };
+    if let Some(checkpoint) = checkpoint {
+        known.log_start = checkpoint.log_start_offset;
+        known.point = checkpoint.recovery_point;
+        known.replay = checkpoint.replay;
+        match read_epochs(dir).await? {
+            Some(epochs) => known.epochs = epochs,
+            None => known.rescan = true,
+        }
+    } else if !fresh {
+        tracing::warn!(dir = %dir.display(), "no checkpoint: the whole log is read");
+    }
+    if let (Some(offset), false) = (known.replay.snapshot, known.rescan) {
+        match read_snapshot(dir, offset).await? {
+            Some(producers) => known.producers = producers,
+            None => known.rescan = true,
+        }
+    }
+    Ok(known)
+}
+
+async fn read_existing(path: &Path) -> Result<Option<bytes::Bytes>, IoFailure> {
+    match fs::read(path).await {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(IoFailure::of("read", path)(error)),
+    }
+}
+
+async fn read_epochs(dir: &Path) -> Result<Option<Epochs>, IoFailure> {
+    let path = dir.join(names::EPOCHS);
+    let Some(content) = read_existing(&path).await? else {
+        return Ok(None);
+    };
+    let parsed = Epochs::parse(&content);
+    if let Err(error) = &parsed {
+        tracing::warn!(path = %path.display(), %error, "the whole log is read instead");
+    }
+    Ok(parsed.ok())
+}
+
+async fn read_snapshot(dir: &Path, offset: i64) -> Result<Option<Producers>, IoFailure> {
+    let path = names::path_of(dir, offset, Kind::Snapshot);
+    let Some(content) = read_existing(&path).await? else {
+        return Ok(None);
+    };
+    let parsed = snapshot::parse(&content, wall_clock_ms());
+    if let Err(error) = &parsed {
+        tracing::warn!(path = %path.display(), %error, "the whole log is read instead");
+    }
+    Ok(parsed.ok())
+}
+
+/// The segments before the recovery point's: by their seals, or by their names alone.
+async fn read_sealed(
+    dir: &Path,
+    logs: &[(i64, u64)],
+    known: &Known,
+) -> Result<(Vec<Rc<Segment>>, Vec<Damage>), OpenError> {
+    let nexts = logs
+        .iter()
+        .skip(1)
+        .map(|(base, _)| *base)
+        .chain([known.point.segment]);
+    let headers = logs.iter().map(|(base, _)| read_header(dir, *base));
+    let headers: Vec<_> = stream::iter(headers)
+        .buffered(SEALS_IN_FLIGHT)
+        .collect()
+        .await;
+    let (mut segments, mut damages, mut expected) = (Vec::new(), Vec::new(), known.log_start);
+    for ((&(base, len), next), header) in logs.iter().zip(nexts).zip(headers) {
+        let seal = header?.and_then(|header| header.seal.map(|seal| (header.shift, seal)));
+        let segment = match seal {
+            Some((shift, seal)) => Segment::new(base, shift, Some(seal), seal.log_len <= len),
+            None => {
+                let seal = Seal {
+                    log_len: len,
+                    end_offset: next,
+                    max_timestamp: -1,
+                    max_timestamp_offset: -1,
+                    time_entries: 0,
+                };
+                Segment::new(base, FIRST_SHIFT, Some(seal), false)
+            }
+        };
+        let end_offset = segment.seal.get().map_or(next, |seal| seal.end_offset);
+        if end_offset > next {
+            return Err(OpenError::Overlap {
+                file: names::path_of(dir, base, Kind::Log),
+                end_offset,
+                next,
+            });
+        }
+        damages.extend(missing(dir, expected, base));
+        expected = end_offset.max(expected);
+        segments.push(Rc::new(segment));
+    }
+    damages.extend(missing(dir, expected, known.point.segment));
+    Ok((segments, damages))
+}
+
+/// Offsets that no segment holds.
+fn missing(dir: &Path, expected: i64, found: i64) -> Option<Damage> {
+    (found > expected).then(|| Damage {
+        file: names::path_of(dir, expected, Kind::Log),
+        bytes: 0..0,
+        offsets: expected..found,
+        reason: DamageReason::Missing,
+    })
+}
+
+async fn read_header(dir: &Path, base: i64) -> Result<Option<IndexHeader>, IoFailure> {
+    let path = names::path_of(dir, base, Kind::Index);
+    let file = match File::open(&path, OpenOptions::new().read(true)).await {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(IoFailure::of("open", &path)(error)),
+    };
+    let bytes = file
+        .read_at(0, index::HEADER_LEN)
+        .await
+        .map_err(IoFailure::of("read", &path))?;
+    Ok(IndexHeader::parse(&bytes, base))
+}
+
+/// Builds producers and epochs from all of the log before the replay's start.
+async fn rescan(tail: &mut Tail<'_>, sealed: &[Rc<Segment>]) -> Result<(), IoFailure> {
+    tail.producers = Producers::new();
+    tail.epochs = Epochs::new();
+    tail.epochs_changed = true;
+    let replay = tail.replay;
+    let before = sealed
+        .iter()
+        .filter_map(|s| Some((s.base_offset, s.seal.get()?.log_len)));
+    for (base, len) in before.chain([(tail.point.segment, replay.position)]) {
+        let path = names::path_of(tail.dir, base, Kind::Log);
+        let options = OpenOptions::new().read(true);
+        let file = File::open(&path, options)
+            .await
+            .map_err(IoFailure::of("open", &path))?;
+        let range = Range {
+            position: 0,
+            offset: base,
+            end: len,
+            lenient: true,
+        };
+        let swept = sweep(&file, range, |_, batch| {
+            if let Scanned::Whole(header) = batch {
+                tail.producers.on_appended(header, tail.now_ms);
+                tail.epochs
+                    .on_batch(header.partition_leader_epoch, header.base_offset);
+            }
+        });
+        swept.await.map_err(IoFailure::of("read", &path))?;
+        tail.swept_bytes += len;
+    }
+    // no file has them yet
+    tail.producers_end = if tail.producers.is_empty() {
+        replay.offset
+    } else {
+        i64::MAX
+    };
+    Ok(())
+}
+
+/// Everything that a partition is made of.
+struct Assembled<'a> {
+    config: LogConfig,
+    log_start: i64,
+    sealed: Vec<Rc<Segment>>,
+    damages: Vec<Damage>,
+    report: RecoveryReport,
+    meta: Meta,
+    tail: Tail<'a>,
+    found: Found,
+}
+
+impl Assembled<'_> {
+    fn into_inner(self, dir: &Path, caches: Rc<CoreCaches>) -> Rc<Inner> {
+        let Found { active, end, .. } = self.found;
+        let mut segments = OffsetTrie::new();
+        for segment in self.sealed.into_iter().chain([active.segment.clone()]) {
+            segments.insert(segment.key(), segment);
+        }
+        let mut epochs = self.tail.epochs;
+        let truncated = epochs.truncate_end(end.offset);
+        let mut upkeep = Upkeep::new(
+            self.tail.point,
+            self.tail.replay,
+            self.tail.producers_end.min(end.offset),
+        );
+        upkeep.replay_is_elsewhere = self.tail.point.segment != end.segment;
+        let state = State {
+            commit: Commit::new((&self.config).into(), end),
+            config: self.config,
+            leader_epoch: epochs.latest().map_or(-1, |entry| entry.epoch),
+            log_start: self.log_start,
+            queue: Queue::default(),
+            appending: Appending {
+                first_timestamp: active.first_timestamp,
+                shift: active.segment.shift.get(),
+            },
+            active,
+            segments,
+            damages: self.damages,
+            producers: self.tail.producers,
+            epochs,
+            epochs_dirty: self.tail.epochs_changed || truncated,
+            waits: Waits::default(),
+            rollbacks: 0,
+            upkeep,
+            pump_scheduled: false,
+            flush_timer: None,
+            spilling: false,
+            told_visible: end.offset,
+            phase: Phase::Open,
+            failure: None,
+        };
+        let id = caches.next_partition();
+        Rc::new(Inner {
+            dir: dir.to_owned(),
+            id,
+            caches,
+            tail: Rc::new(RefCell::new(tail::Tail::new(end.offset))),
+            state: RefCell::new(state),
+            meta: Mutex::new(self.meta),
+            changed: Notify::new(),
+            room: Notify::new(),
+            report: self.report,
+        })
+    }
+}
+
+/// Writes down what was found, and begins what may take longer.
+async fn settle(inner: &Rc<Inner>, changed: bool) {
+    for damage in &inner.state.borrow().damages {
+        tracing::error!(%damage, "damaged log");
+    }
+    if changed {
+        // a full disk must not keep the log from being read
+        if let Err(error) = inner.checkpoint_anew().await {
+            tracing::warn!(%error, "the next start will have to read the same again");
+        }
+    }
+    let missing: Vec<_> = {
+        let state = inner.state.borrow();
+        let all = state.segments.iter().map(|(_, segment)| segment.clone());
+        all.filter(|segment| !segment.indexed.get()).collect()
+    };
+    if missing.is_empty() {
+        return;
+    }
+    let inner = Rc::downgrade(inner);
+    spawn(async move {
+        for segment in missing {
+            let Some(inner) = inner.upgrade() else { return };
+            // told and dealt with by whoever met it
+            let _ = inner.mend(&segment, 0).await;
+        }
+    });
+}

@@ -1,0 +1,379 @@
+//! Reading: from the hot tail if it reaches far enough back, else as a range of a segment's
+//! file.
+//!
+//! From an offset to its place takes a fixed number of steps: the trie names the segment, one
+//! read of two index cells names two places in its log, one read of what lies between them (or
+//! its first part) is walked in memory to the batch. The index is believed only if the batch it
+//! led to holds the offset; otherwise it is built anew.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use ringmill_ring::File;
+use ringmill_wire::batch::{BatchHeader, HEADER_LEN};
+
+use crate::checkpoint::Mark;
+use crate::error::{Damage, DamageReason, IoFailure, ReadError};
+use crate::index::{self, Bracket, CELL_LEN, SPAN_MAX, Walk};
+use crate::names::Kind;
+use crate::partition::{Extent, Inner, Partition, Phase, State};
+use crate::segment::Segment;
+
+/// A read of so many bytes at most is answered with bytes; a larger one with a range of a file,
+/// which goes to a socket without passing through this process.
+pub(crate) const COPY_BYTES_MAX: usize = 64 << 10;
+/// Places that a lookup may visit when batches have grown larger than its one read: as many as
+/// there are offsets in the widest stride.
+const STEPS_MAX: usize = 1 << index::SHIFT_MAX;
+
+/// Where the bytes of a read are.
+#[derive(Debug, Clone)]
+pub enum FetchData {
+    /// Nothing after the offset is visible yet.
+    Empty,
+    /// In memory: whole batches.
+    Memory(Vec<Bytes>),
+    /// In a file. The range begins with a whole batch; its end may cut the last one off, as
+    /// Kafka's answers do and clients know.
+    File {
+        /// Stays readable whatever becomes of the segment.
+        file: File,
+        /// Where the range begins.
+        position: u64,
+    },
+}
+
+/// What a read gives.
+#[derive(Debug, Clone)]
+pub struct FetchSlice {
+    /// Offset of the first batch; not above the offset asked for.
+    pub base_offset: i64,
+    /// Bytes.
+    pub len: usize,
+    /// The bytes.
+    pub data: FetchData,
+}
+
+/// A batch in a segment's log.
+#[derive(Debug)]
+pub(crate) struct Located {
+    pub(crate) position: u64,
+    pub(crate) header: BatchHeader,
+    /// What was read of the log from `position` on.
+    pub(crate) bytes: Bytes,
+}
+
+/// What became of a lookup by an index.
+enum Lookup {
+    Found(Located),
+    /// The index led nowhere.
+    Wrong,
+}
+
+impl State {
+    fn check_range(&self, offset: i64) -> Result<(), ReadError> {
+        if self.phase == Phase::Closed {
+            return Err(ReadError::Closed);
+        }
+        let range = self.log_start..self.commit.appended().offset;
+        if offset < range.start || offset > range.end {
+            return Err(ReadError::OutOfRange { offset, range });
+        }
+        Ok(())
+    }
+
+    /// The damage that holds an offset.
+    pub(crate) fn damage_at(&self, offset: i64) -> Option<&Damage> {
+        self.damages
+            .iter()
+            .find(|damage| damage.offsets.contains(&offset))
+    }
+
+    /// The segment of an offset that is before the visible end, and how far it may be read.
+    pub(crate) fn segment_of(&self, offset: i64, visible: Mark) -> Option<(Rc<Segment>, Extent)> {
+        let (_, segment) = self.segments.predecessor(u64::try_from(offset).ok()?)?;
+        let extent = self.extent(segment, visible);
+        (offset < extent.end_offset).then(|| (segment.clone(), extent))
+    }
+
+    /// Readable bytes of a segment from an offset on: not into a damaged part.
+    fn readable(&self, segment: &Segment, offset: i64, extent: Extent) -> u64 {
+        let here = |damage: &&Damage| {
+            damage.offsets.start > offset
+                && damage.offsets.start < extent.end_offset
+                && damage.offsets.start >= segment.base_offset
+        };
+        let next = self
+            .damages
+            .iter()
+            .filter(here)
+            .map(|damage| damage.bytes.start)
+            .min();
+        next.map_or(extent.bytes, |start| start.min(extent.bytes))
+    }
+}
+
+impl Inner {
+    /// The batch that holds `offset`, in a segment that is known to reach so far. Reads at least
+    /// a header, and `want` bytes if that is no more than [`COPY_BYTES_MAX`].
+    pub(crate) async fn locate(
+        self: &Rc<Self>,
+        segment: &Rc<Segment>,
+        offset: i64,
+        extent: Extent,
+        want: usize,
+    ) -> Result<Located, ReadError> {
+        for attempt in 0..2 {
+            let mends = segment.mends.get();
+            if segment.indexed.get()
+                && let Lookup::Found(located) = self.look_up(segment, offset, extent, want).await?
+            {
+                return Ok(located);
+            }
+            if attempt == 0 {
+                self.mend(segment, mends).await?;
+                if let Some(damage) = self.state.borrow().damage_at(offset) {
+                    return Err(ReadError::Damaged(damage.clone()));
+                }
+            }
+        }
+        Err(ReadError::Damaged(self.lost(segment, offset, extent)))
+    }
+
+    /// Not even an index made anew leads to the offset.
+    fn lost(&self, segment: &Segment, offset: i64, extent: Extent) -> Damage {
+        Damage {
+            file: self.path(segment.base_offset, Kind::Log),
+            bytes: 0..extent.bytes,
+            offsets: offset..offset.saturating_add(1),
+            reason: DamageReason::Unreachable,
+        }
+    }
+
+    /// The two places in the log between which the batch begins.
+    async fn bracket(&self, segment: &Segment, offset: i64) -> Result<Option<Bracket>, IoFailure> {
+        let base = segment.base_offset;
+        let Some(cell) = index::cell_of(base, segment.shift.get(), offset) else {
+            return Ok(None);
+        };
+        let pending = {
+            let state = self.state.borrow();
+            let builder = state.is_active(segment).then_some(&state.active.index);
+            if let Some(bracket) = builder.and_then(|index| index.bracket(cell)) {
+                return Ok(Some(bracket));
+            }
+            builder.and_then(|index| index.first_pending())
+        };
+        let file = match self.open_file(base, Kind::Index).await {
+            Ok(file) => file,
+            Err(failure) if failure.error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            Err(failure) => return Err(failure),
+        };
+        let cells = file.read_at(index::cell_position(cell), 2 * CELL_LEN).await;
+        let cells = cells.map_err(IoFailure::of("read", &self.path(base, Kind::Index)))?;
+        let bracket = Bracket::parse(&cells).map(|bracket| match pending {
+            // the neighbour is not in the file yet
+            Some((next, high)) if bracket.high.is_none() && next == cell + 1 => Bracket {
+                high: Some(high),
+                ..bracket
+            },
+            _ => bracket,
+        });
+        Ok(bracket)
+    }
+
+    async fn look_up(
+        &self,
+        segment: &Segment,
+        offset: i64,
+        extent: Extent,
+        want: usize,
+    ) -> Result<Lookup, ReadError> {
+        let Some(bracket) = self.bracket(segment, offset).await? else {
+            return Ok(Lookup::Wrong);
+        };
+        let last = bracket
+            .high
+            .map_or(extent.bytes, u64::from)
+            .min(extent.bytes);
+        let mut position = u64::from(bracket.low);
+        let path = self.path(segment.base_offset, Kind::Log);
+        let file = self.log_file(segment).await?;
+        let mut len = (last.saturating_sub(position) + HEADER_LEN as u64).min(SPAN_MAX) as usize;
+        for _ in 0..STEPS_MAX {
+            if position > last || position >= extent.bytes {
+                return Ok(Lookup::Wrong);
+            }
+            let left = (extent.bytes - position).min(usize::MAX as u64) as usize;
+            // a small answer comes with the same read
+            let answer = want.min(left);
+            let len_here = if answer <= COPY_BYTES_MAX {
+                len.max(answer)
+            } else {
+                len
+            }
+            .min(left);
+            let read = file.read_at(position, len_here).await;
+            let bytes = read.map_err(IoFailure::of("read", &path))?;
+            match index::find_batch(&bytes, position, offset) {
+                Walk::Found {
+                    position: found,
+                    header,
+                } => {
+                    return Ok(Lookup::Found(Located {
+                        position: found,
+                        header,
+                        bytes: bytes.slice((found - position) as usize..),
+                    }));
+                }
+                Walk::Further { position: next } if next > position => position = next,
+                Walk::Further { .. } | Walk::Beyond | Walk::Broken { .. } => {
+                    return Ok(Lookup::Wrong);
+                }
+            }
+            len = HEADER_LEN;
+        }
+        Ok(Lookup::Wrong)
+    }
+
+    /// A segment's log for reading.
+    pub(crate) async fn log_file(&self, segment: &Segment) -> Result<File, IoFailure> {
+        {
+            let state = self.state.borrow();
+            if state.is_active(segment) {
+                return Ok(state.active.file.clone());
+            }
+        }
+        self.open_file(segment.base_offset, Kind::Log).await
+    }
+
+    async fn read_file(
+        self: &Rc<Self>,
+        offset: i64,
+        max_bytes: usize,
+        visible: Mark,
+    ) -> Result<FetchSlice, ReadError> {
+        let (segment, extent) = {
+            let state = self.state.borrow();
+            if let Some(damage) = state.damage_at(offset) {
+                return Err(ReadError::Damaged(damage.clone()));
+            }
+            let found = state.segment_of(offset, visible);
+            found.ok_or_else(|| state.out_of_range(offset))?
+        };
+        let located = match self.locate(&segment, offset, extent, max_bytes).await {
+            // deleted while it was looked for
+            Err(error) => {
+                self.state.borrow().check_range(offset)?;
+                return Err(error);
+            }
+            Ok(located) => located,
+        };
+        let end = self
+            .state
+            .borrow()
+            .readable(&segment, located.header.base_offset, extent);
+        let first = located.header.size();
+        let available = end.saturating_sub(located.position) as usize;
+        if first > available {
+            return Err(ReadError::Damaged(self.lost(&segment, offset, extent)));
+        }
+        let len = max_bytes.clamp(first, available);
+        let data = match whole_batches(&located.bytes, len) {
+            Some(bytes) if located.bytes.len() >= len => {
+                return Ok(FetchSlice {
+                    base_offset: located.header.base_offset,
+                    len: bytes.len(),
+                    data: FetchData::Memory(vec![bytes]),
+                });
+            }
+            _ => FetchData::File {
+                file: self.log_file(&segment).await?,
+                position: located.position,
+            },
+        };
+        Ok(FetchSlice {
+            base_offset: located.header.base_offset,
+            len,
+            data,
+        })
+    }
+}
+
+impl State {
+    fn out_of_range(&self, offset: i64) -> ReadError {
+        ReadError::OutOfRange {
+            offset,
+            range: self.log_start..self.commit.appended().offset,
+        }
+    }
+}
+
+/// The whole batches among the first `len` bytes.
+fn whole_batches(bytes: &Bytes, len: usize) -> Option<Bytes> {
+    let bytes = bytes.slice(..len.min(bytes.len()));
+    let mut end = 0;
+    while let Some(Ok(header)) = bytes.get(end..).map(BatchHeader::parse) {
+        match end.checked_add(header.size()) {
+            Some(next) if next <= bytes.len() => end = next,
+            _ => break,
+        }
+    }
+    (end > 0).then(|| bytes.slice(..end))
+}
+
+impl Partition {
+    /// Reads from the batch that holds `offset`, up to `max_bytes` and not beyond the visible
+    /// end; at least the whole first batch, however large. Empty at the visible end itself.
+    pub async fn read(&self, offset: i64, max_bytes: usize) -> Result<FetchSlice, ReadError> {
+        let visible = {
+            let state = self.inner.state.borrow();
+            state.check_range(offset)?;
+            state.commit.visible()
+        };
+        if offset >= visible.offset {
+            return Ok(FetchSlice {
+                base_offset: offset,
+                len: 0,
+                data: FetchData::Empty,
+            });
+        }
+        let tail = self
+            .inner
+            .tail
+            .borrow()
+            .read(offset, max_bytes, visible.offset);
+        if let Some(slice) = tail {
+            return Ok(FetchSlice {
+                base_offset: slice.base_offset,
+                len: slice.len,
+                data: FetchData::Memory(slice.bytes),
+            });
+        }
+        self.inner.read_file(offset, max_bytes, visible).await
+    }
+
+    /// Waits until something from `offset` on is visible. Fails once the partition has failed or
+    /// closed: nothing more will be.
+    pub async fn visible_beyond(&self, offset: i64) -> Result<i64, ReadError> {
+        loop {
+            let rung = self.inner.changed.notified();
+            {
+                let state = self.inner.state.borrow();
+                let visible = state.commit.visible().offset;
+                if visible > offset {
+                    return Ok(visible);
+                }
+                if let Some(failure) = &state.failure {
+                    return Err(ReadError::Io(failure.clone()));
+                }
+                if state.phase == Phase::Closed {
+                    return Err(ReadError::Closed);
+                }
+            }
+            rung.await;
+        }
+    }
+}

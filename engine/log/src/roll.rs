@@ -1,0 +1,136 @@
+//! The end of a segment and the beginning of the next.
+//!
+//! A segment is complete and durable before the next one takes its first byte: its log was
+//! flushed before (see [`Commit`](crate::flush::Commit)); then its indexes, the epochs and the
+//! producers' snapshot become durable, the new log file is made, and last the seal and the
+//! checkpoint say so. Until the seal is begun, a full disk only means that the roll is tried
+//! again later.
+
+use std::rc::Rc;
+
+use ringmill_ring::{File, OpenOptions, fs};
+
+use crate::checkpoint::Mark;
+use crate::error::{ChangeError, IoFailure};
+use crate::index::Seal;
+use crate::meta::Meta;
+use crate::names::Kind;
+use crate::partition::{Active, Inner};
+use crate::queue::RollPlan;
+use crate::segment::Segment;
+
+impl Inner {
+    pub(crate) async fn roll(self: Rc<Self>, plan: RollPlan) {
+        self.carry_out(plan).await;
+        self.changed.notify_all();
+        self.schedule_pump();
+    }
+
+    async fn carry_out(self: &Rc<Self>, plan: RollPlan) {
+        let mut meta = self.meta.lock().await;
+        let snapshot = plan.snapshot.is_some();
+        let (base, shift) = (plan.base_offset, plan.shift);
+        let file = match self.prepare_segment(&mut meta, plan).await {
+            Ok(file) => file,
+            Err(failure) if failure.is_no_space() => {
+                // left behind, it would be empty, and found out at the next start
+                let _ = fs::remove_file(self.path(base, Kind::Log)).await;
+                self.give_up_roll(&failure);
+                return;
+            }
+            Err(failure) => return self.fail(failure),
+        };
+        let segment = Rc::new(Segment::new(base, shift, None, true));
+        let sealed = self
+            .seal_segment(&mut meta, Active::new(segment, file), snapshot)
+            .await;
+        if let Err(failure) = sealed {
+            self.fail(failure);
+        }
+    }
+
+    /// Makes durable what belongs to the segment that ends, and makes the file of the next.
+    async fn prepare_segment(&self, meta: &mut Meta, plan: RollPlan) -> Result<File, IoFailure> {
+        self.state.borrow_mut().active.times.close();
+        self.spill(meta, true).await?;
+        self.write_epochs().await?;
+        if let Some(content) = plan.snapshot {
+            self.write_snapshot(meta, plan.base_offset, content).await?;
+        }
+        let path = self.path(plan.base_offset, Kind::Log);
+        let options = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true);
+        let file = File::open(&path, options)
+            .await
+            .map_err(IoFailure::of("create", &path))?;
+        fs::sync_dir(&self.dir)
+            .await
+            .map_err(IoFailure::of("flush", &self.dir))?;
+        Ok(file)
+    }
+
+    async fn seal_segment(
+        &self,
+        meta: &mut Meta,
+        next: Active,
+        snapshot: bool,
+    ) -> Result<(), IoFailure> {
+        let (base, seal) = {
+            let state = self.state.borrow();
+            let written = state.commit.written();
+            let seal = Seal {
+                log_len: written.position,
+                end_offset: written.offset,
+                max_timestamp: written.max.timestamp,
+                max_timestamp_offset: written.max.offset,
+                time_entries: state.active.times.entries(),
+            };
+            (written.segment, seal)
+        };
+        self.write_seal(meta, base, seal).await?;
+        let (log_start, next_base, replay) = {
+            let mut state = self.state.borrow_mut();
+            let next_base = next.segment.base_offset;
+            state.active.segment.seal.set(Some(seal));
+            state
+                .segments
+                .insert(next.segment.key(), next.segment.clone());
+            state.active = next;
+            state.commit.on_rolled(next_base);
+            state.upkeep.on_rolled(next_base, snapshot);
+            (state.log_start, next_base, state.upkeep.replay)
+        };
+        meta.on_rolled();
+        self.write_checkpoint(meta, log_start, Mark::start_of(next_base), replay)
+            .await
+    }
+
+    /// Ends the active segment now, if there is anything in it.
+    pub(crate) async fn roll_now(self: &Rc<Self>) -> Result<(), ChangeError> {
+        let (base, rollbacks) = {
+            let mut state = self.state.borrow_mut();
+            if state.commit.appended().position > 0 {
+                state.plan_roll();
+            }
+            (state.commit.appended().segment, state.rollbacks)
+        };
+        loop {
+            let rung = self.changed.notified();
+            self.schedule_pump();
+            {
+                let state = self.state.borrow();
+                if let Some(failure) = &state.failure {
+                    return Err(ChangeError::Failed(failure.clone()));
+                }
+                let given_up = state.rollbacks != rollbacks;
+                if given_up || state.active.segment.base_offset >= base {
+                    return Ok(());
+                }
+            }
+            rung.await;
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! From a timestamp to an offset (ListOffsets): the time index says from where on to look, the
+//! batch headers say in which batch, and only that batch's records are decoded.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use ringmill_wire::batch::{BatchHeader, BatchView};
+use ringmill_wire::record::{Records, decoded};
+
+use crate::checkpoint::Mark;
+use crate::error::{IoFailure, ReadError};
+use crate::names::Kind;
+use crate::partition::{Extent, Inner, Partition};
+use crate::segment::Segment;
+use crate::sweep::PIECE_BYTES;
+use crate::time_index::{self, ENTRY_LEN, MaxTimestamp, TimeEntry};
+
+/// A batch that decompresses to more than this is answered with its first offset instead of the
+/// record's.
+const DECODED_BYTES_MAX: usize = 128 << 20;
+
+/// A record that was found by its timestamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimestampOffset {
+    /// Milliseconds.
+    pub timestamp: i64,
+    /// The record's offset.
+    pub offset: i64,
+    /// The epoch of the leader that appended it, −1 if unknown.
+    pub leader_epoch: i32,
+}
+
+/// What to look for in a batch.
+#[derive(Debug, Clone, Copy)]
+struct Target {
+    /// The first record with at least this timestamp.
+    timestamp: i64,
+    /// And at least this offset.
+    offset: i64,
+}
+
+impl Target {
+    fn may_be_in(&self, header: &BatchHeader) -> bool {
+        header.max_timestamp >= self.timestamp && header.last_offset() >= self.offset
+    }
+
+    /// The record within the batch. Records that cannot be read count as the batch's first.
+    fn find_in(&self, view: &BatchView<'_>) -> Option<TimestampOffset> {
+        let header = view.header();
+        let found = |timestamp, offset| TimestampOffset {
+            timestamp,
+            offset,
+            leader_epoch: header.partition_leader_epoch,
+        };
+        let Ok(bytes) = decoded(view, DECODED_BYTES_MAX) else {
+            return Some(found(
+                header.max_timestamp,
+                header.base_offset.max(self.offset),
+            ));
+        };
+        let mut records = Records::new(header, &bytes).map_while(Result::ok);
+        let record = records.find(|r| r.timestamp >= self.timestamp && r.offset >= self.offset)?;
+        Some(found(record.timestamp, record.offset))
+    }
+}
+
+impl Inner {
+    /// The segment's largest timestamp. Builds its index anew if it is not known.
+    async fn max_of(
+        self: &Rc<Self>,
+        segment: &Rc<Segment>,
+        visible: Mark,
+    ) -> Result<MaxTimestamp, ReadError> {
+        if !segment.indexed.get() {
+            self.mend(segment, segment.mends.get()).await?;
+        }
+        Ok(match segment.seal.get() {
+            Some(seal) => MaxTimestamp {
+                timestamp: seal.max_timestamp,
+                offset: seal.max_timestamp_offset,
+            },
+            None if visible.segment == segment.base_offset => visible.max,
+            None => MaxTimestamp::NONE,
+        })
+    }
+
+    fn all_segments(&self) -> Vec<Rc<Segment>> {
+        self.state
+            .borrow()
+            .segments
+            .iter()
+            .map(|(_, segment)| segment.clone())
+            .collect()
+    }
+
+    async fn time_entries(
+        &self,
+        segment: &Segment,
+        extent: Extent,
+    ) -> Result<Vec<TimeEntry>, IoFailure> {
+        let base = segment.base_offset;
+        let (in_file, pending) = {
+            let state = self.state.borrow();
+            match segment.seal.get() {
+                Some(seal) => (seal.time_entries, Vec::new()),
+                None => {
+                    let times = &state.active.times;
+                    let pending = times.pending().to_vec();
+                    (times.entries() - pending.len() as u32, pending)
+                }
+            }
+        };
+        let mut bytes = Bytes::new();
+        if in_file > 0 {
+            bytes = match self.open_file(base, Kind::TimeIndex).await {
+                Ok(file) => {
+                    let read = file.read_at(0, in_file as usize * ENTRY_LEN).await;
+                    read.map_err(IoFailure::of("read", &self.path(base, Kind::TimeIndex)))?
+                }
+                // without entries the search begins at the segment's start
+                Err(failure) if failure.error.kind() == std::io::ErrorKind::NotFound => bytes,
+                Err(failure) => return Err(failure),
+            };
+        }
+        let mut entries = time_index::parse(&bytes, base, extent.end_offset);
+        if entries.len() == in_file as usize {
+            entries.extend(pending);
+        }
+        Ok(entries)
+    }
+
+    /// Looks for a record in one segment.
+    async fn find_in_segment(
+        self: &Rc<Self>,
+        segment: &Rc<Segment>,
+        target: Target,
+        visible: Mark,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
+        let extent = self.state.borrow().extent(segment, visible);
+        let entries = self.time_entries(segment, extent).await?;
+        let start = time_index::start_for(&entries, segment.base_offset, target.timestamp);
+        let start = start.max(target.offset).max(segment.base_offset);
+        if start >= extent.end_offset {
+            return Ok(None);
+        }
+        let located = self.locate(segment, start, extent, 0).await?;
+        let file = self.log_file(segment).await?;
+        let path = self.path(segment.base_offset, Kind::Log);
+        let mut position = located.position;
+        while position < extent.bytes {
+            let len = (extent.bytes - position).min(PIECE_BYTES as u64) as usize;
+            let read = file.read_at(position, len).await;
+            let piece = read.map_err(IoFailure::of("read", &path))?;
+            let (found, next) = find_in_piece(&piece, position, target);
+            if let Some((at, header)) = found {
+                let batch = file.read_exact_at(at, header.size()).await;
+                let batch = batch.map_err(IoFailure::of("read", &path))?;
+                let record = BatchView::parse(&batch)
+                    .ok()
+                    .and_then(|view| target.find_in(&view));
+                if record.is_some() {
+                    return Ok(record);
+                }
+                position = at + header.size() as u64;
+                continue;
+            }
+            if next == position {
+                break;
+            }
+            position = next;
+        }
+        Ok(None)
+    }
+}
+
+/// The first batch in a piece of the log that may hold the target, and where to go on if there
+/// is none.
+fn find_in_piece(piece: &[u8], position: u64, target: Target) -> (Option<(u64, BatchHeader)>, u64) {
+    let mut at = 0;
+    while let Some(Ok(header)) = piece.get(at..).map(BatchHeader::parse) {
+        if target.may_be_in(&header) {
+            return (Some((position + at as u64, header)), position);
+        }
+        at = at.saturating_add(header.size());
+    }
+    (None, position + at as u64)
+}
+
+impl Partition {
+    /// The first visible record whose timestamp is not below `timestamp` (milliseconds).
+    pub async fn offset_for_timestamp(
+        &self,
+        timestamp: i64,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
+        let inner = &self.inner;
+        let (visible, log_start) = {
+            let state = inner.state.borrow();
+            (state.commit.visible(), state.log_start)
+        };
+        let target = Target {
+            timestamp,
+            offset: log_start,
+        };
+        for segment in inner.all_segments() {
+            if inner.state.borrow().extent(&segment, visible).end_offset <= log_start
+                || inner.max_of(&segment, visible).await?.timestamp < timestamp
+            {
+                continue;
+            }
+            let found = inner.find_in_segment(&segment, target, visible).await?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first visible record that has the largest timestamp of all (KIP-734).
+    pub async fn offset_of_max_timestamp(&self) -> Result<Option<TimestampOffset>, ReadError> {
+        let inner = &self.inner;
+        let (visible, log_start) = {
+            let state = inner.state.borrow();
+            (state.commit.visible(), state.log_start)
+        };
+        let mut max: Option<(i64, Rc<Segment>)> = None;
+        for segment in inner.all_segments() {
+            let timestamp = inner.max_of(&segment, visible).await?.timestamp;
+            let empty = inner.state.borrow().extent(&segment, visible).end_offset <= log_start;
+            if !empty && timestamp >= 0 && max.as_ref().is_none_or(|(max, _)| timestamp > *max) {
+                max = Some((timestamp, segment));
+            }
+        }
+        let Some((timestamp, segment)) = max else {
+            return Ok(None);
+        };
+        let target = Target {
+            timestamp,
+            offset: log_start,
+        };
+        inner.find_in_segment(&segment, target, visible).await
+    }
+}

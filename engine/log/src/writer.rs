@@ -1,0 +1,225 @@
+//! Does what [`Commit`](crate::flush::Commit) decides: writes, flushes, rolls. Each operation is
+//! a task of its own that reports back and asks for the next step.
+
+use std::rc::Rc;
+
+use ringmill_ring::{File, now, sleep_until, spawn};
+
+use crate::error::IoFailure;
+use crate::flush::Step;
+use crate::names::Kind;
+use crate::partition::{Appending, Inner, State};
+use crate::queue::{Fate, QUEUE_BYTES_MAX, Run};
+
+/// Index cells that gather in memory before they are written to the file.
+const SPILL_CELLS: usize = 4 << 10;
+
+impl Inner {
+    /// Sees to it that the next step is taken at the end of this turn, with all that the turn
+    /// has appended by then.
+    pub(crate) fn schedule_pump(self: &Rc<Self>) {
+        let mut state = self.state.borrow_mut();
+        if !std::mem::replace(&mut state.pump_scheduled, true) {
+            let inner = self.clone();
+            spawn(async move {
+                inner.state.borrow_mut().pump_scheduled = false;
+                inner.pump();
+            });
+        }
+    }
+
+    /// Takes all steps that can be taken now.
+    fn pump(self: &Rc<Self>) {
+        loop {
+            let mut state = self.state.borrow_mut();
+            let front = state.queue.front();
+            let Some(step) = state.commit.step(now(), front) else {
+                break;
+            };
+            match step {
+                Step::Write { linked } => {
+                    let run = state.queue.take_run();
+                    let position = state.commit.written().position;
+                    state.commit.begin_write(run.end, run.bytes, linked);
+                    let file = state.active.file.clone();
+                    spawn(self.clone().write(run, file, position, linked));
+                }
+                Step::Sync => {
+                    state.commit.begin_sync();
+                    let file = state.active.file.clone();
+                    spawn(self.clone().sync(file));
+                }
+                Step::Roll => {
+                    let plan = state.queue.take_roll();
+                    state.commit.begin_roll();
+                    spawn(self.clone().roll(plan));
+                }
+            }
+        }
+        self.arm_flush_timer();
+    }
+
+    /// `flush.ms`: wakes the pump when the oldest unflushed record has become too old.
+    fn arm_flush_timer(self: &Rc<Self>) {
+        let mut state = self.state.borrow_mut();
+        let Some(deadline) = state.commit.flush_deadline() else {
+            return;
+        };
+        let now = now();
+        let armed = state
+            .flush_timer
+            .is_some_and(|at| now < at && at <= deadline);
+        // a deadline that is past has been acted upon: the end of the flush pumps again
+        if armed || deadline <= now {
+            return;
+        }
+        state.flush_timer = Some(deadline);
+        let inner = Rc::downgrade(self);
+        spawn(async move {
+            sleep_until(deadline).await;
+            if let Some(inner) = inner.upgrade() {
+                inner.pump();
+            }
+        });
+    }
+
+    async fn write(self: Rc<Self>, run: Run, file: File, position: u64, linked: bool) {
+        let bufs = run.parts.clone();
+        let result = if linked {
+            file.write_at_sync(position, bufs).await
+        } else {
+            file.write_at(position, bufs).await
+        };
+        let path = self.path(run.end.segment, Kind::Log);
+        match result.map_err(IoFailure::of("write", &path)) {
+            Ok(()) => self.on_written(run),
+            Err(failure) if failure.is_no_space() => {
+                self.give_up(run, &file, position, failure).await;
+            }
+            Err(failure) => self.fail(failure),
+        }
+        self.pump();
+    }
+
+    fn on_written(self: &Rc<Self>, run: Run) {
+        let mut state = self.state.borrow_mut();
+        if state.failure.is_some() {
+            return;
+        }
+        let start = state.commit.written();
+        state.queue.on_gone(run.bytes);
+        state.commit.on_written(now());
+        run.fate.set(Fate::Written);
+        state.active.on_written(&run, start.position);
+        let spill = state.active.index.pending() >= SPILL_CELLS && !state.spilling;
+        state.spilling |= spill;
+        let room = state.queue.bytes() <= QUEUE_BYTES_MAX / 2;
+        drop(state);
+        self.caches.tails.push(&self.tail, &run);
+        if room {
+            self.room.notify_all();
+        }
+        if spill {
+            spawn(self.clone().spill_ahead());
+        }
+        self.on_progress();
+    }
+
+    async fn sync(self: Rc<Self>, file: File) {
+        match file.sync_data().await {
+            Ok(()) => {
+                let mut state = self.state.borrow_mut();
+                if state.failure.is_none() {
+                    state.commit.on_synced();
+                    drop(state);
+                    self.on_progress();
+                }
+            }
+            Err(error) => {
+                let base = self.state.borrow().active.segment.base_offset;
+                let path = self.path(base, Kind::Log);
+                self.fail(IoFailure::of("flush", &path)(error));
+            }
+        }
+        self.pump();
+    }
+
+    /// An end of the log has moved: whoever waited for it is told.
+    pub(crate) fn on_progress(self: &Rc<Self>) {
+        let moved = {
+            let mut state = self.state.borrow_mut();
+            let (written, flushed) = (state.commit.written(), state.commit.flushed());
+            state.waits.on_progress(written.offset, flushed.offset);
+            let visible = state.commit.visible().offset;
+            std::mem::replace(&mut state.told_visible, visible) != visible
+        };
+        if moved {
+            self.changed.notify_all();
+        }
+        self.schedule_upkeep();
+    }
+
+    /// The disk is full. What the write left behind is cut off, and all that was appended after
+    /// the last good byte is taken back, as if it had never come.
+    async fn give_up(self: &Rc<Self>, run: Run, file: &File, position: u64, failure: IoFailure) {
+        tracing::warn!(%failure, "appends are refused until there is room");
+        if let Err(error) = file.set_len(position).await {
+            let path = self.path(run.end.segment, Kind::Log);
+            self.fail(IoFailure::of("cut", &path)(error));
+            return;
+        }
+        let mut state = self.state.borrow_mut();
+        if state.failure.is_none() {
+            state.queue.on_gone(run.bytes);
+            state.commit.on_no_space();
+            state.take_back(Some(run));
+        }
+        drop(state);
+        self.room.notify_all();
+    }
+
+    /// There is no room for a new segment: the last one goes on, without what was to come after.
+    pub(crate) fn give_up_roll(self: &Rc<Self>, failure: &IoFailure) {
+        tracing::warn!(%failure, "appends are refused until there is room");
+        let mut state = self.state.borrow_mut();
+        if state.failure.is_none() {
+            state.commit.on_roll_no_space();
+            state.take_back(None);
+        }
+        drop(state);
+        self.room.notify_all();
+    }
+
+    async fn spill_ahead(self: Rc<Self>) {
+        let mut meta = self.meta.lock().await;
+        let result = self.spill(&mut meta, false).await;
+        drop(meta);
+        if let Err(failure) = result {
+            self.on_meta_failure(failure);
+        }
+        self.state.borrow_mut().spilling = false;
+    }
+}
+
+impl State {
+    /// Takes back all appends that are not written: `first` and what is in the queue.
+    fn take_back(&mut self, first: Option<Run>) {
+        let runs = first.into_iter().chain(self.queue.drain());
+        let mut undos = Vec::new();
+        for run in runs {
+            run.fate.set(Fate::Dropped);
+            undos.extend(run.batches.into_iter().filter_map(|batch| batch.undo));
+        }
+        for undo in undos.into_iter().rev() {
+            self.producers.undo(undo);
+        }
+        let end = self.commit.written();
+        self.epochs_dirty |= self.epochs.truncate_end(end.offset);
+        self.appending = Appending {
+            first_timestamp: self.active.first_timestamp,
+            shift: self.active.segment.shift.get(),
+        };
+        self.rollbacks += 1;
+        self.waits.wake_from(end.offset);
+    }
+}

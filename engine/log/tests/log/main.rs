@@ -1,0 +1,11 @@
+//! Partitions on simulated machines: what they promise, across crashes, damage, full and failing
+//! disks. Every failure names its seed; `SEED=n cargo test -p ringmill-log --test log NAME`
+//! replays it alone.
+
+mod basics;
+mod crash;
+mod damage;
+mod fixture;
+mod retention;
+mod space;
+mod times;
