@@ -15,6 +15,9 @@ use thiserror::Error;
 pub use broker::BrokerConfig;
 pub use topic::TopicConfig;
 
+/// The most bytes of a value; the longest that make sense are paths.
+pub const VALUE_BYTES_MAX: usize = 4096;
+
 /// Values by name as somebody set them, before any default; each one has passed its key's check.
 pub type Overrides = BTreeMap<String, String>;
 
@@ -129,13 +132,18 @@ pub struct Key {
 impl Key {
     /// Checks a value for this key.
     pub fn check(&self, value: &str) -> Result<(), ConfigError> {
-        self.kind
-            .check(value)
-            .map_err(|reason| ConfigError::Invalid {
-                name: self.name.to_owned(),
-                value: value.to_owned(),
-                reason,
-            })
+        let invalid = |value: String, reason| ConfigError::Invalid {
+            name: self.name.to_owned(),
+            value,
+            reason,
+        };
+        if value.len() > VALUE_BYTES_MAX {
+            let start = &value[..value.floor_char_boundary(32)];
+            let reason = format!("Value must have at most {VALUE_BYTES_MAX} bytes");
+            return Err(invalid(format!("{start}..."), reason));
+        }
+        let checked = self.kind.check(value);
+        checked.map_err(|reason| invalid(value.to_owned(), reason))
     }
 }
 
@@ -353,6 +361,8 @@ mod tests {
             ("durability", "hopeful"),
             ("min.cleanable.dirty.ratio", "1.5"),
             ("segment.bytes", "99999999999"),
+            // Spaces around a number are no harm, a request full of them is.
+            ("segment.bytes", &format!("{:>5000}", 65_536)),
         ];
         for (name, value) in refused {
             let error = topic::TABLE.check(name, value).expect_err(name);

@@ -157,3 +157,7 @@ fn coordinator(
             .with_port(-1),
     }
 }
+
+#[cfg(test)]
+#[path = "cluster_test.rs"]
+mod tests;

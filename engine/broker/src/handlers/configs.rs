@@ -406,3 +406,7 @@ fn of_broker(error: ConfigError) -> Refusal {
         other => Refusal::request(other.to_string()),
     }
 }
+
+#[cfg(test)]
+#[path = "configs_test.rs"]
+mod tests;

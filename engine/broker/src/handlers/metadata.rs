@@ -205,3 +205,7 @@ fn refused(code: ErrorCode, asked: &MetadataRequestTopic) -> MetadataResponseTop
         .with_name(asked.name.clone())
         .with_topic_id(asked.topic_id)
 }
+
+#[cfg(test)]
+#[path = "metadata_test.rs"]
+mod tests;

@@ -5,6 +5,8 @@
 pub mod cluster;
 pub mod configs;
 mod context;
+#[cfg(test)]
+mod lab;
 pub mod metadata;
 pub mod producer_ids;
 mod refusal;

@@ -425,3 +425,7 @@ fn grow(
         nodes,
     )?)
 }
+
+#[cfg(test)]
+#[path = "topics_test.rs"]
+mod tests;
