@@ -1,9 +1,12 @@
-//! The bytes of the metadata journal: one frame per command, appended and flushed before the
-//! command counts, and once in a while rewritten as the few commands that lead to the same state.
+//! The bytes of the metadata journal: one frame per change, appended and flushed before any of its
+//! commands counts, and once in a while rewritten as the few commands that lead to the same state.
 //!
 //! ```text
-//! frame    "RMJ1", payload length u32, CRC-32C of the payload u32, payload
-//! payload  kind u8, then its fields; text: length u32, UTF-8; overrides: count u32, pairs of text
+//! journal  each frame twice, one behind the other; the changes are numbered from 0
+//! frame    FF "RMJ", CRC-32C of what follows u32, payload length u32, number of the change u64,
+//!          payload
+//! payload  one or more commands, all of which count or none
+//! command  kind u8, then its fields; text: length u32, UTF-8; overrides: count u32, pairs of text
 //!          1 create topic   id [16], name, partitions i32, overrides
 //!          2 delete topic   id [16]
 //!          3 grow topic     id [16], partitions i32
@@ -13,8 +16,11 @@
 //!          7 configure brokers  overrides
 //! ```
 //!
-//! Numbers are big-endian. What a crash tore off the last write is cut; damage before the last
-//! frame is an error that names the place, for the commands behind it were acknowledged.
+//! Numbers are big-endian. A frame begins with a byte that no UTF-8 text has, so none is found
+//! inside of a name. Of the last change, one whole copy is enough, and none means that a crash tore
+//! its write, of which nobody was told. Any other change has at least one whole copy, or the journal
+//! is refused with the place of the damage: what comes behind was acknowledged. So one flipped bit,
+//! or one lost sector of a change that fills several, loses nothing wherever it is.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ringmill_wire::Uuid;
@@ -23,21 +29,24 @@ use thiserror::Error;
 use super::image::Command;
 use crate::config::Overrides;
 
-const MAGIC: &[u8; 4] = b"RMJ1";
-const HEADER_LEN: usize = 12;
+const MAGIC: &[u8; 4] = b"\xffRMJ";
+const HEADER_LEN: usize = 20;
+/// The CRC covers the frame from here on.
+const CRC_FROM: usize = 8;
+const COPIES: usize = 2;
 
 /// Why a journal cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum JournalError {
-    /// A frame in the middle is damaged.
+    /// A change in the middle is lost.
     #[error("the metadata journal is damaged at byte {at}: {reason}; restore it from a copy")]
     Damaged {
-        /// Where the frame begins.
+        /// Where the damage begins.
         at: usize,
         /// What is wrong.
         reason: &'static str,
     },
-    /// A frame is whole, but holds no command: a newer version wrote it.
+    /// A frame is whole, but holds no commands: a newer version wrote it.
     #[error("the metadata journal has an unknown command at byte {at}: a newer version wrote it")]
     Unknown {
         /// Where the frame begins.
@@ -50,25 +59,38 @@ pub enum JournalError {
 pub struct Scan {
     /// Its commands.
     pub commands: Vec<Command>,
-    /// Where the next frame belongs; bytes from here on were torn off a write that nobody was
-    /// told of.
+    /// The number of the next change.
+    pub next: u64,
+    /// Where the next frame belongs; bytes from here on were torn off a write.
     pub end: usize,
+    /// A copy of a change that counts is not whole: the journal is to be rewritten.
+    pub is_worn: bool,
 }
 
-/// Appends a command's frame.
-pub fn encode(command: &Command, out: &mut BytesMut) {
+/// Appends a change.
+///
+/// # Panics
+/// If there are no commands, or more than 4 GiB of them.
+pub fn encode(number: u64, commands: &[Command], out: &mut BytesMut) {
+    assert!(!commands.is_empty(), "a change changes something");
     let start = out.len();
     out.put_slice(MAGIC);
     out.put_u64(0);
-    encode_payload(command, out);
-    let payload = start + HEADER_LEN;
-    let len = (out.len() - payload) as u32;
-    let crc = crc32c::crc32c(&out[payload..]);
-    out[start + 4..start + 8].copy_from_slice(&len.to_be_bytes());
-    out[start + 8..payload].copy_from_slice(&crc.to_be_bytes());
+    out.put_u64(number);
+    for command in commands {
+        encode_command(command, out);
+    }
+    let len = u32::try_from(out.len() - start - HEADER_LEN).expect("requests are smaller");
+    out[start + 8..start + 12].copy_from_slice(&len.to_be_bytes());
+    let crc = crc32c::crc32c(&out[start + CRC_FROM..]);
+    out[start + 4..start + 8].copy_from_slice(&crc.to_be_bytes());
+    let frame = start..out.len();
+    for _ in 1..COPIES {
+        out.extend_from_within(frame.clone());
+    }
 }
 
-fn encode_payload(command: &Command, out: &mut BytesMut) {
+fn encode_command(command: &Command, out: &mut BytesMut) {
     match command {
         Command::CreateTopic {
             id,
@@ -126,83 +148,122 @@ fn put_overrides(out: &mut BytesMut, overrides: &Overrides) {
 
 /// Reads a whole journal.
 pub fn scan(journal: &Bytes) -> Result<Scan, JournalError> {
-    let mut commands = Vec::new();
+    let mut scan = Scan {
+        commands: Vec::new(),
+        next: 0,
+        end: 0,
+        is_worn: false,
+    };
+    // Where a copy should be that is not whole, and why it is not, until the next that is.
+    let mut damage: Option<(usize, &'static str)> = None;
     let mut at = 0;
     while at < journal.len() {
-        match frame(&journal[at..]) {
-            Ok(payload) => {
-                let end = at + HEADER_LEN + payload.len();
-                let command = decode_payload(journal.slice(at + HEADER_LEN..end));
-                commands.push(command.ok_or(JournalError::Unknown { at })?);
-                at = end;
+        let frame = match Frame::at(&journal[at..]) {
+            Ok(frame) => frame,
+            Err(reason) => {
+                damage.get_or_insert((at, reason));
+                match next_frame(&journal[at + 1..]) {
+                    Some(skipped) => at += 1 + skipped,
+                    None => break,
+                }
+                continue;
             }
-            Err(reason) if has_frame(&journal[at + 1..]) => {
-                return Err(JournalError::Damaged { at, reason });
-            }
-            // Nothing whole follows: the tail of an interrupted write.
-            Err(_) => break,
+        };
+        if frame.number == scan.next {
+            let payload = journal.slice(at + HEADER_LEN..at + frame.len());
+            let unknown = JournalError::Unknown { at };
+            decode_payload(payload, &mut scan.commands).ok_or(unknown)?;
+            scan.next += 1;
+        } else if frame.number.checked_add(1) != Some(scan.next) {
+            let missing = (at, "a change is missing");
+            let (at, reason) = damage.unwrap_or(missing);
+            return Err(JournalError::Damaged { at, reason });
         }
+        scan.is_worn |= damage.take().is_some();
+        at += frame.len();
+        scan.end = at;
     }
-    Ok(Scan { commands, end: at })
+    Ok(scan)
 }
 
-/// The payload of the frame that `bytes` begin with.
-fn frame(bytes: &[u8]) -> Result<&[u8], &'static str> {
-    let Some((header, rest)) = bytes.split_at_checked(HEADER_LEN) else {
-        return Err("the frame's header is cut off");
-    };
-    if &header[..4] != MAGIC {
-        return Err("a frame does not begin here");
-    }
-    let number = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().expect("four"));
-    let payload = rest
-        .get(..number(4) as usize)
-        .ok_or("the frame is cut off")?;
-    if crc32c::crc32c(payload) != number(8) {
-        return Err("the frame's checksum does not match");
-    }
-    Ok(payload)
+/// A whole frame.
+struct Frame {
+    number: u64,
+    payload_len: usize,
 }
 
-/// Whether a whole frame begins anywhere in `bytes`.
-fn has_frame(bytes: &[u8]) -> bool {
+impl Frame {
+    /// The frame that `bytes` begin with.
+    fn at(bytes: &[u8]) -> Result<Self, &'static str> {
+        let Some((mut header, rest)) = bytes.split_at_checked(HEADER_LEN) else {
+            return Err("a frame's header is cut off");
+        };
+        if !header.starts_with(MAGIC) {
+            return Err("a frame does not begin here");
+        }
+        header.advance(MAGIC.len());
+        let (crc, len, number) = (header.get_u32(), header.get_u32(), header.get_u64());
+        let payload_len = len as usize;
+        if payload_len > rest.len() {
+            return Err("a frame is cut off");
+        }
+        if crc32c::crc32c(&bytes[CRC_FROM..HEADER_LEN + payload_len]) != crc {
+            return Err("a frame's checksum does not match");
+        }
+        Ok(Self {
+            number,
+            payload_len,
+        })
+    }
+
+    fn len(&self) -> usize {
+        HEADER_LEN + self.payload_len
+    }
+}
+
+/// Where the first whole frame begins in `bytes`.
+fn next_frame(bytes: &[u8]) -> Option<usize> {
     let starts = bytes.windows(MAGIC.len()).enumerate();
-    starts
-        .filter(|(_, window)| window == MAGIC)
-        .any(|(at, _)| frame(&bytes[at..]).is_ok())
+    let mut starts = starts.filter(|(_, window)| window == MAGIC);
+    starts.find_map(|(at, _)| Frame::at(&bytes[at..]).is_ok().then_some(at))
 }
 
-fn decode_payload(mut bytes: Bytes) -> Option<Command> {
-    let command = match bytes.try_get_u8().ok()? {
+/// Adds a payload's commands; none if it holds anything else.
+fn decode_payload(mut bytes: Bytes, commands: &mut Vec<Command>) -> Option<()> {
+    while !bytes.is_empty() {
+        commands.push(decode_command(&mut bytes)?);
+    }
+    Some(())
+}
+
+fn decode_command(bytes: &mut Bytes) -> Option<Command> {
+    Some(match bytes.try_get_u8().ok()? {
         1 => Command::CreateTopic {
-            id: get_id(&mut bytes)?,
-            name: get_text(&mut bytes)?,
+            id: get_id(bytes)?,
+            name: get_text(bytes)?,
             partitions: bytes.try_get_i32().ok()?,
-            overrides: get_overrides(&mut bytes)?,
+            overrides: get_overrides(bytes)?,
         },
-        2 => Command::DeleteTopic {
-            id: get_id(&mut bytes)?,
-        },
+        2 => Command::DeleteTopic { id: get_id(bytes)? },
         3 => Command::GrowTopic {
-            id: get_id(&mut bytes)?,
+            id: get_id(bytes)?,
             partitions: bytes.try_get_i32().ok()?,
         },
         4 => Command::ConfigureTopic {
-            id: get_id(&mut bytes)?,
-            overrides: get_overrides(&mut bytes)?,
+            id: get_id(bytes)?,
+            overrides: get_overrides(bytes)?,
         },
         5 => Command::ConfigureBroker {
-            overrides: get_overrides(&mut bytes)?,
+            overrides: get_overrides(bytes)?,
         },
         6 => Command::ReserveProducerIds {
             next: bytes.try_get_i64().ok()?,
         },
         7 => Command::ConfigureBrokers {
-            overrides: get_overrides(&mut bytes)?,
+            overrides: get_overrides(bytes)?,
         },
         _ => return None,
-    };
-    bytes.is_empty().then_some(command)
+    })
 }
 
 fn get_id(bytes: &mut Bytes) -> Option<Uuid> {
@@ -257,60 +318,176 @@ mod tests {
             overrides.prop_map(|overrides| Command::ConfigureBrokers { overrides }),
             any::<i64>().prop_map(|next| Command::ReserveProducerIds { next }),
         ];
-        proptest::collection::vec(command, 0..8)
+        proptest::collection::vec(command, 1..5)
     }
 
-    fn journal(commands: &[Command]) -> (BytesMut, Vec<usize>) {
+    /// Changes, not empty, and the journal of them with the place where each ends.
+    fn changes() -> impl Strategy<Value = Vec<Vec<Command>>> {
+        proptest::collection::vec(commands(), 0..6)
+    }
+
+    fn journal(changes: &[Vec<Command>]) -> (BytesMut, Vec<usize>) {
         let (mut out, mut ends) = (BytesMut::new(), vec![0]);
-        for command in commands {
-            encode(command, &mut out);
+        for (number, commands) in changes.iter().enumerate() {
+            encode(number as u64, commands, &mut out);
             ends.push(out.len());
         }
         (out, ends)
     }
 
+    /// What a journal of `changes` reads as when all is well.
+    fn read(changes: &[Vec<Command>], end: usize) -> Scan {
+        Scan {
+            commands: changes.concat(),
+            next: changes.len() as u64,
+            end,
+            is_worn: false,
+        }
+    }
+
     proptest! {
         #[test]
-        fn commands_come_back(commands in commands()) {
-            let (bytes, _) = journal(&commands);
+        fn commands_come_back(changes in changes()) {
+            let (bytes, _) = journal(&changes);
             let end = bytes.len();
-            prop_assert_eq!(scan(&bytes.freeze()), Ok(Scan { commands, end }));
+            prop_assert_eq!(scan(&bytes.freeze()), Ok(read(&changes, end)));
         }
 
         #[test]
-        fn a_torn_tail_is_cut_at_every_byte(commands in commands(), cut: prop::sample::Index) {
-            let (bytes, ends) = journal(&commands);
-            let cut = cut.index(bytes.len() + 1);
-            let whole = ends.iter().filter(|end| **end <= cut).count() - 1;
-            let found = scan(&bytes.freeze().slice(..cut)).unwrap();
-            prop_assert_eq!(found.end, ends[whole]);
-            prop_assert_eq!(&found.commands[..], &commands[..whole]);
+        fn a_torn_tail_is_cut_at_every_byte_and_no_change_is_halved(changes in changes()) {
+            let (bytes, ends) = journal(&changes);
+            let bytes = bytes.freeze();
+            for cut in 0..=bytes.len() {
+                let found = scan(&bytes.slice(..cut)).unwrap();
+                // A change counts from the end of its first copy on.
+                let copies = ends.windows(2).map(|pair| (pair[0] + pair[1]) / 2);
+                let whole = copies.filter(|end| *end <= cut).count();
+                prop_assert_eq!(&found.commands, &changes[..whole].concat());
+                prop_assert!(found.end <= cut);
+                let again = scan(&bytes.slice(..found.end)).unwrap();
+                prop_assert_eq!(again.commands, found.commands, "what is kept stands alone");
+            }
         }
 
         #[test]
-        fn damage_before_the_last_frame_is_never_taken_for_a_torn_tail(
-            commands in commands(),
+        fn a_flipped_bit_loses_nothing_wherever_it_is(
+            changes in changes(),
             at: prop::sample::Index,
             bit in 0..8_u8,
         ) {
-            prop_assume!(commands.len() > 1);
-            let (mut bytes, ends) = journal(&commands);
-            let last = ends[ends.len() - 2];
-            bytes[at.index(last)] ^= 1 << bit;
-            prop_assert!(scan(&bytes.freeze()).is_err());
+            prop_assume!(!changes.is_empty());
+            let (mut bytes, ends) = journal(&changes);
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            let found = scan(&bytes.clone().freeze()).unwrap();
+            prop_assert_eq!(found.commands, changes.concat());
+            let last_copy = (ends[ends.len() - 2] + bytes.len()) / 2;
+            if at < last_copy {
+                prop_assert!(found.is_worn && found.end == bytes.len());
+            } else {
+                prop_assert_eq!(found.end, last_copy, "as if its write had been torn");
+            }
+        }
+
+        #[test]
+        fn a_change_without_a_whole_copy_is_refused_unless_it_is_the_last(
+            changes in changes(),
+            victim: prop::sample::Index,
+            first: prop::sample::Index,
+            second: prop::sample::Index,
+        ) {
+            prop_assume!(!changes.is_empty());
+            let (mut bytes, ends) = journal(&changes);
+            let victim = victim.index(changes.len());
+            let len = (ends[victim + 1] - ends[victim]) / 2;
+            let first = ends[victim] + first.index(len);
+            bytes[first] ^= 0x55;
+            bytes[ends[victim] + len + second.index(len)] ^= 0xaa;
+            let found = scan(&bytes.freeze());
+            if victim + 1 < changes.len() {
+                let refused = matches!(found, Err(JournalError::Damaged { at, .. }) if at == ends[victim]);
+                prop_assert!(refused, "{:?}", found);
+            } else {
+                prop_assert_eq!(found, Ok(read(&changes[..victim], ends[victim])));
+            }
+        }
+
+        #[test]
+        fn sectors_that_a_crash_lost_of_the_last_write_are_no_damage(
+            changes in changes(),
+            large in proptest::collection::vec("[a-z]{200}", 1..20),
+            lost in proptest::collection::vec(any::<bool>(), 32),
+        ) {
+            let (mut bytes, _) = journal(&changes);
+            let start = bytes.len();
+            let overrides = large.iter().map(|text| (text.clone(), text.clone())).collect();
+            let last = vec![Command::ConfigureBroker { overrides }];
+            encode(changes.len() as u64, &last, &mut bytes);
+            for (sector, lost) in lost.into_iter().enumerate() {
+                let from = (sector * 512).clamp(start, bytes.len());
+                let to = (sector * 512 + 512).clamp(start, bytes.len());
+                if lost {
+                    bytes[from..to].fill(0);
+                }
+            }
+            let found = scan(&bytes.freeze()).unwrap();
+            let without = changes.concat();
+            let with = [without.clone(), last].concat();
+            prop_assert!(found.commands == without || found.commands == with);
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             let _ = scan(&Bytes::from(bytes.clone()));
-            let _ = decode_payload(Bytes::from(bytes));
+            let _ = decode_payload(Bytes::from(bytes), &mut Vec::new());
+        }
+
+        #[test]
+        fn arbitrary_commands_of_a_whole_frame_never_panic(
+            payload in proptest::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let mut bytes = BytesMut::new();
+            bytes.put_slice(MAGIC);
+            bytes.put_u32(0);
+            bytes.put_u32(payload.len() as u32);
+            bytes.put_u64(0);
+            bytes.put_slice(&payload);
+            let crc = crc32c::crc32c(&bytes[CRC_FROM..]);
+            bytes[4..8].copy_from_slice(&crc.to_be_bytes());
+            match scan(&bytes.freeze()) {
+                Ok(scan) => prop_assert_eq!(scan.next, 1),
+                Err(error) => prop_assert_eq!(error, JournalError::Unknown { at: 0 }),
+            }
         }
     }
 
     #[test]
     fn zeros_behind_the_last_frame_are_a_torn_tail() {
-        let (mut bytes, ends) = journal(&[Command::ReserveProducerIds { next: 1 }]);
+        let (mut bytes, ends) = journal(&[vec![Command::ReserveProducerIds { next: 1 }]]);
         bytes.put_bytes(0, 4096);
         assert_eq!(scan(&bytes.freeze()).unwrap().end, ends[1]);
+    }
+
+    #[test]
+    fn a_change_that_is_missing_altogether_is_noticed() {
+        let reserve = |next| vec![Command::ReserveProducerIds { next }];
+        let (bytes, ends) = journal(&[reserve(1), reserve(2), reserve(3)]);
+        let mut holed = BytesMut::from(&bytes[..ends[1]]);
+        holed.extend_from_slice(&bytes[ends[2]..]);
+        let damaged = JournalError::Damaged {
+            at: ends[1],
+            reason: "a change is missing",
+        };
+        assert_eq!(scan(&holed.freeze()), Err(damaged));
+    }
+
+    #[test]
+    fn a_frame_inside_of_a_text_is_not_taken_for_one() {
+        let name = "RMJ".repeat(80);
+        let overrides = Overrides::from([(name, "RMJ1".repeat(50))]);
+        let (mut bytes, ends) = journal(&[vec![Command::ConfigureBroker { overrides }]]);
+        bytes[3] ^= 1;
+        bytes.truncate(ends[1] / 2);
+        assert_eq!(scan(&bytes.freeze()).unwrap().end, 0);
     }
 }

@@ -71,10 +71,12 @@ pub enum StoreError {
 /// The journal's file.
 struct Journal {
     file: File,
+    /// The number of the next change.
+    next: u64,
     end: u64,
     /// Its size when it was last rewritten.
     compact: u64,
-    /// A write failed: nothing is known of what the file holds.
+    /// A write failed, so that nothing is known of what the file holds, or a copy in it is damaged.
     suspect: bool,
 }
 
@@ -116,6 +118,11 @@ impl Store {
             let cut = content.len() - scan.end;
             tracing::warn!(path = %path.display(), bytes = cut, "cut an interrupted write off");
             file.set_len(scan.end as u64).await.map_err(failed(&path))?;
+            // Else the next power cut may bring some of it back under a later write.
+            file.sync_all().await.map_err(failed(&path))?;
+        }
+        if scan.is_worn {
+            tracing::warn!(path = %path.display(), "a damaged frame was read from its copy");
         }
         let mut image = Image::new(&config);
         for command in &scan.commands {
@@ -127,9 +134,10 @@ impl Store {
         }
         let journal = Journal {
             file,
+            next: scan.next,
             end: scan.end as u64,
-            compact: encode_all(&image.commands()).len() as u64,
-            suspect: false,
+            compact: encode(0, &image.commands()).len() as u64,
+            suspect: scan.is_worn,
         };
         Ok(Self {
             config,
@@ -197,29 +205,28 @@ impl Store {
         if journal.suspect || large {
             return self.rewrite(journal, after).await;
         }
-        let bytes = encode_all(commands);
+        let bytes = encode(journal.next, commands);
         let end = journal.end + bytes.len() as u64;
         journal.file.write_at_sync(journal.end, vec![bytes]).await?;
-        journal.end = end;
+        (journal.end, journal.next) = (end, journal.next + 1);
         Ok(())
     }
 
     async fn rewrite(&self, journal: &mut Journal, image: &Image) -> io::Result<()> {
-        let bytes = encode_all(&image.commands());
+        let bytes = encode(0, &image.commands());
         let len = bytes.len() as u64;
         fs::write_atomic(&self.path, vec![bytes]).await?;
         let options = OpenOptions::new().read(true).write(true);
         journal.file = File::open(&self.path, options).await?;
-        (journal.end, journal.compact, journal.suspect) = (len, len, false);
+        (journal.end, journal.next) = (len, 1);
+        (journal.compact, journal.suspect) = (len, false);
         Ok(())
     }
 }
 
-fn encode_all(commands: &[Command]) -> Bytes {
+fn encode(number: u64, commands: &[Command]) -> Bytes {
     let mut out = BytesMut::new();
-    for command in commands {
-        journal::encode(command, &mut out);
-    }
+    journal::encode(number, commands, &mut out);
     out.freeze()
 }
 

@@ -1,6 +1,9 @@
 //! The metadata survives crashes, full disks and failed flushes, and nothing unacknowledged counts.
 
+use std::cell::Cell;
 use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
 
 use ringmill_ring::sim::{Chance, DiskFaults, World};
 
@@ -78,19 +81,43 @@ fn a_folder_in_use_and_another_nodes_folder_are_refused() {
     });
 }
 
+/// Flips a bit of each of `places` in the journal.
+async fn damage(places: &[usize]) {
+    let path = PathBuf::from("/data").join(JOURNAL_NAME);
+    let mut content = fs::read(&path).await.unwrap().to_vec();
+    for place in places {
+        content[*place] ^= 1;
+    }
+    fs::write_atomic(&path, vec![content.into()]).await.unwrap();
+}
+
 #[test]
-fn a_damaged_journal_stops_the_start_and_names_the_place() {
+fn a_damaged_journal_is_mended_from_its_copies_or_stops_the_start() {
     let mut world = World::new(1);
     let node = world.add_node("a", "10.0.0.1".parse().unwrap());
     world.block_on(node, async {
         let store = Store::open(config(1)).await.unwrap();
         add(&store, "a").await.unwrap();
+        let change = fs::metadata(&store.path).await.unwrap().len as usize;
         add(&store, "b").await.unwrap();
         drop(store);
-        let path = PathBuf::from("/data").join(JOURNAL_NAME);
-        let mut content = fs::read(&path).await.unwrap().to_vec();
-        content[20] ^= 1;
-        fs::write_atomic(&path, vec![content.into()]).await.unwrap();
+
+        damage(&[25]).await;
+        let store = Store::open(config(1)).await.unwrap();
+        assert_eq!(names(&store), ["a", "b"]);
+        add(&store, "c").await.unwrap();
+        drop(store);
+        // The change rewrote the journal, or the first copy would be lost by now.
+        damage(&[change / 2 + 25]).await;
+        let store = Store::open(config(1)).await.unwrap();
+        assert_eq!(names(&store), ["a", "b", "c"]);
+        add(&store, "d").await.unwrap();
+        add(&store, "e").await.unwrap();
+        drop(store);
+
+        let len = fs::metadata("/data/metadata.journal").await.unwrap().len as usize;
+        let first = (0..len).step_by(8).collect::<Vec<_>>();
+        damage(&first[..first.len() / 2]).await;
         let error = Store::open(config(1)).await.err().unwrap().to_string();
         assert!(error.contains("damaged at byte 0"), "{error}");
     });
@@ -160,4 +187,60 @@ fn a_failing_disk_loses_no_acknowledged_change_and_the_next_one_succeeds() {
         failed > 100 && kept > 100,
         "{failed} failed, {kept} did not"
     );
+}
+
+/// Twelve topics at once, whose commands fill several sectors.
+fn large_change() -> Vec<Command> {
+    let overrides = Overrides::from([("retention.ms".to_owned(), " ".repeat(400) + "1")]);
+    let topics = (0..12).map(|n| Command::CreateTopic {
+        id: random_id(),
+        name: format!("large-{n}"),
+        partitions: 1,
+        overrides: overrides.clone(),
+    });
+    topics.collect()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Opens,
+    Changes,
+    Acknowledged,
+}
+
+#[test]
+fn a_change_that_a_power_cut_tears_is_there_as_a_whole_or_not_at_all() {
+    let (mut whole, mut gone) = (0, 0);
+    for seed in 0..300 {
+        let mut world = World::new(seed);
+        let node = world.add_node("a", "10.0.0.1".parse().unwrap());
+        let phase = Rc::new(Cell::new(Phase::Opens));
+        let at = Rc::clone(&phase);
+        let _outputs = world.start(node, async move {
+            let store = Store::open(config(1)).await.unwrap();
+            add(&store, "kept").await.unwrap();
+            at.set(Phase::Changes);
+            let change = store.change(|_| ((), large_change()), async |_| {});
+            change.await.unwrap();
+            at.set(Phase::Acknowledged);
+            std::future::pending::<()>().await;
+        });
+        let changes = |_: &World| phase.get() != Phase::Opens;
+        world.run_until(Duration::from_secs(1), changes).unwrap();
+        world.run_for(Duration::from_micros(seed * 3));
+        world.power_off(node);
+        let found = world.block_on(node, async move {
+            let opened = Store::open(config(1)).await;
+            let store = opened.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            names(&store)
+        });
+        match (found.len(), phase.get()) {
+            (1, Phase::Changes) => gone += 1,
+            (13, Phase::Changes) => whole += 1,
+            (13, Phase::Acknowledged) => {}
+            _ => panic!("seed {seed}: {found:?}"),
+        }
+        assert!(found.contains(&"kept".to_owned()), "seed {seed}");
+    }
+    assert!(gone > 20 && whole > 20, "{gone} gone, {whole} whole");
 }
