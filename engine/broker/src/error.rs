@@ -4,7 +4,10 @@
 //! reaches the application. So what may pass by itself (a full disk, a group that loads) gets a
 //! retriable code, and what only a person can mend does not.
 
+use ringmill_log::{AppendError, ChangeError, ProducerError, ReadError};
+use ringmill_wire::batch::BatchError;
 use ringmill_wire::error::ErrorCode;
+use ringmill_wire::record::RecordError;
 
 use crate::cluster::topics::TopicError;
 use crate::config::ConfigError;
@@ -69,6 +72,80 @@ impl From<SessionError> for ErrorCode {
             SessionError::NotFound => Self::FetchSessionIdNotFound,
             SessionError::InvalidEpoch => Self::InvalidFetchSessionEpoch,
             SessionError::TopicIdMismatch => Self::FetchSessionTopicIdError,
+        }
+    }
+}
+
+/// The code of an error that another crate defines.
+pub trait ToCode {
+    /// Kafka's code for it.
+    fn to_code(&self) -> ErrorCode;
+}
+
+impl ToCode for BatchError {
+    fn to_code(&self) -> ErrorCode {
+        match self {
+            BatchError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+            BatchError::Magic(_) => ErrorCode::UnsupportedForMessageFormat,
+            BatchError::Codec(_) => ErrorCode::UnsupportedCompressionType,
+            BatchError::Short { .. }
+            | BatchError::Zeros
+            | BatchError::Length(_)
+            | BatchError::Crc { .. } => ErrorCode::CorruptMessage,
+            _ => ErrorCode::InvalidRecord,
+        }
+    }
+}
+
+impl ToCode for RecordError {
+    fn to_code(&self) -> ErrorCode {
+        match self {
+            RecordError::Decompress(_) => ErrorCode::CorruptMessage,
+            _ => ErrorCode::InvalidRecord,
+        }
+    }
+}
+
+impl ToCode for AppendError {
+    fn to_code(&self) -> ErrorCode {
+        match self {
+            AppendError::Batch(error) => error.to_code(),
+            AppendError::Producer(ProducerError::OutOfOrderSequence { .. }) => {
+                ErrorCode::OutOfOrderSequenceNumber
+            }
+            AppendError::Producer(ProducerError::InvalidProducerEpoch { .. }) => {
+                ErrorCode::InvalidProducerEpoch
+            }
+            // Retriable, and to librdkafka and the Java client a batch that was not written: a full
+            // disk may have room again, a failed log be opened again.
+            AppendError::NoSpace | AppendError::Full | AppendError::Failed(_) => {
+                ErrorCode::KafkaStorageError
+            }
+            AppendError::Exhausted => ErrorCode::UnknownServerError,
+            // The topic is deleted, or the broker stops: the client looks for the leader.
+            AppendError::Closed => ErrorCode::NotLeaderOrFollower,
+        }
+    }
+}
+
+impl ToCode for ReadError {
+    fn to_code(&self) -> ErrorCode {
+        match self {
+            ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+            // Not retriable for ever: a person has to look.
+            ReadError::Damaged(_) => ErrorCode::CorruptMessage,
+            ReadError::Io(_) => ErrorCode::KafkaStorageError,
+            ReadError::Closed => ErrorCode::NotLeaderOrFollower,
+        }
+    }
+}
+
+impl ToCode for ChangeError {
+    fn to_code(&self) -> ErrorCode {
+        match self {
+            ChangeError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+            ChangeError::Io(_) | ChangeError::Failed(_) => ErrorCode::KafkaStorageError,
+            ChangeError::Closed => ErrorCode::NotLeaderOrFollower,
         }
     }
 }

@@ -11,6 +11,7 @@
 
 use foldhash::fast::FixedState;
 use indexmap::IndexMap;
+use ringmill_wire::StrBytes;
 use ringmill_wire::fetch::{
     FINAL_SESSION_EPOCH, FetchPartition, FetchRequest, FetchTopic, ForgottenTopic,
     INITIAL_SESSION_EPOCH, NO_SESSION_ID,
@@ -141,10 +142,14 @@ struct Session {
 
 impl Session {
     fn put(&mut self, topic: &TopicRef, part: &FetchPartition) {
-        let entry = self.partitions.entry((topic.clone(), part.partition));
-        entry
-            .and_modify(|cached| cached.part = part.clone())
-            .or_insert_with(|| Cached::new(part.clone()));
+        let key = (topic.clone(), part.partition);
+        match self.partitions.get_mut(&key) {
+            Some(cached) => cached.part = part.clone(),
+            None => {
+                let key = (owned(topic), part.partition);
+                self.partitions.insert(key, Cached::new(part.clone()));
+            }
+        }
     }
 
     fn wanted(&self) -> Vec<Wanted> {
@@ -377,6 +382,14 @@ fn all_wanted(topics: Vec<FetchTopic>) -> Vec<Wanted> {
         })
     });
     parts.collect()
+}
+
+/// A topic's name that does not keep the request alive it came in.
+fn owned(topic: &TopicRef) -> TopicRef {
+    match topic {
+        TopicRef::Name(name) => TopicRef::Name(StrBytes::from_string(name.to_string())),
+        TopicRef::Id(id) => TopicRef::Id(*id),
+    }
 }
 
 fn is_by_id(request: &FetchRequest) -> bool {

@@ -1,6 +1,5 @@
 //! What fetch sessions remember, leave out, and make room for.
 
-use ringmill_wire::StrBytes;
 use ringmill_wire::fetch::IsolationLevel;
 
 use super::*;

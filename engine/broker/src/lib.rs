@@ -4,12 +4,24 @@
 
 #![forbid(unsafe_code)]
 
+mod admin;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+mod connection;
+mod delayed;
+mod dispatch;
 pub mod error;
 pub mod fetch_sessions;
 pub mod groups;
 pub mod handlers;
 pub mod limits;
 pub mod metrics;
+mod partition;
+mod router;
+mod serve;
+mod shard;
+mod upkeep;
+
+pub use config::{BrokerConfig, ConfigError};
+pub use serve::{Launch, ServeError, Stopper, serve};

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use indexmap::IndexMap;
+use ringmill_wire::topic::{TopicNameError, check_topic_name};
 use ringmill_wire::{StrBytes, Uuid};
 use thiserror::Error;
 
-use crate::config::broker::LiveConfig;
-use crate::config::{BrokerConfig, Overrides, TopicConfig};
+use crate::config::broker::{self, LiveConfig};
+use crate::config::{BrokerConfig, ConfigError, Overrides, Table, TopicConfig, topic};
 
 /// The topic of groups' offsets and members.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -130,6 +131,17 @@ pub enum ImageError {
         /// The first that is to be free.
         to: i64,
     },
+    /// A name that cannot be a topic's, nor its folder's.
+    #[error("topic {name:?}: {error}")]
+    Name {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        error: TopicNameError,
+    },
+    /// A setting that this version does not take.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
 }
 
 /// A snapshot of the metadata.
@@ -206,16 +218,19 @@ impl Image {
             }
             Command::GrowTopic { id, partitions } => self.grow(*id, *partitions)?,
             Command::ConfigureTopic { id, overrides } => {
+                check(&topic::TABLE, overrides)?;
                 let mut topic = self.take(*id)?;
                 topic.config = config.topic_config(overrides, &self.dynamic);
                 topic.overrides = overrides.clone();
                 self.put(topic);
             }
             Command::ConfigureBroker { overrides } => {
+                check(&broker::TABLE, overrides)?;
                 self.broker = overrides.clone();
                 self.configure(config);
             }
             Command::ConfigureBrokers { overrides } => {
+                check(&broker::TABLE, overrides)?;
                 self.broker_defaults = overrides.clone();
                 self.configure(config);
             }
@@ -239,6 +254,11 @@ impl Image {
         partitions: i32,
         overrides: &Overrides,
     ) -> Result<(), ImageError> {
+        check_topic_name(name).map_err(|error| {
+            let name = name.to_owned();
+            ImageError::Name { name, error }
+        })?;
+        check(&topic::TABLE, overrides)?;
         if self.topic(name).is_some() || self.by_id.contains_key(&id) {
             return Err(ImageError::Exists(name.to_owned()));
         }
@@ -326,6 +346,16 @@ impl Image {
     }
 }
 
+/// Checks values that may come from the disk. A name that no key has (any more) is harmless.
+fn check(table: &Table, overrides: &Overrides) -> Result<(), ConfigError> {
+    let known = overrides
+        .iter()
+        .filter_map(|(name, value)| Some((table.find(name)?, value)));
+    known
+        .into_iter()
+        .try_for_each(|(key, value)| key.check(value))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -379,6 +409,42 @@ mod tests {
             assert!(image.apply(&config, &command).is_err(), "{command:?}");
             assert_eq!(image, before);
         }
+    }
+
+    #[test]
+    fn names_and_settings_from_the_disk_are_not_believed() {
+        let config = BrokerConfig::default();
+        let before = image(&[create("a", 1)]);
+        let set = |name: &str| Overrides::from([(name.to_owned(), "soon".to_owned())]);
+        let wrong = [
+            create("..", 7),
+            create("a/b", 7),
+            Command::CreateTopic {
+                id: Uuid::from_u128(7),
+                name: "b".to_owned(),
+                partitions: 1,
+                overrides: set("retention.ms"),
+            },
+            Command::ConfigureTopic {
+                id: Uuid::from_u128(1),
+                overrides: set("retention.ms"),
+            },
+            Command::ConfigureBroker {
+                overrides: set("num.partitions"),
+            },
+            Command::ConfigureBrokers {
+                overrides: set("num.partitions"),
+            },
+        ];
+        for command in wrong {
+            let mut image = before.clone();
+            assert!(image.apply(&config, &command).is_err(), "{command:?}");
+            assert_eq!(image, before);
+        }
+        let mut image = before;
+        let overrides = set("a.key.of.another.version");
+        let command = Command::ConfigureBroker { overrides };
+        image.apply(&config, &command).unwrap();
     }
 
     #[test]

@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use ringmill_log::LogConfig;
+pub use ringmill_log::{Durability, TimestampType};
+
 use super::{ConfigError, Key, Kind, Overrides, Reader, Table, list_items};
 
 const LONG_MAX: &str = "9223372036854775807";
@@ -203,36 +206,12 @@ pub static TABLE: Table = Table {
 
 const DURABILITIES: &[&str] = &["flushed", "replicated", "relaxed"];
 
-/// What an acknowledgement, and a record's visibility to consumers, waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Durability {
-    /// fdatasync of the record's file (the default).
-    #[default]
-    Flushed,
-    /// The memory of the in-sync replicas, as Kafka; on a single node the write to the page cache.
-    Replicated,
-    /// The leader's write to the page cache.
-    Relaxed,
-}
-
-impl Durability {
-    fn from_name(name: &str) -> Self {
-        match name {
-            "replicated" => Self::Replicated,
-            "relaxed" => Self::Relaxed,
-            _ => Self::Flushed,
-        }
+fn durability(name: &str) -> Durability {
+    match name.trim() {
+        "replicated" => Durability::Replicated,
+        "relaxed" => Durability::Relaxed,
+        _ => Durability::Flushed,
     }
-}
-
-/// Whose timestamp a record carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TimestampType {
-    /// The producer's.
-    #[default]
-    Create,
-    /// The broker's, at the append.
-    LogAppend,
 }
 
 /// A topic's settings, checked and typed; cheap to copy. All `Option`s are limits that may be
@@ -283,15 +262,15 @@ impl TopicConfig {
         Self {
             delete: list_items(&policy).any(|word| word == "delete"),
             compact: list_items(&policy).any(|word| word == "compact"),
-            durability: Durability::from_name(read.text("durability").trim()),
+            durability: durability(&read.text("durability")),
             flush_messages: finite(read.u64("flush.messages")),
             flush_interval: finite(read.u64("flush.ms")).map(Duration::from_millis),
             max_message_bytes: read.u32("max.message.bytes"),
             timestamp_after_max_ms: read.long("message.timestamp.after.max.ms"),
             timestamp_before_max_ms: read.long("message.timestamp.before.max.ms"),
             timestamp_type: match read.text("message.timestamp.type").trim() {
-                "LogAppendTime" => TimestampType::LogAppend,
-                _ => TimestampType::Create,
+                "LogAppendTime" => TimestampType::LogAppendTime,
+                _ => TimestampType::CreateTime,
             },
             min_insync_replicas: read.u32("min.insync.replicas"),
             retention_bytes: read.limit("retention.bytes"),
@@ -300,6 +279,29 @@ impl TopicConfig {
             segment_age: millis("segment.ms"),
             segment_jitter: millis("segment.jitter.ms"),
             file_delete_delay: millis("file.delete.delay.ms"),
+        }
+    }
+
+    /// What a partition's log is to know. The broker's own topics take records of any size, for it
+    /// bounds them itself.
+    pub fn log_config(&self, is_internal: bool, producer_id_expiration: Duration) -> LogConfig {
+        let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        LogConfig {
+            durability: self.durability,
+            segment_bytes: self.segment_bytes,
+            segment_ms: millis(self.segment_age),
+            retention_ms: self.retention.filter(|_| self.delete).map(millis),
+            retention_bytes: self.retention_bytes.filter(|_| self.delete),
+            max_message_bytes: if is_internal {
+                u32::MAX
+            } else {
+                self.max_message_bytes
+            },
+            timestamp_type: self.timestamp_type,
+            flush_messages: self.flush_messages,
+            flush_interval: self.flush_interval,
+            file_delete_delay: self.file_delete_delay,
+            producer_id_expiration_ms: millis(producer_id_expiration),
         }
     }
 }

@@ -269,6 +269,19 @@ impl Coordinator {
         writes
     }
 
+    /// The topics that offsets are committed for and that do not exist.
+    pub fn topics_without(&self, exists: impl Fn(&str) -> bool) -> BTreeSet<String> {
+        let topics = self
+            .groups
+            .values()
+            .flat_map(|group| group.offsets.topics());
+        topics
+            .map(|(topic, _)| topic)
+            .filter(|topic| !exists(topic))
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// Topics were deleted: so are all groups' offsets of them.
     pub fn forget_topics(&self, topics: &BTreeSet<String>) -> Vec<Write> {
         let durable = self.groups.iter().flat_map(|(id, group)| {

@@ -205,6 +205,21 @@ impl Coordinator {
         }
     }
 
+    /// The records of a [`Write`] could not even be appended.
+    pub fn not_appended(&mut self, changes: Changes) {
+        for change in changes.into_inner() {
+            self.take_back(&change);
+        }
+    }
+
+    fn take_back(&mut self, change: &Change) {
+        if change.ends_group
+            && let Some(group) = self.groups.get_mut(change.key.group())
+        {
+            group.is_ending = false;
+        }
+    }
+
     /// The oldest write that was appended and not yet settled is durable, or was taken back.
     pub fn settled(&mut self, now: Now, partition: i32, is_durable: bool) {
         let state = self.partitions.get_mut(&partition);
@@ -214,10 +229,8 @@ impl Coordinator {
         {
             if is_durable {
                 self.apply(now, partition, change);
-            } else if change.ends_group
-                && let Some(group) = self.groups.get_mut(change.key.group())
-            {
-                group.is_ending = false;
+            } else {
+                self.take_back(&change);
             }
         }
     }

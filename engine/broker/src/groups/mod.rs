@@ -8,7 +8,9 @@ pub mod coordinator;
 #[cfg(test)]
 mod coordinator_test;
 pub mod offsets;
+mod offsets_log;
 pub mod records;
+pub(crate) mod service;
 pub mod write;
 
 use bytes::Bytes;

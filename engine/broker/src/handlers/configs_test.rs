@@ -1,5 +1,6 @@
 //! DescribeConfigs and IncrementalAlterConfigs as clients of every version see them.
 
+use proptest::prelude::*;
 use ringmill_wire::api::ApiKey;
 use ringmill_wire::kafka_protocol::messages::incremental_alter_configs_request::AlterableConfig;
 
@@ -440,3 +441,61 @@ fn a_response_has_a_bounded_number_of_settings() {
     let last = response.results.last().unwrap();
     assert_eq!(code(last.error_code), ErrorCode::InvalidRequest);
 }
+
+proptest! {
+    /// What is accepted can be resolved (`Lab::apply` panics if not) and is what is shown.
+    #[test]
+    fn whatever_is_accepted_is_in_force(
+        changes_made in proptest::collection::vec(
+            (0..3_usize, any::<prop::sample::Index>(), 0..5_i8, prop::sample::select(VALUES)),
+            0..40,
+        ),
+    ) {
+        let mut lab = Lab::new(&[]);
+        lab.topic("t", 1);
+        let scopes = [(kind::TOPIC, "t"), (kind::BROKER, "7"), (kind::BROKER, "")];
+        for (scope, key, op, value) in changes_made {
+            let (kind, name) = scopes[scope];
+            let keys = if kind == kind::TOPIC { topic::TABLE.keys } else { broker::TABLE.keys };
+            let key = keys[key.index(keys.len())].name;
+            let set = [(key, op, Some(value))];
+            let (error, _) = alter_one(&mut lab, changes(kind, name, &set));
+            if error == ErrorCode::None && op == SET {
+                let shown = values(&lab, kind, name, &[key]);
+                prop_assert_eq!(shown[0].1.as_str(), value);
+            }
+        }
+        let again = lab.image.commands();
+        let mut other = Lab::new(&[]);
+        other.apply(&again);
+        other.image.version = lab.image.version;
+        prop_assert_eq!(&other.image, &lab.image);
+    }
+}
+
+/// Values on the edge of some key's range.
+const VALUES: &[&str] = &[
+    "",
+    " ",
+    "0",
+    " 1 ",
+    "-1",
+    "1.0",
+    "0.5",
+    "NaN",
+    "inf",
+    "+7",
+    "65536",
+    "2147483647",
+    "2147483648",
+    "9223372036854775807",
+    "9223372036854775808",
+    "true",
+    " FALSE ",
+    "delete, compact",
+    ",delete,",
+    "LogAppendTime",
+    "relaxed",
+    " flushed ",
+    "producer",
+];

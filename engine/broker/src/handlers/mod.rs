@@ -5,9 +5,14 @@
 pub mod cluster;
 pub mod configs;
 mod context;
+pub(crate) mod fetch;
+pub(crate) mod group_offsets;
+pub(crate) mod groups;
 #[cfg(test)]
 mod lab;
 pub mod metadata;
+pub(crate) mod offsets;
+pub(crate) mod produce;
 pub mod producer_ids;
 mod refusal;
 pub mod topics;

@@ -1,0 +1,429 @@
+//! One client's connection: frames in, responses out in the order of their requests.
+//!
+//! Two futures share it. The reader takes frames and runs each request's first stage, which fixes
+//! its order, one after the other; the writer finishes the second stages from the front of the
+//! queue and sends whatever is ready in one vectored send. What is in work is metered: past a limit
+//! the connection is not read, so that a client that does not read its answers, or asks faster
+//! than it is served, waits in its own socket. A connection lives on the core that accepted it.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::{Either, LocalBoxFuture, select};
+use ringmill_ring::{File, Instant, Notified, Notify, TcpStream, now, timeout};
+use ringmill_wire::control::{DecodeError, EncodeError};
+use ringmill_wire::frame::{Frame, FrameError, LENGTH_LEN, split_frame};
+use ringmill_wire::header::{HeaderError, TooLarge};
+use ringmill_wire::primitive::ReadError;
+use thiserror::Error;
+
+use crate::dispatch::dispatch;
+use crate::limits::{EAGER_FRAME_BYTES, Meter};
+use crate::shard::{Peer, Shard};
+
+/// One send carries at most so many bytes; the client has to take them within
+/// `response.write.timeout.ms`.
+const SEND_BYTES: usize = 1 << 20;
+/// One send carries at most so many buffers (the kernel takes 1024, `IOV_MAX`).
+const SEND_BUFFERS: usize = 512;
+/// The receive buffer is given up after a frame of this size, so that the frame's bytes have it to
+/// themselves and nobody has to copy them.
+const OWN_BUFFER_BYTES: usize = 16 << 10;
+/// The least that is read at a time.
+const READ_BYTES: usize = 16 << 10;
+
+/// Why a connection ends. Nothing is told to the client but the end itself.
+#[derive(Debug, Error)]
+pub(crate) enum Closed {
+    #[error("the client closed it")]
+    ByPeer,
+    #[error("no request came for {0:?}")]
+    Idle(Duration),
+    #[error("a request did not arrive within {0:?}")]
+    SlowRequest(Duration),
+    #[error("the client did not take its response within {0:?}")]
+    SlowReader(Duration),
+    #[error("the broker stops")]
+    Stopping,
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    #[error("{api}: {error}")]
+    Body { api: &'static str, error: ReadError },
+    #[error(transparent)]
+    Control(#[from] DecodeError),
+    #[error("cannot answer: {0}")]
+    Encode(#[from] EncodeError),
+    #[error("cannot answer: {0}")]
+    TooLarge(#[from] TooLarge),
+    #[error("records without acknowledgement were refused: {0}")]
+    RefusedUnacknowledged(&'static str),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Closed {
+    /// Whether nobody is there any more to whom the rest could be answered.
+    fn is_immediate(&self) -> bool {
+        matches!(self, Self::ByPeer | Self::Io(_) | Self::SlowRequest(_))
+    }
+
+    /// Whether the client did, or failed to do, something it should not.
+    fn is_fault(&self) -> bool {
+        !matches!(
+            self,
+            Self::ByPeer | Self::Idle(_) | Self::Stopping | Self::Io(_)
+        )
+    }
+}
+
+/// A piece of a response.
+pub(crate) enum Chunk {
+    /// Bytes in memory.
+    Bytes(Bytes),
+    /// A part of a file, to go from page cache to socket.
+    File { file: File, offset: u64, len: u64 },
+}
+
+/// A finished response.
+pub(crate) enum Response {
+    /// The request wants none.
+    Nothing,
+    /// A whole frame.
+    Frame(Bytes),
+    /// A whole frame in pieces.
+    Pieces(Vec<Chunk>),
+    /// The connection ends.
+    Close(Closed),
+}
+
+/// A request after its first stage.
+pub(crate) enum Stage {
+    /// There is nothing to wait for.
+    Done(Response),
+    /// The second stage.
+    Waits(LocalBoxFuture<'static, Response>),
+}
+
+impl Stage {
+    /// A frame to send at once.
+    pub(crate) fn frame(frame: Bytes) -> Self {
+        Self::Done(Response::Frame(frame))
+    }
+
+    /// A second stage.
+    pub(crate) fn waits(work: impl Future<Output = Response> + 'static) -> Self {
+        Self::Waits(Box::pin(work))
+    }
+}
+
+/// What a connection has in work.
+struct InWork {
+    meter: RefCell<Meter>,
+    /// Rings when the meter went down.
+    room: Notify,
+}
+
+/// What a request takes up of the limits, given back when its response is ready or the connection
+/// is gone.
+struct Admission {
+    shard: Rc<Shard>,
+    in_work: Rc<InWork>,
+    bytes: u64,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.in_work.meter.borrow_mut().give_back(self.bytes);
+        self.in_work.room.notify_all();
+        self.shard.gate.give_back(self.bytes);
+    }
+}
+
+struct Slot {
+    stage: Stage,
+    _admission: Option<Admission>,
+}
+
+/// What reader and writer share.
+struct Connection {
+    shard: Rc<Shard>,
+    stream: TcpStream,
+    peer: Peer,
+    queue: RefCell<VecDeque<Slot>>,
+    /// The writer, when it waits for the next request's first stage.
+    writer: RefCell<Option<Waker>>,
+    in_work: Rc<InWork>,
+}
+
+/// Serves a client until one side ends it.
+pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: Peer) {
+    let config = &shard.config;
+    let meter = Meter::new(config.max_inflight_requests, config.max_inflight_bytes);
+    let connection = Connection {
+        stream,
+        peer,
+        queue: RefCell::default(),
+        writer: RefCell::default(),
+        in_work: Rc::new(InWork {
+            meter: RefCell::new(meter),
+            room: Notify::new(),
+        }),
+        shard,
+    };
+    let closed = {
+        let reader = pin!(connection.read());
+        let writer = pin!(connection.write());
+        match select(reader, writer).await {
+            Either::Left((closed, _)) | Either::Right((closed, _)) => closed,
+        }
+    };
+    let metrics = &connection.shard.metrics;
+    let client = &connection.peer.host;
+    if closed.is_fault() {
+        metrics.connections_aborted.one();
+        tracing::info!(client, reason = %closed, "closed a connection");
+    } else {
+        tracing::debug!(client, reason = %closed, "closed a connection");
+    }
+}
+
+impl Connection {
+    // ---- the reader ----
+
+    /// Takes requests until the client, or what it sends, ends that; then, if there is something
+    /// to answer first, the writer ends the connection.
+    async fn read(&self) -> Closed {
+        let mut received = BytesMut::new();
+        let mut stopping = pin!(self.shard.stopping());
+        loop {
+            let frame = match self.next_frame(&mut received, stopping.as_mut()).await {
+                Ok(frame) => frame,
+                Err(closed) if closed.is_immediate() => return closed,
+                Err(closed) => return self.end_after_answers(closed).await,
+            };
+            let bytes = frame.len() as u64;
+            let admission = self.admitted(bytes).await;
+            let metrics = &self.shard.metrics;
+            metrics.requests.one();
+            metrics.request_bytes.add(bytes + LENGTH_LEN as u64);
+            match dispatch(&self.shard, &self.peer, frame).await {
+                Ok(stage) => self.push(stage, Some(admission)),
+                Err(closed) => return self.end_after_answers(closed).await,
+            }
+        }
+    }
+
+    /// What came before is still answered.
+    async fn end_after_answers(&self, closed: Closed) -> Closed {
+        self.push(Stage::Done(Response::Close(closed)), None);
+        std::future::pending().await
+    }
+
+    /// The next frame, once all of it is there.
+    async fn next_frame(
+        &self,
+        received: &mut BytesMut,
+        mut stopping: Pin<&mut Notified<'_>>,
+    ) -> Result<Bytes, Closed> {
+        let config = &self.shard.config;
+        let mut began: Option<Instant> = (!received.is_empty()).then(now);
+        loop {
+            let missing = match split_frame(received, config.request_max_bytes)? {
+                Frame::Complete(frame) => {
+                    if received.is_empty() && frame.len() >= OWN_BUFFER_BYTES {
+                        *received = BytesMut::new();
+                    }
+                    return Ok(frame);
+                }
+                Frame::Partial { missing } => missing,
+            };
+            // As much as has come, but for frames that are small anyway.
+            let room = missing.min(received.len().max(EAGER_FRAME_BYTES));
+            received.reserve(room.max(READ_BYTES));
+            let allowed = match began {
+                None => config.connection_idle,
+                Some(began) => config.request_read_timeout.saturating_sub(now() - began),
+            };
+            let is_idle = began.is_none();
+            match self.receive(received, allowed, stopping.as_mut()).await? {
+                Some(0) => return Err(Closed::ByPeer),
+                Some(_) => began = began.or(Some(now())),
+                None if is_idle && !self.queue.borrow().is_empty() => {}
+                None if is_idle => return Err(Closed::Idle(config.connection_idle)),
+                None => return Err(Closed::SlowRequest(config.request_read_timeout)),
+            }
+        }
+    }
+
+    /// Receives for so long; none if nothing came.
+    async fn receive(
+        &self,
+        received: &mut BytesMut,
+        allowed: Duration,
+        stopping: Pin<&mut Notified<'_>>,
+    ) -> Result<Option<usize>, Closed> {
+        if self.shard.is_stopping() {
+            return Err(Closed::Stopping);
+        }
+        let receiving = pin!(timeout(allowed, self.stream.recv(received)));
+        match select(receiving, stopping).await {
+            Either::Left((Ok(result), _)) => Ok(Some(result?)),
+            Either::Left((Err(_), _)) => Ok(None),
+            Either::Right(_) => Err(Closed::Stopping),
+        }
+    }
+
+    /// Waits until a request of so many bytes fits, within the connection's limits and the core's.
+    async fn admitted(&self, bytes: u64) -> Admission {
+        while !self.in_work.meter.borrow().admits(bytes) {
+            self.shard.metrics.read_stalls.one();
+            self.in_work.room.notified().await;
+        }
+        self.shard.gate.take(bytes, &self.shard.metrics).await;
+        self.in_work.meter.borrow_mut().take(bytes);
+        Admission {
+            shard: Rc::clone(&self.shard),
+            in_work: Rc::clone(&self.in_work),
+            bytes,
+        }
+    }
+
+    fn push(&self, stage: Stage, admission: Option<Admission>) {
+        let slot = Slot {
+            stage,
+            _admission: admission,
+        };
+        self.queue.borrow_mut().push_back(slot);
+        if let Some(writer) = self.writer.borrow_mut().take() {
+            writer.wake();
+        }
+    }
+
+    // ---- the writer ----
+
+    async fn write(&self) -> Closed {
+        loop {
+            let (chunks, end) = poll_fn(|cx| self.poll_ready(cx)).await;
+            if let Err(closed) = self.send(chunks).await {
+                return closed;
+            }
+            if let Some(closed) = end {
+                return closed;
+            }
+        }
+    }
+
+    /// The responses that are ready at the front of the queue, at least one, as much as one send
+    /// takes; and the reason if the connection ends after them.
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<(Vec<Chunk>, Option<Closed>)> {
+        let (mut chunks, mut bytes, mut end) = (Vec::new(), 0, None);
+        while bytes < SEND_BYTES && chunks.len() < SEND_BUFFERS && end.is_none() {
+            let Some(mut slot) = self.queue.borrow_mut().pop_front() else {
+                *self.writer.borrow_mut() = Some(cx.waker().clone());
+                break;
+            };
+            let response = match &mut slot.stage {
+                Stage::Done(response) => std::mem::replace(response, Response::Nothing),
+                Stage::Waits(work) => match work.as_mut().poll(cx) {
+                    Poll::Ready(response) => response,
+                    Poll::Pending => {
+                        self.queue.borrow_mut().push_front(slot);
+                        break;
+                    }
+                },
+            };
+            match response {
+                Response::Nothing => {}
+                Response::Frame(frame) => {
+                    bytes += frame.len();
+                    chunks.push(Chunk::Bytes(frame));
+                }
+                Response::Pieces(pieces) => {
+                    bytes += pieces.iter().map(Chunk::len).sum::<usize>();
+                    chunks.extend(pieces);
+                }
+                Response::Close(closed) => end = Some(closed),
+            }
+        }
+        if chunks.is_empty() && end.is_none() {
+            return Poll::Pending;
+        }
+        Poll::Ready((chunks, end))
+    }
+
+    async fn send(&self, chunks: Vec<Chunk>) -> Result<(), Closed> {
+        let (mut bufs, mut bytes) = (Vec::with_capacity(chunks.len()), 0);
+        for chunk in chunks {
+            match chunk {
+                Chunk::Bytes(mut rest) => {
+                    while !rest.is_empty() {
+                        let part = rest.split_to(rest.len().min(SEND_BYTES - bytes));
+                        bytes += part.len();
+                        bufs.push(part);
+                        if bytes == SEND_BYTES || bufs.len() == SEND_BUFFERS {
+                            self.send_bytes(std::mem::take(&mut bufs), bytes).await?;
+                            bytes = 0;
+                        }
+                    }
+                }
+                Chunk::File { file, offset, len } => {
+                    self.send_bytes(std::mem::take(&mut bufs), bytes).await?;
+                    bytes = 0;
+                    self.send_file(&file, offset, len).await?;
+                }
+            }
+        }
+        self.send_bytes(bufs, bytes).await
+    }
+
+    async fn send_bytes(&self, bufs: Vec<Bytes>, bytes: usize) -> Result<(), Closed> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let metrics = &self.shard.metrics;
+        metrics.sends.one();
+        metrics.response_bytes.add(bytes as u64);
+        self.within_time(self.stream.send(bufs)).await
+    }
+
+    async fn send_file(&self, file: &File, offset: u64, len: u64) -> Result<(), Closed> {
+        let mut done = 0;
+        while done < len {
+            let step = (len - done).min(SEND_BYTES as u64);
+            let sent = self.stream.send_file(file, offset + done, step);
+            self.within_time(sent).await?;
+            done += step;
+        }
+        let metrics = &self.shard.metrics;
+        metrics.response_bytes.add(len);
+        metrics.responses_from_files.add(len);
+        Ok(())
+    }
+
+    async fn within_time(&self, sent: impl Future<Output = io::Result<()>>) -> Result<(), Closed> {
+        let allowed = self.shard.config.response_write_timeout;
+        match timeout(allowed, sent).await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(Closed::SlowReader(allowed)),
+        }
+    }
+}
+
+impl Chunk {
+    /// Its bytes.
+    fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::File { len, .. } => *len as usize,
+        }
+    }
+}

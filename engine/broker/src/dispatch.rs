@@ -1,0 +1,159 @@
+//! From a frame to its handler: the header against the table of APIs, the body through its decoder,
+//! the request to whoever answers it. What cannot be understood closes the connection, as Kafka
+//! does, for nothing after it can be trusted.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use ringmill_wire::api::ApiKey;
+use ringmill_wire::control::{Request, api_versions, decode_request, unsupported_api_versions};
+use ringmill_wire::header::{HeaderError, RequestHeader};
+use ringmill_wire::kafka_protocol::messages::{
+    FindCoordinatorRequest, InitProducerIdRequest, MetadataRequest,
+};
+
+use crate::cluster::image::OFFSETS_TOPIC;
+use crate::connection::{Closed, Response, Stage};
+use crate::handlers::groups::respond;
+use crate::handlers::{
+    cluster, configs, fetch, group_offsets, groups, metadata, offsets, produce, producer_ids,
+};
+use crate::router::{Answer, Call};
+use crate::shard::{Peer, Shard};
+
+/// Runs a request's first stage.
+pub(crate) async fn dispatch(
+    shard: &Rc<Shard>,
+    peer: &Peer,
+    frame: Bytes,
+) -> Result<Stage, Closed> {
+    let decoded = RequestHeader::decode(&frame);
+    drop(frame);
+    let (header, body) = match decoded {
+        Ok(decoded) => decoded,
+        // A newer client learns what it may ask (KIP-511).
+        Err(HeaderError::UnsupportedVersion {
+            key: ApiKey::ApiVersions,
+            correlation_id,
+            ..
+        }) => return Ok(Stage::frame(unsupported_api_versions(correlation_id))),
+        Err(error) => return Err(error.into()),
+    };
+    match header.key {
+        ApiKey::Produce => produce::begin(shard, header, body).await,
+        ApiKey::Fetch => fetch::begin(shard, header, body).await,
+        _ => {
+            let request = decode_request(&header, &body)?;
+            drop(body);
+            Ok(control(shard, peer, header, request).await)
+        }
+    }
+}
+
+async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request: Request) -> Stage {
+    match request {
+        Request::ApiVersions(_) => Stage::Done(respond(&header, &api_versions())),
+        Request::Metadata(request) => Stage::Done(metadata(shard, peer, &header, &request).await),
+        Request::DescribeCluster(request) => {
+            let version = header.version;
+            let response = shard.with_context(Some(peer), |ctx| {
+                cluster::describe_cluster(ctx, &request, version)
+            });
+            Stage::Done(respond(&header, &response))
+        }
+        Request::FindCoordinator(request) => {
+            Stage::Done(find_coordinator(shard, peer, &header, &request).await)
+        }
+        Request::DescribeConfigs(request) => {
+            let image = shard.image();
+            let response = shard.with_context(Some(peer), |ctx| {
+                configs::describe_configs(&image, ctx, &request)
+            });
+            Stage::Done(respond(&header, &response))
+        }
+        Request::InitProducerId(request) => {
+            Stage::Done(init_producer_id(shard, &header, &request).await)
+        }
+        Request::ListOffsets(request) => offsets::list(shard, header, request).await,
+        Request::DeleteRecords(request) => offsets::delete_records(shard, header, request).await,
+        Request::OffsetForLeaderEpoch(request) => {
+            offsets::leader_epochs(shard, header, request).await
+        }
+        Request::JoinGroup(request) => groups::join(shard, peer, header, request).await,
+        Request::SyncGroup(request) => groups::sync(shard, header, request).await,
+        Request::Heartbeat(request) => groups::heartbeat(shard, header, request).await,
+        Request::LeaveGroup(request) => groups::leave(shard, header, request).await,
+        Request::DescribeGroups(request) => groups::describe(shard, header, request).await,
+        Request::ListGroups(request) => groups::list(shard, header, request).await,
+        Request::DeleteGroups(request) => groups::delete(shard, header, request).await,
+        Request::OffsetCommit(request) => group_offsets::commit(shard, header, request).await,
+        Request::OffsetFetch(request) => group_offsets::fetch(shard, header, request).await,
+        Request::OffsetDelete(request) => group_offsets::delete(shard, header, request).await,
+        Request::CreateTopics(_)
+        | Request::DeleteTopics(_)
+        | Request::CreatePartitions(_)
+        | Request::IncrementalAlterConfigs(_) => administer(shard, header, request).await,
+    }
+}
+
+/// Requests that change the metadata go to core 0, and are done before the connection's next one.
+async fn administer(shard: &Rc<Shard>, header: RequestHeader, request: Request) -> Stage {
+    let call = Call::Admin(Box::new((header, request)));
+    match shard.ask(0, call).await {
+        Answer::Frame(Ok(frame)) => Stage::frame(frame),
+        Answer::Frame(Err(error)) => Stage::Done(Response::Close(error.into())),
+        _ => unreachable!("a frame was asked for"),
+    }
+}
+
+async fn metadata(
+    shard: &Rc<Shard>,
+    peer: &Peer,
+    header: &RequestHeader,
+    request: &MetadataRequest,
+) -> Response {
+    let answer = || {
+        let image = shard.image();
+        shard.with_context(Some(peer), |ctx| {
+            metadata::metadata(&image, ctx, request, header.version)
+        })
+    };
+    let first = answer();
+    if first.missing.is_empty() {
+        return respond(header, &first.response);
+    }
+    let names = first.missing.iter().map(ToString::to_string).collect();
+    shard.ask(0, Call::AutoCreate(names)).await;
+    respond(header, &answer().response)
+}
+
+async fn find_coordinator(
+    shard: &Rc<Shard>,
+    peer: &Peer,
+    header: &RequestHeader,
+    request: &FindCoordinatorRequest,
+) -> Response {
+    if cluster::asks_for_group(request) && shard.image().topic(OFFSETS_TOPIC).is_none() {
+        // If it cannot be created, the coordinator says so to whoever comes.
+        shard.ask(0, Call::OffsetsTopic).await;
+    }
+    let response = shard.with_context(Some(peer), |ctx| {
+        cluster::find_coordinator(ctx, request, header.version)
+    });
+    respond(header, &response)
+}
+
+async fn init_producer_id(
+    shard: &Rc<Shard>,
+    header: &RequestHeader,
+    request: &InitProducerIdRequest,
+) -> Response {
+    let response = match producer_ids::check(request) {
+        Ok(()) => match shard.next_producer_id().await {
+            Ok(id) => producer_ids::granted(id),
+            Err(code) => producer_ids::refused(code),
+        },
+        Err(refused) => refused,
+    };
+    respond(header, &response)
+}

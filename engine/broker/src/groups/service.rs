@@ -1,0 +1,484 @@
+//! The shell of a core's groups: parks requests, stores what the coordinator writes, wakes it in
+//! time. It decides nothing.
+//!
+//! Writes to one partition of `__consumer_offsets` are settled in the order in which they were
+//! appended, by one task for each partition, so that the coordinator applies them in the order of
+//! the log and nobody reads what is not durable.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+
+use foldhash::fast::FixedState;
+use futures_channel::{mpsc, oneshot};
+use futures_util::StreamExt;
+use futures_util::future::{Either, LocalBoxFuture, select};
+use ringmill_ring::{Instant, Notify, sleep_until, spawn};
+use ringmill_wire::error::ErrorCode;
+
+use super::admin::{Commit, Description, Fetched, Listing};
+use super::coordinator::{Capacity, Coordinator};
+use super::offsets_log;
+use super::write::{Outcome, Write};
+use super::{
+    Claim, GroupError, Join, JoinRefused, Joined, Leaver, Reply, Results, Sync, Synced, Token,
+};
+use crate::cluster::image::OFFSETS_TOPIC;
+use crate::config::BrokerConfig;
+use crate::config::broker::GroupConfig;
+use crate::limits;
+use crate::partition::{Hosted, Ordered};
+use crate::router::{PartitionId, Result};
+use crate::shard::Shard;
+
+/// How many committed offsets all groups of the broker have together, at most.
+const MAX_OFFSETS: u64 = 1_000_000;
+/// A partition of `__consumer_offsets` is compacted when so many bytes were appended,
+const COMPACT_BYTES_MIN: u64 = 1 << 20;
+/// and so many times as many as its last snapshot took.
+const COMPACT_FACTOR: u64 = 4;
+
+/// A request about groups of this core; `home` is the group's partition of `__consumer_offsets`.
+#[derive(Debug)]
+pub(crate) struct GroupCall {
+    pub(crate) group: String,
+    pub(crate) home: i32,
+    pub(crate) ask: GroupAsk,
+}
+
+/// What is asked of a group.
+#[derive(Debug)]
+pub(crate) enum GroupAsk {
+    Join(Join),
+    Sync(Sync),
+    Heartbeat(Claim),
+    Leave(Vec<Leaver>),
+    Commit(Claim, Vec<Commit>),
+    /// All offsets, or those of some partitions.
+    Fetch(Option<Vec<(String, Vec<i32>)>>),
+    Describe,
+    Delete,
+    DeleteOffsets(Vec<(String, i32)>),
+    /// All groups of the core; the call's group does not count.
+    List,
+}
+
+/// What a group answers, by what was asked.
+#[derive(Debug)]
+pub(crate) enum GroupAnswer {
+    Join(std::result::Result<Joined, JoinRefused>),
+    Sync(std::result::Result<Synced, GroupError>),
+    /// To a heartbeat and a deletion.
+    Done(Result<()>),
+    /// To Leave, Commit and DeleteOffsets: one result for each part.
+    Parts(Result<Vec<Result<()>>>),
+    Fetch(Result<Vec<Fetched>>),
+    Describe(Result<Option<Description>>),
+    List(Vec<Listing>),
+}
+
+/// A write that was appended and awaits its flush.
+struct Settling {
+    appends: Vec<Ordered>,
+    hosted: Rc<Hosted>,
+    done: oneshot::Sender<bool>,
+}
+
+/// The groups of one core.
+pub(crate) struct Groups {
+    pub(super) coordinator: RefCell<Coordinator>,
+    parked: RefCell<HashMap<Token, oneshot::Sender<Reply>, FixedState>>,
+    next_token: Cell<u64>,
+    /// Rings when the coordinator may want to be woken earlier.
+    earlier: Notify,
+    settlers: RefCell<BTreeMap<i32, mpsc::UnboundedSender<Settling>>>,
+    /// Bytes appended to each partition since it was compacted, and what that took.
+    appended: RefCell<BTreeMap<i32, (u64, u64)>>,
+}
+
+impl Groups {
+    pub(crate) fn new(config: &BrokerConfig, cores: usize) -> Self {
+        let capacity = Capacity {
+            groups: limits::share(config.max_groups as u64, cores) as usize,
+            offsets: limits::share(MAX_OFFSETS, cores) as usize,
+        };
+        Self {
+            coordinator: RefCell::new(Coordinator::new(config.live.groups.clone(), capacity)),
+            parked: RefCell::default(),
+            next_token: Cell::new(0),
+            earlier: Notify::new(),
+            settlers: RefCell::default(),
+            appended: RefCell::default(),
+        }
+    }
+
+    pub(crate) fn set_config(&self, config: GroupConfig) {
+        self.coordinator.borrow_mut().set_config(config);
+    }
+
+    /// Refuses everybody who waits: the broker stops.
+    pub(crate) fn let_go(&self) {
+        self.parked.borrow_mut().clear();
+    }
+
+    fn park(&self) -> (Token, oneshot::Receiver<Reply>) {
+        let token = Token(self.next_token.get());
+        self.next_token.set(token.0 + 1);
+        let (sender, receiver) = oneshot::channel();
+        self.parked.borrow_mut().insert(token, sender);
+        (token, receiver)
+    }
+
+    fn reply(&self, replies: Vec<Reply>) {
+        for reply in replies {
+            let (Reply::Join(token, _) | Reply::Sync(token, _)) = &reply;
+            let parked = self.parked.borrow_mut().remove(token);
+            if let Some(sender) = parked {
+                // The client may be gone; the group finds out by its silence.
+                let _ = sender.send(reply);
+            }
+        }
+    }
+}
+
+fn to_codes(results: Results) -> Vec<Result<()>> {
+    let results = results.into_iter();
+    results
+        .map(|result| result.map_err(ErrorCode::from))
+        .collect()
+}
+
+type Answering = LocalBoxFuture<'static, GroupAnswer>;
+
+fn ready(answer: GroupAnswer) -> Answering {
+    Box::pin(std::future::ready(answer))
+}
+
+impl Shard {
+    /// Begins a request about groups of this core: its effect on the group, and its place in the
+    /// log, are decided before this returns.
+    pub(crate) fn begin_group(self: &Rc<Self>, call: GroupCall) -> Answering {
+        let GroupCall { group, home, ask } = call;
+        let now = self.now();
+        let groups = &self.groups;
+        let mut coordinator = groups.coordinator.borrow_mut();
+        match ask {
+            GroupAsk::Join(join) => {
+                let (token, parked) = groups.park();
+                let outcome = coordinator.join(now, &group, home, token, join);
+                drop(coordinator);
+                self.perform(outcome);
+                Box::pin(async move {
+                    match parked.await {
+                        Ok(Reply::Join(_, result)) => GroupAnswer::Join(result),
+                        _ => GroupAnswer::Join(Err(JoinRefused {
+                            error: GroupError::CoordinatorNotAvailable,
+                            member_id: String::new(),
+                        })),
+                    }
+                })
+            }
+            GroupAsk::Sync(sync) => {
+                let (token, parked) = groups.park();
+                let outcome = coordinator.sync(now, &group, home, token, sync);
+                drop(coordinator);
+                self.perform(outcome);
+                Box::pin(async move {
+                    match parked.await {
+                        Ok(Reply::Sync(_, result)) => GroupAnswer::Sync(result),
+                        _ => GroupAnswer::Sync(Err(GroupError::CoordinatorNotAvailable)),
+                    }
+                })
+            }
+            GroupAsk::Heartbeat(claim) => {
+                let result = coordinator.heartbeat(now, &group, home, &claim);
+                ready(GroupAnswer::Done(result.map_err(ErrorCode::from)))
+            }
+            GroupAsk::Leave(leavers) => {
+                let left = coordinator.leave(now, &group, home, &leavers);
+                drop(coordinator);
+                ready(GroupAnswer::Parts(match left {
+                    Ok((results, outcome)) => {
+                        self.perform(outcome);
+                        Ok(to_codes(results))
+                    }
+                    Err(error) => Err(error.into()),
+                }))
+            }
+            GroupAsk::Commit(claim, commits) => {
+                let committed = coordinator.commit(now, &group, home, &claim, commits);
+                drop(coordinator);
+                self.finish_parts(committed)
+            }
+            GroupAsk::DeleteOffsets(wanted) => {
+                let deleted = coordinator.delete_offsets(&group, home, &wanted);
+                drop(coordinator);
+                self.finish_parts(deleted)
+            }
+            GroupAsk::Delete => {
+                let deleted = coordinator.delete(&group, home);
+                drop(coordinator);
+                match deleted {
+                    Ok(write) => {
+                        let stored = self.store_group(write);
+                        Box::pin(async move { GroupAnswer::Done(stored.await) })
+                    }
+                    Err(error) => ready(GroupAnswer::Done(Err(error.into()))),
+                }
+            }
+            GroupAsk::Fetch(wanted) => {
+                let fetched = coordinator.fetch(&group, home, wanted.as_deref());
+                ready(GroupAnswer::Fetch(fetched.map_err(ErrorCode::from)))
+            }
+            GroupAsk::Describe => {
+                let described = coordinator.describe(&group, home);
+                ready(GroupAnswer::Describe(described.map_err(ErrorCode::from)))
+            }
+            GroupAsk::List => ready(GroupAnswer::List(coordinator.list().collect())),
+        }
+    }
+
+    /// Stores what a request of several parts admits, and answers when it is durable.
+    fn finish_parts(
+        self: &Rc<Self>,
+        decided: std::result::Result<(Results, Option<Write>), GroupError>,
+    ) -> Answering {
+        let (results, write) = match decided {
+            Ok(decided) => decided,
+            Err(error) => return ready(GroupAnswer::Parts(Err(error.into()))),
+        };
+        let results = to_codes(results);
+        let Some(write) = write else {
+            return ready(GroupAnswer::Parts(Ok(results)));
+        };
+        let stored = self.store_group(write);
+        Box::pin(async move {
+            let parts = match stored.await {
+                Ok(()) => results,
+                Err(error) => results
+                    .into_iter()
+                    .map(|part| part.and(Err(error)))
+                    .collect(),
+            };
+            GroupAnswer::Parts(Ok(parts))
+        })
+    }
+
+    /// Does what the coordinator asks for.
+    fn perform(self: &Rc<Self>, outcome: Outcome) {
+        self.groups.reply(outcome.replies);
+        self.groups.earlier.notify_one();
+        let Some(mut write) = outcome.write else {
+            return;
+        };
+        let (group, after) = (write.group.clone(), std::mem::take(&mut write.after));
+        let stored = self.store_group(write);
+        let shard = Rc::clone(self);
+        spawn(async move {
+            if stored.await.is_ok() {
+                return shard.groups.reply(after);
+            }
+            let outcome = {
+                let mut coordinator = shard.groups.coordinator.borrow_mut();
+                coordinator.store_failed(shard.now(), &group, after)
+            };
+            shard.perform(outcome);
+        });
+    }
+
+    /// Appends a write; the future tells when it is durable, or that it will not be.
+    fn store_group(self: &Rc<Self>, mut write: Write) -> LocalBoxFuture<'static, Result<()>> {
+        let home = write.partition;
+        let changes = write.take_changes();
+        let refused = |error| Box::pin(std::future::ready(Err(error)));
+        let hosted = match self.offsets_partition(home) {
+            Ok(hosted) => hosted,
+            Err(error) => {
+                self.groups.coordinator.borrow_mut().not_appended(changes);
+                return refused(error);
+            }
+        };
+        let batches = offsets_log::batches(&write.records, self.now().wall_ms);
+        let bytes: usize = batches.iter().map(bytes::Bytes::len).sum();
+        self.groups.appended.borrow_mut().entry(home).or_default().0 += bytes as u64;
+        let appends = batches
+            .into_iter()
+            .map(|batch| hosted.append(batch))
+            .collect();
+        let (done, settled) = oneshot::channel();
+        self.groups.coordinator.borrow_mut().appended(home, changes);
+        let settling = Settling {
+            appends,
+            hosted,
+            done,
+        };
+        let sent = self.settler(home).unbounded_send(settling);
+        debug_assert!(sent.is_ok(), "a settler lives as long as its core");
+        Box::pin(async move {
+            match settled.await {
+                Ok(true) => Ok(()),
+                // Retriable: the disk may have room again, or the partition another home.
+                _ => Err(ErrorCode::CoordinatorNotAvailable),
+            }
+        })
+    }
+
+    fn offsets_partition(&self, home: i32) -> Result<Rc<Hosted>> {
+        let image = self.image();
+        let topic = image
+            .topic(OFFSETS_TOPIC)
+            .ok_or(ErrorCode::CoordinatorNotAvailable)?;
+        self.hosted(PartitionId {
+            topic: topic.id,
+            index: home,
+        })
+    }
+
+    /// The task that settles a partition's writes, one after the other. Bounded by the requests
+    /// in work, each of which makes one write.
+    fn settler(self: &Rc<Self>, home: i32) -> mpsc::UnboundedSender<Settling> {
+        let mut settlers = self.groups.settlers.borrow_mut();
+        let new = || {
+            let (sender, mut queue) = mpsc::unbounded::<Settling>();
+            let shard = Rc::downgrade(self);
+            spawn(async move {
+                while let Some(settling) = queue.next().await {
+                    let mut is_durable = true;
+                    for append in settling.appends {
+                        is_durable &= settling.hosted.acknowledged(append).await.is_ok();
+                    }
+                    let Some(shard) = shard.upgrade() else {
+                        return;
+                    };
+                    let mut coordinator = shard.groups.coordinator.borrow_mut();
+                    coordinator.settled(shard.now(), home, is_durable);
+                    drop(coordinator);
+                    // Whoever asked may be gone.
+                    let _ = settling.done.send(is_durable);
+                }
+            });
+            sender
+        };
+        settlers.entry(home).or_insert_with(new).clone()
+    }
+
+    /// Reads the groups of a partition of `__consumer_offsets` from its log.
+    pub(crate) async fn load_groups(self: &Rc<Self>, home: i32, hosted: Option<Rc<Hosted>>) {
+        let groups = &self.groups;
+        groups.coordinator.borrow_mut().begin_load(home);
+        let loaded = match hosted {
+            Some(hosted) => offsets_log::load(self, home, &hosted).await,
+            None => Err("it is not open".to_owned()),
+        };
+        match loaded {
+            Ok(bytes) => {
+                groups.appended.borrow_mut().insert(home, (bytes, 0));
+                let mut coordinator = groups.coordinator.borrow_mut();
+                coordinator.finish_load(self.now(), home);
+            }
+            Err(reason) => {
+                tracing::error!(partition = home, reason, "groups are not available");
+                groups.coordinator.borrow_mut().fail(home);
+            }
+        }
+        groups.earlier.notify_one();
+    }
+
+    /// Topics were deleted.
+    pub(crate) async fn forget_topics(self: &Rc<Self>, topics: &BTreeSet<String>) {
+        let writes = self.groups.coordinator.borrow().forget_topics(topics);
+        for write in writes {
+            if let Err(error) = self.store_group(write).await {
+                tracing::warn!(?error, "offsets of a deleted topic stay");
+            }
+        }
+    }
+
+    /// Offsets of topics that were deleted while the broker could not say so to their groups.
+    pub(crate) async fn forget_missing_topics(self: &Rc<Self>) {
+        let image = self.image();
+        let missing = {
+            let coordinator = self.groups.coordinator.borrow();
+            coordinator.topics_without(|topic| image.topic(topic).is_some())
+        };
+        if !missing.is_empty() {
+            self.forget_topics(&missing).await;
+        }
+    }
+
+    // ---- in the background ----
+
+    /// Wakes the coordinator at its deadlines, for ever.
+    pub(crate) async fn wake_groups(self: Rc<Self>) {
+        loop {
+            let deadline = self.groups.coordinator.borrow().deadline();
+            let mut earlier = std::pin::pin!(self.groups.earlier.notified());
+            if let Some(at) = deadline {
+                let at = Instant::from_nanos(at.saturating_mul(1_000_000));
+                let slept = std::pin::pin!(sleep_until(at));
+                if let Either::Right(_) = select(slept, earlier.as_mut()).await {
+                    continue;
+                }
+            } else {
+                earlier.await;
+                continue;
+            }
+            let outcomes = self.groups.coordinator.borrow_mut().on_timer(self.now());
+            for outcome in outcomes {
+                self.perform(outcome);
+            }
+        }
+    }
+
+    /// Lets offsets and groups go whose time is over.
+    pub(crate) async fn expire_groups(self: &Rc<Self>) {
+        let writes = self.groups.coordinator.borrow_mut().expire(self.now());
+        for write in writes {
+            if let Err(error) = self.store_group(write).await {
+                tracing::warn!(?error, "expired offsets stay for now");
+            }
+        }
+    }
+
+    /// Appends what still counts of a partition of `__consumer_offsets` anew, where much was
+    /// overwritten, and lets everything before it go.
+    pub(crate) async fn compact_groups(self: &Rc<Self>) {
+        let due: Vec<i32> = {
+            let appended = self.groups.appended.borrow();
+            let due = appended
+                .iter()
+                .filter(|(_, (bytes, last))| *bytes > COMPACT_BYTES_MIN.max(COMPACT_FACTOR * last));
+            due.map(|(home, _)| *home).collect()
+        };
+        for home in due {
+            self.compact_home(home).await;
+        }
+    }
+
+    async fn compact_home(self: &Rc<Self>, home: i32) {
+        let Ok(hosted) = self.offsets_partition(home) else {
+            return;
+        };
+        let records = self.groups.coordinator.borrow().snapshot(home);
+        let start = hosted.log.log_end_offset();
+        let bytes: usize = records
+            .iter()
+            .map(|(key, value)| key.len() + value.as_ref().map_or(0, bytes::Bytes::len))
+            .sum();
+        let batches = offsets_log::batches(&records, self.now().wall_ms);
+        let appends: Vec<Ordered> = batches.into_iter().map(|b| hosted.append(b)).collect();
+        for append in appends {
+            match hosted.acknowledged(append).await {
+                // Appends that were taken back give their offsets to others.
+                Ok(at) if at.base_offset >= start => {}
+                _ => return,
+            }
+        }
+        if let Err(error) = hosted.log.delete_records(start).await {
+            tracing::warn!(partition = home, %error, "old offsets stay on the disk for now");
+            return;
+        }
+        let mut appended = self.groups.appended.borrow_mut();
+        appended.insert(home, (0, bytes as u64));
+    }
+}

@@ -1,0 +1,320 @@
+//! Fetch: the session is settled in the first stage; the second reads, and waits for data if there
+//! is less than the client asks for.
+//!
+//! Nothing is read before the response's turn to be sent has come, so that a client that asks ahead
+//! cannot make the broker hold its answers in memory. Records go out as they are stored: from the
+//! memory of the log's hot tail, or from a file straight to the socket.
+
+use std::cell::Cell;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{Either, LocalBoxFuture, select, select_all};
+use ringmill_log::FetchData;
+use ringmill_ring::{Instant, now, sleep_until};
+use ringmill_wire::error::ErrorCode;
+use ringmill_wire::fetch::{
+    FetchRequest, FetchResponse, FetchedPartition, FetchedTopic, IsolationLevel, NO_SESSION_ID,
+    Piece,
+};
+use ringmill_wire::header::RequestHeader;
+
+use crate::connection::{Chunk, Closed, Response, Stage};
+use crate::delayed::watch;
+use crate::fetch_sessions::{Found as Told, Plan, Wanted};
+use crate::partition::{LocalFound, ReadFound, ReadWant};
+use crate::router::{Answer, Call, PartitionId, Result};
+use crate::shard::Shard;
+
+/// The longest that a fetch waits, whatever it asks for.
+const MAX_WAIT: Duration = Duration::from_secs(300);
+
+/// What a request asks for beside its partitions.
+struct Terms {
+    deadline: Instant,
+    min_bytes: u64,
+    max_bytes: usize,
+    isolation: IsolationLevel,
+}
+
+/// Takes a request's first stage.
+pub(crate) async fn begin(
+    shard: &Rc<Shard>,
+    header: RequestHeader,
+    body: Bytes,
+) -> std::result::Result<Stage, Closed> {
+    let request = FetchRequest::decode(header.version, &body);
+    let request = request.map_err(|error| Closed::Body {
+        api: "Fetch",
+        error,
+    })?;
+    shard.metrics.fetches.one();
+    if request.replica_id >= 0 {
+        // A client that passes itself off as a follower could move the high watermark
+        // (CVE-2018-1288); a single node has no followers.
+        return Ok(Stage::Done(refuse(
+            &header,
+            ErrorCode::ClusterAuthorizationFailed,
+        )));
+    }
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+    let at_most = request
+        .max_bytes
+        .clamp(0, shard.config.fetch_max_bytes as i32);
+    let terms = Terms {
+        deadline: now() + wait.min(MAX_WAIT),
+        min_bytes: u64::try_from(request.min_bytes).unwrap_or(0),
+        max_bytes: at_most as usize,
+        isolation: request.isolation_level,
+    };
+    let begun = shard
+        .sessions
+        .borrow_mut()
+        .begin(shard.now().mono_ms, request);
+    let plan = match begun {
+        Ok(plan) => plan,
+        Err(error) => return Ok(Stage::Done(refuse(&header, error.into()))),
+    };
+    let shard = Rc::clone(shard);
+    Ok(Stage::waits(async move {
+        let found = gather(&shard, &plan, &terms).await;
+        answer(&shard, &header, &plan, found, terms.isolation)
+    }))
+}
+
+/// Refuses a request as a whole.
+fn refuse(header: &RequestHeader, code: ErrorCode) -> Response {
+    let response: FetchResponse<usize> = FetchResponse {
+        throttle_time_ms: 0,
+        error_code: code.code(),
+        session_id: NO_SESSION_ID,
+        topics: Vec::new(),
+        node_endpoints: Vec::new(),
+    };
+    match response.encode(header) {
+        Ok(frame) => Response::Pieces(chunks(frame.pieces, &mut Vec::new())),
+        Err(error) => Response::Close(error.into()),
+    }
+}
+
+/// Reads until there is enough, or the time is over.
+async fn gather(shard: &Rc<Shard>, plan: &Plan, terms: &Terms) -> Vec<LocalFound> {
+    let waited = Cell::new(false);
+    loop {
+        let found = read(shard, plan, terms.max_bytes).await;
+        let bytes: u64 = found.iter().map(|part| part.len as u64).sum();
+        let must_tell =
+            |part: &LocalFound| part.error != ErrorCode::None || part.diverging.is_some();
+        if bytes >= terms.min_bytes
+            || found.is_empty()
+            || found.iter().any(must_tell)
+            || now() >= terms.deadline
+            || shard.is_stopping()
+        {
+            return found;
+        }
+        if !waited.replace(true) {
+            shard.metrics.fetches_waited.one();
+        }
+        wait(shard, plan, &found, terms.min_bytes - bytes, terms.deadline).await;
+    }
+}
+
+/// The id of a wanted partition.
+fn resolve(shard: &Shard, wanted: &Wanted) -> Result<PartitionId> {
+    let topic = shard.topic(&wanted.topic)?;
+    match topic.has(wanted.part.partition) {
+        true => Ok(PartitionId {
+            topic: topic.id,
+            index: wanted.part.partition,
+        }),
+        false => Err(ErrorCode::UnknownTopicOrPartition),
+    }
+}
+
+fn want(id: PartitionId, wanted: &Wanted, max_bytes: usize) -> ReadWant {
+    let part = &wanted.part;
+    ReadWant {
+        partition: id,
+        offset: part.fetch_offset,
+        max_bytes: max_bytes.min(usize::try_from(part.max_bytes).unwrap_or(0)),
+        current_leader_epoch: part.current_leader_epoch,
+        last_fetched_epoch: part.last_fetched_epoch,
+    }
+}
+
+/// Reads all wanted partitions once, in order, up to `max_bytes` together; a first batch that is
+/// larger is read all the same, so that the consumer gets on (KIP-74).
+async fn read(shard: &Rc<Shard>, plan: &Plan, max_bytes: usize) -> Vec<LocalFound> {
+    let ids: Vec<Result<PartitionId>> = plan.wanted.iter().map(|w| resolve(shard, w)).collect();
+    let pairs = || plan.wanted.iter().zip(&ids);
+    let mut remote = read_elsewhere(shard, pairs(), max_bytes).await.into_iter();
+    let (mut found, mut left) = (Vec::with_capacity(ids.len()), max_bytes);
+    for (wanted, id) in pairs() {
+        let mut part = match id {
+            Err(error) => LocalFound::failed(*error),
+            Ok(id) if shard.router.is_local(*id) => {
+                shard.read_local(&want(*id, wanted, left)).await
+            }
+            Ok(_) => remote.next().expect("one answer per question").into_local(),
+        };
+        let is_first = left == max_bytes;
+        if part.len > left && !is_first {
+            (part.len, part.data) = (0, FetchData::Empty);
+        }
+        left = left.saturating_sub(part.len);
+        found.push(part);
+    }
+    found
+}
+
+/// Reads those of other cores.
+async fn read_elsewhere<'a>(
+    shard: &Rc<Shard>,
+    pairs: impl Iterator<Item = (&'a Wanted, &'a Result<PartitionId>)>,
+    max_bytes: usize,
+) -> Vec<ReadFound> {
+    let ids = pairs.filter_map(|(wanted, id)| Some((wanted, id.as_ref().ok().copied()?)));
+    let elsewhere = ids.filter(|(_, id)| !shard.router.is_local(*id));
+    let wants: Vec<(usize, ReadWant)> = elsewhere
+        .map(|(wanted, id)| (shard.router.owner(id), want(id, wanted, max_bytes)))
+        .collect();
+    if wants.is_empty() {
+        return Vec::new();
+    }
+    let take = |answer| match answer {
+        Answer::Read(found) => found,
+        _ => unreachable!("a read was asked for"),
+    };
+    shard.scatter(wants, Call::Read, take).await.await
+}
+
+/// Sleeps until about `need` bytes more are visible of the partitions together, the deadline, or
+/// the broker's end.
+async fn wait(shard: &Rc<Shard>, plan: &Plan, found: &[LocalFound], need: u64, deadline: Instant) {
+    let stopping = pin!(shard.stopping());
+    let mut by_core: Vec<Vec<(PartitionId, i64)>> = vec![Vec::new(); shard.router.cores()];
+    for (wanted, found) in plan.wanted.iter().zip(found) {
+        if let Ok(id) = resolve(shard, wanted) {
+            by_core[shard.router.owner(id)].push((id, found.high_watermark));
+        }
+    }
+    let mut watches: Vec<LocalBoxFuture<'static, ()>> = Vec::new();
+    for (core, seen) in by_core.into_iter().enumerate() {
+        if seen.is_empty() {
+            continue;
+        }
+        if core == shard.router.core() {
+            watches.push(Box::pin(watch(shard.watched(&seen), need)));
+        } else {
+            let answer = shard.call(core, Call::Watch(seen, need)).await;
+            watches.push(Box::pin(async move { drop(answer.await) }));
+        }
+    }
+    let time_is_over = pin!(sleep_until(deadline));
+    let ended = select(time_is_over, stopping);
+    if watches.is_empty() {
+        match ended.await {
+            Either::Left(_) | Either::Right(_) => {}
+        }
+        return;
+    }
+    match select(select_all(watches), ended).await {
+        Either::Left(_) | Either::Right(_) => {}
+    }
+}
+
+/// Makes the response of what was found.
+fn answer(
+    shard: &Shard,
+    header: &RequestHeader,
+    plan: &Plan,
+    found: Vec<LocalFound>,
+    isolation: IsolationLevel,
+) -> Response {
+    let told: Vec<Told> = found
+        .iter()
+        .map(|part| Told {
+            error_code: part.error.code(),
+            high_watermark: part.high_watermark,
+            log_start: part.log_start,
+            bytes: part.len,
+            diverging: part.diverging.is_some(),
+        })
+        .collect();
+    let fresh_id = ringmill_ring::random_u64() as i32;
+    let shown = shard
+        .sessions
+        .borrow_mut()
+        .finish(shard.now().mono_ms, plan, &told, fresh_id);
+    let mut topics: Vec<FetchedTopic<usize>> = Vec::new();
+    let mut slots: Vec<FetchData> = Vec::new();
+    for ((wanted, part), _) in plan
+        .wanted
+        .iter()
+        .zip(found)
+        .zip(&shown.partitions)
+        .filter(|(_, shown)| **shown)
+    {
+        let partition = fetched(wanted.part.partition, &part, isolation);
+        match topics.last_mut() {
+            Some(topic) if topic.topic == wanted.topic => topic.partitions.push(partition),
+            _ => topics.push(FetchedTopic {
+                topic: wanted.topic.clone(),
+                partitions: vec![partition],
+            }),
+        }
+        slots.push(part.data);
+    }
+    let response = FetchResponse {
+        throttle_time_ms: 0,
+        error_code: ErrorCode::None.code(),
+        session_id: shown.session_id,
+        topics,
+        node_endpoints: Vec::new(),
+    };
+    match response.encode(header) {
+        Ok(frame) => Response::Pieces(chunks(frame.pieces, &mut slots)),
+        Err(error) => Response::Close(error.into()),
+    }
+}
+
+fn fetched(index: i32, part: &LocalFound, isolation: IsolationLevel) -> FetchedPartition<usize> {
+    let is_committed = isolation == IsolationLevel::ReadCommitted;
+    FetchedPartition {
+        error_code: part.error.code(),
+        high_watermark: part.high_watermark,
+        // There are no transactions yet: all that is visible is stable, and nothing was aborted.
+        last_stable_offset: part.high_watermark,
+        log_start_offset: part.log_start,
+        diverging_epoch: part.diverging,
+        aborted: is_committed.then(Vec::new),
+        ..FetchedPartition::new(index, part.len)
+    }
+}
+
+/// What to send, the records in their places.
+fn chunks(pieces: Vec<Piece>, slots: &mut [FetchData]) -> Vec<Chunk> {
+    let mut chunks = Vec::with_capacity(pieces.len());
+    for piece in pieces {
+        match piece {
+            Piece::Bytes(bytes) => chunks.push(Chunk::Bytes(bytes)),
+            Piece::Records { slot, len } => {
+                match std::mem::replace(&mut slots[slot], FetchData::Empty) {
+                    FetchData::Empty => unreachable!("a slot with a length has records"),
+                    FetchData::Memory(pieces) => {
+                        chunks.extend(pieces.into_iter().map(Chunk::Bytes))
+                    }
+                    FetchData::File { file, position } => chunks.push(Chunk::File {
+                        file,
+                        offset: position,
+                        len: len as u64,
+                    }),
+                }
+            }
+        }
+    }
+    chunks
+}

@@ -1,0 +1,334 @@
+//! OffsetCommit, OffsetFetch and OffsetDelete: between Kafka's messages and the groups' owners.
+
+use std::rc::Rc;
+
+use ringmill_wire::StrBytes;
+use ringmill_wire::error::ErrorCode;
+use ringmill_wire::header::RequestHeader;
+use ringmill_wire::kafka_protocol::messages::offset_commit_response::{
+    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
+use ringmill_wire::kafka_protocol::messages::offset_delete_response::{
+    OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
+};
+use ringmill_wire::kafka_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+};
+use ringmill_wire::kafka_protocol::messages::{
+    GroupId, OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
+    OffsetFetchRequest, OffsetFetchResponse, TopicName,
+};
+
+use super::groups::{optional, respond, text};
+use crate::connection::Stage;
+use crate::groups::Claim;
+use crate::groups::admin::{Commit, Fetched};
+use crate::groups::records::OffsetRecord;
+use crate::groups::service::{GroupAnswer, GroupAsk};
+use crate::router::Result;
+use crate::shard::Shard;
+
+/// The offset of a partition without one.
+const NO_OFFSET: i64 = -1;
+/// "The broker's own retention", in OffsetCommit v2 to v4.
+const DEFAULT_RETENTION: i64 = -1;
+
+// ---- OffsetCommit ----
+
+pub(crate) async fn commit(
+    shard: &Rc<Shard>,
+    header: RequestHeader,
+    request: OffsetCommitRequest,
+) -> Stage {
+    let claim = Claim {
+        member_id: text(&request.member_id),
+        instance_id: optional(request.group_instance_id.as_ref()),
+        generation: request.generation_id_or_member_epoch,
+    };
+    let (commits, known) = commits_of(shard, &request);
+    let group = request.group_id.clone();
+    let finish = move |answer| {
+        let parts = match answer {
+            Ok(GroupAnswer::Parts(parts)) => parts,
+            Ok(_) => unreachable!("a commit has an answer of parts"),
+            Err(error) => Err(error),
+        };
+        respond(&header, &committed_response(&request, &known, parts))
+    };
+    let ask = GroupAsk::Commit(claim, commits);
+    shard.ask_group(&group, ask, finish).await
+}
+
+/// The offsets of partitions that exist, and for each offset of the request whether it is one.
+fn commits_of(shard: &Shard, request: &OffsetCommitRequest) -> (Vec<Commit>, Vec<bool>) {
+    let wall_ms = shard.now().wall_ms;
+    let expires_ms = (request.retention_time_ms != DEFAULT_RETENTION)
+        .then(|| wall_ms.saturating_add(request.retention_time_ms));
+    let (mut commits, mut known) = (Vec::new(), Vec::new());
+    for topic in &request.topics {
+        for part in &topic.partitions {
+            let exists = shard
+                .partition_id(&topic.name, part.partition_index)
+                .is_ok();
+            known.push(exists);
+            if exists {
+                commits.push(Commit {
+                    topic: text(&topic.name),
+                    partition: part.partition_index,
+                    record: OffsetRecord {
+                        offset: part.committed_offset,
+                        leader_epoch: part.committed_leader_epoch,
+                        metadata: optional(part.committed_metadata.as_ref()).unwrap_or_default(),
+                        committed_ms: wall_ms,
+                        expires_ms,
+                    },
+                });
+            }
+        }
+    }
+    (commits, known)
+}
+
+fn committed_response(
+    request: &OffsetCommitRequest,
+    known: &[bool],
+    parts: Result<Vec<Result<()>>>,
+) -> OffsetCommitResponse {
+    let (mut known, mut results) = (known.iter(), parts.iter().flatten());
+    let mut code = || match (known.next(), &parts) {
+        (Some(true), Ok(_)) => {
+            let result = results.next().copied().unwrap_or(Ok(()));
+            result.err().unwrap_or(ErrorCode::None)
+        }
+        (Some(true), Err(error)) => *error,
+        _ => ErrorCode::UnknownTopicOrPartition,
+    };
+    let topics = request.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|part| {
+            OffsetCommitResponsePartition::default()
+                .with_partition_index(part.partition_index)
+                .with_error_code(code().code())
+        });
+        OffsetCommitResponseTopic::default()
+            .with_name(topic.name.clone())
+            .with_partitions(partitions.collect())
+    });
+    OffsetCommitResponse::default().with_topics(topics.collect())
+}
+
+// ---- OffsetFetch ----
+
+/// What one group is asked for.
+struct Wanted {
+    group: GroupId,
+    /// None for all.
+    topics: Option<Vec<(String, Vec<i32>)>>,
+}
+
+pub(crate) async fn fetch(
+    shard: &Rc<Shard>,
+    header: RequestHeader,
+    request: OffsetFetchRequest,
+) -> Stage {
+    let wanted = match header.version {
+        0..=7 => vec![Wanted {
+            group: request.group_id,
+            topics: request.topics.map(|topics| {
+                let topics = topics.into_iter();
+                topics
+                    .map(|t| (text(&t.name), t.partition_indexes))
+                    .collect()
+            }),
+        }],
+        _ => request
+            .groups
+            .into_iter()
+            .map(|group| Wanted {
+                group: group.group_id,
+                topics: group.topics.map(|topics| {
+                    let topics = topics.into_iter();
+                    topics
+                        .map(|t| (text(&t.name), t.partition_indexes))
+                        .collect()
+                }),
+            })
+            .collect(),
+    };
+    let asks = wanted
+        .iter()
+        .map(|one| (text(&one.group), GroupAsk::Fetch(one.topics.clone())));
+    let answers = shard.ask_groups(asks.collect()).await;
+    Stage::waits(async move {
+        let results = wanted.into_iter().zip(answers.await).map(|(one, answer)| {
+            let result = match answer {
+                Ok(GroupAnswer::Fetch(result)) => result,
+                Ok(_) => unreachable!("offsets were asked for"),
+                Err(error) => Err(error),
+            };
+            (one, result)
+        });
+        let response = match header.version {
+            0..=7 => {
+                let mut results = results;
+                let (one, result) = results.next().expect("one group was asked for");
+                single_group(one, result, header.version)
+            }
+            _ => OffsetFetchResponse::default().with_groups(
+                results
+                    .map(|(one, result)| group_of_many(one, result))
+                    .collect(),
+            ),
+        };
+        respond(&header, &response)
+    })
+}
+
+/// A response of version 0 to 7. Version 1 has no place for an error of the whole.
+fn single_group(one: Wanted, result: Result<Vec<Fetched>>, version: i16) -> OffsetFetchResponse {
+    let (found, error) = match result {
+        Ok(found) => (found, ErrorCode::None),
+        Err(error) if version >= 2 => {
+            return OffsetFetchResponse::default().with_error_code(error.code());
+        }
+        Err(error) => (nothing(&one), error),
+    };
+    let topics = by_topic(found).map(|(name, found)| {
+        let partitions = found.into_iter().map(|one| {
+            let (offset, epoch, metadata) = shown(&one);
+            OffsetFetchResponsePartition::default()
+                .with_partition_index(one.partition)
+                .with_committed_offset(offset)
+                .with_committed_leader_epoch(if version >= 5 { epoch } else { -1 })
+                .with_metadata(Some(metadata))
+                .with_error_code(error.code())
+        });
+        OffsetFetchResponseTopic::default()
+            .with_name(name)
+            .with_partitions(partitions.collect())
+    });
+    OffsetFetchResponse::default().with_topics(topics.collect())
+}
+
+/// One group's part of a response of version 8 or later.
+fn group_of_many(one: Wanted, result: Result<Vec<Fetched>>) -> OffsetFetchResponseGroup {
+    let group = OffsetFetchResponseGroup::default().with_group_id(one.group);
+    let found = match result {
+        Ok(found) => found,
+        Err(error) => return group.with_error_code(error.code()),
+    };
+    let topics = by_topic(found).map(|(name, found)| {
+        let partitions = found.into_iter().map(|one| {
+            let (offset, epoch, metadata) = shown(&one);
+            OffsetFetchResponsePartitions::default()
+                .with_partition_index(one.partition)
+                .with_committed_offset(offset)
+                .with_committed_leader_epoch(epoch)
+                .with_metadata(Some(metadata))
+        });
+        OffsetFetchResponseTopics::default()
+            .with_name(name)
+            .with_partitions(partitions.collect())
+    });
+    group.with_topics(topics.collect())
+}
+
+fn nothing(one: &Wanted) -> Vec<Fetched> {
+    let topics = one.topics.iter().flatten();
+    let pairs = topics.flat_map(|(topic, parts)| parts.iter().map(move |p| (topic, *p)));
+    pairs
+        .map(|(topic, partition)| Fetched {
+            topic: topic.clone(),
+            partition,
+            record: None,
+        })
+        .collect()
+}
+
+/// Neighbours of the same topic together.
+fn by_topic(found: Vec<Fetched>) -> impl Iterator<Item = (TopicName, Vec<Fetched>)> {
+    let mut topics: Vec<(TopicName, Vec<Fetched>)> = Vec::new();
+    for one in found {
+        match topics.last_mut() {
+            Some((name, parts)) if name.as_str() == one.topic => parts.push(one),
+            _ => {
+                let name = StrBytes::from_string(one.topic.clone()).into();
+                topics.push((name, vec![one]));
+            }
+        }
+    }
+    topics.into_iter()
+}
+
+fn shown(fetched: &Fetched) -> (i64, i32, StrBytes) {
+    match &fetched.record {
+        Some(record) => {
+            let metadata = StrBytes::from_string(record.metadata.clone());
+            (record.offset, record.leader_epoch, metadata)
+        }
+        None => (NO_OFFSET, -1, StrBytes::new()),
+    }
+}
+
+// ---- OffsetDelete ----
+
+pub(crate) async fn delete(
+    shard: &Rc<Shard>,
+    header: RequestHeader,
+    request: OffsetDeleteRequest,
+) -> Stage {
+    let pairs = request.topics.iter().flat_map(|topic| {
+        let parts = topic.partitions.iter();
+        parts.map(|part| (text(&topic.name), part.partition_index))
+    });
+    let (wanted, known): (Vec<_>, Vec<bool>) = {
+        let mut known = Vec::new();
+        let wanted = pairs.filter(|(topic, index)| {
+            known.push(shard.partition_id(topic, *index).is_ok());
+            known[known.len() - 1]
+        });
+        (wanted.collect(), known)
+    };
+    let group = request.group_id.clone();
+    let finish = move |answer| {
+        let parts = match answer {
+            Ok(GroupAnswer::Parts(parts)) => parts,
+            Ok(_) => unreachable!("deleting offsets has an answer of parts"),
+            Err(error) => Err(error),
+        };
+        respond(&header, &deleted_response(&request, &known, parts))
+    };
+    shard
+        .ask_group(&group, GroupAsk::DeleteOffsets(wanted), finish)
+        .await
+}
+
+fn deleted_response(
+    request: &OffsetDeleteRequest,
+    known: &[bool],
+    parts: Result<Vec<Result<()>>>,
+) -> OffsetDeleteResponse {
+    let results = match parts {
+        Ok(results) => results,
+        Err(error) => return OffsetDeleteResponse::default().with_error_code(error.code()),
+    };
+    let (mut known, mut results) = (known.iter(), results.into_iter());
+    let mut code = || match known.next() {
+        Some(true) => {
+            let result = results.next().unwrap_or(Ok(()));
+            result.err().unwrap_or(ErrorCode::None)
+        }
+        _ => ErrorCode::UnknownTopicOrPartition,
+    };
+    let topics = request.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|part| {
+            OffsetDeleteResponsePartition::default()
+                .with_partition_index(part.partition_index)
+                .with_error_code(code().code())
+        });
+        OffsetDeleteResponseTopic::default()
+            .with_name(topic.name.clone())
+            .with_partitions(partitions.collect())
+    });
+    OffsetDeleteResponse::default().with_topics(topics.collect())
+}

@@ -1,0 +1,488 @@
+//! JoinGroup, SyncGroup, Heartbeat, LeaveGroup, DescribeGroups, ListGroups and DeleteGroups:
+//! between Kafka's messages and the groups' owners.
+//!
+//! Each request's effect has its place in the order of the owner's work when the first stage
+//! returns; the answer comes in the second.
+
+use std::rc::Rc;
+
+use ringmill_wire::StrBytes;
+use ringmill_wire::control::{Answer as Encoded, encode_response};
+use ringmill_wire::error::ErrorCode;
+use ringmill_wire::header::RequestHeader;
+use ringmill_wire::kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
+use ringmill_wire::kafka_protocol::messages::describe_groups_response::{
+    DescribedGroup, DescribedGroupMember,
+};
+use ringmill_wire::kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
+use ringmill_wire::kafka_protocol::messages::leave_group_response::MemberResponse;
+use ringmill_wire::kafka_protocol::messages::list_groups_response::ListedGroup;
+use ringmill_wire::kafka_protocol::messages::{
+    DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse,
+    GroupId, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse,
+    LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest, ListGroupsResponse, SyncGroupRequest,
+    SyncGroupResponse,
+};
+
+use super::cluster::{GROUP_OPERATIONS, OPERATIONS_OMITTED};
+use crate::cluster::image::OFFSETS_TOPIC;
+use crate::cluster::store::random_id;
+use crate::connection::{Response, Stage};
+use crate::groups::admin::{DEAD, Description, Listing};
+use crate::groups::coordinator::partition_of;
+use crate::groups::service::{GroupAnswer, GroupAsk, GroupCall};
+use crate::groups::{Claim, Join, JoinRefused, Joined, Leaver, Sync, Synced};
+use crate::router::{Answer, Call, PartitionId, Result};
+use crate::shard::{Peer, Shard};
+
+/// The generation in answers that have none.
+const NO_GENERATION: i32 = -1;
+/// The kind of all groups that this broker has, as ListGroups names it (KIP-848).
+const CLASSIC: &str = "Classic";
+
+/// A response as the connection sends it.
+pub(crate) fn respond<R: Encoded>(header: &RequestHeader, response: &R) -> Response {
+    match encode_response(header, response) {
+        Ok(frame) => Response::Frame(frame),
+        Err(error) => Response::Close(error.into()),
+    }
+}
+
+pub(crate) fn text(name: &StrBytes) -> String {
+    name.as_str().to_owned()
+}
+
+pub(crate) fn optional(name: Option<&StrBytes>) -> Option<String> {
+    name.map(text)
+}
+
+fn str_bytes(name: Option<String>) -> Option<StrBytes> {
+    name.map(StrBytes::from_string)
+}
+
+impl Shard {
+    /// The core and the partition of `__consumer_offsets` that a group belongs to.
+    pub(crate) fn home_of(&self, group: &str) -> Result<(usize, i32)> {
+        let image = self.image();
+        // FindCoordinator makes the topic; a client that did not ask is told to.
+        let topic = image
+            .topic(OFFSETS_TOPIC)
+            .ok_or(ErrorCode::CoordinatorNotAvailable)?;
+        let index = partition_of(group, topic.partitions);
+        let owner = self.router.owner(PartitionId {
+            topic: topic.id,
+            index,
+        });
+        Ok((owner, index))
+    }
+
+    /// Asks a group's owner; `finish` makes the response of its answer, or of the error if there
+    /// is no owner.
+    pub(crate) async fn ask_group<F>(
+        self: &Rc<Self>,
+        group: &str,
+        ask: GroupAsk,
+        finish: F,
+    ) -> Stage
+    where
+        F: FnOnce(Result<GroupAnswer>) -> Response + 'static,
+    {
+        let (core, home) = match self.home_of(group) {
+            Ok(home) => home,
+            Err(error) => return Stage::Done(finish(Err(error))),
+        };
+        let group = group.to_owned();
+        let call = Call::Group(GroupCall { group, home, ask });
+        let answer = self.call(core, call).await;
+        Stage::waits(async move {
+            match answer.await {
+                Answer::Group(answer) => finish(Ok(answer)),
+                _ => unreachable!("a group call has a group's answer"),
+            }
+        })
+    }
+
+    /// Asks the owners of several groups, and gives the answers in order.
+    pub(crate) async fn ask_groups(
+        self: &Rc<Self>,
+        asks: Vec<(String, GroupAsk)>,
+    ) -> impl Future<Output = Vec<Result<GroupAnswer>>> + use<> {
+        let mut pending = Vec::with_capacity(asks.len());
+        for (group, ask) in asks {
+            pending.push(match self.home_of(&group) {
+                Ok((core, home)) => {
+                    let call = Call::Group(GroupCall { group, home, ask });
+                    Ok(self.call(core, call).await)
+                }
+                Err(error) => Err(error),
+            });
+        }
+        async move {
+            let mut answers = Vec::with_capacity(pending.len());
+            for answer in pending {
+                answers.push(match answer {
+                    Ok(answer) => match answer.await {
+                        Answer::Group(answer) => Ok(answer),
+                        _ => unreachable!("a group call has a group's answer"),
+                    },
+                    Err(error) => Err(error),
+                });
+            }
+            answers
+        }
+    }
+}
+
+// ---- JoinGroup ----
+
+pub(crate) async fn join(
+    shard: &Rc<Shard>,
+    peer: &Peer,
+    header: RequestHeader,
+    request: JoinGroupRequest,
+) -> Stage {
+    let group = text(&request.group_id);
+    let join = join_of(peer, &header, request);
+    let (version, said_id) = (header.version, join.member_id.clone());
+    let finish = move |answer| {
+        let response = match answer {
+            Ok(GroupAnswer::Join(Ok(joined))) => joined_response(joined, version),
+            Ok(GroupAnswer::Join(Err(refused))) => {
+                let JoinRefused { error, member_id } = refused;
+                refused_join(error.into(), member_id, version)
+            }
+            Ok(_) => unreachable!("a join has a join's answer"),
+            Err(error) => refused_join(error, said_id, version),
+        };
+        respond(&header, &response)
+    };
+    shard.ask_group(&group, GroupAsk::Join(join), finish).await
+}
+
+fn join_of(peer: &Peer, header: &RequestHeader, request: JoinGroupRequest) -> Join {
+    let millis = |ms: i32| u64::try_from(ms).unwrap_or(0);
+    // Version 0 has one timeout for both.
+    let rebalance = match header.version {
+        0 => request.session_timeout_ms,
+        _ => request.rebalance_timeout_ms,
+    };
+    let protocols = request.protocols.into_iter();
+    Join {
+        member_id: text(&request.member_id),
+        instance_id: optional(request.group_instance_id.as_ref()),
+        client_id: header.client_id.as_ref().map(text).unwrap_or_default(),
+        client_host: peer.host.clone(),
+        rebalance_timeout_ms: millis(rebalance),
+        session_timeout_ms: millis(request.session_timeout_ms),
+        protocol_type: text(&request.protocol_type),
+        protocols: protocols.map(|p| (text(&p.name), p.metadata)).collect(),
+        require_known_member_id: header.version >= 4,
+        supports_skip_assignment: header.version >= 9,
+        unique: random_id().to_string(),
+    }
+}
+
+fn joined_response(joined: Joined, version: i16) -> JoinGroupResponse {
+    let members = joined.members.into_iter().map(|member| {
+        let instance = str_bytes(member.instance_id).filter(|_| version >= 5);
+        JoinGroupResponseMember::default()
+            .with_member_id(StrBytes::from_string(member.member_id))
+            .with_group_instance_id(instance)
+            .with_metadata(member.metadata)
+    });
+    JoinGroupResponse::default()
+        .with_generation_id(joined.generation)
+        .with_protocol_type(str_bytes(joined.protocol_type).filter(|_| version >= 7))
+        .with_protocol_name(Some(str_bytes(joined.protocol).unwrap_or_default()))
+        .with_leader(StrBytes::from_string(joined.leader))
+        .with_skip_assignment(joined.skip_assignment && version >= 9)
+        .with_member_id(StrBytes::from_string(joined.member_id))
+        .with_members(members.collect())
+}
+
+fn refused_join(error: ErrorCode, member_id: String, version: i16) -> JoinGroupResponse {
+    // Null is a name from version 7 on.
+    let protocol_name = (version < 7).then(StrBytes::new);
+    JoinGroupResponse::default()
+        .with_error_code(error.code())
+        .with_generation_id(NO_GENERATION)
+        .with_protocol_type(None)
+        .with_protocol_name(protocol_name)
+        .with_member_id(StrBytes::from_string(member_id))
+}
+
+// ---- SyncGroup ----
+
+pub(crate) async fn sync(
+    shard: &Rc<Shard>,
+    header: RequestHeader,
+    request: SyncGroupRequest,
+) -> Stage {
+    let group = text(&request.group_id);
+    let assignments = request.assignments.into_iter();
+    let sync = Sync {
+        claim: Claim {
+            member_id: text(&request.member_id),
+            instance_id: optional(request.group_instance_id.as_ref()),
+            generation: request.generation_id,
+        },
+        protocol_type: optional(request.protocol_type.as_ref()),
+        protocol: optional(request.protocol_name.as_ref()),
+        assignments: assignments
+            .map(|a| (text(&a.member_id), a.assignment))
+            .collect(),
+    };
+    let version = header.version;
+    let refused = |error: ErrorCode| {
+        SyncGroupResponse::default()
+            .with_error_code(error.code())
+            .with_protocol_type(None)
+            .with_protocol_name(None)
+    };
+    let finish = move |answer| {
+        let response = match answer {
+            Ok(GroupAnswer::Sync(Ok(synced))) => synced_response(synced, version),
+            Ok(GroupAnswer::Sync(Err(error))) => refused(error.into()),
+            Ok(_) => unreachable!("a sync has a sync's answer"),
+            Err(error) => refused(error),
+        };
+        respond(&header, &response)
+    };
+    shard.ask_group(&group, GroupAsk::Sync(sync), finish).await
+}
+
+fn synced_response(synced: Synced, version: i16) -> SyncGroupResponse {
+    SyncGroupResponse::default()
+        .with_protocol_type(str_bytes(synced.protocol_type).filter(|_| version >= 5))
+        .with_protocol_name(str_bytes(synced.protocol).filter(|_| version >= 5))
+        .with_assignment(synced.assignment)
+}
+
+// ---- Heartbeat and LeaveGroup ----
+
+pub(crate) async fn heartbeat(
+    shard: &Rc<Shard>,
+    header: RequestHeader,
+    request: HeartbeatRequest,
+) -> Stage {
+    let claim = Claim {
+        member_id: text(&request.member_id),
+        instance_id: optional(request.group_instance_id.as_ref()),
+        generation: request.generation_id,
+    };
+    let finish = move |answer| {
+        let result = match answer {
+            Ok(GroupAnswer::Done(result)) => result,
+            Ok(_) => unreachable!("a heartbeat has a plain answer"),
+            Err(error) => Err(error),
+        };
+        let code = result.err().unwrap_or(ErrorCode::None).code();
+        respond(&header, &HeartbeatResponse::default().with_error_code(code))
+    };
+    let ask = GroupAsk::Heartbeat(claim);
+    shard.ask_group(&request.group_id, ask, finish).await
+}
+
+pub(crate) async fn leave(
+    shard: &Rc<Shard>,
+    header: RequestHeader,
+    request: LeaveGroupRequest,
+) -> Stage {
+    // Before version 3 one member leaves, by its id.
+    let leavers: Vec<Leaver> = match header.version {
+        0..=2 => vec![Leaver {
+            member_id: text(&request.member_id),
+            instance_id: None,
+        }],
+        _ => request
+            .members
+            .iter()
+            .map(|member| Leaver {
+                member_id: text(&member.member_id),
+                instance_id: optional(member.group_instance_id.as_ref()),
+            })
+            .collect(),
+    };
+    let members = leavers.clone();
+    let finish = move |answer| {
+        let parts = match answer {
+            Ok(GroupAnswer::Parts(parts)) => parts,
+            Ok(_) => unreachable!("leaving has an answer of parts"),
+            Err(error) => Err(error),
+        };
+        respond(&header, &left_response(parts, members, header.version))
+    };
+    let ask = GroupAsk::Leave(leavers);
+    shard.ask_group(&request.group_id, ask, finish).await
+}
+
+fn left_response(
+    parts: Result<Vec<Result<()>>>,
+    members: Vec<Leaver>,
+    version: i16,
+) -> LeaveGroupResponse {
+    let code = |result: &Result<()>| result.err().unwrap_or(ErrorCode::None).code();
+    let parts = match parts {
+        Ok(parts) => parts,
+        Err(error) => return LeaveGroupResponse::default().with_error_code(error.code()),
+    };
+    if version < 3 {
+        let first = parts.first().map_or(0, code);
+        return LeaveGroupResponse::default().with_error_code(first);
+    }
+    let members = members.into_iter().zip(&parts).map(|(member, part)| {
+        MemberResponse::default()
+            .with_member_id(StrBytes::from_string(member.member_id))
+            .with_group_instance_id(str_bytes(member.instance_id))
+            .with_error_code(code(part))
+    });
+    LeaveGroupResponse::default().with_members(members.collect())
+}
+
+// ---- DescribeGroups, ListGroups, DeleteGroups ----
+
+pub(crate) async fn describe(
+    shard: &Rc<Shard>,
+    header: RequestHeader,
+    request: DescribeGroupsRequest,
+) -> Stage {
+    let names = request.groups;
+    let asks = names.iter().map(|name| (text(name), GroupAsk::Describe));
+    let answers = shard.ask_groups(asks.collect()).await;
+    let version = header.version;
+    let operations = match request.include_authorized_operations && version >= 3 {
+        true => GROUP_OPERATIONS,
+        false => OPERATIONS_OMITTED,
+    };
+    Stage::waits(async move {
+        let described = names.into_iter().zip(answers.await).map(|(name, answer)| {
+            let result = match answer {
+                Ok(GroupAnswer::Describe(result)) => result,
+                Ok(_) => unreachable!("a description was asked for"),
+                Err(error) => Err(error),
+            };
+            described_group(name, result, version).with_authorized_operations(operations)
+        });
+        let groups = described.collect();
+        respond(
+            &header,
+            &DescribeGroupsResponse::default().with_groups(groups),
+        )
+    })
+}
+
+fn described_group(
+    name: GroupId,
+    result: Result<Option<Description>>,
+    version: i16,
+) -> DescribedGroup {
+    let group = DescribedGroup::default().with_group_id(name.clone());
+    match result {
+        Ok(Some(found)) => group
+            .with_group_state(StrBytes::from_static_str(found.state))
+            .with_protocol_type(StrBytes::from_string(found.protocol_type))
+            .with_protocol_data(StrBytes::from_string(found.protocol))
+            .with_members(
+                found
+                    .members
+                    .into_iter()
+                    .map(|m| described_member(m, version))
+                    .collect(),
+            ),
+        // Before version 6 a group that does not exist is a dead one (KIP-1043).
+        Ok(None) if version < 6 => group.with_group_state(StrBytes::from_static_str(DEAD)),
+        Ok(None) => {
+            let message = format!("Group {} not found.", name.as_str());
+            group
+                .with_error_code(ErrorCode::GroupIdNotFound.code())
+                .with_error_message(Some(StrBytes::from_string(message)))
+                .with_group_state(StrBytes::from_static_str(DEAD))
+        }
+        Err(error) => group.with_error_code(error.code()),
+    }
+}
+
+fn described_member(
+    member: crate::groups::admin::DescribedMember,
+    version: i16,
+) -> DescribedGroupMember {
+    DescribedGroupMember::default()
+        .with_member_id(StrBytes::from_string(member.member_id))
+        .with_group_instance_id(str_bytes(member.instance_id).filter(|_| version >= 4))
+        .with_client_id(StrBytes::from_string(member.client_id))
+        .with_client_host(StrBytes::from_string(member.client_host))
+        .with_member_metadata(member.metadata)
+        .with_member_assignment(member.assignment)
+}
+
+pub(crate) async fn list(
+    shard: &Rc<Shard>,
+    header: RequestHeader,
+    request: ListGroupsRequest,
+) -> Stage {
+    let call = || {
+        let group = String::new();
+        let ask = GroupAsk::List;
+        Call::Group(GroupCall {
+            group,
+            home: 0,
+            ask,
+        })
+    };
+    let mut found: Vec<Listing> = Vec::new();
+    for answer in shard.ask_all(call).await {
+        if let Answer::Group(GroupAnswer::List(groups)) = answer {
+            found.extend(groups);
+        }
+    }
+    let is_named = |filter: &[StrBytes], name: &str| {
+        filter.is_empty() || filter.iter().any(|word| word.eq_ignore_ascii_case(name))
+    };
+    found.retain(|group| {
+        is_named(&request.states_filter, group.state) && is_named(&request.types_filter, CLASSIC)
+    });
+    found.sort_unstable_by(|a, b| a.group.cmp(&b.group));
+    let version = header.version;
+    let groups = found.into_iter().map(|group| {
+        let listed = ListedGroup::default()
+            .with_group_id(StrBytes::from_string(group.group).into())
+            .with_protocol_type(StrBytes::from_string(group.protocol_type));
+        let listed = match version {
+            0..=3 => listed,
+            _ => listed.with_group_state(StrBytes::from_static_str(group.state)),
+        };
+        match version {
+            0..=4 => listed,
+            _ => listed.with_group_type(StrBytes::from_static_str(CLASSIC)),
+        }
+    });
+    let response = ListGroupsResponse::default().with_groups(groups.collect());
+    Stage::Done(respond(&header, &response))
+}
+
+pub(crate) async fn delete(
+    shard: &Rc<Shard>,
+    header: RequestHeader,
+    request: DeleteGroupsRequest,
+) -> Stage {
+    let names = request.groups_names;
+    let asks = names.iter().map(|name| (text(name), GroupAsk::Delete));
+    let answers = shard.ask_groups(asks.collect()).await;
+    Stage::waits(async move {
+        let results = names.into_iter().zip(answers.await).map(|(name, answer)| {
+            let result = match answer {
+                Ok(GroupAnswer::Done(result)) => result,
+                Ok(_) => unreachable!("a deletion has a plain answer"),
+                Err(error) => Err(error),
+            };
+            DeletableGroupResult::default()
+                .with_group_id(name)
+                .with_error_code(result.err().unwrap_or(ErrorCode::None).code())
+        });
+        let results = results.collect();
+        respond(
+            &header,
+            &DeleteGroupsResponse::default().with_results(results),
+        )
+    })
+}

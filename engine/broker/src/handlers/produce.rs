@@ -1,0 +1,311 @@
+//! Produce: batches are checked and appended in the first stage, which fixes their order; the
+//! second waits until each is acknowledged, as its topic's durability demands.
+//!
+//! acks=1 and acks=all wait for the same on a single node: the topic's `durability`. That is more
+//! than Kafka's acks=1 promises, and what its users believe it does. acks=0 gets no answer; when
+//! such a batch is refused, the connection is closed, as Kafka does, so that the client notices.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+use ringmill_ring::{now, timeout};
+use ringmill_wire::StrBytes;
+use ringmill_wire::batch::{BatchHeader, BatchView, NO_TIMESTAMP, TimestampType, produced_batch};
+use ringmill_wire::error::ErrorCode;
+use ringmill_wire::header::RequestHeader;
+use ringmill_wire::produce::{
+    ACKS_ALL, ACKS_LEADER, ACKS_NONE, ProducePartition, ProduceRequest, ProduceResponse,
+    ProducedPartition, ProducedTopic,
+};
+use ringmill_wire::record::check_produced_records;
+use ringmill_wire::topic::TopicRef;
+
+use crate::cluster::image::Topic;
+use crate::connection::{Closed, Response, Stage};
+use crate::error::ToCode;
+use crate::partition::{AppendedAt, Hosted, Ordered};
+use crate::router::{Answer, Call, PartitionId, Result};
+use crate::shard::Shard;
+
+/// A batch may decompress to so many bytes, or to twice what the topic takes compressed.
+const DECOMPRESSED_BYTES_MAX: usize = 32 << 20;
+/// Replicas that a single node has of every partition.
+const REPLICAS: u32 = 1;
+
+/// A batch that is refused, and the sentence that says why.
+struct Refused {
+    code: ErrorCode,
+    message: Option<String>,
+}
+
+impl From<ErrorCode> for Refused {
+    fn from(code: ErrorCode) -> Self {
+        let message = None;
+        Self { code, message }
+    }
+}
+
+impl Refused {
+    fn new(code: ErrorCode, reason: impl ToString) -> Self {
+        let message = Some(reason.to_string());
+        Self { code, message }
+    }
+}
+
+/// What became of a partition's batch in the first stage.
+enum Part {
+    Refused(Refused),
+    /// Appended on this core.
+    Here(Rc<Hosted>, Ordered),
+    /// Sent to its owner: the next result in the owners' order.
+    Elsewhere,
+}
+
+/// A topic's part of the request.
+struct Parts {
+    topic: TopicRef,
+    partitions: Vec<(i32, Part)>,
+}
+
+type Owners = LocalBoxFuture<'static, Vec<Result<AppendedAt>>>;
+
+/// Takes a request's first stage.
+pub(crate) async fn begin(
+    shard: &Rc<Shard>,
+    header: RequestHeader,
+    body: Bytes,
+) -> std::result::Result<Stage, Closed> {
+    let request = ProduceRequest::decode(header.version, &body);
+    drop(body);
+    let request = request.map_err(|error| Closed::Body {
+        api: "Produce",
+        error,
+    })?;
+    let acks = request.acks;
+    let allowed = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let (parts, owners) = append_all(shard, request).await;
+    if acks == ACKS_NONE {
+        return Ok(Stage::Done(unacknowledged(&parts)));
+    }
+    let deadline = now() + allowed;
+    Ok(Stage::waits(async move {
+        let response = acknowledge(parts, owners, deadline).await;
+        match response.encode(&header) {
+            Ok(frame) => Response::Frame(frame),
+            Err(error) => Response::Close(error.into()),
+        }
+    }))
+}
+
+/// Checks and appends all batches of a request, in its order.
+async fn append_all(shard: &Rc<Shard>, request: ProduceRequest) -> (Vec<Parts>, Owners) {
+    let mut elsewhere: Vec<(usize, (PartitionId, Bytes))> = Vec::new();
+    let mut all = Vec::with_capacity(request.topics.len());
+    let terms = terms_of(&request);
+    for asked in request.topics {
+        let topic = match &terms {
+            Ok(_) => shard.topic(&asked.topic).map_err(Refused::from),
+            Err(code) => Err((*code).into()),
+        };
+        let acks = *terms.as_ref().unwrap_or(&ACKS_ALL);
+        let mut partitions = Vec::with_capacity(asked.partitions.len());
+        for ProducePartition { index, records } in asked.partitions {
+            let checked = match &topic {
+                Ok(topic) => check(shard, topic, index, acks, &records),
+                Err(refused) => Err(refused.code.into()),
+            };
+            partitions.push((index, append(shard, checked, records, &mut elsewhere)));
+        }
+        all.push(Parts {
+            topic: asked.topic,
+            partitions,
+        });
+    }
+    if elsewhere.is_empty() {
+        return (all, Box::pin(std::future::ready(Vec::new())));
+    }
+    let take = |answer| match answer {
+        Answer::Appended(appended) => appended,
+        _ => unreachable!("an append was asked for"),
+    };
+    let owners = shard.scatter(elsewhere, Call::Append, take).await;
+    (all, owners)
+}
+
+/// What the whole request must fulfil: the acks, or why everything is refused.
+fn terms_of(request: &ProduceRequest) -> Result<i16> {
+    if request.transactional_id.is_some() {
+        // Nobody can have registered partitions with a transaction yet.
+        return Err(ErrorCode::InvalidTxnState);
+    }
+    match request.acks {
+        ACKS_NONE | ACKS_LEADER | ACKS_ALL => Ok(request.acks),
+        _ => Err(ErrorCode::InvalidRequiredAcks),
+    }
+}
+
+fn append(
+    shard: &Rc<Shard>,
+    checked: std::result::Result<PartitionId, Refused>,
+    records: Bytes,
+    elsewhere: &mut Vec<(usize, (PartitionId, Bytes))>,
+) -> Part {
+    let refuse = |refused| {
+        shard.metrics.batches_refused.one();
+        Part::Refused(refused)
+    };
+    let id = match checked {
+        Ok(id) => id,
+        Err(refused) => return refuse(refused),
+    };
+    let bytes = records.len() as u64;
+    let part = if shard.router.is_local(id) {
+        match shard.hosted(id) {
+            Ok(hosted) => {
+                let ordered = hosted.append(records);
+                Part::Here(hosted, ordered)
+            }
+            Err(code) => return refuse(code.into()),
+        }
+    } else {
+        elsewhere.push((shard.router.owner(id), (id, records)));
+        Part::Elsewhere
+    };
+    shard.metrics.batches_produced.one();
+    shard.metrics.produced_bytes.add(bytes);
+    part
+}
+
+/// All that can be said of a batch before its owner sees it.
+fn check(
+    shard: &Shard,
+    topic: &Topic,
+    index: i32,
+    acks: i16,
+    records: &Bytes,
+) -> std::result::Result<PartitionId, Refused> {
+    if !topic.has(index) {
+        return Err(ErrorCode::UnknownTopicOrPartition.into());
+    }
+    if topic.is_internal() {
+        let reason = "the topic is internal, clients cannot write to it";
+        return Err(Refused::new(ErrorCode::InvalidTopic, reason));
+    }
+    if acks == ACKS_ALL && topic.config.min_insync_replicas > REPLICAS {
+        return Err(ErrorCode::NotEnoughReplicas.into());
+    }
+    let limit = topic.config.max_message_bytes as usize;
+    let header =
+        produced_batch(records, limit).map_err(|error| Refused::new(error.to_code(), error))?;
+    if header.is_transactional() {
+        return Err(ErrorCode::InvalidTxnState.into());
+    }
+    check_timestamps(shard, topic, &header)?;
+    let view = BatchView::parse(records).expect("just accepted");
+    let decompressed = DECOMPRESSED_BYTES_MAX.max(2 * limit);
+    check_produced_records(&view, decompressed)
+        .map_err(|error| Refused::new(error.to_code(), error))?;
+    Ok(PartitionId {
+        topic: topic.id,
+        index,
+    })
+}
+
+/// `message.timestamp.before.max.ms` and `.after.max.ms` (KIP-937), for what the header tells.
+fn check_timestamps(
+    shard: &Shard,
+    topic: &Topic,
+    header: &BatchHeader,
+) -> std::result::Result<(), Refused> {
+    let config = &topic.config;
+    if config.timestamp_type != TimestampType::CreateTime || header.max_timestamp == NO_TIMESTAMP {
+        return Ok(());
+    }
+    let wall_ms = shard.now().wall_ms;
+    let newest = wall_ms.saturating_add(config.timestamp_after_max_ms);
+    let oldest = wall_ms.saturating_sub(config.timestamp_before_max_ms);
+    if header.max_timestamp <= newest && header.base_timestamp >= oldest {
+        return Ok(());
+    }
+    let reason = format!(
+        "timestamps {} to {} are not within {oldest} to {newest}",
+        header.base_timestamp, header.max_timestamp
+    );
+    Err(Refused::new(ErrorCode::InvalidTimestamp, reason))
+}
+
+/// The end of a request that wants no answer.
+fn unacknowledged(parts: &[Parts]) -> Response {
+    let all = parts.iter().flat_map(|topic| &topic.partitions);
+    let refused = all.filter_map(|(_, part)| match part {
+        Part::Refused(refused) => Some(refused.code),
+        Part::Here(_, Ordered::Told(Err(error))) => Some(error.to_code()),
+        _ => None,
+    });
+    match refused.into_iter().next() {
+        Some(code) => Response::Close(Closed::RefusedUnacknowledged(code.name())),
+        None => Response::Nothing,
+    }
+}
+
+/// Waits for all batches, at most until the deadline.
+async fn acknowledge(
+    parts: Vec<Parts>,
+    owners: Owners,
+    deadline: ringmill_ring::Instant,
+) -> ProduceResponse {
+    let left = || deadline.saturating_duration_since(now());
+    let mut elsewhere = None;
+    let mut owners = Some(owners);
+    let mut topics = Vec::with_capacity(parts.len());
+    for Parts { topic, partitions } in parts {
+        let mut produced = Vec::with_capacity(partitions.len());
+        for (index, part) in partitions {
+            let result = match part {
+                Part::Refused(refused) => Err(refused),
+                Part::Here(hosted, ordered) => {
+                    let done = timeout(left(), hosted.acknowledged(ordered)).await;
+                    done.unwrap_or(Err(ErrorCode::RequestTimedOut))
+                        .map_err(Refused::from)
+                }
+                Part::Elsewhere => {
+                    if let Some(owners) = owners.take() {
+                        let results = timeout(left(), owners).await;
+                        elsewhere = results.ok().map(Vec::into_iter);
+                    }
+                    let result = elsewhere.as_mut().and_then(Iterator::next);
+                    result
+                        .unwrap_or(Err(ErrorCode::RequestTimedOut))
+                        .map_err(Refused::from)
+                }
+            };
+            produced.push(produced_partition(index, result));
+        }
+        topics.push(ProducedTopic {
+            topic,
+            partitions: produced,
+        });
+    }
+    ProduceResponse {
+        topics,
+        ..ProduceResponse::default()
+    }
+}
+
+fn produced_partition(
+    index: i32,
+    result: std::result::Result<AppendedAt, Refused>,
+) -> ProducedPartition {
+    match result {
+        Ok(at) => ProducedPartition {
+            log_append_time_ms: at.append_time.unwrap_or(NO_TIMESTAMP),
+            ..ProducedPartition::appended(index, at.base_offset, at.log_start)
+        },
+        Err(refused) => ProducedPartition {
+            error_message: refused.message.map(StrBytes::from_string),
+            ..ProducedPartition::failed(index, refused.code.code())
+        },
+    }
+}

@@ -1,0 +1,354 @@
+//! A partition as its core serves it: the log, and the batches that wait for the log to have room.
+//!
+//! Owned by the core that the router names. Reading and appending follow the log's contract: an
+//! append's order is fixed at once, and nothing is said of it before its receipt is answered for.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use futures_channel::oneshot;
+use ringmill_log::{AppendError, Appended, FetchData, Partition};
+use ringmill_ring::spawn;
+use ringmill_wire::error::ErrorCode;
+use ringmill_wire::fetch::EpochEnd;
+
+use crate::delayed::Progress;
+use crate::error::ToCode;
+use crate::router::{PartitionId, Result};
+
+/// The leader epoch of every partition: a single node's leadership never changes hands.
+pub(crate) const LEADER_EPOCH: i32 = 0;
+
+/// A partition that is open on this core.
+pub(crate) struct Hosted {
+    pub(crate) id: PartitionId,
+    pub(crate) log: Partition,
+    /// Batches that found the log's queue full, in their order; bounded by what connections may
+    /// have in work.
+    backlog: RefCell<VecDeque<(Bytes, oneshot::Sender<AppendResult>)>>,
+    is_closed: Cell<bool>,
+    /// Tells a waiting fetch how much there is.
+    progress: RefCell<Progress>,
+}
+
+type AppendResult = std::result::Result<Appended, AppendError>;
+
+/// What became of an append, as far as a client learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AppendedAt {
+    pub(crate) base_offset: i64,
+    pub(crate) append_time: Option<i64>,
+    pub(crate) log_start: i64,
+}
+
+/// An append whose order is fixed.
+pub(crate) enum Ordered {
+    /// The log has it, or has refused it.
+    Told(AppendResult),
+    /// It waits for its turn.
+    Queued(oneshot::Receiver<AppendResult>),
+}
+
+/// A part of a fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ReadWant {
+    pub(crate) partition: PartitionId,
+    pub(crate) offset: i64,
+    pub(crate) max_bytes: usize,
+    pub(crate) current_leader_epoch: i32,
+    pub(crate) last_fetched_epoch: i32,
+}
+
+/// What a part of a fetch found. `D` is where the records are.
+#[derive(Debug, Clone)]
+pub(crate) struct Found<D> {
+    pub(crate) error: ErrorCode,
+    /// The end of what is visible, -1 if unknown.
+    pub(crate) high_watermark: i64,
+    /// The log's first offset, -1 if unknown.
+    pub(crate) log_start: i64,
+    pub(crate) diverging: Option<EpochEnd>,
+    /// Bytes of records.
+    pub(crate) len: usize,
+    pub(crate) data: D,
+}
+
+/// Found by the core that asks, maybe in a file.
+pub(crate) type LocalFound = Found<FetchData>;
+/// Found by another core: in memory, for a file is its core's own.
+pub(crate) type ReadFound = Found<Vec<Bytes>>;
+
+impl<D> Found<D> {
+    fn refused(error: ErrorCode, data: D) -> Self {
+        Self {
+            error,
+            high_watermark: -1,
+            log_start: -1,
+            diverging: None,
+            len: 0,
+            data,
+        }
+    }
+}
+
+impl LocalFound {
+    pub(crate) fn failed(error: ErrorCode) -> Self {
+        Self::refused(error, FetchData::Empty)
+    }
+}
+
+impl ReadFound {
+    pub(crate) fn failed(error: ErrorCode) -> Self {
+        Self::refused(error, Vec::new())
+    }
+
+    /// As the asking core sees it.
+    pub(crate) fn into_local(self) -> LocalFound {
+        LocalFound {
+            error: self.error,
+            high_watermark: self.high_watermark,
+            log_start: self.log_start,
+            diverging: self.diverging,
+            len: self.len,
+            data: match self.data {
+                pieces if pieces.is_empty() => FetchData::Empty,
+                pieces => FetchData::Memory(pieces),
+            },
+        }
+    }
+}
+
+/// Which offset is asked for (ListOffsets).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OffsetQuery {
+    /// The end of what is visible.
+    Latest,
+    /// The log's first offset.
+    Earliest,
+    /// The first record with the largest timestamp (KIP-734).
+    MaxTimestamp,
+    /// The first record that is not older.
+    AtOrAfter(i64),
+}
+
+/// An offset, its record's timestamp and leader epoch; -1 where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OffsetFound {
+    pub(crate) offset: i64,
+    pub(crate) timestamp: i64,
+    pub(crate) leader_epoch: i32,
+}
+
+/// A leader epoch whose end is asked for (KIP-101), and the one the client believes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EpochQuery {
+    pub(crate) current: i32,
+    pub(crate) epoch: i32,
+}
+
+/// Whether a client's idea of the leader epoch is right; -1 is none (KIP-320).
+pub(crate) fn check_leader_epoch(claimed: i32) -> Result<()> {
+    match claimed {
+        i32::MIN..=-1 | LEADER_EPOCH => Ok(()),
+        _ => Err(ErrorCode::UnknownLeaderEpoch),
+    }
+}
+
+impl Hosted {
+    pub(crate) fn new(id: PartitionId, log: Partition) -> Rc<Self> {
+        log.set_leader_epoch(LEADER_EPOCH);
+        Rc::new(Self {
+            id,
+            log,
+            backlog: RefCell::default(),
+            is_closed: Cell::new(false),
+            progress: RefCell::default(),
+        })
+    }
+
+    /// Its topic is deleted: whoever waits for it looks again when the log rings.
+    pub(crate) fn close(&self) {
+        self.is_closed.set(true);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.get()
+    }
+
+    /// Appends a batch that was checked; its place in the order is fixed when this returns.
+    pub(crate) fn append(self: &Rc<Self>, batch: Bytes) -> Ordered {
+        let bytes = batch.len() as u64;
+        if self.backlog.borrow().is_empty() {
+            match self.log.append(batch.clone()) {
+                Err(AppendError::Full) => {}
+                told => {
+                    self.count(&told, bytes);
+                    return Ordered::Told(told);
+                }
+            }
+            let hosted = Rc::clone(self);
+            spawn(async move { hosted.drain_backlog().await });
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.backlog.borrow_mut().push_back((batch, sender));
+        Ordered::Queued(receiver)
+    }
+
+    fn count(&self, told: &AppendResult, bytes: u64) {
+        if let Ok(appended) = told
+            && !appended.duplicate
+        {
+            let mut progress = self.progress.borrow_mut();
+            progress.on_visible(self.log.visible_end());
+            progress.on_appended(appended.last_offset + 1, bytes);
+        }
+    }
+
+    /// Bytes that have become visible since the partition was opened.
+    pub(crate) fn visible_bytes(&self) -> u64 {
+        self.progress
+            .borrow_mut()
+            .on_visible(self.log.visible_end())
+    }
+
+    async fn drain_backlog(self: Rc<Self>) {
+        loop {
+            self.log.room().await;
+            let Some((batch, _)) = self
+                .backlog
+                .borrow()
+                .front()
+                .map(|(b, s)| (b.clone(), s.is_canceled()))
+            else {
+                return;
+            };
+            let bytes = batch.len() as u64;
+            let told = match self.log.append(batch) {
+                Err(AppendError::Full) => continue,
+                told => told,
+            };
+            self.count(&told, bytes);
+            let first = self.backlog.borrow_mut().pop_front();
+            if let Some((_, sender)) = first {
+                // Whoever appended may be gone; the record stays.
+                let _ = sender.send(told);
+            }
+        }
+    }
+
+    /// Waits until the append is acknowledged, as the topic's durability demands.
+    pub(crate) async fn acknowledged(&self, ordered: Ordered) -> Result<AppendedAt> {
+        let told = match ordered {
+            Ordered::Told(told) => told,
+            Ordered::Queued(receiver) => receiver.await.unwrap_or(Err(AppendError::Closed)),
+        };
+        let appended = told.map_err(|error| error.to_code())?;
+        let done = self.log.acknowledged(&appended.receipt).await;
+        done.map_err(|error| error.to_code())?;
+        Ok(AppendedAt {
+            base_offset: appended.base_offset,
+            append_time: appended.append_time,
+            log_start: appended.log_start_offset,
+        })
+    }
+
+    /// Reads what is visible from an offset on.
+    pub(crate) async fn read(&self, want: &ReadWant) -> LocalFound {
+        if let Err(error) = check_leader_epoch(want.current_leader_epoch) {
+            return LocalFound::failed(error);
+        }
+        let mut found = LocalFound {
+            error: ErrorCode::None,
+            high_watermark: self.log.visible_end(),
+            log_start: self.log.log_start_offset(),
+            diverging: self.divergence(want),
+            len: 0,
+            data: FetchData::Empty,
+        };
+        if found.diverging.is_some() || want.max_bytes == 0 {
+            return found;
+        }
+        match self.log.read(want.offset, want.max_bytes).await {
+            Ok(slice) => (found.len, found.data) = (slice.len, slice.data),
+            Err(error) => found.error = error.to_code(),
+        }
+        // What was read is visible, though more may be since.
+        found.high_watermark = self.log.visible_end();
+        found
+    }
+
+    /// Where the log parted from what the consumer has seen (KIP-595).
+    fn divergence(&self, want: &ReadWant) -> Option<EpochEnd> {
+        if want.last_fetched_epoch < 0 {
+            return None;
+        }
+        let (epoch, end_offset) = self.log.end_of_epoch(want.last_fetched_epoch)?;
+        let parted = epoch < want.last_fetched_epoch || end_offset < want.offset;
+        parted.then_some(EpochEnd { epoch, end_offset })
+    }
+
+    /// As [`Self::read`], into memory.
+    pub(crate) async fn read_to_memory(&self, want: &ReadWant) -> ReadFound {
+        let found = self.read(want).await;
+        let mut result = ReadFound {
+            error: found.error,
+            high_watermark: found.high_watermark,
+            log_start: found.log_start,
+            diverging: found.diverging,
+            len: found.len,
+            data: Vec::new(),
+        };
+        match found.data {
+            FetchData::Empty => {}
+            FetchData::Memory(pieces) => result.data = pieces,
+            FetchData::File { file, position } => {
+                match file.read_exact_at(position, found.len).await {
+                    Ok(bytes) => result.data.push(bytes),
+                    Err(error) => {
+                        tracing::error!(folder = %self.log.dir().display(), %error, "cannot read");
+                        return ReadFound::failed(ErrorCode::KafkaStorageError);
+                    }
+                }
+            }
+        }
+        result
+    }
+
+    pub(crate) async fn find_offset(&self, query: OffsetQuery) -> Result<OffsetFound> {
+        let plain = |offset| OffsetFound {
+            offset,
+            timestamp: -1,
+            leader_epoch: self.log.epoch_of(offset).unwrap_or(LEADER_EPOCH),
+        };
+        let found = match query {
+            OffsetQuery::Latest => return Ok(plain(self.log.visible_end())),
+            OffsetQuery::Earliest => return Ok(plain(self.log.log_start_offset())),
+            OffsetQuery::MaxTimestamp => self.log.offset_of_max_timestamp().await,
+            OffsetQuery::AtOrAfter(timestamp) => self.log.offset_for_timestamp(timestamp).await,
+        };
+        let found = found.map_err(|error| error.to_code())?;
+        Ok(found.map_or(NO_OFFSET, |found| OffsetFound {
+            timestamp: found.timestamp,
+            ..plain(found.offset)
+        }))
+    }
+
+    pub(crate) fn end_of_epoch(&self, query: EpochQuery) -> Result<(i32, i64)> {
+        check_leader_epoch(query.current)?;
+        Ok(self.log.end_of_epoch(query.epoch).unwrap_or((-1, -1)))
+    }
+
+    pub(crate) async fn delete_records(&self, before: i64) -> Result<i64> {
+        let deleted = self.log.delete_records(before).await;
+        deleted.map_err(|error| error.to_code())
+    }
+}
+
+/// There is no such record.
+const NO_OFFSET: OffsetFound = OffsetFound {
+    offset: -1,
+    timestamp: -1,
+    leader_epoch: -1,
+};

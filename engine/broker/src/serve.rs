@@ -1,0 +1,398 @@
+//! Starting and stopping the broker: one [`Shard`] on each core, core 0 first among equals.
+//!
+//! [`serve`] runs a whole broker on this machine's rings. [`Launch`] is the same in parts, for those
+//! who bring their own cores (the simulator): make it from the cores, run [`Launch::run`] on each.
+//! Order of the start: the data folder is locked and read, every core opens its partitions and
+//! reads its groups, then clients are let in. Order of the stop: nobody new, what is in work is
+//! answered, partitions are closed so that the next start has nothing to check.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use futures_util::task::AtomicWaker;
+use ringmill_ring::{
+    Cores, ListenOptions, Notify, Port, RingConfig, TcpListener, TcpStream, run, sleep, spawn,
+    timeout,
+};
+use ringmill_wire::StrBytes;
+use ringmill_wire::error::ErrorCode;
+use thiserror::Error;
+
+use crate::cluster::store::{Store, StoreError};
+use crate::config::BrokerConfig;
+use crate::connection;
+use crate::limits::MAILBOX_DEPTH;
+use crate::router::{Answer, Call, Envelope, Result};
+use crate::shard::{Peer, Shard};
+
+/// How long clients that do not take their last responses hold up the stop.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// Pause after an accept that failed for want of something, such as file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the broker does not run.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The rings cannot be made.
+    #[error("cannot start: {0}")]
+    Ring(io::Error),
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+/// How clients reach the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub(crate) cluster_id: StrBytes,
+    /// The address that is bound.
+    pub(crate) listen: SocketAddr,
+    /// What clients are to be told instead.
+    advertised: Option<(StrBytes, u16)>,
+}
+
+impl Endpoint {
+    fn new(config: &BrokerConfig, cluster_id: String, listen: SocketAddr) -> Self {
+        let advertised = config.advertised.clone();
+        Self {
+            cluster_id: StrBytes::from_string(cluster_id),
+            listen,
+            advertised: advertised.map(|(host, port)| (StrBytes::from_string(host), port)),
+        }
+    }
+
+    /// The host and port that a client is told: as configured, or what is bound; and if that is
+    /// every address of the machine, the one by which this client came.
+    pub(crate) fn for_client(&self, local: Option<SocketAddr>) -> (StrBytes, u16) {
+        if let Some(advertised) = &self.advertised {
+            return advertised.clone();
+        }
+        let ip: IpAddr = match local {
+            Some(local) if self.listen.ip().is_unspecified() => local.ip(),
+            _ => self.listen.ip(),
+        };
+        (
+            StrBytes::from_string(ip.to_canonical().to_string()),
+            self.listen.port(),
+        )
+    }
+}
+
+/// Stops a broker, from any thread.
+#[derive(Debug, Clone, Default)]
+pub struct Stopper(Arc<StopState>);
+
+#[derive(Debug, Default)]
+struct StopState {
+    asked: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Stopper {
+    /// A stopper for one broker.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks the broker to stop; returns at once.
+    pub fn stop(&self) {
+        self.0.asked.store(true, Ordering::Release);
+        self.0.waker.wake();
+    }
+
+    async fn asked(&self) {
+        poll_fn(|cx| {
+            self.0.waker.register(cx.waker());
+            match self.0.asked.load(Ordering::Acquire) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
+}
+
+/// What all cores of a broker share: settings, and what belongs to the process.
+pub(crate) struct Launched {
+    pub(crate) config: Arc<BrokerConfig>,
+    pub(crate) cores: usize,
+    /// Clients connected to all cores.
+    connections: AtomicUsize,
+    stopper: Stopper,
+    on_ready: Box<dyn Fn(SocketAddr) + Send + Sync>,
+    /// Taken by each core when it starts.
+    ports: Mutex<Vec<Option<Port<Envelope>>>>,
+}
+
+/// A broker before its cores run.
+#[derive(Clone)]
+pub struct Launch(Arc<Launched>);
+
+impl Launch {
+    /// A broker for `cores`. `on_ready` is called once, with the address that is bound, when
+    /// clients are let in.
+    pub fn new(
+        config: BrokerConfig,
+        cores: &Cores,
+        stopper: Stopper,
+        on_ready: impl Fn(SocketAddr) + Send + Sync + 'static,
+    ) -> Self {
+        let count = cores.count();
+        // A single core talks to itself by function calls.
+        let ports = match count {
+            1 => vec![None],
+            _ => cores.mesh(MAILBOX_DEPTH).into_iter().map(Some).collect(),
+        };
+        Self(Arc::new(Launched {
+            config: Arc::new(config),
+            cores: count,
+            connections: AtomicUsize::new(0),
+            stopper,
+            on_ready: Box::new(on_ready),
+            ports: Mutex::new(ports),
+        }))
+    }
+
+    /// Runs a core's share until the broker has stopped. Once for each core, on its ring.
+    ///
+    /// # Errors
+    /// On core 0 alone: the broker could not start.
+    ///
+    /// # Panics
+    /// If a core is run twice.
+    pub async fn run(&self, core: usize) -> std::result::Result<(), ServeError> {
+        let port = {
+            let mut ports = self.0.ports.lock().expect("nobody panics with it");
+            std::mem::take(&mut ports[core])
+        };
+        assert!(port.is_some() || self.0.cores == 1, "a core runs once");
+        let shard = Shard::new(Arc::clone(&self.0), core, port);
+        spawn(Rc::clone(&shard).serve_mesh());
+        spawn(Rc::clone(&shard).wake_groups());
+        spawn(Rc::clone(&shard).keep_up());
+        if core != 0 {
+            shard.life.finished().await;
+            return Ok(());
+        }
+        let result = shard.lead().await;
+        shard.ask_all(|| Call::Close).await;
+        result
+    }
+}
+
+/// Runs a broker until `stopper` is used. `on_ready` is called with the bound address when clients
+/// are let in.
+///
+/// # Errors
+/// The broker could not start, or its ring failed.
+pub fn serve(
+    config: BrokerConfig,
+    ring: RingConfig,
+    stopper: Stopper,
+    on_ready: impl Fn(SocketAddr) + Send + Sync + 'static,
+) -> std::result::Result<(), ServeError> {
+    let count = match config.cores {
+        0 => Cores::available(),
+        count => count,
+    };
+    let cores = Cores::new(count);
+    let launch = Launch::new(config, &cores, stopper, on_ready);
+    if count == 1 {
+        return run(ring, launch.run(0)).map_err(ServeError::Ring)?;
+    }
+    let make = move |core| {
+        let launch = launch.clone();
+        async move { launch.run(core).await }
+    };
+    let running = cores.launch(ring, make).map_err(ServeError::Ring)?;
+    let ends = running.join().map_err(ServeError::Ring)?;
+    ends.into_iter().collect()
+}
+
+/// A core's life: its clients, and its end.
+#[derive(Default)]
+pub(crate) struct Life {
+    clients: Cell<usize>,
+    /// Rings when a client has gone.
+    gone: Notify,
+    is_finished: Cell<bool>,
+    finish: Notify,
+}
+
+impl Life {
+    /// The core's last answer is sent.
+    pub(crate) fn finish(&self) {
+        self.is_finished.set(true);
+        self.finish.notify_all();
+    }
+
+    async fn finished(&self) {
+        let finish = self.finish.notified();
+        if !self.is_finished.get() {
+            finish.await;
+        }
+    }
+}
+
+impl Shard {
+    /// Core 0's share: starts everything, waits, and asks everybody to let go.
+    async fn lead(self: &Rc<Self>) -> std::result::Result<(), ServeError> {
+        let store = Rc::new(Store::open(Arc::clone(&self.config)).await?);
+        let cluster_id = store.identity().cluster_id();
+        let image = store.image();
+        self.remove_strays(&image).await;
+        if self.store.set(store).is_err() {
+            unreachable!("core 0 leads once");
+        }
+        self.ask_all(|| Call::Prepare(Arc::clone(&image))).await;
+        self.ask_all(|| Call::Adopt(Arc::clone(&image))).await;
+        self.ask_all(|| Call::ForgetMissing).await;
+        let address = self.config.listen;
+        let failed = |error| ServeError::Listen { address, error };
+        let listener = bind(address, self.router.cores()).await.map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        let endpoint = Arc::new(Endpoint::new(&self.config, cluster_id, bound));
+        self.welcome(listener, &endpoint);
+        for core in 1..self.router.cores() {
+            let answer = self.ask(core, Call::Listen(Arc::clone(&endpoint))).await;
+            if let Answer::Done(Err(_)) = answer {
+                return Err(failed(io::ErrorKind::AddrInUse.into()));
+            }
+        }
+        tracing::info!(
+            listen = %bound,
+            data = %self.config.data_dir.display(),
+            cores = self.router.cores(),
+            topics = image.topics().len(),
+            partitions = image.partition_count(),
+            "ready"
+        );
+        (self.launched.on_ready)(bound);
+        self.launched.stopper.asked().await;
+        tracing::info!("stopping");
+        self.ask_all(|| Call::Drain).await;
+        Ok(())
+    }
+
+    /// Begins to accept clients on a core other than 0.
+    pub(crate) async fn listen(self: &Rc<Self>, endpoint: Arc<Endpoint>) -> Result<()> {
+        match bind(endpoint.listen, self.router.cores()).await {
+            Ok(listener) => {
+                self.welcome(listener, &endpoint);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(listen = %endpoint.listen, %error, "cannot listen");
+                Err(ErrorCode::UnknownServerError)
+            }
+        }
+    }
+
+    fn welcome(self: &Rc<Self>, listener: TcpListener, endpoint: &Arc<Endpoint>) {
+        self.endpoint
+            .set(Arc::clone(endpoint))
+            .unwrap_or_else(|_| unreachable!("a core listens once"));
+        spawn(Rc::clone(self).accept(listener));
+    }
+
+    async fn accept(self: Rc<Self>, listener: TcpListener) {
+        let mut stopping = std::pin::pin!(self.stopping());
+        while !self.is_stopping() {
+            let accepted = {
+                let accepting = std::pin::pin!(listener.accept());
+                match select(accepting, stopping.as_mut()).await {
+                    Either::Left((accepted, _)) => accepted,
+                    Either::Right(_) => return,
+                }
+            };
+            match accepted {
+                Ok((stream, address)) => self.admit(stream, address),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a client");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Serves a client, or closes the connection if there are too many.
+    fn admit(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) {
+        let all = &self.launched.connections;
+        if all.fetch_add(1, Ordering::Relaxed) >= self.config.max_connections {
+            all.fetch_sub(1, Ordering::Relaxed);
+            self.metrics.connections_refused.one();
+            tracing::debug!(client = %address, "refused: max.connections are connected");
+            return;
+        }
+        self.metrics.connections_accepted.one();
+        self.life.clients.set(self.life.clients.get() + 1);
+        let shard = Rc::clone(self);
+        spawn(async move {
+            let peer = Peer::new(address, stream.local_addr().ok());
+            connection::serve(Rc::clone(&shard), stream, peer).await;
+            shard.life.clients.set(shard.life.clients.get() - 1);
+            shard.life.gone.notify_all();
+            shard.launched.connections.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+
+    /// Lets no more clients in and waits for those who are there to get their answers.
+    pub(crate) async fn drain(self: &Rc<Self>) {
+        self.stop();
+        self.groups.let_go();
+        let drained = timeout(DRAIN_TIME, async {
+            while self.life.clients.get() > 0 {
+                self.life.gone.notified().await;
+            }
+        });
+        if drained.await.is_err() {
+            let clients = self.life.clients.get();
+            tracing::warn!(clients, "clients did not take their last responses");
+        }
+    }
+}
+
+async fn bind(address: SocketAddr, cores: usize) -> io::Result<TcpListener> {
+    let options = ListenOptions {
+        reuse_port: cores > 1,
+        ..ListenOptions::default()
+    };
+    TcpListener::bind(address, options).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_told_an_address_that_they_can_reach() {
+        let local: SocketAddr = "10.1.2.3:9092".parse().unwrap();
+        let told = |config: &BrokerConfig, bound: &str| {
+            let endpoint = Endpoint::new(config, String::new(), bound.parse().unwrap());
+            let (host, port) = endpoint.for_client(Some(local));
+            format!("{host}:{port}")
+        };
+        let config = BrokerConfig::default();
+        assert_eq!(told(&config, "127.0.0.1:1234"), "127.0.0.1:1234");
+        assert_eq!(told(&config, "0.0.0.0:9092"), "10.1.2.3:9092");
+        let named = [("advertised.listeners", "kafka.example:19092")];
+        let config = BrokerConfig::from_pairs(named).unwrap();
+        assert_eq!(told(&config, "0.0.0.0:9092"), "kafka.example:19092");
+    }
+}

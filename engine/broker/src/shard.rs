@@ -1,0 +1,483 @@
+//! One core's share of the broker: its partitions, its groups, its fetch sessions and its limits.
+//!
+//! Everything here belongs to one core and is borrowed for moments, never across an await. Other
+//! cores reach it through the router. The metadata is a snapshot that core 0 hands out: before it
+//! counts anywhere, every core has opened its new partitions.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use foldhash::fast::FixedState;
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::{self, StreamExt};
+use ringmill_log::{CacheLimits, CoreCaches, LogConfig, Partition};
+use ringmill_ring::{Notified, Notify, Port, now, wall_clock_ms};
+use ringmill_wire::error::ErrorCode;
+use ringmill_wire::topic::TopicRef;
+
+use crate::clock::Now;
+use crate::cluster::image::{Image, OFFSETS_TOPIC, Topic};
+use crate::cluster::store::Store;
+use crate::config::BrokerConfig;
+use crate::delayed::{Watched, watch};
+use crate::fetch_sessions::FetchSessions;
+use crate::groups::service::Groups;
+use crate::handlers::Context;
+use crate::limits::{self, Meter};
+use crate::metrics::Metrics;
+use crate::partition::{Hosted, LocalFound, ReadFound, ReadWant};
+use crate::router::{Answer, Call, Envelope, PartitionId, Result, Router};
+use crate::serve::{Endpoint, Launched, Life};
+use crate::upkeep::claim_folder;
+
+/// Memory for the hot tails of all cores together, in bytes.
+const TAIL_BYTES: u64 = 32 << 20;
+/// Open files of sealed segments of all cores together.
+const OPEN_FILES: u64 = 512;
+
+/// A client as the broker knows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    /// Its address as Kafka writes it.
+    pub(crate) host: String,
+    /// The address that it reached us at.
+    pub(crate) local: Option<SocketAddr>,
+}
+
+/// The bytes of requests that a core has in work.
+pub(crate) struct Gate {
+    meter: RefCell<Meter>,
+    room: Notify,
+}
+
+impl Gate {
+    fn new(max_bytes: u64) -> Self {
+        Self {
+            meter: RefCell::new(Meter::new(usize::MAX, max_bytes)),
+            room: Notify::new(),
+        }
+    }
+
+    /// Waits until a request of so many bytes fits.
+    pub(crate) async fn take(&self, bytes: u64, metrics: &Metrics) {
+        while !self.meter.borrow().admits(bytes) {
+            metrics.read_stalls.one();
+            self.room.notified().await;
+        }
+        self.meter.borrow_mut().take(bytes);
+    }
+
+    pub(crate) fn give_back(&self, bytes: u64) {
+        self.meter.borrow_mut().give_back(bytes);
+        self.room.notify_all();
+    }
+}
+
+/// A core of the broker.
+pub(crate) struct Shard {
+    pub(crate) config: Arc<BrokerConfig>,
+    pub(crate) router: Router,
+    pub(crate) metrics: Metrics,
+    pub(crate) gate: Gate,
+    pub(crate) groups: Groups,
+    pub(crate) sessions: RefCell<FetchSessions>,
+    /// The metadata's home; on core 0 alone.
+    pub(crate) store: OnceCell<Rc<Store>>,
+    /// Producer ids that may be given out here.
+    pub(crate) producer_ids: RefCell<std::ops::Range<i64>>,
+    pub(crate) launched: Arc<Launched>,
+    pub(crate) life: Life,
+    pub(crate) endpoint: OnceCell<Arc<Endpoint>>,
+    image: RefCell<Arc<Image>>,
+    partitions: RefCell<HashMap<PartitionId, Place, FixedState>>,
+    caches: Rc<CoreCaches>,
+    stopping: Cell<bool>,
+    stop: Notify,
+}
+
+/// What a core knows of a partition of its own.
+#[derive(Clone)]
+enum Place {
+    Open(Rc<Hosted>),
+    /// It could not be opened; the log says why.
+    Failed,
+}
+
+impl Shard {
+    pub(crate) fn new(
+        launched: Arc<Launched>,
+        core: usize,
+        port: Option<Port<Envelope>>,
+    ) -> Rc<Self> {
+        let config = Arc::clone(&launched.config);
+        let cores = launched.cores;
+        let share = |limit: u64| limits::share(limit, cores);
+        let caches = CoreCaches::new(CacheLimits {
+            tail_bytes: share(TAIL_BYTES) as usize,
+            open_files: share(OPEN_FILES) as usize,
+        });
+        Rc::new(Self {
+            router: Router::new(core, cores, port),
+            metrics: Metrics::default(),
+            gate: Gate::new(share(config.max_queued_bytes)),
+            groups: Groups::new(&config, cores),
+            sessions: RefCell::new(FetchSessions::new(
+                share(config.fetch_sessions as u64) as usize
+            )),
+            store: OnceCell::new(),
+            producer_ids: RefCell::new(0..0),
+            endpoint: OnceCell::new(),
+            image: RefCell::new(Arc::new(Image::new(&config))),
+            partitions: RefCell::default(),
+            caches,
+            stopping: Cell::new(false),
+            stop: Notify::new(),
+            life: Life::default(),
+            launched,
+            config,
+        })
+    }
+
+    // ---- time and state ----
+
+    /// The turn's time, as state machines see it.
+    pub(crate) fn now(&self) -> Now {
+        Now {
+            mono_ms: now().as_nanos() / 1_000_000,
+            wall_ms: wall_clock_ms(),
+        }
+    }
+
+    /// The metadata as it is.
+    pub(crate) fn image(&self) -> Arc<Image> {
+        Arc::clone(&self.image.borrow())
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Rings when the broker begins to stop.
+    pub(crate) fn stopping(&self) -> Notified<'_> {
+        self.stop.notified()
+    }
+
+    /// Who answers a client, for the handlers.
+    pub(crate) fn with_context<T>(
+        &self,
+        peer: Option<&Peer>,
+        work: impl FnOnce(Context<'_>) -> T,
+    ) -> T {
+        let endpoint = self.endpoint.get().expect("set before anybody is accepted");
+        let (host, port) = endpoint.for_client(peer.and_then(|peer| peer.local));
+        work(Context {
+            cluster_id: &endpoint.cluster_id,
+            host: &host,
+            port,
+            config: &self.config,
+        })
+    }
+
+    // ---- partitions ----
+
+    /// The topic that a request names.
+    pub(crate) fn topic(&self, topic: &TopicRef) -> Result<Arc<Topic>> {
+        let image = self.image.borrow();
+        match topic {
+            TopicRef::Name(name) => {
+                let found = image.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition);
+                found.cloned()
+            }
+            TopicRef::Id(id) => image
+                .topic_by_id(*id)
+                .cloned()
+                .ok_or(ErrorCode::UnknownTopicId),
+        }
+    }
+
+    /// The id of a partition that a request names.
+    pub(crate) fn partition_id(&self, topic: &str, index: i32) -> Result<PartitionId> {
+        let image = self.image.borrow();
+        let topic = image.topic(topic).filter(|topic| topic.has(index));
+        let topic = topic.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        Ok(PartitionId {
+            topic: topic.id,
+            index,
+        })
+    }
+
+    /// A partition of this core.
+    pub(crate) fn hosted(&self, id: PartitionId) -> Result<Rc<Hosted>> {
+        match self.partitions.borrow().get(&id) {
+            Some(Place::Open(hosted)) => Ok(Rc::clone(hosted)),
+            Some(Place::Failed) => Err(ErrorCode::KafkaStorageError),
+            // Deleted a moment ago, or about to be opened: the client looks again.
+            None => Err(ErrorCode::UnknownTopicOrPartition),
+        }
+    }
+
+    /// All open partitions of this core.
+    pub(crate) fn all_hosted(&self) -> Vec<Rc<Hosted>> {
+        let partitions = self.partitions.borrow();
+        let mut all: Vec<Rc<Hosted>> = partitions
+            .values()
+            .filter_map(|place| match place {
+                Place::Open(hosted) => Some(Rc::clone(hosted)),
+                Place::Failed => None,
+            })
+            .collect();
+        all.sort_unstable_by_key(|hosted| hosted.id);
+        all
+    }
+
+    /// Opens the partitions of the next metadata that are this core's and not yet open.
+    async fn prepare(self: &Rc<Self>, image: &Image) {
+        let mut missing = Vec::new();
+        for topic in image.topics() {
+            for index in 0..topic.partitions {
+                let id = PartitionId {
+                    topic: topic.id,
+                    index,
+                };
+                if self.router.is_local(id) && !self.partitions.borrow().contains_key(&id) {
+                    missing.push((id, Arc::clone(topic)));
+                }
+            }
+        }
+        let expiration = image.live.producer_id_expiration;
+        stream::iter(missing)
+            .for_each_concurrent(limits::CONCURRENT_OPENS, |(id, topic)| async move {
+                let config = topic.config.log_config(topic.is_internal(), expiration);
+                let place = self.open(id, &topic, config).await;
+                self.partitions.borrow_mut().insert(id, place.clone());
+                if &*topic.name == OFFSETS_TOPIC {
+                    let hosted = match place {
+                        Place::Open(hosted) => Some(hosted),
+                        Place::Failed => None,
+                    };
+                    self.load_groups(id.index, hosted).await;
+                }
+            })
+            .await;
+    }
+
+    async fn open(&self, id: PartitionId, topic: &Topic, config: LogConfig) -> Place {
+        let folder = self
+            .config
+            .data_dir
+            .join(format!("{}-{}", topic.name, id.index));
+        let claimed = claim_folder(&folder, topic.id).await;
+        let opened = match claimed {
+            Ok(()) => Partition::open(&folder, config, &self.caches).await,
+            Err(error) => {
+                tracing::error!(folder = %folder.display(), %error, "cannot use a folder");
+                return Place::Failed;
+            }
+        };
+        match opened {
+            Ok(log) => Place::Open(Hosted::new(id, log)),
+            Err(error) => {
+                tracing::error!(folder = %folder.display(), %error, "cannot open a partition");
+                Place::Failed
+            }
+        }
+    }
+
+    /// The next metadata counts: settings change, what was deleted goes.
+    async fn adopt(self: &Rc<Self>, image: Arc<Image>) {
+        self.image.replace(Arc::clone(&image));
+        self.groups.set_config(image.live.groups.clone());
+        let expiration = image.live.producer_id_expiration;
+        let mut removed = Vec::new();
+        self.partitions.borrow_mut().retain(|id, place| {
+            let topic = image
+                .topic_by_id(id.topic)
+                .filter(|topic| topic.has(id.index));
+            match (topic, place) {
+                (Some(topic), Place::Open(hosted)) => {
+                    let config = topic.config.log_config(topic.is_internal(), expiration);
+                    if hosted.log.config() != config {
+                        hosted.log.update_config(config);
+                    }
+                    true
+                }
+                (Some(_), Place::Failed) => true,
+                (None, Place::Open(hosted)) => {
+                    hosted.close();
+                    removed.push(hosted.log.clone());
+                    false
+                }
+                (None, Place::Failed) => false,
+            }
+        });
+        removed.sort_unstable_by(|a, b| a.dir().cmp(b.dir()));
+        for log in removed {
+            let folder = log.dir().to_owned();
+            if let Err(error) = log.remove().await {
+                tracing::error!(folder = %folder.display(), %error, "a deleted partition stays");
+            }
+        }
+    }
+
+    // ---- calls ----
+
+    /// Begins a call to this core. What decides about order happens before this returns.
+    pub(crate) fn begin(self: &Rc<Self>, call: Call) -> LocalBoxFuture<'static, Answer> {
+        let shard = Rc::clone(self);
+        match call {
+            Call::Append(batches) => self.begin_append(batches),
+            Call::Group(call) => {
+                let work = self.begin_group(call);
+                Box::pin(async move { Answer::Group(work.await) })
+            }
+            Call::Read(wants) => Box::pin(async move { Answer::Read(shard.read_all(wants).await) }),
+            Call::Watch(seen, need) => {
+                let watched = self.watched(&seen);
+                Box::pin(async move {
+                    watch(watched, need).await;
+                    Answer::Done(Ok(()))
+                })
+            }
+            Call::Offsets(queries) => Box::pin(async move {
+                let mut found = Vec::with_capacity(queries.len());
+                for (id, query) in queries {
+                    found.push(match shard.hosted(id) {
+                        Ok(hosted) => hosted.find_offset(query).await,
+                        Err(error) => Err(error),
+                    });
+                }
+                Answer::Offsets(found)
+            }),
+            Call::Epochs(queries) => {
+                let find = |(id, query)| self.hosted(id)?.end_of_epoch(query);
+                let found = queries.into_iter().map(find).collect();
+                Box::pin(std::future::ready(Answer::Epochs(found)))
+            }
+            Call::DeleteRecords(bounds) => Box::pin(async move {
+                let mut starts = Vec::with_capacity(bounds.len());
+                for (id, before) in bounds {
+                    starts.push(match shard.hosted(id) {
+                        Ok(hosted) => hosted.delete_records(before).await,
+                        Err(error) => Err(error),
+                    });
+                }
+                Answer::Deleted(starts)
+            }),
+            other => self.begin_lifecycle(other),
+        }
+    }
+
+    /// The calls that concern the broker as a whole.
+    fn begin_lifecycle(self: &Rc<Self>, call: Call) -> LocalBoxFuture<'static, Answer> {
+        let shard = Rc::clone(self);
+        Box::pin(async move {
+            match call {
+                Call::Admin(request) => {
+                    let (header, request) = *request;
+                    return Answer::Frame(shard.administer(header, request).await);
+                }
+                Call::OffsetsTopic => return Answer::Done(shard.create_offsets_topic().await),
+                Call::AutoCreate(names) => return Answer::Done(shard.auto_create(names).await),
+                Call::ProducerIds => {
+                    return Answer::ProducerIds(shard.reserve_producer_ids().await);
+                }
+                Call::Prepare(image) => shard.prepare(&image).await,
+                Call::Adopt(image) => shard.adopt(image).await,
+                Call::ForgetTopics(topics) => shard.forget_topics(&topics).await,
+                Call::ForgetMissing => shard.forget_missing_topics().await,
+                Call::Listen(endpoint) => return Answer::Done(shard.listen(endpoint).await),
+                Call::Drain => shard.drain().await,
+                Call::Close => shard.close().await,
+                _ => unreachable!("begin has taken the other calls"),
+            }
+            Answer::Done(Ok(()))
+        })
+    }
+
+    fn begin_append(
+        self: &Rc<Self>,
+        batches: Vec<(PartitionId, Bytes)>,
+    ) -> LocalBoxFuture<'static, Answer> {
+        let ordered: Vec<_> = batches
+            .into_iter()
+            .map(|(id, batch)| {
+                let hosted = self.hosted(id)?;
+                let ordered = hosted.append(batch);
+                Ok((hosted, ordered))
+            })
+            .collect();
+        Box::pin(async move {
+            let mut appended = Vec::with_capacity(ordered.len());
+            for part in ordered {
+                appended.push(match part {
+                    Ok((hosted, ordered)) => hosted.acknowledged(ordered).await,
+                    Err(error) => Err(error),
+                });
+            }
+            Answer::Appended(appended)
+        })
+    }
+
+    async fn read_all(&self, wants: Vec<ReadWant>) -> Vec<ReadFound> {
+        let mut found = Vec::with_capacity(wants.len());
+        for want in wants {
+            found.push(match self.hosted(want.partition) {
+                Ok(hosted) => hosted.read_to_memory(&want).await,
+                Err(error) => ReadFound::failed(error),
+            });
+        }
+        found
+    }
+
+    /// Reads a partition of this core.
+    pub(crate) async fn read_local(&self, want: &ReadWant) -> LocalFound {
+        match self.hosted(want.partition) {
+            Ok(hosted) => hosted.read(want).await,
+            Err(error) => LocalFound::failed(error),
+        }
+    }
+
+    /// The partitions of this core that a fetch is to wait for.
+    pub(crate) fn watched(&self, seen: &[(PartitionId, i64)]) -> Vec<Watched> {
+        let open = seen
+            .iter()
+            .filter_map(|(id, end)| Some((self.hosted(*id).ok()?, *end)));
+        open.map(|(hosted, end)| Watched::new(hosted, end))
+            .collect()
+    }
+
+    // ---- the end ----
+
+    /// Tells all connections that the broker stops.
+    pub(crate) fn stop(&self) {
+        self.stopping.set(true);
+        self.stop.notify_all();
+    }
+
+    async fn close(self: &Rc<Self>) {
+        let all = self.all_hosted();
+        stream::iter(all)
+            .for_each_concurrent(limits::CONCURRENT_OPENS, |hosted| async move {
+                if let Err(error) = hosted.log.close().await {
+                    let folder = hosted.log.dir().display().to_string();
+                    tracing::error!(folder, %error, "a partition was not closed cleanly");
+                }
+            })
+            .await;
+        self.partitions.borrow_mut().clear();
+        tracing::debug!(core = self.router.core(), metrics = %self.metrics, "closed");
+    }
+}
+
+impl Peer {
+    pub(crate) fn new(address: SocketAddr, local: Option<SocketAddr>) -> Self {
+        Self {
+            host: format!("/{}", address.ip()),
+            local,
+        }
+    }
+}
