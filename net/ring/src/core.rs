@@ -4,6 +4,9 @@
 //! number), submits once, reaps completions into a list, and only then wakes whom they concern:
 //! nothing is called from inside anything else. Everything here belongs to one thread; only
 //! [`CoreShared`] is seen by others.
+//!
+//! A panic in a task takes its core down: it passes through the turn to whoever runs the core,
+//! and on its way the core is stopped as at any other end.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -11,19 +14,21 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
 use slab::Slab;
 
+use crate::bell::Bell;
 use crate::clock::Instant;
 use crate::driver::{Driver, Wait};
 use crate::op::{Chunk, Completion, Op, SlotKey};
 use crate::slab::{After, Outcome, Slots};
 use crate::task::{Task, TaskKey};
 use crate::timer::Timers;
+use crate::uring::Uring;
 use crate::wake::Inbox;
 
 /// Tasks polled in one turn before the ring gets its chance.
@@ -35,11 +40,9 @@ pub(crate) struct CoreShared {
     pub id: usize,
     /// Tasks that were woken from elsewhere.
     inbox: Inbox<TaskKey>,
-    /// The ring's descriptor, for MSG_RING; -1 without one.
-    ring_fd: AtomicI32,
-    /// The eventfd that threads without a ring write to.
-    event: OnceLock<std::fs::File>,
-    /// Called instead of the two above under the simulator.
+    /// How the core is woken from its sleep.
+    bell: Arc<Bell>,
+    /// Simulated cores are run until idle by their world; nobody sleeps.
     pub(crate) simulated: AtomicBool,
 }
 
@@ -48,8 +51,7 @@ impl CoreShared {
         Arc::new(CoreShared {
             id,
             inbox: Inbox::new(),
-            ring_fd: AtomicI32::new(-1),
-            event: OnceLock::new(),
+            bell: Arc::new(Bell::new()),
             simulated: AtomicBool::new(false),
         })
     }
@@ -61,12 +63,16 @@ impl CoreShared {
         }
     }
 
+    /// Tells how the core's driver is woken.
+    pub(crate) fn hang_bell(&self, ring: &Uring) -> io::Result<()> {
+        let messages = ring.features().msg_ring.then(|| ring.ring_fd());
+        self.bell.hang(messages, ring.event_fd()?);
+        Ok(())
+    }
+
     fn ring_bell(&self) {
-        let ring_fd = self.ring_fd.load(Ordering::Acquire);
-        let sent = ring_fd >= 0 && try_with(|core| core.wake_ring(ring_fd)) == Some(true);
-        if !sent && let Some(event) = self.event.get() {
-            // Fails only when the counter is full, and then the core is awake anyway.
-            let _ = io::Write::write(&mut &*event, &1u64.to_ne_bytes());
+        if self.bell.ring().is_none() || try_with(|core| core.send_ring(&self.bell)) != Some(true) {
+            self.bell.write_event();
         }
     }
 }
@@ -88,6 +94,8 @@ pub(crate) struct Core {
     tasks: RefCell<Slab<Rc<Task>>>,
     serial: Cell<u64>,
     pub ready: RefCell<VecDeque<TaskKey>>,
+    /// Tasks that wait for one turn of the ring.
+    pub yielded: RefCell<Vec<Waker>>,
     pub timers: RefCell<Timers>,
     now: Cell<Instant>,
     completions: RefCell<Vec<Completion>>,
@@ -162,16 +170,8 @@ impl Drop for Entered {
 }
 
 impl Core {
-    pub(crate) fn new(shared: Arc<CoreShared>, mut driver: Driver, config: CoreConfig) -> Rc<Self> {
+    pub(crate) fn new(shared: Arc<CoreShared>, driver: Driver, config: CoreConfig) -> Rc<Self> {
         let now = Instant::from_nanos(driver.now_ns());
-        if let Driver::Uring(uring) = &mut driver {
-            if uring.features().msg_ring {
-                shared.ring_fd.store(uring.ring_fd(), Ordering::Release);
-            }
-            if let Ok(event) = uring.event_fd() {
-                let _ = shared.event.set(event.into());
-            }
-        }
         Rc::new(Core {
             shared,
             driver: RefCell::new(driver),
@@ -179,6 +179,7 @@ impl Core {
             tasks: RefCell::default(),
             serial: Cell::new(0),
             ready: RefCell::default(),
+            yielded: RefCell::default(),
             timers: RefCell::default(),
             now: Cell::new(now),
             completions: RefCell::default(),
@@ -191,16 +192,23 @@ impl Core {
         Entered(CURRENT.with(|c| c.replace(Some(self.clone()))))
     }
 
+    /// Sockets live on the core that made them: another would wait for what never comes to it.
+    ///
+    /// # Panics
+    /// If this core is not the one that this thread is running.
+    pub(crate) fn assert_current(&self) {
+        let here = try_with(|core| std::ptr::eq(core, self));
+        assert!(here == Some(true), "a socket is used outside of its core");
+    }
+
     pub(crate) fn driver(&self) -> std::cell::RefMut<'_, Driver> {
         self.driver.borrow_mut()
     }
 
-    fn wake_ring(&self, ring_fd: i32) -> bool {
+    /// Rings another core's bell by a message of this core's ring, with the next turn.
+    fn send_ring(&self, bell: &Arc<Bell>) -> bool {
         match self.driver.try_borrow_mut() {
-            Ok(mut driver) => {
-                driver.wake_ring(ring_fd);
-                true
-            }
+            Ok(mut driver) => driver.send_ring(bell),
             Err(_) => false,
         }
     }
@@ -230,7 +238,7 @@ impl Core {
 
     pub(crate) fn abort(&self, key: TaskKey) {
         let Some(task) = self.task(key) else { return };
-        let Some(future) = task.take() else { return };
+        let Some(future) = task.abort() else { return };
         self.tasks.borrow_mut().remove(key.index);
         // Last, and with nothing borrowed: a future's drop may do anything.
         drop(future);
@@ -262,9 +270,22 @@ impl Core {
                 };
                 tasks.remove(index)
             };
-            drop(task.take());
+            drop(task.abort());
         }
         self.ready.borrow_mut().clear();
+        self.yielded.take();
+    }
+
+    /// The end of the core: its tasks are dropped, then the driver waits until the kernel has
+    /// given back what it had of them.
+    pub(crate) fn stop(&self) {
+        self.clear();
+        self.shared.bell.take_down();
+        let mut completions = Vec::new();
+        self.driver.borrow_mut().close(&mut completions);
+        for completion in completions {
+            self.on_completion(completion);
+        }
     }
 
     // ---- operations ----
@@ -301,13 +322,16 @@ impl Core {
     // ---- turns ----
 
     /// One turn without sleeping; true if anything moved.
-    pub(crate) fn run_turn(self: &Rc<Self>) -> io::Result<bool> {
+    pub(crate) fn run_turn(&self) -> io::Result<bool> {
         self.turn(Wait::Poll)
     }
 
-    fn turn(self: &Rc<Self>, wait: Wait) -> io::Result<bool> {
+    fn turn(&self, wait: Wait) -> io::Result<bool> {
         let mut completions = self.completions.take();
-        self.driver.borrow_mut().turn(wait, &mut completions)?;
+        let result = self.driver.borrow_mut().turn(wait, &mut completions);
+        if wait != Wait::Poll {
+            self.shared.inbox.wake_up();
+        }
         let now = Instant::from_nanos(self.driver.borrow().now_ns());
         self.now.set(now);
         let mut progress = !completions.is_empty();
@@ -315,10 +339,14 @@ impl Core {
             self.on_completion(completion);
         }
         *self.completions.borrow_mut() = completions;
+        result?;
         self.shared.inbox.take(&mut *self.ready.borrow_mut());
         loop {
             let fired = self.timers.borrow_mut().fire(now);
             let Some(waker) = fired else { break };
+            waker.wake();
+        }
+        for waker in self.yielded.take() {
             waker.wake();
         }
         progress |= self.run_tasks();
@@ -342,9 +370,14 @@ impl Core {
         }
     }
 
+    /// A task waits for its poll.
+    fn has_ready(&self) -> bool {
+        !self.ready.borrow().is_empty() || !self.yielded.borrow().is_empty()
+    }
+
     /// A turn would find work.
     pub(crate) fn has_work(&self) -> bool {
-        !self.ready.borrow().is_empty()
+        self.has_ready()
             || self.shared.inbox.has_some()
             || self.driver.borrow_mut().is_ready()
             || self
@@ -357,15 +390,13 @@ impl Core {
         self.timers.borrow().next()
     }
 
-    /// Operations that the driver still owes a completion for.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.slots.borrow().in_flight()
-    }
-
     /// Waits for something to do: spins for a while, then sleeps in the ring, and takes the
     /// turn that follows.
-    fn sleep(self: &Rc<Self>) -> io::Result<()> {
-        if self.spin() {
+    fn sleep(&self) -> io::Result<()> {
+        // A core that spins must first see its own submissions off; one that sleeps hands them
+        // over with the same call that waits.
+        let spins = !self.spin.get().is_zero();
+        if spins && (self.driver.borrow_mut().has_queued() || self.spin()) {
             return self.turn(Wait::Poll).map(drop);
         }
         let wait = if self.shared.inbox.fall_asleep() {
@@ -375,28 +406,15 @@ impl Core {
                     .map(|at| at.saturating_duration_since(now)),
             )
         } else {
+            self.shared.inbox.wake_up();
             Wait::Poll
         };
-        let result = self.turn_awake(wait);
-        result.map(drop)
-    }
-
-    fn turn_awake(self: &Rc<Self>, wait: Wait) -> io::Result<bool> {
-        let mut completions = self.completions.take();
-        let result = self.driver.borrow_mut().turn(wait, &mut completions);
-        *self.completions.borrow_mut() = completions;
-        self.shared.inbox.wake_up();
-        result?;
-        self.turn(Wait::Poll)
+        self.turn(wait).map(drop)
     }
 
     /// Spins for at most the present spin time; true if there is work.
     fn spin(&self) -> bool {
         let limit = self.spin.get();
-        if limit.is_zero() {
-            return false;
-        }
-        // What was submitted must reach the kernel before there can be anything to see.
         let start = self.driver.borrow().now_ns();
         let timer = self.next_timer().map_or(u64::MAX, Instant::as_nanos);
         let end = start.saturating_add(limit.as_nanos() as u64);
@@ -422,13 +440,9 @@ impl Core {
     pub(crate) fn run_until(self: &Rc<Self>, done: impl Fn() -> bool) -> io::Result<()> {
         let _entered = self.enter();
         while !done() {
-            let progress = self.turn(Wait::Poll)?;
-            if done() || !self.ready.borrow().is_empty() {
-                continue;
-            }
-            // A core that spins must first see its own submissions off; one that sleeps hands
-            // them over with the same call that waits.
-            if !progress || self.spin.get().is_zero() {
+            if self.has_ready() {
+                self.turn(Wait::Poll)?;
+            } else {
                 self.sleep()?;
             }
         }

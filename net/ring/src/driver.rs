@@ -4,10 +4,12 @@
 //! world. Everything above is the same code on both, down to the last byte.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 
+use crate::bell::Bell;
 use crate::op::{Chunk, Completion, Descriptor, Op, SlotKey, SocketSpec};
 use crate::sim::SimDriver;
 use crate::uring::Uring;
@@ -85,11 +87,36 @@ impl Driver {
         both!(self, d => d.try_lock(fd))
     }
 
-    /// Wakes another core's ring from its sleep (`IORING_OP_MSG_RING`), with the next turn.
-    pub(crate) fn wake_ring(&mut self, ring_fd: i32) {
+    /// Rings another core's bell by a message to its ring (`IORING_OP_MSG_RING`), with the next
+    /// turn; false if this driver has no such thing.
+    pub(crate) fn send_ring(&mut self, bell: &Arc<Bell>) -> bool {
         match self {
-            Driver::Uring(d) => d.wake_ring(ring_fd),
-            // Simulated cores are run until idle by their world; nobody sleeps.
+            Driver::Uring(d) => d.send_ring(bell),
+            Driver::Sim(_) => false,
+        }
+    }
+
+    /// There are operations that have not reached the kernel yet.
+    pub(crate) fn has_queued(&mut self) -> bool {
+        match self {
+            Driver::Uring(d) => d.has_queued(),
+            Driver::Sim(_) => false,
+        }
+    }
+
+    /// Whether `SendFile` saves anything over a read and a send.
+    pub(crate) fn splices(&self) -> bool {
+        match self {
+            Driver::Uring(d) => d.features().splice,
+            Driver::Sim(_) => true,
+        }
+    }
+
+    /// The end: cancels what waits for a peer, lets the rest complete, and appends it to `out`.
+    pub(crate) fn close(&mut self, out: &mut Vec<Completion>) {
+        match self {
+            Driver::Uring(d) => d.close(out),
+            // Ends with its process, which the world ends.
             Driver::Sim(_) => {}
         }
     }

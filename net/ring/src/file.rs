@@ -7,7 +7,7 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 
 use crate::future::{run, run_with, submit};
-use crate::op::{Fd, Metadata, Op, OpenOptions, Payload, check};
+use crate::op::{Fd, IOV_MAX, Metadata, Op, OpenOptions, Payload, check};
 
 /// Bytes that one read or write asks of the kernel at most (its own limit is 2 GiB - 4 KiB).
 const CHUNK: usize = 1 << 30;
@@ -38,6 +38,9 @@ impl File {
         buf: BytesMut,
         len: usize,
     ) -> (io::Result<usize>, BytesMut) {
+        if let Err(e) = check_range(offset, len) {
+            return (Err(e), buf);
+        }
         let mut buf = buf;
         let mut done = 0;
         while done < len {
@@ -98,10 +101,11 @@ impl File {
 
     async fn write(&self, offset: u64, bufs: Vec<Bytes>, sync: bool) -> io::Result<()> {
         let mut left: usize = bufs.iter().map(Bytes::len).sum();
+        check_range(offset, left)?;
         let mut offset = offset;
         let mut bufs = bufs;
-        // A link can only follow the last piece of a long list.
-        let linked = sync && bufs.len() <= 1024;
+        // A link can only follow the last piece of a long list, and needs a first one.
+        let linked = sync && left > 0 && bufs.len() <= IOV_MAX;
         while left > 0 {
             let op = Op::Write {
                 fd: self.fd.clone(),
@@ -205,6 +209,18 @@ impl File {
     /// Length in bytes.
     pub async fn len(&self) -> io::Result<u64> {
         Ok(self.metadata().await?.len)
+    }
+}
+
+/// Positions are signed in the kernel, and its -1 means "where the file stands": a position that
+/// came from damaged data must not become that one.
+fn check_range(offset: u64, len: usize) -> io::Result<()> {
+    match offset.checked_add(len as u64) {
+        Some(end) if end <= i64::MAX as u64 => Ok(()),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a position past the end of any file",
+        )),
     }
 }
 

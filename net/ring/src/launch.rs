@@ -4,8 +4,9 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -75,12 +76,26 @@ pub fn probe() -> io::Result<Features> {
 }
 
 /// Runs one future to its end on a ring of this thread's own. Tasks that it leaves behind are
-/// dropped, their operations cancelled and drained.
+/// dropped, their operations cancelled and drained; so they are when it panics, or when a task
+/// does: a panic of any task ends the core and comes out here.
 ///
 /// # Errors
 /// If the ring cannot be made or fails.
+///
+/// # Panics
+/// If the future or one of its tasks panics.
 pub fn run<F: Future>(config: RingConfig, future: F) -> io::Result<F::Output> {
     run_core(CoreShared::new(0), config, future)
+}
+
+/// Stops a core however its future ended.
+struct Stopping(Rc<Core>);
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        let _entered = self.0.enter();
+        self.0.stop();
+    }
 }
 
 fn run_core<F: Future>(
@@ -88,12 +103,11 @@ fn run_core<F: Future>(
     config: RingConfig,
     future: F,
 ) -> io::Result<F::Output> {
-    let driver = Driver::Uring(Box::new(Uring::new(config.uring())?));
-    let core = Core::new(shared, driver, config.core());
-    let result = block_on(&core, future);
-    let _entered = core.enter();
-    core.clear();
-    result
+    let uring = Uring::new(config.uring())?;
+    shared.hang_bell(&uring)?;
+    let core = Core::new(shared, Driver::Uring(Box::new(uring)), config.core());
+    let _stopping = Stopping(core.clone());
+    block_on(&core, future)
 }
 
 fn block_on<F: Future>(core: &Rc<Core>, future: F) -> io::Result<F::Output> {
@@ -175,16 +189,22 @@ impl Cores {
     {
         let make = Arc::new(make);
         let processors = core_affinity::get_core_ids().unwrap_or_default();
+        let (tell, endings) = mpsc::channel();
         let mut threads = Vec::new();
         for shared in self.shared {
-            let make = make.clone();
+            let (make, tell) = (make.clone(), tell.clone());
             let id = shared.id;
             let processor = processors.get(id % processors.len().max(1)).copied();
             let body = move || {
                 if let Some(processor) = processor.filter(|_| config.pin) {
                     core_affinity::set_for_current(processor);
                 }
-                run_core(shared, config, async { make(id).await })
+                // Nothing of the core is looked at after a panic.
+                let ending = catch_unwind(AssertUnwindSafe(|| {
+                    run_core(shared, config, async { make(id).await })
+                }));
+                // Nobody listens any more if another core failed before.
+                let _ = tell.send((id, ending));
             };
             threads.push(
                 thread::Builder::new()
@@ -192,32 +212,38 @@ impl Cores {
                     .spawn(body)?,
             );
         }
-        Ok(Running { threads })
+        Ok(Running { endings, threads })
     }
 }
 
+/// How a core ended: its output, its ring's failure, or its panic.
+type Ending<T> = thread::Result<io::Result<T>>;
+
 /// Cores that run.
 pub struct Running<T> {
-    threads: Vec<thread::JoinHandle<io::Result<T>>>,
+    endings: mpsc::Receiver<(usize, Ending<T>)>,
+    threads: Vec<thread::JoinHandle<()>>,
 }
 
 impl<T> Running<T> {
-    /// Waits for all cores to end.
+    /// Waits for all cores to end; their outputs in the order of the cores.
     ///
     /// # Errors
-    /// The first core's failure.
+    /// The first core's failure, at once: the others may still run then, and wait for what the
+    /// failed one will never send. The process should end.
     ///
     /// # Panics
-    /// If a core panicked.
+    /// If a core panicked, at once and with its panic; as for errors.
     pub fn join(self) -> io::Result<Vec<T>> {
-        let results: Vec<_> = self
-            .threads
-            .into_iter()
-            .map(thread::JoinHandle::join)
-            .collect();
-        results
-            .into_iter()
-            .map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
+        let mut outputs: Vec<_> = self.threads.iter().map(|_| None).collect();
+        for _ in 0..outputs.len() {
+            let (id, ending) = self.endings.recv().expect("each core tells its end");
+            outputs[id] = Some(ending.unwrap_or_else(|panic| resume_unwind(panic))?);
+        }
+        for thread in self.threads {
+            // It has told its end and does nothing after that.
+            let _ = thread.join();
+        }
+        Ok(outputs.into_iter().flatten().collect())
     }
 }

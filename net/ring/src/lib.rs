@@ -29,6 +29,7 @@
 //! .unwrap();
 //! ```
 
+mod bell;
 mod buffer;
 mod clock;
 mod core;

@@ -10,6 +10,7 @@ mod sync {
 }
 
 #[path = "wake.rs"]
+#[expect(clippy::duplicate_mod, reason = "that is the point")]
 mod wake;
 
 use loom::sync::atomic::AtomicUsize;
@@ -65,6 +66,10 @@ impl Core {
                 if self.mail.load(Ordering::Relaxed) == count {
                     return;
                 }
+            }
+            // A spin looks once more before it gives up.
+            if self.inbox.has_some() {
+                continue;
             }
             if self.inbox.fall_asleep() {
                 self.bell.wait();

@@ -146,6 +146,9 @@ pub(crate) struct SocketSpec {
     pub reuse_port: bool,
 }
 
+/// Buffers that one operation takes at most (`UIO_MAXIOV`); further ones wait for the next.
+pub(crate) const IOV_MAX: usize = 1024;
+
 /// One operation. Names follow the opcodes of io_uring.
 #[derive(Debug)]
 pub(crate) enum Op {

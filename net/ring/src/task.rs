@@ -49,20 +49,21 @@ impl Wake for TaskWaker {
     }
 }
 
+type BoxedFuture = Pin<Box<dyn Future<Output = ()>>>;
+
 pub(crate) struct Task {
     pub key: TaskKey,
-    future: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
-    waker: Arc<TaskWaker>,
+    future: RefCell<Option<BoxedFuture>>,
+    /// Aborted while it ran: it ends at its next await.
+    aborted: Cell<bool>,
+    queue: Arc<TaskWaker>,
+    waker: Waker,
 }
 
 impl Task {
-    pub(crate) fn new(
-        key: TaskKey,
-        core: Arc<CoreShared>,
-        future: Pin<Box<dyn Future<Output = ()>>>,
-    ) -> Rc<Self> {
+    pub(crate) fn new(key: TaskKey, core: Arc<CoreShared>, future: BoxedFuture) -> Rc<Self> {
         // Born queued: its maker puts it on the ready list.
-        let waker = Arc::new(TaskWaker {
+        let queue = Arc::new(TaskWaker {
             key,
             core,
             queued: Queued::new(true),
@@ -70,15 +71,16 @@ impl Task {
         Rc::new(Task {
             key,
             future: RefCell::new(Some(future)),
-            waker,
+            aborted: Cell::new(false),
+            waker: Waker::from(queue.clone()),
+            queue,
         })
     }
 
     /// Runs the task once; true when it is over.
     pub(crate) fn poll(&self) -> bool {
         // Before the poll, so that a wake during the poll queues the task again.
-        self.waker.queued.lower();
-        let waker = Waker::from(self.waker.clone());
+        self.queue.queued.lower();
         let Ok(mut future) = self.future.try_borrow_mut() else {
             panic!("a task polled itself");
         };
@@ -87,20 +89,28 @@ impl Task {
         };
         let done = running
             .as_mut()
-            .poll(&mut Context::from_waker(&waker))
+            .poll(&mut Context::from_waker(&self.waker))
             .is_ready();
-        if done {
-            *future = None;
+        if !done && !self.aborted.get() {
+            return false;
         }
-        done
+        let over = future.take();
+        drop(future);
+        // Last, and with nothing borrowed: a future's drop may do anything.
+        drop(over);
+        true
     }
 
-    /// Takes the future out, to be dropped by the caller; None while it is running.
-    pub(crate) fn take(&self) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
-        self.future
-            .try_borrow_mut()
-            .ok()
-            .and_then(|mut future| future.take())
+    /// Takes the future out, to be dropped by the caller; while it is running, marks it to end
+    /// at its next await.
+    pub(crate) fn abort(&self) -> Option<BoxedFuture> {
+        match self.future.try_borrow_mut() {
+            Ok(mut future) => future.take(),
+            Err(_) => {
+                self.aborted.set(true);
+                None
+            }
+        }
     }
 }
 
@@ -128,7 +138,8 @@ struct Ending<T>(Rc<Shared<T>>);
 impl<T> Drop for Ending<T> {
     fn drop(&mut self) {
         self.0.over.set(true);
-        if let Some(waker) = self.0.waiting.borrow_mut().take() {
+        let waiting = self.0.waiting.borrow_mut().take();
+        if let Some(waker) = waiting {
             waker.wake();
         }
     }
@@ -143,7 +154,7 @@ pub struct JoinHandle<T> {
 
 impl<T> JoinHandle<T> {
     /// Drops the task's future at once; an operation that it waits for is cancelled. A task
-    /// that is running right now (that aborts itself) goes on to its next await.
+    /// that aborts itself, and so is running right now, goes on to its next await and ends there.
     pub fn abort(&self) {
         if let Some(core) = self.core.upgrade() {
             core.abort(self.key);
@@ -171,7 +182,7 @@ impl<T> Future for JoinHandle<T> {
     }
 }
 
-/// Starts a task on this core.
+/// Starts a task on this core. A panic in it takes the core down (see [`crate::run`]).
 ///
 /// # Panics
 /// Outside of a core.
@@ -205,7 +216,8 @@ pub async fn yield_now() {
         if std::mem::replace(&mut yielded, true) {
             return Poll::Ready(());
         }
-        cx.waker().wake_by_ref();
+        let waker = cx.waker().clone();
+        core::current().yielded.borrow_mut().push(waker);
         Poll::Pending
     })
     .await;

@@ -8,9 +8,12 @@
 //!
 //! Sources: io_uring_setup(2), io_uring_enter(2), io_uring_prep_*(3).
 
+mod blocking;
+mod close;
 mod files;
 mod flight;
 mod probe;
+mod socket;
 mod transfer;
 
 use std::collections::VecDeque;
@@ -18,24 +21,23 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::bell::Bell;
 use crate::buffer::ProvidedBuffers;
 use crate::driver::Wait;
-use crate::op::{
-    Chunk, Completion, Descriptor, DirEntry, Op, Payload, SlotKey, SocketAddress, SocketKind,
-    SocketSpec,
-};
+use crate::op::{Chunk, Completion, Descriptor, Op, Payload, SlotKey};
 use files::FileTable;
 pub(crate) use files::RealFd;
-use flight::{Extra, Flight, Pipe, Shape};
+use flight::{Extra, Flight, Shape};
 pub use probe::Features;
+use transfer::Pipe;
 
 /// Sizes of one ring.
 #[derive(Clone, Copy, Debug)]
@@ -50,19 +52,33 @@ pub(crate) struct UringConfig {
     pub registered_files: u32,
 }
 
-/// `user_data` of completions that belong to no operation.
+/// `user_data` of completions that belong to no operation and tell nothing.
 const CONTROL: u64 = u64::MAX;
 /// `user_data` of the eventfd that other threads wake this ring by.
 const EVENT: u64 = u64::MAX - 1;
+/// The part that marks a message to another ring; the index is its bell's. Only a message that
+/// failed has a completion.
+const MESSAGE: u8 = 6;
+/// The parts of an operation are its entries, numbered from 0; this one is both `CONTROL`'s and
+/// `EVENT`'s.
+const PART_SHIFT: u32 = 61;
 const GENERATION_MASK: u32 = (1 << 29) - 1;
-/// Pipes that are kept for later file transfers.
-const SPARE_PIPES: usize = 16;
-/// How long a driver that is dropped waits for the kernel to give its memory back.
-const DRAIN: Duration = Duration::from_secs(10);
+/// Flights kept for later operations.
+const SPARE_FLIGHTS: usize = 256;
+/// Threads of the kernel that one ring's file transfers occupy at most. Each is free again after
+/// a moment, whatever the peers do.
+const TRANSFER_THREADS_MAX: u32 = 16;
+/// How long a ring that takes nothing more is left alone before it is asked again.
+const RETRY: Duration = Duration::from_millis(1);
 
 fn user_data(key: SlotKey, part: u8) -> u64 {
-    u64::from(part) << 61 | u64::from(key.generation & GENERATION_MASK) << 32 | u64::from(key.index)
+    u64::from(part) << PART_SHIFT
+        | u64::from(key.generation & GENERATION_MASK) << 32
+        | u64::from(key.index)
 }
+
+/// The start of this process's clock, one for all its cores: they send each other deadlines.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Entries that must reach the kernel in one submission.
 struct Batch {
@@ -82,13 +98,19 @@ pub(crate) struct Uring {
     backlog: VecDeque<Batch>,
     /// Results known without the kernel, handed out with the next turn.
     immediate: Vec<Completion>,
+    #[expect(
+        clippy::vec_box,
+        reason = "the boxes are what is kept: a flight never moves"
+    )]
     spare_flights: Vec<Box<Flight>>,
     spare_pipes: Vec<Pipe>,
+    /// Bells that were rung by messages, in case one fails.
+    peers: Vec<Arc<Bell>>,
     event: OwnedFd,
     event_value: Box<u64>,
     event_armed: bool,
+    /// The core is ending: nothing new is begun.
     closing: bool,
-    start: Instant,
     random: ChaCha8Rng,
 }
 
@@ -121,6 +143,9 @@ impl Uring {
             config.recv_buffers,
             config.recv_buffer_bytes,
         )?;
+        // Zero leaves the threads for disk operations as they are.
+        let mut threads = [0, TRANSFER_THREADS_MAX];
+        let _ = ring.submitter().register_iowq_max_workers(&mut threads);
         // SAFETY: plain call; a negative result is checked.
         let event = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
         if event < 0 {
@@ -140,11 +165,11 @@ impl Uring {
             immediate: Vec::new(),
             spare_flights: Vec::new(),
             spare_pipes: Vec::new(),
+            peers: Vec::new(),
             event,
             event_value: Box::new(0),
             event_armed: false,
             closing: false,
-            start: Instant::now(),
             random: ChaCha8Rng::from_seed(seed),
             ring,
         };
@@ -184,7 +209,7 @@ impl Uring {
                 return;
             }
             // Full: hand what is there to the kernel and try once more.
-            if self.ring.submit().is_ok() && self.try_push(&batch) {
+            if self.enter(None).is_ok() && self.try_push(&batch) {
                 return;
             }
         }
@@ -215,6 +240,44 @@ impl Uring {
         }
     }
 
+    /// Hands the queue to the kernel; with a wait, sleeps until a completion, or until the time
+    /// is over.
+    fn enter(&mut self, wait: Option<Option<Duration>>) -> io::Result<()> {
+        let queued = self.ring.submission().len();
+        let result = match wait {
+            None => self.ring.submit(),
+            Some(None) => self.ring.submit_and_wait(1),
+            Some(Some(limit)) => {
+                let limit = types::Timespec::from(limit);
+                let args = types::SubmitArgs::new();
+                self.ring
+                    .submitter()
+                    .submit_with_args(1, &args.timespec(&limit))
+            }
+        };
+        match result {
+            Ok(taken) if taken < queued => self.tear_links(),
+            Ok(_) => {}
+            // ETIME: the time is over. EINTR: a signal. EBUSY, EAGAIN: reap first, then again.
+            Err(e)
+                if matches!(
+                    e.raw_os_error(),
+                    Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
+                ) => {}
+            Err(e) => return Err(e),
+        }
+        Ok(())
+    }
+
+    /// The kernel took a part of the queue only (it was out of memory): what it took ended a
+    /// link wherever it was, so that a sync may now run beside its write. Such a write is synced
+    /// once more when both are done.
+    fn tear_links(&mut self) {
+        for flight in self.flights.iter_mut().flatten() {
+            flight.torn |= flight.owed > 1;
+        }
+    }
+
     fn finish_at_once(&mut self, slot: SlotKey, result: io::Result<usize>, op: Op) {
         let result = match result {
             Ok(count) => i32::try_from(count).unwrap_or(i32::MAX),
@@ -229,23 +292,13 @@ impl Uring {
     }
 
     pub(crate) fn submit(&mut self, slot: SlotKey, op: Op) {
-        let op = match op {
-            // getdents has no opcode; folders are read when a partition opens, not on the way.
-            Op::ReadDir { path, .. } => {
-                let (result, out) = read_dir(&path);
-                return self.finish_at_once(slot, result, Op::ReadDir { path, out });
-            }
-            Op::SetLen { fd, len } if !self.features.ftruncate => {
-                // SAFETY: the descriptor is open: `fd` owns a share of it.
-                let failed = unsafe { libc::ftruncate(flight::raw(&fd).0, len as i64) } < 0;
-                let result = if failed {
-                    Err(io::Error::last_os_error())
-                } else {
-                    Ok(0)
-                };
-                return self.finish_at_once(slot, result, Op::SetLen { fd, len });
-            }
-            op => op,
+        if self.closing {
+            let ended = io::Error::from_raw_os_error(libc::ECANCELED);
+            return self.finish_at_once(slot, Err(ended), op);
+        }
+        let op = match self.run_blocking(op) {
+            Ok((result, op)) => return self.finish_at_once(slot, result, op),
+            Err(op) => op,
         };
         let mut flight = self.new_flight(slot, op);
         if matches!(flight.op, Op::SendFile { .. }) {
@@ -261,11 +314,11 @@ impl Uring {
                 let first = first.user_data(user_data(slot, 0));
                 let linked = linked.map(|entry| entry.user_data(user_data(slot, 1)));
                 flight.owed = 1 + u8::from(linked.is_some());
+                self.launch(flight);
                 self.push(first, linked);
             }
-            Err(e) => return self.finish_at_once(slot, Err(e), flight.op),
+            Err(e) => self.finish_at_once(slot, Err(e), flight.op),
         }
-        self.launch(flight);
     }
 
     fn adopt(&self, fd: OwnedFd) -> Descriptor {
@@ -277,18 +330,9 @@ impl Uring {
             Some(mut flight) => {
                 flight.key = key;
                 flight.op = op;
-                flight.owed = 1;
-                flight.result = 0;
                 flight
             }
-            None => Box::new(Flight {
-                key,
-                op,
-                owed: 1,
-                result: 0,
-                iovecs: Vec::new(),
-                extra: Extra::None,
-            }),
+            None => Box::new(Flight::new(key, op)),
         }
     }
 
@@ -313,6 +357,10 @@ impl Uring {
         if flight.key != slot {
             return;
         }
+        // Nobody asks for the completions of a ring that closes, which cancels by itself.
+        if self.closing {
+            return;
+        }
         let mut parts = 1;
         if let Extra::Transfer(transfer) = &mut flight.extra {
             transfer.cancelled = true;
@@ -324,12 +372,29 @@ impl Uring {
         }
     }
 
-    pub(crate) fn wake_ring(&mut self, ring_fd: i32) {
-        let wake = opcode::MsgRingData::new(types::Fd(ring_fd), 0, CONTROL, None).build();
-        self.push(
-            wake.flags(squeue::Flags::SKIP_SUCCESS).user_data(CONTROL),
-            None,
-        );
+    /// Rings another core's bell by a message; false if it takes none.
+    pub(crate) fn send_ring(&mut self, bell: &Arc<Bell>) -> bool {
+        let Some(ring) = bell.ring().filter(|_| !self.closing) else {
+            return false;
+        };
+        let known = self.peers.iter().position(|peer| Arc::ptr_eq(peer, bell));
+        let index = known.unwrap_or_else(|| {
+            self.peers.push(bell.clone());
+            self.peers.len() - 1
+        });
+        let peer = SlotKey {
+            index: u32::try_from(index).expect("fewer cores than that"),
+            generation: 0,
+        };
+        let message = opcode::MsgRingData::new(types::Fd(ring), 0, CONTROL, None).build();
+        let message = message.flags(squeue::Flags::SKIP_SUCCESS);
+        self.push(message.user_data(user_data(peer, MESSAGE)), None);
+        true
+    }
+
+    /// There are entries that have not reached the kernel yet.
+    pub(crate) fn has_queued(&mut self) -> bool {
+        !self.backlog.is_empty() || !self.ring.submission().is_empty()
     }
 
     pub(crate) fn is_ready(&mut self) -> bool {
@@ -340,44 +405,25 @@ impl Uring {
     }
 
     pub(crate) fn turn(&mut self, wait: Wait, out: &mut Vec<Completion>) -> io::Result<()> {
-        self.files.sweep(&self.ring.submitter())?;
+        self.files.sweep(&self.ring.submitter());
         self.flush_backlog();
-        let asleep = match wait {
-            Wait::Until(limit) if self.immediate.is_empty() => Some(limit),
-            _ => None,
-        };
-        let result = match asleep {
-            Some(limit) if self.ring.completion().is_empty() => {
-                let spec = limit.map(types::Timespec::from);
-                let args = types::SubmitArgs::new();
-                match &spec {
-                    Some(spec) => self
-                        .ring
-                        .submitter()
-                        .submit_with_args(1, &args.timespec(spec)),
-                    None => self.ring.submit_and_wait(1),
-                }
+        let idle = self.immediate.is_empty() && self.ring.completion().is_empty();
+        let result = match wait {
+            // What the kernel would not take is offered again soon: nothing else may come.
+            Wait::Until(limit) if idle && !self.backlog.is_empty() => {
+                self.enter(Some(Some(limit.map_or(RETRY, |limit| limit.min(RETRY)))))
             }
+            Wait::Until(limit) if idle => self.enter(Some(limit)),
             _ => {
                 let queue = self.ring.submission();
-                let idle = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
+                let nothing = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
                 drop(queue);
-                if idle { Ok(0) } else { self.ring.submit() }
+                if nothing { Ok(()) } else { self.enter(None) }
             }
         };
-        match result {
-            Ok(_) => {}
-            // ETIME: the time is over. EINTR: a signal. EBUSY, EAGAIN: reap first, then again.
-            Err(e)
-                if matches!(
-                    e.raw_os_error(),
-                    Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
-                ) => {}
-            Err(e) => return Err(e),
-        }
         out.append(&mut self.immediate);
         self.reap(out);
-        Ok(())
+        result
     }
 
     fn reap(&mut self, out: &mut Vec<Completion>) {
@@ -394,13 +440,16 @@ impl Uring {
                         self.arm_event();
                     }
                 }
+                data if (data >> PART_SHIFT) as u8 == MESSAGE => {
+                    self.peers[data as u32 as usize].write_event();
+                }
                 data => self.on_entry(data, entry.result(), entry.flags(), out),
             }
         }
     }
 
     fn on_entry(&mut self, data: u64, result: i32, flags: u32, out: &mut Vec<Completion>) {
-        let (index, part) = (data as u32 as usize, (data >> 61) as u8);
+        let (index, part) = (data as u32 as usize, (data >> PART_SHIFT) as u8);
         let generation = (data >> 32) as u32 & GENERATION_MASK;
         let flight = self.flights.get_mut(index).and_then(Option::as_mut);
         let Some(flight) = flight.filter(|f| f.key.generation & GENERATION_MASK == generation)
@@ -415,9 +464,6 @@ impl Uring {
                     0.. => {
                         // SAFETY: the kernel made this descriptor for us with this completion.
                         let fd = unsafe { OwnedFd::from_raw_fd(result) };
-                        // Small requests must not wait for a full segment (Nagle); fails
-                        // harmlessly on a Unix socket.
-                        let _ = SockRef::from(&fd).set_tcp_nodelay(true);
                         Payload::Descriptor(self.adopt(fd))
                     }
                     _ => Payload::None,
@@ -447,9 +493,12 @@ impl Uring {
             Op::SendFile { .. } => return self.on_transfer(index, part, result, out),
             _ => {
                 flight.owed -= 1;
-                note_part(flight, part, result);
+                flight.note(part, result);
                 if flight.owed > 0 {
                     return;
+                }
+                if let Some(sync) = flight.mend(&self.files) {
+                    return self.push(sync.user_data(user_data(key, 1)), None);
                 }
                 return self.land(index, out);
             }
@@ -466,13 +515,7 @@ impl Uring {
         let mut flight = self.flights[index].take().expect("the caller looked at it");
         self.in_flight -= 1;
         flight.finish();
-        let op = mem::replace(
-            &mut flight.op,
-            Op::ReadDir {
-                path: Default::default(),
-                out: Vec::new(),
-            },
-        );
+        let op = mem::replace(&mut flight.op, flight::NO_OP);
         let payload = match (&op, flight.result) {
             (Op::Open { .. }, 0..) => {
                 // SAFETY: the kernel opened this descriptor for us with this completion.
@@ -491,13 +534,8 @@ impl Uring {
     }
 
     fn recycle(&mut self, mut flight: Box<Flight>) {
-        if self.spare_flights.len() < 256 {
-            flight.op = Op::ReadDir {
-                path: Default::default(),
-                out: Vec::new(),
-            };
-            flight.extra = Extra::None;
-            flight.iovecs.clear();
+        if self.spare_flights.len() < SPARE_FLIGHTS {
+            flight.clear();
             self.spare_flights.push(flight);
         }
     }
@@ -514,69 +552,8 @@ impl Uring {
         }
     }
 
-    pub(crate) fn socket(&mut self, spec: &SocketSpec) -> io::Result<Descriptor> {
-        let family = spec.bind.as_ref().or(spec.peer.as_ref());
-        let domain = match family {
-            Some(SocketAddress::Ip(addr)) => Domain::for_address(*addr),
-            Some(SocketAddress::Unix(_)) => Domain::UNIX,
-            None => Domain::IPV4,
-        };
-        let (kind, protocol) = match spec.kind {
-            SocketKind::Tcp => (Type::STREAM, Some(Protocol::TCP)),
-            SocketKind::Udp => (Type::DGRAM, Some(Protocol::UDP)),
-            SocketKind::Unix => (Type::STREAM, None),
-        };
-        let socket = Socket::new(domain, kind, protocol)?;
-        if spec.kind == SocketKind::Tcp {
-            socket.set_tcp_nodelay(true)?;
-            if spec.listen.is_some() {
-                socket.set_reuse_address(true)?;
-            }
-        }
-        if spec.reuse_port {
-            socket.set_reuse_port(true)?;
-        }
-        if let Some(addr) = &spec.bind {
-            socket.bind(&flight::sock_addr(addr)?)?;
-        }
-        if let Some(backlog) = spec.listen {
-            socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-        }
-        Ok(self.adopt(socket.into()))
-    }
-
-    pub(crate) fn socket_addr(&self, fd: &Descriptor, peer: bool) -> io::Result<SocketAddress> {
-        let Descriptor::Real(fd) = fd else {
-            panic!("a simulated descriptor on a real ring")
-        };
-        let socket = SockRef::from(&fd.fd);
-        let addr = if peer {
-            socket.peer_addr()?
-        } else {
-            socket.local_addr()?
-        };
-        match addr.as_socket() {
-            Some(addr) => Ok(SocketAddress::Ip(addr)),
-            None => Ok(SocketAddress::Unix(
-                addr.as_pathname().map(Into::into).unwrap_or_default(),
-            )),
-        }
-    }
-
-    pub(crate) fn try_lock(&mut self, fd: &Descriptor) -> io::Result<bool> {
-        let Descriptor::Real(fd) = fd else {
-            panic!("a simulated descriptor on a real ring")
-        };
-        // The lock belongs to the open file, which the duplicate shares.
-        match std::fs::File::from(fd.fd.try_clone()?).try_lock() {
-            Ok(()) => Ok(true),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(false),
-            Err(std::fs::TryLockError::Error(e)) => Err(e),
-        }
-    }
-
     pub(crate) fn now_ns(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     pub(crate) fn wall_clock_ms(&self) -> i64 {
@@ -591,82 +568,6 @@ impl Uring {
     }
 }
 
-/// Joins the parts of an operation into one result: a write keeps its count unless the sync
-/// that followed it failed on its own account.
-fn note_part(flight: &mut Flight, part: u8, result: i32) {
-    match part {
-        0 => flight.result = result,
-        // A short or failed write cancels the linked sync; the write's own result says so.
-        _ if result == -libc::ECANCELED => {}
-        _ if result < 0 => flight.result = result,
-        _ => {}
-    }
-}
-
-fn read_dir(path: &std::path::Path) -> (io::Result<usize>, Vec<DirEntry>) {
-    let list = || -> io::Result<Vec<DirEntry>> {
-        let mut entries = Vec::new();
-        for entry in std::fs::read_dir(path)? {
-            let entry = entry?;
-            let meta = entry.metadata()?;
-            let Ok(name) = entry.file_name().into_string() else {
-                continue;
-            };
-            let len = if meta.is_dir() { 0 } else { meta.len() };
-            entries.push(DirEntry {
-                name,
-                is_dir: meta.is_dir(),
-                len,
-            });
-        }
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(entries)
-    };
-    match list() {
-        Ok(entries) => (Ok(entries.len()), entries),
-        Err(e) => (Err(e), Vec::new()),
-    }
-}
-
-impl Drop for Uring {
-    fn drop(&mut self) {
-        let deadline = Instant::now() + DRAIN;
-        self.flush_backlog();
-        let _ = self.ring.submit();
-        self.closing = true;
-        let mut dropped = Vec::new();
-        while (self.in_flight > 0 || self.event_armed) && Instant::now() < deadline {
-            let everything = types::CancelBuilder::any().all();
-            let _ = self.ring.submitter().register_sync_cancel(None, everything);
-            let pause = types::Timespec::from(Duration::from_millis(20));
-            let args = types::SubmitArgs::new().timespec(&pause);
-            let _ = self.ring.submitter().submit_with_args(1, &args);
-            self.flush_backlog();
-            self.reap(&mut dropped);
-            for completion in dropped.drain(..) {
-                if let Payload::Chunk(chunk) = completion.payload {
-                    self.take_chunk(chunk, None);
-                }
-            }
-        }
-        let buffers = self.buffers.take().expect("present until drop");
-        if self.in_flight > 0 || self.event_armed {
-            // The kernel still holds pointers into this memory: leak it rather than free it.
-            mem::forget(mem::take(&mut self.flights));
-            mem::forget(buffers);
-            mem::forget(mem::replace(&mut self.event_value, Box::new(0)));
-            return;
-        }
-        if self
-            .ring
-            .submitter()
-            .unregister_buf_ring(buffers.group())
-            .is_ok()
-        {
-            // SAFETY: nothing is in flight and the group is unregistered.
-            unsafe { buffers.release() };
-        } else {
-            mem::forget(buffers);
-        }
-    }
-}
+#[cfg(test)]
+#[path = "uring_test.rs"]
+mod tests;

@@ -6,8 +6,7 @@
 //!
 //! Source: io_uring_register_files_sparse(3), io_uring_register_files_update(3).
 
-use std::cell::RefCell;
-use std::io;
+use std::cell::{Cell, RefCell};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
@@ -38,6 +37,8 @@ impl Drop for FixedSlot {
 pub(crate) struct RealFd {
     pub(super) fd: OwnedFd,
     fixed: Option<FixedSlot>,
+    /// A socket whose blocking sends have a time-out.
+    pub(super) sends_bounded: Cell<bool>,
 }
 
 impl RealFd {
@@ -74,18 +75,24 @@ impl FileTable {
                 }
             }
         });
-        RealFd { fd, fixed }
+        RealFd {
+            fd,
+            fixed,
+            sends_bounded: Cell::new(false),
+        }
     }
 
-    /// Empties the places whose descriptors were dropped.
-    pub(super) fn sweep(&self, submitter: &Submitter<'_>) -> io::Result<()> {
+    /// Empties the places whose descriptors were dropped; one that cannot be emptied now is tried
+    /// again.
+    pub(super) fn sweep(&self, submitter: &Submitter<'_>) {
         if self.released.borrow().is_empty() {
-            return Ok(());
+            return;
         }
         for index in self.released.take() {
-            submitter.register_files_update(index, &[-1])?;
-            self.free.borrow_mut().push(index);
+            match submitter.register_files_update(index, &[-1]) {
+                Ok(_) => self.free.borrow_mut().push(index),
+                Err(_) => self.released.borrow_mut().push(index),
+            }
         }
-        Ok(())
     }
 }

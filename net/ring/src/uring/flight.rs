@@ -7,39 +7,25 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use io_uring::{opcode, squeue, types};
 use socket2::SockAddr;
 
 use super::files::FileTable;
-use crate::op::{Descriptor, Fd, Metadata, Op, SlotKey, SocketAddress};
+use super::transfer::Transfer;
+use crate::op::{Descriptor, Fd, IOV_MAX, Metadata, Op, SlotKey, SocketAddress};
 
-/// Buffers per vectored call (`UIO_MAXIOV`).
-const IOV_MAX: usize = 1024;
-/// Bytes that one step of a file transfer moves; the pipes are made this large.
-pub(super) const SPLICE_STEP: u32 = 1 << 20;
+/// Bytes that one entry asks for at most: the kernel's counts are 31 bits, and a file's caller
+/// goes on after a short one.
+const COUNT_MAX: usize = 1 << 30;
 
-/// A pipe between a file and a socket, reused by later transfers of the core.
-pub(super) struct Pipe {
-    pub read: OwnedFd,
-    pub write: OwnedFd,
-}
-
-/// Progress of a file transfer (`Op::SendFile`).
-pub(super) struct Transfer {
-    pub pipe: Pipe,
-    /// Bytes that left for the socket.
-    pub sent: u64,
-    /// Bytes that wait in the pipe.
-    pub in_pipe: u32,
-    /// Both halves of the present step, as they came back.
-    pub into_pipe: i32,
-    pub out_of_pipe: i32,
-    /// An early end was asked for.
-    pub cancelled: bool,
-}
+/// What a flight holds when it is on no errand.
+pub(super) const NO_OP: Op = Op::ReadDir {
+    path: PathBuf::new(),
+    out: Vec::new(),
+};
 
 /// Memory of the rarer operations that the kernel reads or writes.
 #[expect(
@@ -52,23 +38,24 @@ pub(super) enum Extra {
     Paths(CString, CString),
     Stat(CString, Box<libc::statx>),
     Address(Box<SockAddr>),
-    Message(Box<Message>),
     Folder(OwnedFd),
     Transfer(Box<Transfer>),
 }
 
 /// A message header with all that it points to.
-pub(super) struct Message {
-    pub header: libc::msghdr,
-    pub address: libc::sockaddr_storage,
-    pub control: [u64; 4],
+struct Message {
+    header: libc::msghdr,
+    address: libc::sockaddr_storage,
+    control: [u64; 4],
 }
 
-impl Message {
-    pub(super) fn new() -> Box<Self> {
-        // SAFETY: all three are plain integers and pointers, for which zero is a value.
-        Box::new(unsafe { std::mem::zeroed() })
-    }
+/// The flight's message, empty, its memory used again.
+fn fresh(message: &mut Option<Box<Message>>) -> &mut Message {
+    // SAFETY: all three fields are plain integers and pointers, for which zero is a value.
+    let message = message.get_or_insert_with(|| Box::new(unsafe { std::mem::zeroed() }));
+    // SAFETY: as above.
+    message.header = unsafe { std::mem::zeroed() };
+    message
 }
 
 /// An operation in the kernel.
@@ -79,7 +66,11 @@ pub(super) struct Flight {
     pub owed: u8,
     /// The result so far, for operations of several parts.
     pub result: i32,
+    /// The kernel may have cut the link between the parts.
+    pub torn: bool,
+    /// Kept, as the message is, for the flight's later errands.
     pub iovecs: Vec<libc::iovec>,
+    message: Option<Box<Message>>,
     pub extra: Extra,
 }
 
@@ -116,21 +107,80 @@ fn c_path(path: &Path) -> io::Result<CString> {
 const CWD: types::Fd = types::Fd(libc::AT_FDCWD);
 
 impl Flight {
+    pub(super) fn new(key: SlotKey, op: Op) -> Self {
+        Flight {
+            key,
+            op,
+            owed: 1,
+            result: 0,
+            torn: false,
+            iovecs: Vec::new(),
+            message: None,
+            extra: Extra::None,
+        }
+    }
+
+    /// Makes the flight ready for another errand.
+    pub(super) fn clear(&mut self) {
+        self.op = NO_OP;
+        self.owed = 1;
+        self.result = 0;
+        self.torn = false;
+        self.iovecs.clear();
+        self.extra = Extra::None;
+    }
+
+    /// Notes how one part ended: a write keeps its count unless the sync that followed it failed
+    /// on its own account.
+    pub(super) fn note(&mut self, part: u8, result: i32) {
+        match part {
+            0 => self.result = result,
+            // A short or failed write cancels the linked sync; the write's own result says so.
+            _ if result == -libc::ECANCELED => {}
+            _ if result < 0 => self.result = result,
+            _ => {}
+        }
+    }
+
+    /// All parts are done. If the sync may have run beside its write, the sync that follows now.
+    pub(super) fn mend(&mut self, files: &Rc<FileTable>) -> Option<squeue::Entry> {
+        if !std::mem::take(&mut self.torn) || self.result < 0 {
+            return None;
+        }
+        let Op::Write { fd, sync: true, .. } = &self.op else {
+            return None;
+        };
+        self.owed = 1;
+        let sync = |name| {
+            opcode::Fsync::new(name)
+                .flags(types::FsyncFlags::DATASYNC)
+                .build()
+        };
+        Some(match fixed(fd, files) {
+            Some(index) => sync(types::Fd(index as i32)).flags(squeue::Flags::FIXED_FILE),
+            None => sync(raw(fd)),
+        })
+    }
+
     fn gather(&mut self) {
         let (Op::Send { bufs, .. } | Op::SendTo { bufs, .. } | Op::Write { bufs, .. }) = &self.op
         else {
             return;
         };
         self.iovecs.clear();
-        self.iovecs.extend(
-            bufs.iter()
-                .filter(|b| !b.is_empty())
-                .take(IOV_MAX)
-                .map(|b| libc::iovec {
-                    iov_base: b.as_ptr().cast_mut().cast(),
-                    iov_len: b.len(),
-                }),
-        );
+        let mut room = COUNT_MAX;
+        for buf in bufs.iter().filter(|buf| !buf.is_empty()).take(IOV_MAX) {
+            let len = buf.len().min(room);
+            self.iovecs.push(libc::iovec {
+                iov_base: buf.as_ptr().cast_mut().cast(),
+                iov_len: len,
+            });
+            room -= len;
+            // Nothing may follow a buffer that was cut.
+            if room == 0 {
+                break;
+            }
+        }
     }
 
     /// The entries that start this operation; a second one is linked to the first. The entries
@@ -178,7 +228,7 @@ impl Flight {
             } => {
                 buf.reserve(*len);
                 let spare = buf.spare_capacity_mut().as_mut_ptr().cast::<u8>();
-                let len = u32::try_from(*len).unwrap_or(u32::MAX);
+                let len = (*len).min(COUNT_MAX) as u32;
                 opcode::Read::new(name, spare, len).offset(*offset).build()
             }
             Op::Write {
@@ -186,7 +236,7 @@ impl Flight {
             } => {
                 let write = match &self.iovecs[..] {
                     [one] => {
-                        let len = u32::try_from(one.iov_len).unwrap_or(u32::MAX);
+                        let len = one.iov_len as u32;
                         opcode::Write::new(name, one.iov_base.cast(), len)
                             .offset(*offset)
                             .build()
@@ -232,23 +282,23 @@ impl Flight {
                 let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
                 match &self.iovecs[..] {
                     [one] => {
-                        let len = u32::try_from(one.iov_len).unwrap_or(u32::MAX);
+                        let len = one.iov_len as u32;
                         opcode::Send::new(name, one.iov_base.cast(), len)
                             .flags(flags)
                             .build()
                     }
                     many => {
-                        let mut message = Message::new();
+                        let message = fresh(&mut self.message);
                         message.header.msg_iov = many.as_ptr().cast_mut();
                         message.header.msg_iovlen = many.len();
-                        let entry = opcode::SendMsg::new(name, &raw const message.header);
-                        self.extra = Extra::Message(message);
-                        entry.flags(flags as u32).build()
+                        opcode::SendMsg::new(name, &raw const message.header)
+                            .flags(flags as u32)
+                            .build()
                     }
                 }
             }
             Op::SendTo { to, segment, .. } => {
-                let mut message = Message::new();
+                let message = fresh(&mut self.message);
                 message.header.msg_iov = self.iovecs.as_mut_ptr();
                 message.header.msg_iovlen = self.iovecs.len();
                 if let Some(to) = to {
@@ -258,12 +308,12 @@ impl Flight {
                 if let Some(segment) = segment {
                     message.set_segment(*segment);
                 }
-                let entry = opcode::SendMsg::new(name, &raw const message.header);
-                self.extra = Extra::Message(message);
-                entry.flags(libc::MSG_NOSIGNAL as u32).build()
+                opcode::SendMsg::new(name, &raw const message.header)
+                    .flags(libc::MSG_NOSIGNAL as u32)
+                    .build()
             }
             Op::RecvFrom { buf, .. } => {
-                let mut message = Message::new();
+                let message = fresh(&mut self.message);
                 let spare = buf.spare_capacity_mut();
                 self.iovecs.clear();
                 self.iovecs.push(libc::iovec {
@@ -274,9 +324,7 @@ impl Flight {
                 message.header.msg_iovlen = 1;
                 message.header.msg_name = (&raw mut message.address).cast();
                 message.header.msg_namelen = size_of::<libc::sockaddr_storage>() as u32;
-                let entry = opcode::RecvMsg::new(name, &raw mut message.header);
-                self.extra = Extra::Message(message);
-                entry.build()
+                opcode::RecvMsg::new(name, &raw mut message.header).build()
             }
             other => unreachable!("not a socket operation: {other:?}"),
         })
@@ -352,7 +400,8 @@ impl Flight {
                 // wrote the first `count` of them.
                 unsafe { buf.set_len(filled) };
             }
-            (Op::RecvFrom { buf, from, .. }, Extra::Message(message)) => {
+            (Op::RecvFrom { buf, from, .. }, _) => {
+                let message = self.message.as_ref().expect("made with the entry");
                 let filled = buf.len() + count.min(buf.capacity() - buf.len());
                 // SAFETY: the kernel wrote `count` bytes into the spare capacity.
                 unsafe { buf.set_len(filled) };
