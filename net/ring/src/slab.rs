@@ -31,8 +31,6 @@ pub(crate) struct Outcome {
     pub payload: Payload,
 }
 
-impl Outcome {}
-
 /// What a multishot operation has gathered and nobody has taken yet.
 #[derive(Debug, Default)]
 pub(crate) struct Stream {
@@ -75,18 +73,21 @@ struct Slot {
 pub(crate) enum After {
     /// Nothing.
     Nothing,
-    /// A stream has more unread bytes than it may hold: cancel the operation.
+    /// A stream has more unread bytes, or connections, than it may hold: cancel the operation.
     Pause,
 }
 
 const NONE: u32 = u32::MAX;
+
+/// Connections that a listener gathers before anybody asks for them; further ones wait in the
+/// kernel's backlog, which has a limit of its own.
+const ACCEPTED_MAX: usize = 64;
 
 /// The table of slots of one core.
 #[derive(Debug)]
 pub(crate) struct Slots {
     slots: Vec<Slot>,
     free: u32,
-    in_flight: usize,
     /// Unread bytes that a stream may hold before it is paused.
     inbox_limit: usize,
 }
@@ -96,18 +97,11 @@ impl Slots {
         Slots {
             slots: Vec::new(),
             free: NONE,
-            in_flight: 0,
             inbox_limit,
         }
     }
 
-    /// Operations that the driver still owes a final completion for.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight
-    }
-
     fn insert(&mut self, state: Lifecycle) -> SlotKey {
-        self.in_flight += 1;
         if self.free != NONE {
             let index = self.free;
             let slot = &mut self.slots[index as usize];
@@ -225,9 +219,6 @@ impl Slots {
             payload,
         } = completion;
         let limit = self.inbox_limit;
-        if !more {
-            self.in_flight -= 1;
-        }
         let slot = self.slot(key);
         match &mut slot.state {
             Lifecycle::Waiting(waker) => {
@@ -237,21 +228,20 @@ impl Slots {
                 (waker, After::Nothing, Forgotten::Nothing)
             }
             Lifecycle::Streaming(stream) => {
+                let brought = matches!(&payload, Payload::Descriptor(_)) || result > 0;
                 match payload {
                     Payload::Chunk(chunk) => take_chunk(chunk, Some(&mut stream.inbox)),
                     Payload::Descriptor(descriptor) => stream.accepted.push_back(descriptor),
                     Payload::None | Payload::Op(_) => {}
                 }
                 if !more {
-                    stream.ended = Some(result.min(0));
                     // A last chunk or connection can come without "more": the stream itself
                     // has not ended, the operation only wants to be submitted again.
-                    if result > 0 {
-                        stream.ended = Some(REARM);
-                    }
+                    stream.ended = Some(if brought { REARM } else { result });
                 }
                 let unread = stream.inbox.len() - stream.parked;
-                let full = unread >= limit && !stream.pausing && more;
+                let full = unread >= limit || stream.accepted.len() >= ACCEPTED_MAX;
+                let full = full && !stream.pausing && more;
                 stream.pausing |= full;
                 let after = if full { After::Pause } else { After::Nothing };
                 (stream.waker.take(), after, Forgotten::Nothing)

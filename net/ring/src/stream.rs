@@ -7,17 +7,29 @@ use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::core::{self, Core};
+use crate::clock::Instant;
+use crate::core::{self, Core, now};
 use crate::file::{File, advance};
 use crate::future::{run, run_with};
 use crate::op::{Descriptor, Fd, Op, Shutdown, SlotKey, SocketAddress, SocketSpec};
 use crate::slab::REARM;
+use crate::time::sleep_until;
 
 /// Bytes of one file transfer operation; longer ones are cut, so that a result fits its type.
 const TRANSFER: u64 = 1 << 30;
+/// From this length on, splicing a file to a socket beats reading and sending it: each splice
+/// wakes a thread of the kernel, which costs as much as copying some 200 KiB
+/// (`cargo bench -p ringmill-ring`).
+const SPLICE_MIN: u64 = 256 << 10;
+/// Bytes of a file that are in memory at once when it is read and sent.
+const COPY: u64 = 256 << 10;
+/// How long a listener pauses after a failure. Most failures (no descriptor, no memory) are there
+/// again at once, and the next accept would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// One connection. Owned by the core that made it.
 #[derive(Debug)]
@@ -30,6 +42,35 @@ pub(crate) struct Stream {
     awaited: Cell<bool>,
     /// How the stream ended: 0, or a negated errno.
     ended: Cell<Option<i32>>,
+    sending: Cell<Sending>,
+}
+
+/// What is known of the sending half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sending {
+    /// Between two sends.
+    Idle,
+    /// A send future lives.
+    Busy,
+    /// A send failed, or was dropped half-way: where the peer's reading stands, nobody knows.
+    Broken,
+}
+
+/// One send; unless it ends well, the stream is broken.
+struct Turn<'a>(&'a Stream);
+
+impl Turn<'_> {
+    fn done(self) {
+        self.0.sending.set(Sending::Idle);
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if self.0.sending.get() == Sending::Busy {
+            self.0.sending.set(Sending::Broken);
+        }
+    }
 }
 
 impl Stream {
@@ -40,6 +81,7 @@ impl Stream {
             receiving: Cell::new(None),
             awaited: Cell::new(false),
             ended: Cell::new(None),
+            sending: Cell::new(Sending::Idle),
         })
     }
 
@@ -70,7 +112,28 @@ impl Stream {
         }
     }
 
+    fn begin_send(&self) -> io::Result<Turn<'_>> {
+        match self.sending.get() {
+            Sending::Idle => {
+                self.sending.set(Sending::Busy);
+                Ok(Turn(self))
+            }
+            Sending::Busy => panic!("two tasks send on one stream"),
+            Sending::Broken => Err(io::Error::new(
+                io::ErrorKind::BrokenPipe,
+                "an earlier send on this stream broke off",
+            )),
+        }
+    }
+
     pub(crate) async fn send(&self, bufs: Vec<Bytes>) -> io::Result<()> {
+        let turn = self.begin_send()?;
+        self.send_all(bufs).await?;
+        turn.done();
+        Ok(())
+    }
+
+    async fn send_all(&self, bufs: Vec<Bytes>) -> io::Result<()> {
         let mut bufs = bufs;
         let mut left: usize = bufs.iter().map(Bytes::len).sum();
         while left > 0 {
@@ -89,7 +152,7 @@ impl Stream {
                     left -= count;
                     advance(&mut bufs, count);
                 }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if is_passing(&e) => {}
                 Err(e) => return Err(e),
             }
         }
@@ -97,19 +160,31 @@ impl Stream {
     }
 
     pub(crate) async fn send_file(&self, file: &File, offset: u64, len: u64) -> io::Result<()> {
+        let turn = self.begin_send()?;
+        let splices = len >= SPLICE_MIN && self.core.driver().splices();
         let mut done = 0;
         while done < len {
-            let op = Op::SendFile {
-                file: file.fd.clone(),
-                offset: offset + done,
-                len: (len - done).min(TRANSFER),
-                socket: self.fd.clone(),
+            let (at, left) = (offset + done, len - done);
+            let count = if splices {
+                let op = Op::SendFile {
+                    file: file.fd.clone(),
+                    offset: at,
+                    len: left.min(TRANSFER),
+                    socket: self.fd.clone(),
+                };
+                run(op).await?
+            } else {
+                let bytes = file.read_at(at, left.min(COPY) as usize).await?;
+                let count = bytes.len();
+                self.send_all(vec![bytes]).await?;
+                count
             };
-            match run(op).await? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => done += count as u64,
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
+            done += count as u64;
         }
+        turn.done();
         Ok(())
     }
 
@@ -121,6 +196,15 @@ impl Stream {
         .await
         .map(drop)
     }
+}
+
+/// Errors after which the same call is simply made again. A send never answers `WouldBlock`
+/// while the ring waits for the socket; it may when a thread of the kernel does.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+    )
 }
 
 impl Drop for Stream {
@@ -154,7 +238,7 @@ impl Recv<'_> {
             }
             None if inbox.is_empty() => 0,
             None if self.into.is_empty() => {
-                *self.into = mem::take(inbox);
+                mem::swap(self.into, inbox);
                 self.into.len()
             }
             None => {
@@ -199,33 +283,32 @@ impl Future for Recv<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        loop {
-            if let Some(key) = this.stream.receiving.get() {
-                let count = this.unpark(key);
-                let ended = this.stream.core.slots().stream(key).ended.is_some();
-                if ended {
-                    this.retire(key);
-                }
-                if count > 0 {
-                    return Poll::Ready(Ok(count));
-                }
-                if !ended {
-                    this.park(key, cx);
-                    return Poll::Pending;
-                }
+        if let Some(key) = this.stream.receiving.get() {
+            let count = this.unpark(key);
+            let ended = this.stream.core.slots().stream(key).ended.is_some();
+            if ended {
+                this.retire(key);
             }
-            match this.stream.ended.get() {
-                Some(0) => return Poll::Ready(Ok(0)),
-                Some(e) => return Poll::Ready(Err(io::Error::from_raw_os_error(-e))),
-                None => {}
+            if count > 0 {
+                return Poll::Ready(Ok(count));
             }
-            let key = this.stream.core.submit_stream(Op::Recv {
-                fd: this.stream.fd.clone(),
-            });
-            this.stream.receiving.set(Some(key));
-            this.park(key, cx);
-            return Poll::Pending;
+            if !ended {
+                this.park(key, cx);
+                return Poll::Pending;
+            }
         }
+        match this.stream.ended.get() {
+            Some(0) => return Poll::Ready(Ok(0)),
+            Some(e) => return Poll::Ready(Err(io::Error::from_raw_os_error(-e))),
+            None => {}
+        }
+        this.stream.core.assert_current();
+        let key = this.stream.core.submit_stream(Op::Recv {
+            fd: this.stream.fd.clone(),
+        });
+        this.stream.receiving.set(Some(key));
+        this.park(key, cx);
+        Poll::Pending
     }
 }
 
@@ -246,6 +329,8 @@ pub(crate) struct Listener {
     fd: Fd,
     core: Rc<Core>,
     accepting: Cell<Option<SlotKey>>,
+    /// After a failure, when to try again.
+    paused_until: Cell<Option<Instant>>,
 }
 
 impl Listener {
@@ -256,6 +341,7 @@ impl Listener {
             fd: Rc::new(descriptor),
             core,
             accepting: Cell::new(None),
+            paused_until: Cell::new(None),
         })
     }
 
@@ -264,7 +350,15 @@ impl Listener {
     }
 
     pub(crate) async fn accept(&self) -> io::Result<Rc<Stream>> {
-        std::future::poll_fn(|cx| self.poll_accept(cx)).await
+        if let Some(end) = self.paused_until.get() {
+            sleep_until(end).await;
+            self.paused_until.set(None);
+        }
+        let accepted = std::future::poll_fn(|cx| self.poll_accept(cx)).await;
+        if accepted.is_err() {
+            self.paused_until.set(Some(now() + ACCEPT_PAUSE));
+        }
+        accepted
     }
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Rc<Stream>>> {
@@ -272,6 +366,7 @@ impl Listener {
             let key = match self.accepting.get() {
                 Some(key) => key,
                 None => {
+                    self.core.assert_current();
                     let key = self.core.submit_stream(Op::Accept {
                         fd: self.fd.clone(),
                     });
@@ -289,9 +384,9 @@ impl Listener {
                 gathered.waker = Some(cx.waker().clone());
                 return Poll::Pending;
             };
-            slots.retire_stream(key);
+            let paused = slots.retire_stream(key).pausing && ended == -libc::ECANCELED;
             self.accepting.set(None);
-            if ended != REARM && ended != -libc::EINTR && ended != -libc::ECONNABORTED {
+            if !paused && ![REARM, -libc::EINTR, -libc::ECONNABORTED].contains(&ended) {
                 return Poll::Ready(Err(io::Error::from_raw_os_error(-ended)));
             }
         }

@@ -57,6 +57,10 @@ impl TcpListener {
     }
 
     /// The next connection, with its peer's address. One task at a time.
+    ///
+    /// # Errors
+    /// If the process has no descriptor or memory left. It may go on accepting: the call after a
+    /// failure waits for a moment first, so that a loop neither spins nor has to give up.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
             let stream = self.0.accept().await?;
@@ -96,16 +100,25 @@ impl TcpStream {
         self.0.recv(into).await
     }
 
-    /// Sends all of the buffers. One task at a time; dropped half-way, nobody knows how much
-    /// was sent and the stream is of no more use.
+    /// Sends all of the buffers. Dropped half-way, nobody knows how much was sent, and the
+    /// stream takes no more.
+    ///
+    /// # Errors
+    /// `BrokenPipe` after an earlier send broke off.
+    ///
+    /// # Panics
+    /// If another task sends on this stream.
     pub async fn send(&self, bufs: Vec<Bytes>) -> io::Result<()> {
         self.0.send(bufs).await
     }
 
-    /// Sends `len` bytes of a file without passing them through user space.
+    /// Sends `len` bytes of a file; long ones don't pass through user space.
     ///
     /// # Errors
-    /// `UnexpectedEof` if the file is shorter; the stream is of no more use after any error.
+    /// `UnexpectedEof` if the file is shorter; the stream takes no more after any error.
+    ///
+    /// # Panics
+    /// As [`TcpStream::send`].
     pub async fn send_file(&self, file: &File, offset: u64, len: u64) -> io::Result<()> {
         self.0.send_file(file, offset, len).await
     }

@@ -2,6 +2,8 @@
 
 #[path = "real/lifetimes.rs"]
 mod lifetimes;
+#[path = "real/sockets.rs"]
+mod sockets;
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -32,6 +34,24 @@ fn ring<T>(future: impl Future<Output = T>) -> T {
         future,
     )
     .unwrap()
+}
+
+/// Runs a test's body in a process of its own: it counts or limits what belongs to the process.
+/// The test calls this with its own full name, and its body runs in the child.
+fn alone(name: &str, body: impl FnOnce()) {
+    if std::env::var_os("RINGMILL_ALONE").is_some_and(|alone| alone == name) {
+        return body();
+    }
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture"])
+        .env("RINGMILL_ALONE", name)
+        .output()
+        .unwrap();
+    let (out, err) = (
+        String::from_utf8_lossy(&child.stdout),
+        String::from_utf8_lossy(&child.stderr),
+    );
+    assert!(out.contains("1 passed"), "{out}\n{err}");
 }
 
 fn pattern(len: usize, salt: u64) -> Bytes {

@@ -1,0 +1,186 @@
+//! Sockets in bad company: peers that never read, listeners that nobody asks, transfers that
+//! break off, processes out of descriptors.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use ringmill_ring::{File, ListenOptions, OpenOptions, TcpListener, now, sleep, spawn, timeout};
+
+use super::{alone, any, folder, pair, ring};
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+/// One connection was asked for; the others wait in the kernel's backlog, which is bounded, and
+/// not as descriptors of ours.
+#[test]
+fn a_listener_that_nobody_asks_stops_accepting() {
+    alone(
+        "sockets::a_listener_that_nobody_asks_stops_accepting",
+        || {
+            ring(async {
+                let listener = TcpListener::bind(any(), ListenOptions::default())
+                    .await
+                    .unwrap();
+                let addr = listener.local_addr().unwrap();
+                let mut clients = vec![std::net::TcpStream::connect(addr).unwrap()];
+                let (_first, _) = listener.accept().await.unwrap();
+                let before = descriptors();
+                for _ in 0..400 {
+                    clients.push(std::net::TcpStream::connect(addr).unwrap());
+                    if clients.len() % 20 == 0 {
+                        sleep(Duration::from_millis(2)).await;
+                    }
+                }
+                sleep(Duration::from_millis(20)).await;
+                let accepted = descriptors() - before - 400;
+                assert!(accepted <= 200, "{accepted} connections nobody asked for");
+                for _ in 0..400 {
+                    listener.accept().await.unwrap();
+                }
+            });
+        },
+    );
+}
+
+/// The process has no descriptor left: accepting fails, but neither spins nor gives up.
+#[test]
+fn a_process_out_of_descriptors_accepts_again_when_one_is_free() {
+    alone(
+        "sockets::a_process_out_of_descriptors_accepts_again_when_one_is_free",
+        || {
+            ring(async {
+                let listener = TcpListener::bind(any(), ListenOptions::default())
+                    .await
+                    .unwrap();
+                let addr = listener.local_addr().unwrap();
+                let client = std::net::TcpStream::connect(addr).unwrap();
+                let client2 = std::net::TcpStream::connect(addr).unwrap();
+                let (_stream, _) = listener.accept().await.unwrap();
+                let (_stream, _) = listener.accept().await.unwrap();
+                drop((client, client2));
+                let late = std::net::TcpStream::connect(addr);
+                let mut hoard = Vec::new();
+                while let Ok(file) = std::fs::File::open("/dev/null") {
+                    hoard.push(file);
+                }
+                assert!(hoard.len() < 100_000, "the limit is too high for this test");
+                let mut failures = 0;
+                let begun = now();
+                while now() - begun < Duration::from_millis(500) {
+                    let accepted = timeout(Duration::from_millis(500), listener.accept()).await;
+                    failures += i32::from(matches!(accepted, Ok(Err(_))));
+                }
+                hoard.clear();
+                assert!(
+                    (1..20).contains(&failures),
+                    "{failures} failures in half a second"
+                );
+                let _late = late.unwrap();
+                let _other = std::net::TcpStream::connect(addr).unwrap();
+                timeout(Duration::from_secs(10), listener.accept())
+                    .await
+                    .unwrap()
+                    .unwrap();
+            });
+        },
+    );
+}
+
+/// A transfer that nobody waits for any more ends; it does not go on behind everybody's back.
+#[test]
+fn a_file_transfer_that_is_dropped_half_way_stops() {
+    const LEN: u64 = 256 << 20;
+    let dir = folder("half-way");
+    ring(async {
+        let path = dir.join("f");
+        std::fs::File::create(&path).unwrap().set_len(LEN).unwrap();
+        let file = File::open(&path, OpenOptions::new().read(true))
+            .await
+            .unwrap();
+        for wait_us in [0, 100, 1_000, 5_000, 20_000] {
+            let (client, server) = pair().await;
+            let limit = Duration::from_micros(wait_us);
+            assert!(
+                timeout(limit, server.send_file(&file, 0, LEN))
+                    .await
+                    .is_err()
+            );
+            drop(server);
+            let (mut buf, mut got) = (BytesMut::new(), 0);
+            while let Ok(count) = client.recv(&mut buf).await
+                && count > 0
+            {
+                got += count as u64;
+                buf.clear();
+            }
+            assert!(
+                got < LEN / 2,
+                "{got} bytes came after the transfer was dropped"
+            );
+        }
+    });
+}
+
+/// Consumers that never read must not hold a thread of the kernel each.
+#[test]
+fn peers_that_never_read_hold_no_threads() {
+    alone("sockets::peers_that_never_read_hold_no_threads", || {
+        let dir = folder("threads");
+        ring(async {
+            let path = dir.join("f");
+            std::fs::File::create(&path)
+                .unwrap()
+                .set_len(24 << 20)
+                .unwrap();
+            let file = File::open(&path, OpenOptions::new().read(true))
+                .await
+                .unwrap();
+            let mut clients = Vec::new();
+            for _ in 0..40 {
+                let (client, server) = pair().await;
+                clients.push(client);
+                let file = file.clone();
+                spawn(async move { server.send_file(&file, 0, 24 << 20).await });
+            }
+            sleep(Duration::from_millis(500)).await;
+            let threads = threads();
+            assert!(threads < 30, "{threads} threads");
+            // And when they read at last, everything comes.
+            for client in clients {
+                let (mut buf, mut got) = (BytesMut::new(), 0);
+                while got < 24 << 20 {
+                    let count = client.recv(&mut buf).await.unwrap();
+                    assert!(count > 0, "the stream ended after {got} bytes");
+                    got += count;
+                    buf.clear();
+                }
+            }
+        });
+    });
+}
+
+/// A frame that was cut off half-way must not be followed by the next one.
+#[test]
+fn a_stream_whose_send_was_dropped_takes_no_more() {
+    ring(async {
+        let (client, server) = pair().await;
+        let large = vec![Bytes::from(vec![1; 32 << 20])];
+        assert!(
+            timeout(Duration::from_millis(20), server.send(large))
+                .await
+                .is_err()
+        );
+        let next = server.send(vec![Bytes::from_static(b"next")]).await;
+        assert_eq!(next.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+        drop(server);
+        let mut got = BytesMut::new();
+        while client.recv(&mut got).await.unwrap_or(0) > 0 {}
+        assert!(got.iter().all(|byte| *byte == 1));
+    });
+}
