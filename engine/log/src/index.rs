@@ -225,6 +225,11 @@ impl IndexBuilder {
         self.misfit
     }
 
+    /// How many cells are in the file.
+    pub fn cells_in_file(&self) -> u32 {
+        self.first
+    }
+
     /// How many cells are not in the file.
     pub fn pending(&self) -> usize {
         self.pending.len()
@@ -256,8 +261,8 @@ impl IndexBuilder {
 
     /// The position in the first cell that is not in the file: the upper end of the bracket of
     /// the last cell that is.
-    pub fn first_pending(&self) -> Option<(u32, u32)> {
-        self.pending.first().map(|stored| (self.first, stored - 1))
+    pub fn first_pending(&self) -> Option<u32> {
+        self.pending.first().map(|stored| stored - 1)
     }
 }
 

@@ -56,8 +56,7 @@ impl Inner {
         let (extent, cells) = {
             let state = self.state.borrow();
             let extent = state.extent(segment, state.commit.written());
-            let pending = state.active.index.pending() as u32;
-            (extent, state.active.index.next_cell() - pending)
+            (extent, state.active.index.cells_in_file())
         };
         let rebuilt = self.rebuild(segment, extent).await?;
         self.record(rebuilt.damages);
@@ -76,6 +75,10 @@ impl Inner {
         file.write_at(0, bufs)
             .await
             .map_err(IoFailure::of("write", &path))?;
+        let end = index::cell_position(cells);
+        file.set_len(end)
+            .await
+            .map_err(IoFailure::of("cut", &path))?;
         meta.unsynced = true;
         self.forget_file(segment.base_offset, Kind::Index);
         segment.indexed.set(true);

@@ -7,7 +7,7 @@ use ringmill_ring::{File, OpenOptions, fs};
 
 use crate::checkpoint::{Checkpoint, FILE_LEN, Mark, Replay};
 use crate::error::IoFailure;
-use crate::index::{IndexHeader, Seal};
+use crate::index::{self, IndexHeader, Seal};
 use crate::names::{self, Kind};
 use crate::partition::Inner;
 
@@ -51,6 +51,20 @@ fn writable() -> OpenOptions {
     OpenOptions::new().read(true).write(true).create(true)
 }
 
+/// Opens a file for writing and cuts off what is behind `end`.
+async fn open_cut(path: &std::path::Path, end: u64) -> Result<File, IoFailure> {
+    let file = File::open(path, writable())
+        .await
+        .map_err(IoFailure::of("open", path))?;
+    let len = file.len().await.map_err(IoFailure::of("look at", path))?;
+    if len > end {
+        file.set_len(end)
+            .await
+            .map_err(IoFailure::of("cut", path))?;
+    }
+    Ok(file)
+}
+
 /// Opens the checkpoint, or makes it with its two blocks in place.
 pub(crate) async fn open_checkpoint(dir: &std::path::Path) -> Result<(File, Bytes), IoFailure> {
     let path = dir.join(names::CHECKPOINT);
@@ -75,19 +89,26 @@ pub(crate) async fn open_checkpoint(dir: &std::path::Path) -> Result<(File, Byte
 }
 
 impl Inner {
+    /// The active segment's index, opened for writing, with nothing behind the cells that belong
+    /// there: an earlier life may have left some.
     async fn index_file(&self, meta: &mut Meta, base_offset: i64) -> Result<File, IoFailure> {
         if let Some(file) = &meta.index {
             return Ok(file.clone());
         }
         let path = self.path(base_offset, Kind::Index);
-        let file = File::open(&path, writable())
-            .await
-            .map_err(IoFailure::of("open", &path))?;
+        let (shift, cells) = {
+            let state = self.state.borrow();
+            (
+                state.active.segment.shift.get(),
+                state.active.index.cells_in_file(),
+            )
+        };
         let header = IndexHeader {
             base_offset,
-            shift: self.state.borrow().active.segment.shift.get(),
+            shift,
             seal: None,
         };
+        let file = open_cut(&path, index::cell_position(cells)).await?;
         let written = file.write_at(0, vec![header.encode()]).await;
         written.map_err(IoFailure::of("write", &path))?;
         meta.index = Some(file.clone());
@@ -99,9 +120,8 @@ impl Inner {
             return Ok(file.clone());
         }
         let path = self.path(base_offset, Kind::TimeIndex);
-        let file = File::open(&path, writable())
-            .await
-            .map_err(IoFailure::of("open", &path))?;
+        let end = self.state.borrow().active.times.encode_pending().0;
+        let file = open_cut(&path, end).await?;
         meta.times = Some(file.clone());
         Ok(file)
     }

@@ -111,6 +111,9 @@ pub(crate) async fn open(
     let mut folder = Folder::read(dir).await?;
     let (checkpoint_file, content) = meta::open_checkpoint(dir).await?;
     let checkpoint = Checkpoint::parse(&content);
+    if checkpoint.is_none() {
+        sync_names(dir).await?;
+    }
     if folder.logs.is_empty() {
         check_nothing_lost(dir, checkpoint)?;
         recover::new_active(dir, 0, FIRST_SHIFT).await?;
@@ -189,6 +192,26 @@ pub(crate) async fn open(
     let inner = assembled.into_inner(dir, caches);
     settle(&inner, changed).await;
     Ok(inner)
+}
+
+/// Makes the names of a folder and of those above it durable. A process that was killed while it
+/// made them may have left them in the page cache alone; once there is a checkpoint, they are
+/// known to be on the disk.
+async fn sync_names(dir: &Path) -> Result<(), IoFailure> {
+    let parent = dir.parent();
+    for above in dir
+        .ancestors()
+        .filter(|above| !above.as_os_str().is_empty())
+    {
+        let synced = fs::sync_dir(above).await;
+        if above == dir || Some(above) == parent {
+            synced.map_err(IoFailure::of("flush", above))?;
+        } else if synced.is_err() {
+            // not ours to open; then it is not ours to have made either
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// An empty folder is a new partition, unless its checkpoint knows better.

@@ -156,13 +156,19 @@ impl Inner {
         let Some(cell) = index::cell_of(base, segment.shift.get(), offset) else {
             return Ok(None);
         };
-        let pending = {
+        // the neighbour of the last cell in the file may be in memory
+        let (neighbour, count) = {
             let state = self.state.borrow();
-            let builder = state.is_active(segment).then_some(&state.active.index);
-            if let Some(bracket) = builder.and_then(|index| index.bracket(cell)) {
-                return Ok(Some(bracket));
+            match state.is_active(segment).then_some(&state.active.index) {
+                Some(index) => {
+                    if let Some(bracket) = index.bracket(cell) {
+                        return Ok(Some(bracket));
+                    }
+                    let left = index.cells_in_file().saturating_sub(cell).min(2);
+                    (index.first_pending(), left as usize)
+                }
+                None => (None, 2),
             }
-            builder.and_then(|index| index.first_pending())
         };
         let file = match self.open_file(base, Kind::Index).await {
             Ok(file) => file,
@@ -171,17 +177,14 @@ impl Inner {
             }
             Err(failure) => return Err(failure),
         };
-        let cells = file.read_at(index::cell_position(cell), 2 * CELL_LEN).await;
+        let cells = file
+            .read_at(index::cell_position(cell), count * CELL_LEN)
+            .await;
         let cells = cells.map_err(IoFailure::of("read", &self.path(base, Kind::Index)))?;
-        let bracket = Bracket::parse(&cells).map(|bracket| match pending {
-            // the neighbour is not in the file yet
-            Some((next, high)) if bracket.high.is_none() && next == cell + 1 => Bracket {
-                high: Some(high),
-                ..bracket
-            },
-            _ => bracket,
-        });
-        Ok(bracket)
+        Ok(Bracket::parse(&cells).map(|bracket| Bracket {
+            high: if count < 2 { neighbour } else { bracket.high },
+            ..bracket
+        }))
     }
 
     async fn look_up(

@@ -12,26 +12,29 @@ use ringmill_wire::batch::{self, BatchHeader, BatchView, Batches, Compression, P
 use ringmill_wire::builder::{BatchBuilder, NewRecord};
 
 /// The partition's folder.
-pub const DIR: &str = "/data/t-0";
+pub(crate) const DIR: &str = "/data/t-0";
 
-/// The seeds of a randomised test: `count` of them, or the one in `SEED`.
-pub fn seeds(count: u64) -> Range<u64> {
-    match std::env::var("SEED") {
-        Ok(seed) => {
-            let seed = seed.parse().expect("SEED is a number");
-            seed..seed + 1
-        }
-        Err(_) => 0..count,
+/// The seeds of a randomised test: `count` of them or as many as `SEEDS` says, or the one in
+/// `SEED`.
+pub(crate) fn seeds(count: u64) -> Range<u64> {
+    let number = |name| {
+        std::env::var(name)
+            .ok()
+            .map(|n: String| n.parse().expect("a number"))
+    };
+    if let Some(seed) = number("SEED") {
+        return seed..seed + 1;
     }
+    0..number("SEEDS").unwrap_or(count)
 }
 
 /// A random number, out of the world's seed.
-pub fn below(bound: u64) -> u64 {
+pub(crate) fn below(bound: u64) -> u64 {
     ringmill_ring::random_u64() % bound.max(1)
 }
 
 /// Says which seed failed.
-pub struct Seed(pub u64);
+pub(crate) struct Seed(pub(crate) u64);
 
 impl Drop for Seed {
     fn drop(&mut self) {
@@ -42,20 +45,20 @@ impl Drop for Seed {
 }
 
 /// One simulated machine.
-pub struct Machine {
-    pub world: World,
-    pub node: NodeId,
+pub(crate) struct Machine {
+    pub(crate) world: World,
+    pub(crate) node: NodeId,
 }
 
 impl Machine {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut world = World::new(seed);
         let node = world.add_node("a", "10.0.0.1".parse().unwrap());
         Machine { world, node }
     }
 
     /// A process that opens the partition, does something with it, and exits without closing it.
-    pub fn life<T, F>(
+    pub(crate) fn life<T, F>(
         &mut self,
         config: LogConfig,
         then: impl FnOnce(Partition) -> F + 'static,
@@ -75,7 +78,7 @@ impl Machine {
     }
 
     /// The same, without memory for a tail: every read goes to the files.
-    pub fn life_from_files<T, F>(
+    pub(crate) fn life_from_files<T, F>(
         &mut self,
         config: LogConfig,
         then: impl FnOnce(Partition) -> F + 'static,
@@ -98,14 +101,14 @@ impl Machine {
     }
 
     /// The files in the partition's folder whose names end so, with their lengths.
-    pub fn files(&self, suffix: &str) -> Vec<(String, u64)> {
+    pub(crate) fn files(&self, suffix: &str) -> Vec<(String, u64)> {
         let all = self.world.disk(self.node).list();
         all.into_iter()
             .filter(|(path, _)| path.ends_with(suffix))
             .collect()
     }
 
-    pub fn read(&self, path: &str) -> Vec<u8> {
+    pub(crate) fn read(&self, path: &str) -> Vec<u8> {
         self.world
             .disk(self.node)
             .read(path)
@@ -113,23 +116,28 @@ impl Machine {
             .to_vec()
     }
 
-    pub fn put(&self, path: &str, content: &[u8]) {
+    pub(crate) fn put(&self, path: &str, content: &[u8]) {
         self.world
             .disk(self.node)
             .put(path, Bytes::copy_from_slice(content));
     }
 }
 
-pub fn path(base_offset: i64, extension: &str) -> String {
+pub(crate) fn path(base_offset: i64, extension: &str) -> String {
     format!("{DIR}/{base_offset:020}.{extension}")
 }
 
 /// What a producer sends: `records` records with values of `value_len` bytes.
-pub fn batch(records: usize, value_len: usize, timestamp: i64) -> Bytes {
+pub(crate) fn batch(records: usize, value_len: usize, timestamp: i64) -> Bytes {
     stamped(records, value_len, timestamp, ProducerStamp::NONE)
 }
 
-pub fn stamped(records: usize, value_len: usize, timestamp: i64, stamp: ProducerStamp) -> Bytes {
+pub(crate) fn stamped(
+    records: usize,
+    value_len: usize,
+    timestamp: i64,
+    stamp: ProducerStamp,
+) -> Bytes {
     let mut builder = BatchBuilder::new(64 << 20);
     let value: Vec<u8> = (0..value_len)
         .map(|n| (n as u8).wrapping_mul(31) ^ timestamp as u8)
@@ -146,14 +154,14 @@ pub fn stamped(records: usize, value_len: usize, timestamp: i64, stamp: Producer
 }
 
 /// An idempotent producer.
-pub struct Producer {
-    pub id: i64,
-    pub epoch: i16,
-    pub next: i32,
+pub(crate) struct Producer {
+    pub(crate) id: i64,
+    pub(crate) epoch: i16,
+    pub(crate) next: i32,
 }
 
 impl Producer {
-    pub fn new(id: i64) -> Self {
+    pub(crate) fn new(id: i64) -> Self {
         Producer {
             id,
             epoch: 0,
@@ -161,7 +169,7 @@ impl Producer {
         }
     }
 
-    pub fn batch(&mut self, records: usize, value_len: usize, timestamp: i64) -> Bytes {
+    pub(crate) fn batch(&mut self, records: usize, value_len: usize, timestamp: i64) -> Bytes {
         let stamp = ProducerStamp {
             producer_id: self.id,
             producer_epoch: self.epoch,
@@ -174,7 +182,7 @@ impl Producer {
 }
 
 /// The batch as it must stand in the log.
-pub fn stored(batch: &Bytes, base_offset: i64, epoch: i32) -> Vec<u8> {
+pub(crate) fn stored(batch: &Bytes, base_offset: i64, epoch: i32) -> Vec<u8> {
     let mut bytes = BytesMut::from(&batch[..]);
     batch::set_base_offset(&mut bytes, base_offset);
     batch::set_leader_epoch(&mut bytes, epoch);
@@ -183,16 +191,16 @@ pub fn stored(batch: &Bytes, base_offset: i64, epoch: i32) -> Vec<u8> {
 
 /// Batches by their offsets, as a naive log has them.
 #[derive(Debug, Default, Clone)]
-pub struct Model {
-    pub batches: Vec<(Range<i64>, Vec<u8>)>,
+pub(crate) struct Model {
+    pub(crate) batches: Vec<(Range<i64>, Vec<u8>)>,
 }
 
 impl Model {
-    pub fn end(&self) -> i64 {
+    pub(crate) fn end(&self) -> i64 {
         self.batches.last().map_or(0, |(offsets, _)| offsets.end)
     }
 
-    pub fn push(&mut self, batch: &Bytes, base_offset: i64, epoch: i32) {
+    pub(crate) fn push(&mut self, batch: &Bytes, base_offset: i64, epoch: i32) {
         let bytes = stored(batch, base_offset, epoch);
         let next = BatchHeader::parse(&bytes).unwrap().next_offset();
         assert!(base_offset >= self.end(), "offsets go up");
@@ -200,7 +208,7 @@ impl Model {
     }
 
     /// All bytes from the batch that holds an offset on.
-    pub fn from(&self, offset: i64) -> Vec<u8> {
+    pub(crate) fn from(&self, offset: i64) -> Vec<u8> {
         let batches = self
             .batches
             .iter()
@@ -211,7 +219,7 @@ impl Model {
     }
 }
 
-pub async fn bytes_of(slice: &FetchSlice) -> Bytes {
+pub(crate) async fn bytes_of(slice: &FetchSlice) -> Bytes {
     match &slice.data {
         FetchData::Empty => Bytes::new(),
         FetchData::Memory(parts) => Bytes::from(parts.concat()),
@@ -223,7 +231,7 @@ pub async fn bytes_of(slice: &FetchSlice) -> Bytes {
 }
 
 /// The whole batches at the front of what was read.
-pub fn whole_batches(bytes: &[u8]) -> (usize, i64) {
+pub(crate) fn whole_batches(bytes: &[u8]) -> (usize, i64) {
     let mut batches = Batches::new(bytes);
     let mut next = 0;
     for (_, view) in batches.by_ref().map_while(Result::ok) {
@@ -234,7 +242,11 @@ pub fn whole_batches(bytes: &[u8]) -> (usize, i64) {
 }
 
 /// Everything that is visible from an offset on, read as a consumer does.
-pub async fn read_all(p: &Partition, from: i64, max_bytes: usize) -> Result<Vec<u8>, ReadError> {
+pub(crate) async fn read_all(
+    p: &Partition,
+    from: i64,
+    max_bytes: usize,
+) -> Result<Vec<u8>, ReadError> {
     let (mut out, mut offset) = (Vec::new(), from);
     while offset < p.visible_end() {
         let slice = p.read(offset, max_bytes).await?;
@@ -258,7 +270,7 @@ pub async fn read_all(p: &Partition, from: i64, max_bytes: usize) -> Result<Vec<
 }
 
 /// Appends and waits until it is acknowledged.
-pub async fn append(p: &Partition, model: &mut Model, batch: Bytes) -> i64 {
+pub(crate) async fn append(p: &Partition, model: &mut Model, batch: Bytes) -> i64 {
     let appended = p.append(batch.clone()).expect("the batch is taken");
     assert!(!appended.duplicate);
     p.acknowledged(&appended.receipt)
@@ -268,7 +280,7 @@ pub async fn append(p: &Partition, model: &mut Model, batch: Bytes) -> i64 {
     appended.base_offset
 }
 
-pub fn small_segments(bytes: u32) -> LogConfig {
+pub(crate) fn small_segments(bytes: u32) -> LogConfig {
     LogConfig {
         segment_bytes: bytes,
         ..LogConfig::default()
