@@ -145,7 +145,7 @@ fn a_sender_waits_for_its_reader() {
                 while !begin.get() {
                     sleep(SECOND).await;
                 }
-                drain(stream).await;
+                drop(drain(stream).await);
             }
         })
         .await;
@@ -166,7 +166,9 @@ fn a_sender_waits_for_its_reader() {
         sent.get()
     );
     read.set(true);
-    world.run_until(5 * SECOND, |_| sent.get() > 10 * limit).unwrap();
+    world
+        .run_until(5 * SECOND, |_| sent.get() > 10 * limit)
+        .unwrap();
 }
 
 #[test]
@@ -444,6 +446,37 @@ fn files_go_to_sockets_whole() {
 }
 
 #[test]
+fn pages_on_their_way_are_sent_as_they_are_when_they_leave() {
+    let received = |cut_first: bool| {
+        let (mut world, a, b) = two_nodes(1);
+        world
+            .network()
+            .delay(a, b, Latency::between(SECOND, SECOND));
+        world.disk(a).put("/f", vec![1; 9000]);
+        world.start(
+            a,
+            serve(7, move |stream: TcpStream| async move {
+                let options = OpenOptions::new().read(true).write(true);
+                let file = File::open("/f", options).await.unwrap();
+                stream.send_file(&file, 0, 9000).await.unwrap();
+                if cut_first {
+                    file.set_len(0).await.unwrap();
+                }
+                file.write_at(3000, vec![Bytes::from(vec![2; 6000])])
+                    .await
+                    .unwrap();
+            }),
+        );
+        let receive = async { drain(TcpStream::connect(on_a(7)).await.unwrap()).await.0 };
+        world.block_on(b, receive)
+    };
+    // sendfile(2): what is to be transferred must stay as it is until the peer has it.
+    assert_eq!(received(false), [vec![1; 3000], vec![2; 6000]].concat());
+    // Pages that were cut off are no longer the file's.
+    assert_eq!(received(true), vec![1; 9000]);
+}
+
+#[test]
 fn datagrams_are_lost_doubled_and_overtaken() {
     let (mut world, a, b) = two_nodes(1);
     {
@@ -587,7 +620,7 @@ fn one_direction_may_be_slow() {
 /// A stream of numbered bytes, sent and received by futures that are dropped at random.
 #[test]
 fn futures_dropped_at_any_moment_lose_no_bytes_and_leak_nothing() {
-    for seed in 0..300 {
+    for seed in 0..150 {
         let (mut world, a, b) = two_nodes(seed);
         world.swarm();
         world.network().faults().reset = Chance::Never;
@@ -602,7 +635,8 @@ fn futures_dropped_at_any_moment_lose_no_bytes_and_leak_nothing() {
                 let (stream, _) = accepted.unwrap();
                 spawn(async move {
                     let all: Bytes = (0..20_000u32).map(|i| (i % 251) as u8).collect();
-                    stream.send(vec![all]).await.unwrap();
+                    // A client that gave up connecting is not there any more.
+                    let _ = stream.send(vec![all]).await;
                 });
             }
         });
@@ -610,8 +644,9 @@ fn futures_dropped_at_any_moment_lose_no_bytes_and_leak_nothing() {
             let stream = loop {
                 let patience = Duration::from_micros(random_u64() % 3_000_000);
                 match timeout(patience, TcpStream::connect(on_a(7))).await {
-                    Ok(stream) => break stream.unwrap(),
-                    Err(_) => continue,
+                    Ok(Ok(stream)) => break stream,
+                    // Nobody listens yet, or it took too long.
+                    Ok(Err(_)) | Err(_) => continue,
                 }
             };
             let mut buf = BytesMut::new();
@@ -636,6 +671,15 @@ fn futures_dropped_at_any_moment_lose_no_bytes_and_leak_nothing() {
             (0, 0),
             "seed {seed}"
         );
+        let only_listens = |world: &World| world.descriptors(a) == 1;
+        world
+            .run_until(10 * SECOND, only_listens)
+            .unwrap_or_else(|_| {
+                panic!(
+                    "seed {seed}: {} descriptors are left open",
+                    world.descriptors(a)
+                )
+            });
         world.kill(a);
         assert_eq!(
             (world.descriptors(a), world.operations(a)),

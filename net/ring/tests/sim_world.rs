@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use ringmill_ring::sim::{NodeId, TimeIsOver, World};
+use ringmill_ring::sim::{Chance, Latency, NodeId, TimeIsOver, World};
 use ringmill_ring::{
     Cores, File, ListenOptions, Notify, OpenOptions, RingConfig, TcpListener, TcpStream, core_id,
     now, random_u64, sleep, spawn, timeout, wall_clock_ms, yield_now,
@@ -252,6 +252,24 @@ fn cores_of_a_process_talk_and_take_turns() {
         orders.iter().any(|order| *order != orders[0]),
         "the seed orders the cores"
     );
+}
+
+#[test]
+fn a_core_without_a_processor_is_late() {
+    let (mut world, a, _) = two_nodes(5);
+    world.cpu().stall = Chance::Always;
+    world.cpu().stall_time = Latency::between(SECOND, SECOND);
+    let begun = world.now();
+    // Two turns: to begin, and to see the timer.
+    world.run_for(Duration::ZERO);
+    world.start(a, async { sleep(SECOND / 2).await });
+    world.run_for(SECOND / 2);
+    world.cpu().stall = Chance::Never;
+    world
+        .run_until(5 * SECOND, |world| !world.is_running(a))
+        .unwrap();
+    let took = world.now() - begun;
+    assert!(took > SECOND + SECOND / 3 && took < 2 * SECOND, "{took:?}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ use bytes::{Bytes, BytesMut};
 use self::file::{FileImage, Medium, SECTOR, flip_bit};
 use self::names::Names;
 use super::faults::DiskFaults;
+use super::network::Origin;
 use super::random::Random;
 use crate::op::{DirEntry, Metadata, OpenOptions};
 
@@ -248,6 +249,20 @@ impl Disk {
         }
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         self.node(inode).image.slices(offset, len).ok_or(libc::EIO)
+    }
+
+    /// How often a file was cut.
+    pub(super) fn cuts(&mut self, inode: Inode) -> u64 {
+        self.node(inode).image.cuts()
+    }
+
+    /// The present content of pages that were lent to a socket; nothing if they are no longer
+    /// the file's.
+    pub(super) fn lent(&self, origin: &Origin, len: usize) -> Option<Vec<Bytes>> {
+        let image = &self.files.get(&origin.inode)?.image;
+        let end = origin.offset + len as u64;
+        let same = image.cuts() == origin.cuts && end <= image.len();
+        same.then(|| image.slices(origin.offset, len)).flatten()
     }
 
     /// `pwritev(2)` into the page cache; `limit` bytes of the buffers at most. Returns how many

@@ -1,8 +1,8 @@
 //! What goes wrong in a simulated world, how often, and how long things take.
 //!
 //! Plain structs of knobs with public fields: a test turns what it wants to see. The defaults
-//! are a healthy machine and a healthy network with honest latencies. [`DiskFaults::swarm`] and
-//! [`NetworkFaults::swarm`] turn a random subset of the knobs, so that many seeds together see
+//! are a healthy machine and a healthy network with honest latencies. The constructors named
+//! `swarm` turn a random subset of the knobs, so that many seeds together see
 //! combinations that no one would have thought of (Groce et al., "Swarm Testing", 2012).
 
 use std::time::Duration;
@@ -255,6 +255,34 @@ impl NetworkFaults {
             slow_cancel: maybe(random, &[1, 4]),
             socket_buffer: random.pick(&[1 << 10, 16 << 10, 256 << 10]),
             ..NetworkFaults::default()
+        }
+    }
+}
+
+/// The processors that cores run on.
+#[derive(Clone, Debug)]
+pub struct CpuFaults {
+    /// A core that has something to do does not get to it for a while.
+    pub stall: Chance,
+    /// For how long.
+    pub stall_time: Latency,
+}
+
+impl Default for CpuFaults {
+    fn default() -> Self {
+        CpuFaults {
+            stall: Chance::Never,
+            stall_time: Latency::micros(1, 1000),
+        }
+    }
+}
+
+impl CpuFaults {
+    /// Random processors, half of the time with stalls.
+    pub fn swarm(random: &mut Random) -> Self {
+        CpuFaults {
+            stall: maybe(random, &[10, 100, 1000]),
+            ..CpuFaults::default()
         }
     }
 }

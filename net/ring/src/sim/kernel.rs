@@ -386,7 +386,7 @@ impl Kernel {
             Op::Accept { .. } => network.accept(socket, key, out),
             Op::Connect { addr, .. } => network.connect(now, socket, addr.clone(), key, out),
             Op::Recv { .. } => network.recv(now, socket, key, out),
-            Op::Send { bufs, .. } => network.send(now, socket, key, bufs.clone(), out),
+            Op::Send { bufs, .. } => network.send(now, socket, key, bufs.clone(), None, out),
             Op::SendTo {
                 bufs, to, segment, ..
             } => {
@@ -526,6 +526,12 @@ impl Kernel {
                 Event::Disk(key) => self.perform(key),
                 Event::Network(event) => {
                     let mut effects = Effects::default();
+                    if let NetEvent::Deliver { connection, end } = event {
+                        let nodes = &self.nodes;
+                        self.network.refresh(now, connection, end, |origin, len| {
+                            nodes[origin.node].disk.lent(&origin, len)
+                        });
+                    }
                     self.network.on_event(now, event, &mut effects);
                     self.settle(effects);
                 }

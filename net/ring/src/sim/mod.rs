@@ -45,7 +45,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub(crate) use self::driver::{SimDriver, SimFd};
-pub use self::faults::{Chance, DiskFaults, Latency, NetworkFaults};
+pub use self::faults::{Chance, CpuFaults, DiskFaults, Latency, NetworkFaults};
 pub use self::handles::{DiskHandle, NetworkHandle};
 use self::kernel::{End, Kernel};
 pub use self::process::Outputs;
@@ -83,6 +83,7 @@ pub struct World {
     /// By node: the process that runs there.
     processes: BTreeMap<usize, Process>,
     processes_started: u32,
+    cpu: CpuFaults,
     schedule: Random,
     workload: Random,
     turns_at_instant: u64,
@@ -103,6 +104,7 @@ impl World {
             kernel: Rc::new(RefCell::new(Kernel::new(seed))),
             processes: BTreeMap::new(),
             processes_started: 0,
+            cpu: CpuFaults::default(),
             schedule: Random::new(seed, Purpose::Schedule, 0),
             workload: Random::new(seed, Purpose::Workload, 0),
             turns_at_instant: 0,
@@ -127,9 +129,10 @@ impl World {
         &mut self.workload
     }
 
-    /// Gives the network and all disks random faults, none of which breaks a promise: a
+    /// Gives the network, all disks and all processors random faults, none of which breaks a promise: a
     /// program has to go on under all of them.
     pub fn swarm(&mut self) {
+        self.cpu = CpuFaults::swarm(&mut self.workload);
         let mut kernel = self.kernel.borrow_mut();
         kernel.network.faults = NetworkFaults::swarm(&mut self.workload);
         for node in &mut kernel.nodes {
@@ -274,6 +277,11 @@ impl World {
         }
     }
 
+    /// What goes wrong with processors, from now on.
+    pub fn cpu(&mut self) -> &mut CpuFaults {
+        &mut self.cpu
+    }
+
     /// The network.
     pub fn network(&self) -> NetworkHandle<'_> {
         NetworkHandle {
@@ -379,10 +387,13 @@ impl World {
 
     /// One turn of one of the cores that have work; false if none has.
     fn turn(&mut self) -> bool {
-        self.kernel.borrow_mut().close_dropped();
+        let mut kernel = self.kernel.borrow_mut();
+        kernel.close_dropped();
+        let now = kernel.now;
+        drop(kernel);
         let mut able = Vec::new();
         for (node, process) in &self.processes {
-            process.add_able(|core| able.push((*node, core)));
+            process.add_able(now, |core| able.push((*node, core)));
         }
         if able.is_empty() {
             return false;
@@ -391,6 +402,10 @@ impl World {
         let Some(process) = self.processes.get_mut(&node) else {
             return false;
         };
+        if self.cpu.stall.strikes(&mut self.schedule) {
+            process.stall(core, now + self.cpu.stall_time.draw(&mut self.schedule));
+            return true;
+        }
         if process.turn(core) {
             let number = process.number;
             let process = self.processes.remove(&node);
@@ -404,16 +419,14 @@ impl World {
     fn next_time(&self) -> Option<u64> {
         let kernel = self.kernel.borrow();
         let event = kernel.next_event_at();
-        let timers = self.processes.iter().filter_map(|(node, process)| {
-            let due = process.next_timer()?;
-            Some(
-                kernel.nodes[*node]
-                    .clock
-                    .true_time(due.as_nanos())
-                    .max(kernel.now),
-            )
+        let processes = self.processes.iter().filter_map(|(node, process)| {
+            let clock = &kernel.nodes[*node].clock;
+            process.next_time(|due| clock.true_time(due.as_nanos()))
         });
-        timers.chain(event).min()
+        processes
+            .chain(event)
+            .map(|time| time.max(kernel.now))
+            .min()
     }
 }
 

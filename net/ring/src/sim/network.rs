@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
+pub(super) use self::connection::Origin;
 use self::connection::{Connection, Wire};
 pub(super) use self::datagram::Datagram;
 use self::datagram::DatagramSocket;
@@ -377,17 +378,18 @@ impl Network {
         self.on_connection(now, socket, op, out, |c, end, wire| c.recv(end, op, wire));
     }
 
-    /// Sends to a stream.
+    /// Sends to a stream; the bytes may be pages of a file.
     pub(super) fn send(
         &mut self,
         now: u64,
         socket: SocketId,
         op: OpKey,
         bufs: Vec<Bytes>,
+        file: Option<Origin>,
         out: &mut Effects,
     ) {
         self.on_connection(now, socket, op, out, |c, end, wire| {
-            c.send(end, op, bufs, wire)
+            c.send(end, op, bufs, file, wire)
         });
     }
 
@@ -543,6 +545,19 @@ impl Network {
             }
             NetEvent::Datagram(datagram) => self.datagram_arrives(*datagram, out),
             NetEvent::Cancel { socket, op } => self.cancel_now(now, socket, op, out),
+        }
+    }
+
+    /// Looks up once more what page caches lent to a connection and is due now.
+    pub(super) fn refresh(
+        &mut self,
+        now: u64,
+        connection: u64,
+        end: usize,
+        look_up: impl FnMut(Origin, usize) -> Option<Vec<Bytes>>,
+    ) {
+        if let Some(connection) = self.connections.get_mut(&connection) {
+            connection.refresh(end, now, look_up);
         }
     }
 

@@ -34,6 +34,8 @@ struct ProcessCore {
     over: Rc<Cell<bool>>,
     /// And what it left behind was dropped.
     cleared: bool,
+    /// It gets no processor before this time.
+    stalled_until: u64,
 }
 
 impl ProcessCore {
@@ -87,6 +89,7 @@ impl Process {
                 core,
                 over,
                 cleared: false,
+                stalled_until: 0,
             });
         }
         (
@@ -99,16 +102,21 @@ impl Process {
         )
     }
 
-    /// Names the cores that have something to do.
-    pub(super) fn add_able(&self, mut add: impl FnMut(usize)) {
+    /// Names the cores that have something to do, and may.
+    pub(super) fn add_able(&self, now: u64, mut add: impl FnMut(usize)) {
         if self.paused {
             return;
         }
         for (index, core) in self.cores.iter().enumerate() {
-            if !core.cleared && core.core.has_work() {
+            if !core.cleared && core.stalled_until <= now && core.core.has_work() {
                 add(index);
             }
         }
+    }
+
+    /// One core gets no processor for a while.
+    pub(super) fn stall(&mut self, index: usize, until: u64) {
+        self.cores[index].stalled_until = until;
     }
 
     /// One turn of one core; true if the process is over.
@@ -124,13 +132,21 @@ impl Process {
         self.cores.iter().all(|core| core.cleared)
     }
 
-    /// The earliest deadline of all its timers.
-    pub(super) fn next_timer(&self) -> Option<Instant> {
+    /// The earliest time at which one of its cores has something to do that none has now.
+    /// `true_time` translates a deadline of the node's clock.
+    pub(super) fn next_time(&self, true_time: impl Fn(Instant) -> u64) -> Option<u64> {
         if self.paused {
             return None;
         }
         let cores = self.cores.iter().filter(|core| !core.cleared);
-        cores.filter_map(|core| core.core.next_timer()).min()
+        let times = cores.filter_map(|core| {
+            if core.core.has_work() {
+                return Some(core.stalled_until);
+            }
+            let due = true_time(core.core.next_timer()?);
+            Some(due.max(core.stalled_until))
+        });
+        times.min()
     }
 }
 

@@ -112,6 +112,8 @@ pub(super) struct FileImage {
     /// How many changes have left `dirty`.
     settled: u64,
     blocks: Ranges,
+    /// How often the file was made shorter.
+    cuts: u64,
     /// Sectors that cannot be read until they are written again.
     broken: Ranges,
     /// Pages that a failed flush left clean in the cache: the medium may lack their content
@@ -132,6 +134,11 @@ impl FileImage {
     /// Length as the program sees it.
     pub(super) fn len(&self) -> u64 {
         self.cache_len
+    }
+
+    /// How often the file was made shorter.
+    pub(super) fn cuts(&self) -> u64 {
+        self.cuts
     }
 
     /// Bytes that are allocated.
@@ -222,6 +229,7 @@ impl FileImage {
         }
         let shorter = len < self.cache_len;
         if shorter {
+            self.cuts += 1;
             self.cache.clear(len..u64::MAX);
         }
         self.cache_len = len;

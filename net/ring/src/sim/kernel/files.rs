@@ -6,7 +6,7 @@ use super::{End, Event, InFlight, Kernel, OpenDescriptor, Opened};
 use crate::op::{Descriptor, Fd, Op, OpenOptions, Payload};
 use crate::sim::disk::{ALIGNMENT, Errno, Inode, Work};
 use crate::sim::driver::number;
-use crate::sim::network::{Effects, OpKey, SocketId};
+use crate::sim::network::{Effects, OpKey, Origin, SocketId};
 
 /// What an operation came to, at its moment.
 enum Effect {
@@ -15,7 +15,7 @@ enum Effect {
     /// A write is whole; the linked flush follows.
     Flush(Inode),
     /// Pages of a file are on their way to a socket.
-    Send(SocketId, Vec<Bytes>),
+    Send(SocketId, Vec<Bytes>, Origin),
 }
 
 impl From<Result<(), Errno>> for Effect {
@@ -149,12 +149,13 @@ impl Kernel {
                 let mark = self.nodes[node].disk.mark(inode);
                 self.schedule(key, Work::Sync, 0, mark);
             }
-            Effect::Send(socket, pages) => {
+            Effect::Send(socket, pages, origin) => {
                 flight.mark = total(&pages) as u64;
                 self.in_flight.insert(key, flight);
                 let mut effects = Effects::default();
+                let (now, file) = (self.now, Some(origin));
                 self.network
-                    .send(self.now, socket, key, pages, &mut effects);
+                    .send(now, socket, key, pages, file, &mut effects);
                 self.settle(effects);
             }
         }
@@ -243,7 +244,18 @@ impl Kernel {
                 let inode = self.readable(file, 0, 0)?;
                 let socket = self.socket_of(socket)?;
                 let pages = self.nodes[node].disk.pages(inode, *offset, *len)?;
-                Ok(Effect::Send(socket, pages))
+                let cuts = self.nodes[node].disk.cuts(inode);
+                let offset = *offset;
+                Ok(Effect::Send(
+                    socket,
+                    pages,
+                    Origin {
+                        node,
+                        inode,
+                        offset,
+                        cuts,
+                    },
+                ))
             }
             Op::Sync { fd, .. } => {
                 let (_, inode, _) = self.file_of(fd)?;

@@ -60,12 +60,23 @@ impl Wire<'_> {
     }
 }
 
+/// The place in a file that bytes in flight come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::sim) struct Origin {
+    pub node: usize,
+    pub inode: u64,
+    pub offset: u64,
+    /// How often the file was cut before: a page that was cut off keeps its content.
+    pub cuts: u64,
+}
+
 #[derive(Debug)]
 struct Segment {
     at: u64,
     /// Nothing for the end of the stream.
     bytes: Vec<Bytes>,
     len: usize,
+    file: Option<Origin>,
 }
 
 /// Bytes on their way to one end.
@@ -102,6 +113,8 @@ struct Sending {
     bufs: VecDeque<Bytes>,
     left: usize,
     total: usize,
+    /// Where the next byte comes from, if the page cache lends it.
+    file: Option<Origin>,
 }
 
 /// One end.
@@ -202,8 +215,15 @@ impl Connection {
         self.flush(e, wire);
     }
 
-    /// Sends all of the buffers.
-    pub(super) fn send(&mut self, e: usize, op: OpKey, bufs: Vec<Bytes>, wire: &mut Wire<'_>) {
+    /// Sends all of the buffers, which may be pages of a file.
+    pub(super) fn send(
+        &mut self,
+        e: usize,
+        op: OpKey,
+        bufs: Vec<Bytes>,
+        file: Option<Origin>,
+        wire: &mut Wire<'_>,
+    ) {
         let end = &mut self.ends[e];
         let total = bufs.iter().map(Bytes::len).sum();
         let refused = match end.error {
@@ -224,6 +244,7 @@ impl Connection {
             bufs: bufs.into(),
             left: total,
             total,
+            file,
         });
         self.pump(e, wire);
     }
@@ -305,6 +326,28 @@ impl Connection {
         let travelling = wire.random.index(way.flight.len() + 1);
         for lost in way.flight.drain(travelling..) {
             way.held -= lost.len;
+        }
+        for segment in &mut way.flight {
+            segment.file = None;
+        }
+    }
+
+    /// What is due towards end `e` and was lent by a page cache is looked up once more:
+    /// sendfile(2) sends pages as they are when they leave, not as they were when it was called.
+    pub(super) fn refresh(
+        &mut self,
+        e: usize,
+        now: u64,
+        mut look_up: impl FnMut(Origin, usize) -> Option<Vec<Bytes>>,
+    ) {
+        for segment in self.ways[e]
+            .flight
+            .iter_mut()
+            .take_while(|segment| segment.at <= now)
+        {
+            if let Some(pages) = segment.file.and_then(|file| look_up(file, segment.len)) {
+                segment.bytes = pages;
+            }
         }
     }
 
@@ -453,22 +496,42 @@ impl Connection {
             }
             sending.left -= len;
             let bufs = take_front(&mut sending.bufs, len);
+            let file = sending.file;
+            if let Some(file) = &mut sending.file {
+                file.offset += len as u64;
+            }
             if sending.left == 0 {
                 let (op, total) = (sending.op, sending.total);
                 self.ends[from].sends.pop_front();
                 wire.done(op, Done::Result(i32::try_from(total).unwrap_or(i32::MAX)));
             }
-            self.transmit(to, bufs.into(), len, wire);
+            self.transmit(to, bufs.into(), len, file, wire);
         }
         let end = &mut self.ends[from];
         let over = end.no_more_writes && end.sends.is_empty() && end.error.is_none();
         if over && !end.end_sent {
             end.end_sent = true;
-            self.put(to, Vec::new(), 0, wire);
+            self.put(
+                to,
+                Segment {
+                    at: 0,
+                    bytes: Vec::new(),
+                    len: 0,
+                    file: None,
+                },
+                wire,
+            );
         }
     }
 
-    fn transmit(&mut self, to: usize, mut bufs: VecDeque<Bytes>, len: usize, wire: &mut Wire<'_>) {
+    fn transmit(
+        &mut self,
+        to: usize,
+        mut bufs: VecDeque<Bytes>,
+        len: usize,
+        mut file: Option<Origin>,
+        wire: &mut Wire<'_>,
+    ) {
         let mut left = len;
         let mut pieces = 1;
         if wire.faults.fragment.strikes(wire.random) {
@@ -485,7 +548,19 @@ impl Connection {
             pieces = pieces.saturating_sub(1);
             left -= part;
             let bytes = take_front(&mut bufs, part);
-            self.put(to, bytes, part, wire);
+            self.put(
+                to,
+                Segment {
+                    at: 0,
+                    bytes,
+                    len: part,
+                    file,
+                },
+                wire,
+            );
+            if let Some(file) = &mut file {
+                file.offset += part as u64;
+            }
         }
         if !wire.local && wire.faults.reset.strikes(wire.random) {
             let at = wire.now + wire.draw_delay(to);
@@ -499,16 +574,16 @@ impl Connection {
     }
 
     /// One segment leaves. About 1 GB/s.
-    fn put(&mut self, to: usize, bytes: Vec<Bytes>, len: usize, wire: &mut Wire<'_>) {
+    fn put(&mut self, to: usize, mut segment: Segment, wire: &mut Wire<'_>) {
         let mut at = wire.now + wire.draw_delay(to);
         if !wire.local && wire.faults.loss.strikes(wire.random) {
             at += RTO_MIN;
         }
         let way = &mut self.ways[to];
-        let at = at.max(way.last_at) + len as u64;
-        way.last_at = at;
-        way.held += len;
-        way.flight.push_back(Segment { at, bytes, len });
+        segment.at = at.max(way.last_at) + segment.len as u64;
+        way.last_at = segment.at;
+        way.held += segment.len;
+        way.flight.push_back(segment);
         self.schedule(to, wire);
     }
 
