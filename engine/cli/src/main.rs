@@ -1,2 +1,53 @@
-//! To be written.
-fn main() {}
+//! `ringmill`: the engine and its tools in one binary. This file is the table of contents.
+
+#![forbid(unsafe_code)]
+
+mod doctor;
+mod serve;
+mod settings;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "ringmill", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Run the engine
+    Serve(settings::ServeArgs),
+    /// Say what this machine offers, and what it costs to lack what is missing
+    Doctor(doctor::Args),
+}
+
+/// What went wrong, as the one line that the user reads.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Failure(String);
+
+impl Failure {
+    fn new(cause: impl std::fmt::Display) -> Self {
+        Self(cause.to_string())
+    }
+}
+
+/// Exits 0 on success, 1 on failure with one line on stderr, 2 on misuse (by clap).
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Serve(args) => serve::run(args),
+        Task::Doctor(args) => doctor::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("ringmill: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! `ringmill serve`: the engine in the foreground, until a signal.
+
+use std::io::{IsTerminal, Write};
+
+use ringmill_engine::{Stopper, serve};
+use ringmill_ring::RingConfig;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tracing_subscriber::EnvFilter;
+
+use crate::settings::ServeArgs;
+use crate::{Failure, signals};
+
+pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
+    let config = args.config()?;
+    log_to_stderr();
+    raise_open_files();
+    let stopper = Stopper::new();
+    let stop = stopper.clone();
+    signals::on_stop(move || stop.stop()).map_err(Failure::new)?;
+    serve(config, RingConfig::default(), stopper, |addr| {
+        println!("ready: kafka on {addr}");
+        // A pipe that nobody reads any more is no reason to stop.
+        let _ = std::io::stdout().flush();
+    })
+    .map_err(Failure::new)
+}
+
+/// Logs go to stderr, as `RUST_LOG` says, `info` if it says nothing.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let colours = std::io::stderr().is_terminal();
+    // A second call, in a test, keeps the first one's.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        .try_init();
+}
+
+/// As many open files as this user may have: every connection and every segment is one.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
