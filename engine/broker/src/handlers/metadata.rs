@@ -17,11 +17,9 @@ use ringmill_wire::{StrBytes, Uuid};
 
 use super::cluster::{CLUSTER_OPERATIONS, OPERATIONS_OMITTED, TOPIC_OPERATIONS};
 use super::context::Context;
-use crate::cluster::image::{Image, Topic, is_internal};
+use crate::cluster::image::{Image, OFFSETS_TOPIC, Topic, is_internal};
 use crate::limits::MAX_TOPICS_PER_REQUEST;
-
-/// The leader epoch of every partition: the one node there is never hands its leadership on.
-pub const LEADER_EPOCH: i32 = 0;
+use crate::partition::LEADER_EPOCH;
 
 /// First version whose topics may be named by id alone: 10 and 11 have the field, but their
 /// responses cannot say that an id is unknown (KIP-516, KAFKA-13045).
@@ -160,7 +158,8 @@ impl<'a> Asked<'a> {
             Ok(()) => ErrorCode::UnknownTopicOrPartition,
             Err(_) => ErrorCode::InvalidTopic,
         };
-        let creatable = self.create && error == ErrorCode::UnknownTopicOrPartition;
+        let free = !is_internal(name) || name.as_str() == OFFSETS_TOPIC;
+        let creatable = self.create && free && error == ErrorCode::UnknownTopicOrPartition;
         if creatable && self.missing.len() < MAX_TOPICS_PER_REQUEST {
             self.missing.push(name.0.clone());
         }
