@@ -145,6 +145,7 @@ impl Inner {
             offset: base,
             end: extent.bytes,
             lenient: true,
+            renew_from: Range::NO_RENEWAL,
         };
         let swept = sweep(&file, range, |position, batch| {
             let header = match batch {

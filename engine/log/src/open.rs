@@ -405,6 +405,7 @@ async fn rescan(tail: &mut Tail<'_>, sealed: &[Rc<Segment>]) -> Result<(), IoFai
             offset: base,
             end: len,
             lenient: true,
+            renew_from: Range::NO_RENEWAL,
         };
         let swept = sweep(&file, range, |_, batch| {
             if let Scanned::Whole(header) = batch {

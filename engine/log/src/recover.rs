@@ -266,11 +266,13 @@ impl Tail<'_> {
         position: u64,
         offset: i64,
     ) -> Result<ScanEnd, IoFailure> {
+        let at_point = candidate.base == self.point.segment;
         let range = Range {
             position,
             offset,
             end: candidate.len,
             lenient: false,
+            renew_from: if at_point { self.point.position } else { 0 },
         };
         let file = candidate.file.clone();
         let end = sweep(&file, range, |position, batch| {

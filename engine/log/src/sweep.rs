@@ -19,6 +19,15 @@ pub(crate) struct Range {
     pub(crate) end: u64,
     /// Go on behind a batch of which only the content is damaged.
     pub(crate) lenient: bool,
+    /// Write back what is read, from here on. After a failed flush the page cache may hold, as if
+    /// it were clean, what never reached the disk (fsyncgate), and a process that comes later is
+    /// not told: only what is written again is flushed again.
+    pub(crate) renew_from: u64,
+}
+
+impl Range {
+    /// Nothing is written back.
+    pub(crate) const NO_RENEWAL: u64 = u64::MAX;
 }
 
 /// Reads the range and calls `visit` with each batch and its position.
@@ -38,10 +47,20 @@ pub(crate) async fn sweep(
         let len = (range.end - position).min(PIECE_BYTES as u64) as usize;
         let (read, back) = file.read_into(position, buffer, len).await;
         buffer = back;
-        if read? == 0 || !scanner.push(&buffer, &mut visit) {
+        if read? == 0 {
             break;
         }
-        position += buffer.len() as u64;
+        let goes_on = scanner.push(&buffer, &mut visit);
+        let end = position + buffer.len() as u64;
+        if end > range.renew_from {
+            let from = range.renew_from.max(position);
+            let piece = buffer.split().freeze().slice((from - position) as usize..);
+            file.write_at(from, vec![piece]).await?;
+        }
+        if !goes_on {
+            break;
+        }
+        position = end;
     }
     Ok(scanner.finish())
 }

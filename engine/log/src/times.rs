@@ -1,10 +1,12 @@
 //! From a timestamp to an offset (ListOffsets): the time index says from where on to look, the
 //! batch headers say in which batch, and only that batch's records are decoded.
 
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use ringmill_wire::batch::{BatchHeader, BatchView};
+use ringmill_ring::File;
+use ringmill_wire::batch::{BatchHeader, BatchView, HEADER_LEN};
 use ringmill_wire::record::{Records, decoded};
 
 use crate::checkpoint::Mark;
@@ -143,47 +145,136 @@ impl Inner {
         if start >= extent.end_offset {
             return Ok(None);
         }
-        let located = self.locate(segment, start, extent, 0).await?;
-        let file = self.log_file(segment).await?;
-        let path = self.path(segment.base_offset, Kind::Log);
-        let mut position = located.position;
-        while position < extent.bytes {
-            let len = (extent.bytes - position).min(PIECE_BYTES as u64) as usize;
-            let read = file.read_at(position, len).await;
-            let piece = read.map_err(IoFailure::of("read", &path))?;
-            let (found, next) = find_in_piece(&piece, position, target);
-            if let Some((at, header)) = found {
-                let batch = file.read_exact_at(at, header.size()).await;
-                let batch = batch.map_err(IoFailure::of("read", &path))?;
-                let record = BatchView::parse(&batch)
-                    .ok()
-                    .and_then(|view| target.find_in(&view));
-                if record.is_some() {
-                    return Ok(record);
-                }
-                position = at + header.size() as u64;
+        let mut walk = self.walk(segment, start, extent).await?;
+        while let Some((position, header)) = walk.next().await? {
+            if !target.may_be_in(&header) {
                 continue;
             }
-            if next == position {
-                break;
+            let batch = walk.batch(position, &header).await?;
+            let found = BatchView::parse(&batch)
+                .ok()
+                .and_then(|view| target.find_in(&view));
+            if found.is_some() {
+                return Ok(found);
             }
-            position = next;
         }
         Ok(None)
     }
+
+    /// The first record with the largest timestamp from `offset` on, in the segment that holds
+    /// the offset: its own largest may belong to records that are deleted.
+    async fn max_after(
+        self: &Rc<Self>,
+        segment: &Rc<Segment>,
+        offset: i64,
+        visible: Mark,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
+        let extent = self.state.borrow().extent(segment, visible);
+        let mut walk = self.walk(segment, offset, extent).await?;
+        let Some((position, header)) = walk.next().await? else {
+            return Ok(None);
+        };
+        let batch = walk.batch(position, &header).await?;
+        let max = BatchView::parse(&batch)
+            .ok()
+            .and_then(|view| max_in(&view, offset));
+        let mut timestamp = max.map_or(-1, |max| max.timestamp);
+        let mut later = None;
+        while let Some((position, header)) = walk.next().await? {
+            if header.max_timestamp > timestamp {
+                timestamp = header.max_timestamp;
+                later = Some((position, header));
+            }
+        }
+        let Some((position, header)) = later else {
+            return Ok(max);
+        };
+        let batch = walk.batch(position, &header).await?;
+        Ok(BatchView::parse(&batch)
+            .ok()
+            .and_then(|view| max_in(&view, offset)))
+    }
+
+    /// From the batch of an offset on.
+    async fn walk(
+        self: &Rc<Self>,
+        segment: &Rc<Segment>,
+        offset: i64,
+        extent: Extent,
+    ) -> Result<HeaderWalk, ReadError> {
+        let located = self.locate(segment, offset, extent, 0).await?;
+        Ok(HeaderWalk {
+            file: self.log_file(segment).await?,
+            path: self.path(segment.base_offset, Kind::Log),
+            position: located.position,
+            end: extent.bytes,
+            piece: located.bytes,
+            piece_at: located.position,
+        })
+    }
 }
 
-/// The first batch in a piece of the log that may hold the target, and where to go on if there
-/// is none.
-fn find_in_piece(piece: &[u8], position: u64, target: Target) -> (Option<(u64, BatchHeader)>, u64) {
-    let mut at = 0;
-    while let Some(Ok(header)) = piece.get(at..).map(BatchHeader::parse) {
-        if target.may_be_in(&header) {
-            return (Some((position + at as u64, header)), position);
+/// The first record with the largest timestamp among those from `offset` on.
+fn max_in(view: &BatchView<'_>, offset: i64) -> Option<TimestampOffset> {
+    let header = view.header();
+    let found = |timestamp, offset| TimestampOffset {
+        timestamp,
+        offset,
+        leader_epoch: header.partition_leader_epoch,
+    };
+    let Ok(bytes) = decoded(view, DECODED_BYTES_MAX) else {
+        return Some(found(header.max_timestamp, header.base_offset.max(offset)));
+    };
+    let records = Records::new(header, &bytes).map_while(Result::ok);
+    let records = records.filter(|record| record.offset >= offset);
+    // of equal ones the first
+    let max = records.reduce(|max, next| {
+        if next.timestamp > max.timestamp {
+            next
+        } else {
+            max
         }
-        at = at.saturating_add(header.size());
+    })?;
+    Some(found(max.timestamp, max.offset))
+}
+
+/// Goes from batch to batch and looks at headers alone.
+struct HeaderWalk {
+    file: File,
+    path: PathBuf,
+    position: u64,
+    end: u64,
+    piece: Bytes,
+    piece_at: u64,
+}
+
+impl HeaderWalk {
+    /// The next batch; `None` at the end, or where the log is damaged.
+    async fn next(&mut self) -> Result<Option<(u64, BatchHeader)>, IoFailure> {
+        let at = self.position;
+        if at >= self.end {
+            return Ok(None);
+        }
+        let within = (at - self.piece_at) as usize;
+        if within + HEADER_LEN > self.piece.len() {
+            let len = (self.end - at).min(PIECE_BYTES as u64) as usize;
+            let read = self.file.read_at(at, len).await;
+            self.piece = read.map_err(IoFailure::of("read", &self.path))?;
+            self.piece_at = at;
+        }
+        let within = (at - self.piece_at) as usize;
+        let header = self.piece.get(within..).map(BatchHeader::parse);
+        let Some(Ok(header)) = header else {
+            return Ok(None);
+        };
+        self.position += header.size() as u64;
+        Ok((self.position <= self.end).then_some((at, header)))
     }
-    (None, position + at as u64)
+
+    async fn batch(&self, position: u64, header: &BatchHeader) -> Result<Bytes, IoFailure> {
+        let read = self.file.read_exact_at(position, header.size()).await;
+        read.map_err(IoFailure::of("read", &self.path))
+    }
 }
 
 impl Partition {
@@ -223,16 +314,28 @@ impl Partition {
             (state.commit.visible(), state.log_start)
         };
         let mut max: Option<(i64, Rc<Segment>)> = None;
+        let mut first = None;
         for segment in inner.all_segments() {
-            let timestamp = inner.max_of(&segment, visible).await?.timestamp;
-            let empty = inner.state.borrow().extent(&segment, visible).end_offset <= log_start;
-            if !empty && timestamp >= 0 && max.as_ref().is_none_or(|(max, _)| timestamp > *max) {
+            let extent = inner.state.borrow().extent(&segment, visible);
+            if extent.end_offset <= log_start {
+                continue;
+            }
+            let timestamp = if segment.base_offset < log_start {
+                first = inner.max_after(&segment, log_start, visible).await?;
+                first.map_or(-1, |first| first.timestamp)
+            } else {
+                inner.max_of(&segment, visible).await?.timestamp
+            };
+            if timestamp >= 0 && max.as_ref().is_none_or(|(max, _)| timestamp > *max) {
                 max = Some((timestamp, segment));
             }
         }
         let Some((timestamp, segment)) = max else {
             return Ok(None);
         };
+        if segment.base_offset < log_start {
+            return Ok(first);
+        }
         let target = Target {
             timestamp,
             offset: log_start,

@@ -1,1 +1,236 @@
-//! .
+//! Full disks and failing ones: a clear error, nothing acknowledged lost, and service again when
+//! there is room.
+
+use std::time::Duration;
+
+use ringmill_log::{AppendError, CacheLimits, ChangeError, CoreCaches, LogConfig, Partition};
+use ringmill_ring::sim::{Chance, DiskFaults};
+use ringmill_ring::{sleep, spawn};
+
+use crate::fixture::*;
+
+fn fill(machine: &Machine, room: u64) {
+    let disk = machine.world.disk(machine.node);
+    let used = disk.used();
+    disk.faults().capacity = used + room;
+}
+
+fn free(machine: &Machine) {
+    machine.world.disk(machine.node).faults().capacity = 1 << 50;
+}
+
+#[test]
+fn a_full_disk_refuses_appends_until_there_is_room() {
+    for segment_bytes in [1 << 30, 70_000] {
+        let mut machine = Machine::new(1);
+        let model = machine.life(small_segments(segment_bytes), async |p| {
+            let mut model = Model::default();
+            for n in 0..20 {
+                append(&p, &mut model, batch(2, 5_000, n)).await;
+            }
+            p.close().await.unwrap();
+            model
+        });
+        fill(&machine, 100_000);
+        let mut model = machine.life(small_segments(segment_bytes), async move |p| {
+            let mut model = model;
+            let mut refused = 0;
+            let mut producer = Producer::new(1);
+            for n in 0..40 {
+                // several at once, so that some are in the queue when the write fails
+                let batches: Vec<_> = (0..3).map(|_| batch(2, 3_000, n)).collect();
+                let idempotent = producer.batch(1, 100, n);
+                let sent = batches.iter().chain([&idempotent]);
+                let sent: Vec<_> = sent.map(|b| (b, p.append(b.clone()))).collect();
+                for (batch, appended) in sent {
+                    let Ok(appended) = appended else { continue };
+                    match p.acknowledged(&appended.receipt).await {
+                        Ok(()) => model.push(batch, appended.base_offset, 3),
+                        Err(AppendError::NoSpace) => {
+                            refused += 1;
+                            if std::ptr::eq(batch, &idempotent) {
+                                producer.next -= 1;
+                            }
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+            assert!(refused > 20, "the disk is full");
+            assert_eq!(p.failure().map(|f| f.to_string()), None);
+            assert_eq!(
+                p.log_end_offset(),
+                model.end(),
+                "what was refused is not in the log"
+            );
+            assert_eq!(read_all(&p, 0, 10_000).await.unwrap(), model.from(0));
+            model
+        });
+        // a kill on a full disk, and a start on it
+        machine.life(small_segments(segment_bytes), async |p| {
+            let error = p.append(batch(1, 50_000, 0)).map(|a| a.receipt);
+            if let Ok(receipt) = error {
+                let error = p.acknowledged(&receipt).await.unwrap_err();
+                assert!(matches!(error, AppendError::NoSpace), "{error}");
+            }
+        });
+        free(&machine);
+        machine.life(small_segments(segment_bytes), async move |p| {
+            assert_eq!(p.damages(), []);
+            assert_eq!(read_all(&p, 0, 10_000).await.unwrap(), model.from(0));
+            append(&p, &mut model, batch(1, 50_000, 1)).await;
+            assert_eq!(read_all(&p, 0, 10_000).await.unwrap(), model.from(0));
+        });
+    }
+}
+
+#[test]
+fn service_resumes_in_the_same_life_when_space_returns() {
+    let mut machine = Machine::new(2);
+    let node = machine.node;
+    let outputs = machine.world.start(node, async {
+        let caches = CoreCaches::new(CacheLimits::default());
+        let p = Partition::open(DIR, small_segments(100_000), &caches)
+            .await
+            .unwrap();
+        p.set_leader_epoch(3);
+        let (mut model, mut refused) = (Model::default(), 0);
+        while model.batches.len() < 50 {
+            let batch = batch(1, 10_000, 0);
+            let appended = p.append(batch.clone()).unwrap();
+            match p.acknowledged(&appended.receipt).await {
+                Ok(()) => model.push(&batch, appended.base_offset, 3),
+                Err(AppendError::NoSpace) => refused += 1,
+                Err(error) => panic!("{error}"),
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert!(refused > 0);
+        assert_eq!(read_all(&p, 0, 10_000).await.unwrap(), model.from(0));
+        p.close().await.unwrap();
+    });
+    machine.world.disk(node).faults().capacity = 250_000;
+    machine.world.run_for(Duration::from_secs(1));
+    assert!(outputs.take().is_empty(), "25 batches fit, 50 are wanted");
+    free(&machine);
+    machine.world.run_for(Duration::from_secs(10));
+    assert_eq!(outputs.take().len(), 1);
+}
+
+#[test]
+fn a_failed_write_or_flush_ends_all_acknowledgements() {
+    type Knob = fn(&mut DiskFaults) -> &mut Chance;
+    let knobs: [Knob; 2] = [|f| &mut f.write_error, |f| &mut f.sync_error];
+    for (n, knob) in knobs.into_iter().enumerate() {
+        for nth in 1..12 {
+            let mut machine = Machine::new(nth);
+            let acked = machine.life(LogConfig::default(), async |p| {
+                let mut model = Model::default();
+                append(&p, &mut model, batch(1, 10, 0)).await;
+                p.close().await.unwrap();
+                model
+            });
+            *knob(&mut machine.world.disk(machine.node).faults()) = Chance::Nth(nth);
+            let acked = machine.life(LogConfig::default(), async move |p| {
+                let mut acked = acked;
+                let mut failed = false;
+                for n in 0..20 {
+                    let batch = batch(1, if n % 2 == 0 { 100_000 } else { 100 }, n);
+                    let waiting = p.append(batch.clone()).map(|a| (a.base_offset, a.receipt));
+                    let Ok((base_offset, receipt)) = waiting else {
+                        assert!(failed, "refused only after a failure");
+                        continue;
+                    };
+                    match p.acknowledged(&receipt).await {
+                        Ok(()) => {
+                            assert!(!failed, "no acknowledgement after a failure");
+                            acked.push(&batch, base_offset, 3);
+                        }
+                        Err(AppendError::Failed(_)) => failed = true,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                assert!(failed, "the fault has struck");
+                assert!(p.failure().is_some());
+                assert!(matches!(p.close().await, Err(ChangeError::Failed(_))));
+                acked
+            });
+            machine.world.power_off(machine.node);
+            machine.life(LogConfig::default(), async move |p| {
+                assert_eq!(p.damages(), [], "fault {n} at {nth}");
+                let content = read_all(&p, 0, 10_000).await.unwrap();
+                let expected = acked.from(0);
+                assert_eq!(&content[..expected.len()], &expected[..]);
+            });
+        }
+    }
+}
+
+#[test]
+fn whatever_fails_nothing_acknowledged_is_lost() {
+    for seed in seeds(40) {
+        let _seed = Seed(seed);
+        let mut machine = Machine::new(seed);
+        let mut acked = Model::default();
+        for _ in 0..6 {
+            let random = machine.world.random();
+            let faults = DiskFaults::failing_swarm(random);
+            let config = small_segments(random.pick(&[66_000, 1 << 30]));
+            let cut = random.coin();
+            *machine.world.disk(machine.node).faults() = faults;
+            let known = acked.clone();
+            let outputs = machine.world.start(machine.node, async move {
+                let mut acked = known;
+                let caches = CoreCaches::new(CacheLimits::default());
+                let Ok(p) = Partition::open(DIR, config, &caches).await else {
+                    return acked;
+                };
+                p.set_leader_epoch(3);
+                for n in 0..below(60) {
+                    let batch = batch(1, below(8_000) as usize, n as i64);
+                    let Ok(appended) = p.append(batch.clone()) else {
+                        return acked;
+                    };
+                    if p.acknowledged(&appended.receipt).await.is_err() {
+                        return acked;
+                    }
+                    // what a life before appended and did not acknowledge may be in between
+                    acked.push(&batch, appended.base_offset, 3);
+                }
+                acked
+            });
+            machine.world.run_for(Duration::from_secs(100));
+            acked = outputs.take().pop().expect("it comes to an end");
+            if cut {
+                machine.world.power_off(machine.node);
+            }
+        }
+        *machine.world.disk(machine.node).faults() = DiskFaults::default();
+        machine.life(LogConfig::default(), async move |p| {
+            let damages = p.damages();
+            for (offsets, bytes) in &acked.batches {
+                // a disk that fails to flush says so, and loses nothing that it had
+                let slice = p.read(offsets.start, 1).await;
+                let slice = slice.unwrap_or_else(|error| panic!("{error}; {damages:?}"));
+                assert_eq!(&bytes_of(&slice).await[..], &bytes[..]);
+            }
+        });
+    }
+}
+
+#[test]
+fn who_waits_for_room_is_told_of_a_failure() {
+    let mut machine = Machine::new(5);
+    machine.life(LogConfig::default(), async |p| {
+        let mut waits = Vec::new();
+        while p.append(batch(1, 1_000_000, 0)).is_ok() {}
+        for _ in 0..3 {
+            let p = p.clone();
+            waits.push(spawn(async move { p.room().await }));
+        }
+        p.close().await.unwrap();
+        for wait in waits {
+            wait.await.unwrap();
+        }
+    });
+}
