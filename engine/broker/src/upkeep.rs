@@ -123,6 +123,10 @@ pub(crate) async fn claim_folder(folder: &Path, topic: Uuid) -> io::Result<()> {
         None => {}
     }
     fs::create_dir_all(folder).await?;
+    if let Some(parent) = folder.parent() {
+        // The folder may be one that was made, and not yet durable, before a crash.
+        fs::sync_dir(parent).await?;
+    }
     let content = format!("version: 0\ntopic_id: {}\n", id_text(topic));
     fs::write_atomic(folder.join(OWNER_FILE), vec![Bytes::from(content)]).await
 }
