@@ -1,22 +1,20 @@
 //! A bell between tasks of one core.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-
-struct Waiter {
-    rung: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
-}
 
 /// Wakes tasks that wait for something to change. A ring of `notify_one` with nobody waiting is
 /// kept for the next who waits; `notify_all` is for those who wait now.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Notify {
-    waiters: RefCell<VecDeque<Rc<Waiter>>>,
+    /// Who waits, by ticket: the longest first. None until the first poll.
+    waiting: RefCell<BTreeMap<u64, Option<Waker>>>,
+    tickets: Cell<u64>,
+    /// Tickets that `notify_one` rang and that have not seen it yet.
+    rung: RefCell<BTreeSet<u64>>,
     kept: Cell<bool>,
 }
 
@@ -28,81 +26,80 @@ impl Notify {
 
     /// Wakes the one who has waited longest; kept for the next if nobody waits.
     pub fn notify_one(&self) {
-        match self.waiters.borrow_mut().pop_front() {
-            Some(waiter) => ring(&waiter),
-            None => self.kept.set(true),
+        let first = self.waiting.borrow_mut().pop_first();
+        let Some((ticket, waker)) = first else {
+            return self.kept.set(true);
+        };
+        self.rung.borrow_mut().insert(ticket);
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 
     /// Wakes all who wait now.
     pub fn notify_all(&self) {
-        let waiters = self.waiters.take();
-        for waiter in waiters {
-            ring(&waiter);
+        for waker in self.waiting.take().into_values().flatten() {
+            waker.wake();
         }
     }
 
     /// Somebody waits.
     pub fn is_awaited(&self) -> bool {
-        !self.waiters.borrow().is_empty()
+        !self.waiting.borrow().is_empty()
     }
 
     /// Waits for the next ring. The place in the queue is taken by this call, not by the first
     /// poll, so that nothing is missed between a check and the await.
     pub fn notified(&self) -> Notified<'_> {
-        let waiter = Rc::new(Waiter {
-            rung: Cell::new(false),
-            waker: RefCell::new(None),
-        });
+        let ticket = self.tickets.get() + 1;
+        self.tickets.set(ticket);
         if self.kept.replace(false) {
-            waiter.rung.set(true);
+            self.rung.borrow_mut().insert(ticket);
         } else {
-            self.waiters.borrow_mut().push_back(waiter.clone());
+            self.waiting.borrow_mut().insert(ticket, None);
         }
         Notified {
             notify: self,
-            waiter,
-            done: false,
+            ticket,
         }
     }
 }
 
-fn ring(waiter: &Waiter) {
-    waiter.rung.set(true);
-    if let Some(waker) = waiter.waker.borrow_mut().take() {
-        waker.wake();
-    }
-}
-
-/// Waits for a [`Notify`].
+/// Waits for a [`Notify`]. Dropped after a `notify_one` that it has not seen, it passes the ring
+/// on to the next.
+#[derive(Debug)]
+#[must_use = "nothing waits until this is awaited"]
 pub struct Notified<'a> {
     notify: &'a Notify,
-    waiter: Rc<Waiter>,
-    done: bool,
+    ticket: u64,
 }
 
 impl Future for Notified<'_> {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.waiter.rung.get() {
-            self.done = true;
-            return Poll::Ready(());
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut waiting = self.notify.waiting.borrow_mut();
+        match waiting.get_mut(&self.ticket) {
+            Some(Some(waker)) => waker.clone_from(cx.waker()),
+            Some(none) => *none = Some(cx.waker().clone()),
+            // Whoever has no place in the queue any more has been rung.
+            None => {
+                self.notify.rung.borrow_mut().remove(&self.ticket);
+                return Poll::Ready(());
+            }
         }
-        *self.waiter.waker.borrow_mut() = Some(cx.waker().clone());
         Poll::Pending
     }
 }
 
 impl Drop for Notified<'_> {
     fn drop(&mut self) {
-        if self.done {
-            return;
+        let waited = self.notify.waiting.borrow_mut().remove(&self.ticket);
+        drop(waited);
+        let rung = self.notify.rung.borrow_mut().remove(&self.ticket);
+        if rung {
+            self.notify.notify_one();
         }
-        self.notify
-            .waiters
-            .borrow_mut()
-            .retain(|w| !Rc::ptr_eq(w, &self.waiter));
     }
 }
 
@@ -140,5 +137,34 @@ mod tests {
         n.notify_one();
         assert!(poll(pin!(other)));
         assert!(!n.is_awaited());
+    }
+
+    /// As when a time-out wins against a ring in the same turn.
+    #[test]
+    fn a_waiter_dropped_after_its_ring_passes_it_on() {
+        let n = Notify::new();
+        let (first, second) = (n.notified(), n.notified());
+        n.notify_one();
+        drop(first);
+        assert!(poll(pin!(second)), "the ring went down with the first");
+        let alone = n.notified();
+        n.notify_one();
+        drop(alone);
+        assert!(poll(pin!(n.notified())), "the ring is kept for the next");
+    }
+
+    #[test]
+    fn a_ring_for_all_is_not_passed_on() {
+        let n = Notify::new();
+        let (first, second) = (n.notified(), n.notified());
+        n.notify_all();
+        drop(first);
+        assert!(poll(pin!(second)));
+        assert!(!poll(pin!(n.notified())), "it was for those who waited");
+        let (first, second) = (n.notified(), n.notified());
+        n.notify_one();
+        n.notify_all();
+        drop((first, second));
+        assert!(poll(pin!(n.notified())), "the ring for one is passed on");
     }
 }
