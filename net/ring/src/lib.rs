@@ -40,6 +40,8 @@ mod future;
 mod launch;
 mod mailbox;
 #[cfg(test)]
+mod mailbox_test;
+#[cfg(test)]
 mod model_test;
 mod notify;
 mod op;
