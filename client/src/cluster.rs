@@ -1,0 +1,384 @@
+//! The client's view of its cluster, kept up to date, and calls to whichever broker they concern.
+//!
+//! [`Client`] is what producers, consumers and the admin share: the picture of the cluster
+//! ([`Image`]), a task that refreshes it when somebody finds it wrong or it grows old, and
+//! connections for short requests.
+
+use std::cell::{Ref, RefCell};
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::rc::{Rc, Weak};
+
+use ringmill_wire::StrBytes;
+use ringmill_wire::control::Call;
+use ringmill_wire::error::ErrorCode;
+use ringmill_wire::kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use ringmill_wire::kafka_protocol::messages::{
+    FindCoordinatorRequest, MetadataRequest, MetadataResponse,
+};
+use thiserror::Error;
+
+use crate::assignor::TopicPartition;
+use crate::backoff::Backoff;
+use crate::config::ClientConfig;
+use crate::connection::{CallError, ConnectError, Connection};
+use crate::group_offsets::{self, CommittedOffsets};
+use crate::metadata::{Image, Topic, error_code};
+use crate::pool::Pool;
+use crate::transport::{JoinHandle, Notify, now, random_u64, sleep, spawn, timeout};
+
+/// Why the client knows nothing usable of a topic or a group.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum LookupError {
+    /// There is no such topic.
+    #[error("there is no topic {0:?}: create it, or look at the names that exist")]
+    NoTopic(String),
+    /// The broker refuses to say.
+    #[error("{what}: {code}")]
+    Refused {
+        /// What was asked for.
+        what: String,
+        /// The broker's code.
+        code: ErrorCode,
+    },
+    /// No broker answered.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+impl LookupError {
+    /// Whether the same may be known a moment later.
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            Self::NoTopic(_) => false,
+            Self::Refused { code, .. } => code.is_retriable(),
+            Self::Call(error) => error.is_retriable(),
+        }
+    }
+}
+
+/// A client of one cluster; clones share everything. See the module.
+#[derive(Clone)]
+pub struct Client(Rc<Shared>);
+
+struct Shared {
+    config: ClientConfig,
+    image: RefCell<Image>,
+    /// Topics that are kept up to date.
+    wanted: RefCell<BTreeSet<Rc<str>>>,
+    /// Somebody found the picture wrong.
+    stale: Rc<Notify>,
+    /// The picture was refreshed.
+    refreshed: Notify,
+    control: Pool,
+    bootstrap: RefCell<Option<Connection>>,
+    refresher: RefCell<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(refresher) = self.refresher.get_mut() {
+            refresher.abort();
+        }
+    }
+}
+
+impl Client {
+    /// Connects to the first bootstrap broker that answers and learns the cluster's brokers.
+    ///
+    /// # Errors
+    /// What the last of them said.
+    pub async fn connect(config: ClientConfig) -> Result<Self, CallError> {
+        let client = Self(Rc::new(Shared {
+            config,
+            image: RefCell::default(),
+            wanted: RefCell::default(),
+            stale: Rc::default(),
+            refreshed: Notify::new(),
+            control: Pool::default(),
+            bootstrap: RefCell::new(None),
+            refresher: RefCell::new(None),
+        }));
+        client.metadata(&Ask::topics([], false)).await?;
+        let (shared, stale) = (Rc::downgrade(&client.0), client.0.stale.clone());
+        let refresher = spawn(refresh_forever(shared, stale, client.0.config.clone()));
+        *client.0.refresher.borrow_mut() = Some(refresher);
+        Ok(client)
+    }
+
+    /// As given.
+    pub fn config(&self) -> &ClientConfig {
+        &self.0.config
+    }
+
+    /// The present picture of the cluster. Not to be held over an await.
+    pub fn image(&self) -> Ref<'_, Image> {
+        self.0.image.borrow()
+    }
+
+    /// Looks a topic up, at the cluster unless it is known, and keeps it up to date from then on.
+    /// `create` lets the cluster create it, if its configuration allows that.
+    pub async fn topic(&self, name: &str, create: bool) -> Result<Topic, LookupError> {
+        let known = !self.0.wanted.borrow_mut().insert(name.into());
+        if known && let Some(Ok(topic)) = self.image().topic(name) {
+            return Ok(topic.clone());
+        }
+        self.retried(async || self.ask_topic(name, create).await)
+            .await
+    }
+
+    async fn ask_topic(&self, name: &str, create: bool) -> Result<Topic, LookupError> {
+        self.metadata(&Ask::topics([name], create)).await?;
+        let refused = |code| LookupError::Refused {
+            what: format!("topic {name:?}"),
+            code,
+        };
+        match self.image().topic(name) {
+            Some(Ok(topic)) if topic.partitions.iter().all(|p| p.leader.is_some()) => {
+                Ok(topic.clone())
+            }
+            // just created: its leaders are being elected
+            Some(Ok(_)) => Err(refused(ErrorCode::LeaderNotAvailable)),
+            Some(Err(ErrorCode::UnknownTopicOrPartition)) if !create => {
+                Err(LookupError::NoTopic(name.to_owned()))
+            }
+            Some(Err(code)) => Err(refused(code)),
+            None => Err(refused(ErrorCode::UnknownServerError)),
+        }
+    }
+
+    /// Keeps a topic up to date.
+    pub(crate) fn watch(&self, name: &Rc<str>) {
+        if !self.0.wanted.borrow().contains(name) {
+            self.0.wanted.borrow_mut().insert(name.clone());
+            self.request_refresh();
+        }
+    }
+
+    /// What a group has committed, for some partitions or for all; those without an offset are
+    /// left out.
+    pub async fn committed(
+        &self,
+        group: &str,
+        partitions: Option<&[TopicPartition]>,
+    ) -> Result<CommittedOffsets, LookupError> {
+        self.retried(async || {
+            let coordinator = self.coordinator(group).await?;
+            let connection = self.node(coordinator).await?;
+            let limit = self.0.config.request_timeout;
+            let fetched = group_offsets::fetch(&connection, group, partitions, limit).await?;
+            fetched.map_err(|code| LookupError::Refused {
+                what: format!("offsets of group {group:?}"),
+                code,
+            })
+        })
+        .await
+    }
+
+    /// Says that the picture is wrong; it will be refreshed soon, [`Client::refreshed`] tells when.
+    pub(crate) fn request_refresh(&self) {
+        self.0.stale.notify_one();
+    }
+
+    /// The next time that the picture is refreshed, from this call on.
+    pub(crate) fn refreshed(&self) -> impl Future<Output = ()> + '_ {
+        self.0.refreshed.notified()
+    }
+
+    /// Asks for metadata, of the brokers and of some topics, and takes the answer in.
+    pub(crate) async fn metadata(&self, ask: &Ask) -> Result<MetadataResponse, CallError> {
+        let connection = self.any().await?;
+        let version = connection.version(<MetadataRequest as Call>::KEY, i16::MAX)?;
+        let limit = self.0.config.request_timeout;
+        let response = connection
+            .call_at(version, &ask.request(version), limit)
+            .await?;
+        if error_code(response.error_code) == ErrorCode::None {
+            self.0.image.borrow_mut().on_response(response.clone());
+            self.0.refreshed.notify_all();
+        }
+        Ok(response)
+    }
+
+    /// A connection to any broker.
+    pub(crate) async fn any(&self) -> Result<Connection, CallError> {
+        if let Some(connection) = self.0.control.any() {
+            return Ok(connection);
+        }
+        let present = self.0.bootstrap.borrow().clone();
+        if let Some(connection) = present.filter(|connection| !connection.is_closed()) {
+            return Ok(connection);
+        }
+        let known: Vec<String> = self.image().brokers.values().map(|b| b.address()).collect();
+        let mut failure = ConnectError::Address(String::new());
+        for address in self.0.config.bootstrap.iter().chain(&known) {
+            match Connection::open(address, &self.0.config).await {
+                Ok(connection) => {
+                    *self.0.bootstrap.borrow_mut() = Some(connection.clone());
+                    return Ok(connection);
+                }
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure.into())
+    }
+
+    /// A connection to a broker, for short requests.
+    pub(crate) async fn node(&self, node: i32) -> Result<Connection, CallError> {
+        match self.0.control.get(self, node).await {
+            Ok(connection) => Ok(connection),
+            Err(error) => {
+                self.request_refresh();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// A connection to the broker that takes administrative requests.
+    pub(crate) async fn controller(&self) -> Result<Connection, CallError> {
+        let controller = self.image().controller;
+        match controller {
+            Some(node) => self.node(node).await,
+            None => self.any().await,
+        }
+    }
+
+    /// The node that coordinates a group.
+    pub(crate) async fn coordinator(&self, group: &str) -> Result<i32, LookupError> {
+        let connection = self.any().await?;
+        let version = connection
+            .version(<FindCoordinatorRequest as Call>::KEY, i16::MAX)
+            .map_err(CallError::from)?;
+        let key = StrBytes::from_string(group.to_owned());
+        let request = FindCoordinatorRequest::default();
+        let request = match version {
+            ..4 => request.with_key(key),
+            _ => request.with_coordinator_keys(vec![key]),
+        };
+        let limit = self.0.config.request_timeout;
+        let mut response = connection.call_at(version, &request, limit).await?;
+        let (code, node) = match response.coordinators.pop() {
+            Some(coordinator) => (coordinator.error_code, coordinator.node_id.0),
+            None => (response.error_code, response.node_id.0),
+        };
+        match error_code(code) {
+            ErrorCode::None if self.image().brokers.contains_key(&node) => Ok(node),
+            ErrorCode::None => {
+                self.metadata(&Ask::topics([], false)).await?;
+                Ok(node)
+            }
+            code => Err(LookupError::Refused {
+                what: format!("coordinator of group {group:?}"),
+                code,
+            }),
+        }
+    }
+
+    /// Repeats an attempt, with waits in between, for as long as its failure may pass and the
+    /// client's time-out allows (`default.api.timeout.ms`).
+    pub(crate) async fn retried<T, E: Retriable>(
+        &self,
+        mut attempt: impl AsyncFnMut() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let config = &self.0.config;
+        let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
+        let deadline = now() + config.api_timeout;
+        loop {
+            let error = match attempt().await {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            let wait = backoff.on_failure(random_u64());
+            if !error.may_pass() || now() + wait >= deadline {
+                return Err(error);
+            }
+            sleep(wait).await;
+        }
+    }
+}
+
+/// A failure that may pass.
+pub(crate) trait Retriable {
+    /// Whether it may.
+    fn may_pass(&self) -> bool;
+}
+
+impl Retriable for LookupError {
+    fn may_pass(&self) -> bool {
+        self.is_retriable()
+    }
+}
+
+impl Retriable for CallError {
+    fn may_pass(&self) -> bool {
+        self.is_retriable()
+    }
+}
+
+/// What to ask of the cluster's metadata.
+pub(crate) struct Ask {
+    /// `None` for all topics.
+    topics: Option<Vec<StrBytes>>,
+    create: bool,
+}
+
+impl Ask {
+    /// Of some topics, or of the brokers alone.
+    pub(crate) fn topics<'a>(names: impl IntoIterator<Item = &'a str>, create: bool) -> Self {
+        let names = names.into_iter();
+        Self {
+            topics: Some(names.map(|n| StrBytes::from_string(n.to_owned())).collect()),
+            create,
+        }
+    }
+
+    /// Of all topics.
+    pub(crate) fn all() -> Self {
+        Self {
+            topics: None,
+            create: false,
+        }
+    }
+
+    fn request(&self, version: i16) -> MetadataRequest {
+        let topic =
+            |name: &StrBytes| MetadataRequestTopic::default().with_name(Some(name.clone().into()));
+        let topics = self
+            .topics
+            .as_ref()
+            .map(|topics| topics.iter().map(topic).collect());
+        let request = MetadataRequest::default().with_topics(match topics {
+            // version 0 has no null, and asks for all topics by none
+            None if version == 0 => Some(Vec::new()),
+            topics => topics,
+        });
+        match version {
+            ..4 => request.with_allow_auto_topic_creation(true),
+            _ => request.with_allow_auto_topic_creation(self.create),
+        }
+    }
+}
+
+/// Refreshes the picture when it is stale or old, for as long as the client lives.
+async fn refresh_forever(shared: Weak<Shared>, stale: Rc<Notify>, config: ClientConfig) {
+    let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
+    loop {
+        // somebody found it wrong, or it is old: either way it is time
+        let _ = timeout(config.metadata_max_age, stale.notified()).await;
+        let Some(client) = shared.upgrade().map(Client) else {
+            return;
+        };
+        let names: Vec<Rc<str>> = client.0.wanted.borrow().iter().cloned().collect();
+        let ask = Ask::topics(names.iter().map(|name| &**name), false);
+        let refreshed = client.metadata(&ask).await;
+        drop(client);
+        if refreshed.is_ok() {
+            backoff.on_success();
+            // however many ask, not more often than this
+            sleep(config.retry_backoff).await;
+        } else {
+            stale.notify_one();
+            sleep(backoff.on_failure(random_u64())).await;
+        }
+    }
+}

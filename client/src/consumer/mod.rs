@@ -1,0 +1,556 @@
+//! The consumer: fetched records, positions, and membership in a group.
+//!
+//! A shell around two state machines, [`fetcher`] and [`membership`]. One task per broker fetches
+//! ahead, one finds positions, one keeps the membership; the application polls. A partition is given
+//! up only between two polls, after the application was told.
+
+mod fetcher;
+mod group;
+mod membership;
+mod records;
+mod tasks;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringmill_wire::error::ErrorCode;
+use thiserror::Error;
+
+use crate::assignor::TopicPartition;
+use crate::cluster::{Client, LookupError, Retriable};
+use crate::config::{ConfigError, ConsumerConfig};
+use crate::connection::CallError;
+use crate::group_offsets::{self, Committed, CommittedOffsets};
+use crate::offsets::{OffsetError, OffsetSpec};
+use crate::pool::Pool;
+use crate::transport::{Instant, JoinHandle, Notify, now, spawn, timeout, yield_now};
+
+pub use fetcher::FetchError;
+pub use membership::GroupError;
+pub(crate) use membership::MemberId;
+pub use records::{Fetched, FetchedBatch, RecordsError};
+
+use fetcher::{Fetcher, Start};
+use membership::{Membership, Step};
+
+/// Why a poll has no records to give.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PollError {
+    /// A partition cannot be read; the others go on.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// The consumer is no member of its group any more.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// Positions cannot be found.
+    #[error(transparent)]
+    Offsets(#[from] OffsetError),
+    /// The group's offsets cannot be read.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// An automatic commit failed.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// Why offsets were not committed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CommitError {
+    /// There is no group.
+    #[error("offsets are committed for a group: set group.id")]
+    NoGroup,
+    /// The coordinator refuses.
+    #[error("offsets of group {group:?} were not committed: {code}")]
+    Refused {
+        /// The group.
+        group: Rc<str>,
+        /// The coordinator's code.
+        code: ErrorCode,
+    },
+    /// There is no coordinator.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// The coordinator did not answer.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+impl Retriable for CommitError {
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::NoGroup => false,
+            Self::Refused { code, .. } => code.is_retriable(),
+            Self::Lookup(error) => error.is_retriable(),
+            Self::Call(error) => error.is_retriable(),
+        }
+    }
+}
+
+/// Why topics cannot be subscribed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum SubscribeError {
+    /// There is no group to subscribe with.
+    #[error("a subscription needs a group: set group.id, or assign partitions by hand")]
+    NoGroup,
+}
+
+/// Where to start in a partition that is assigned by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartAt {
+    /// Where the group stopped; without a group or an offset, as `auto.offset.reset` says.
+    Committed,
+    /// At a place that the broker finds.
+    Find(OffsetSpec),
+    /// At an offset.
+    Offset(i64),
+}
+
+/// What a poll came back with.
+#[derive(Debug)]
+pub enum Event {
+    /// Records of one partition.
+    Records(Fetched),
+    /// These partitions are now this consumer's.
+    Assigned(BTreeSet<TopicPartition>),
+    /// These partitions will be another's: commit what was processed of them before the next poll.
+    /// Nothing more of them comes.
+    Revoked(BTreeSet<TopicPartition>),
+    /// These partitions are another's already, since this consumer was away too long.
+    Lost(BTreeSet<TopicPartition>),
+    /// The time is over.
+    Idle,
+}
+
+/// See the module. One task polls. When it is dropped, it just stops; [`Consumer::close`] commits
+/// and leaves the group first.
+pub struct Consumer(Rc<Shared>);
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// What the consumer's tasks share.
+struct Shared {
+    client: Client,
+    config: ConsumerConfig,
+    fetcher: RefCell<Fetcher>,
+    membership: RefCell<Option<Membership>>,
+    /// For fetches, which wait for records.
+    fetching: Pool,
+    /// For the group's requests, which wait for the other members.
+    coordination: Pool,
+    /// By broker: there may be something to fetch.
+    bells: RefCell<BTreeMap<i32, Rc<Notify>>>,
+    /// Partitions are to be located.
+    unlocated: Notify,
+    /// The membership has something to do.
+    group_bell: Notify,
+    /// The poll has something to look at.
+    changed: Notify,
+    /// Errors for the next poll.
+    errors: RefCell<Vec<PollError>>,
+    /// The application was told that it loses these, and its next poll confirms that.
+    told: RefCell<Option<BTreeSet<TopicPartition>>>,
+    tasks: RefCell<Vec<JoinHandle<()>>>,
+    next_commit: Cell<Instant>,
+}
+
+impl Consumer {
+    /// A consumer of the client's cluster, with nothing to read yet.
+    pub fn new(client: &Client, config: ConsumerConfig) -> Result<Self, ConfigError> {
+        config.check(client.config())?;
+        let fetcher = Fetcher::new(&config, client.config());
+        let membership = config
+            .group_id
+            .as_deref()
+            .map(|group| Membership::new(group, &config, client.config()));
+        let interval = config.auto_commit.unwrap_or_default();
+        let shared = Rc::new(Shared {
+            client: client.clone(),
+            config,
+            fetcher: RefCell::new(fetcher),
+            membership: RefCell::new(membership),
+            fetching: Pool::default(),
+            coordination: Pool::default(),
+            bells: RefCell::default(),
+            unlocated: Notify::new(),
+            group_bell: Notify::new(),
+            changed: Notify::new(),
+            errors: RefCell::default(),
+            told: RefCell::new(None),
+            tasks: RefCell::default(),
+            next_commit: Cell::new(now() + interval),
+        });
+        let mut tasks = vec![
+            spawn(tasks::watch_metadata(shared.clone())),
+            spawn(tasks::locate(shared.clone())),
+        ];
+        if shared.membership.borrow().is_some() {
+            tasks.push(spawn(tasks::keep_membership(shared.clone())));
+            tasks.push(spawn(tasks::heartbeat(shared.clone())));
+        }
+        *shared.tasks.borrow_mut() = tasks;
+        Ok(Self(shared))
+    }
+
+    /// Reads these topics as a member of the group, in place of whatever it read before.
+    pub fn subscribe<'a>(
+        &mut self,
+        topics: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), SubscribeError> {
+        let topics = topics.into_iter().map(Rc::from).collect();
+        let mut membership = self.0.membership.borrow_mut();
+        let membership = membership.as_mut().ok_or(SubscribeError::NoGroup)?;
+        membership.subscribe(now(), topics);
+        self.0.group_bell.notify_one();
+        Ok(())
+    }
+
+    /// Reads these partitions in addition, without asking any group.
+    pub fn assign(&mut self, partitions: impl IntoIterator<Item = (TopicPartition, StartAt)>) {
+        for (partition, start) in partitions {
+            let start = match start {
+                StartAt::Committed => Start::Committed,
+                StartAt::Find(spec) => Start::Find(spec),
+                StartAt::Offset(offset) => Start::At(offset),
+            };
+            self.0.fetcher.borrow_mut().set(partition, start);
+        }
+        self.0.on_assignment();
+    }
+
+    /// Stops reading partitions that were assigned by hand.
+    pub fn unassign(&mut self, partitions: &BTreeSet<TopicPartition>) {
+        self.0.fetcher.borrow_mut().remove(partitions);
+    }
+
+    /// Moves the position in a partition that is assigned.
+    pub fn seek(&mut self, partition: &TopicPartition, to: StartAt) {
+        let known = self.0.fetcher.borrow().assignment().any(|p| p == partition);
+        if known {
+            self.assign([(partition.clone(), to)]);
+        }
+    }
+
+    /// Stops the records of a partition until [`Consumer::resume`]; it stays assigned.
+    pub fn pause(&mut self, partition: &TopicPartition) {
+        self.0.fetcher.borrow_mut().set_paused(partition, true);
+    }
+
+    /// Goes on with a partition.
+    pub fn resume(&mut self, partition: &TopicPartition) {
+        self.0.fetcher.borrow_mut().set_paused(partition, false);
+        self.0.ring_all();
+    }
+
+    /// The partitions it reads.
+    pub fn assignment(&self) -> BTreeSet<TopicPartition> {
+        self.0.fetcher.borrow().assignment().cloned().collect()
+    }
+
+    /// The offset of the next record from a partition, once it is known.
+    pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
+        self.0.fetcher.borrow().position(partition)
+    }
+
+    /// Waits for the next event, for at most `limit`. To be called again before `max.poll.interval.ms`
+    /// is over, since it also says that the application is alive. What earlier polls gave counts as
+    /// processed.
+    ///
+    /// # Errors
+    /// What one partition or the group suffers from; polling goes on with the others.
+    pub async fn poll(&mut self, limit: Duration) -> Result<Event, PollError> {
+        let deadline = now() + limit;
+        // lets the fetches go on, however fast the application is
+        yield_now().await;
+        loop {
+            let changed = self.0.changed.notified();
+            if let Some(event) = self.next_event().await? {
+                return Ok(event);
+            }
+            let left = deadline - now();
+            if left.is_zero() || timeout(left, changed).await.is_err() {
+                return Ok(Event::Idle);
+            }
+        }
+    }
+
+    async fn next_event(&self) -> Result<Option<Event>, PollError> {
+        let shared = &self.0;
+        if let Some(event) = shared.advance_group().await? {
+            return Ok(Some(event));
+        }
+        if let Some(error) = shared.errors.borrow_mut().pop() {
+            return Err(error);
+        }
+        shared.auto_commit_if_due().await?;
+        let mut fetcher = shared.fetcher.borrow_mut();
+        if let Some(error) = fetcher.take_error() {
+            return Err(error.into());
+        }
+        let was_full = fetcher.is_full();
+        let taken = fetcher.take();
+        drop(fetcher);
+        if was_full && taken.is_some() {
+            shared.ring_all();
+        }
+        Ok(taken.map(Event::Records))
+    }
+
+    /// Commits the positions of all partitions: everything that polls gave is processed.
+    pub async fn commit(&self) -> Result<(), CommitError> {
+        self.0.commit_positions().await
+    }
+
+    /// Commits offsets of the application's choice.
+    pub async fn commit_offsets(&self, offsets: &CommittedOffsets) -> Result<(), CommitError> {
+        self.0.commit(offsets).await
+    }
+
+    /// What the group has committed for partitions; those without an offset are left out.
+    pub async fn committed(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Result<CommittedOffsets, LookupError> {
+        match &self.0.config.group_id {
+            Some(group) => self.0.client.committed(group, Some(partitions)).await,
+            None => Ok(CommittedOffsets::new()),
+        }
+    }
+
+    /// Commits, if that is automatic, leaves the group and stops.
+    pub async fn close(self) -> Result<(), CommitError> {
+        let shared = &self.0;
+        let committed = match shared.config.auto_commit {
+            Some(_) if shared.config.group_id.is_some() => shared.commit_positions().await,
+            _ => Ok(()),
+        };
+        shared.leave().await;
+        shared.stop();
+        committed
+    }
+}
+
+impl Shared {
+    /// Takes the membership's steps that concern the application.
+    async fn advance_group(self: &Rc<Self>) -> Result<Option<Event>, PollError> {
+        let step = {
+            let mut membership = self.membership.borrow_mut();
+            let Some(membership) = membership.as_mut() else {
+                return Ok(None);
+            };
+            membership.on_poll(now());
+            membership.step(now())
+        };
+        let Step::Revoke { partitions, lost } = step else {
+            if let Step::Take { partitions } = step {
+                return Ok(self.take_partitions(partitions));
+            }
+            // a member that was away too long joins again
+            if step != Step::Rest {
+                self.group_bell.notify_one();
+            }
+            return Ok(None);
+        };
+        if self
+            .told
+            .borrow_mut()
+            .take_if(|told| *told == partitions)
+            .is_some()
+        {
+            self.fetcher.borrow_mut().remove(&partitions);
+            self.with_membership(Membership::on_revoked);
+            return Ok(None);
+        }
+        *self.told.borrow_mut() = Some(partitions.clone());
+        if lost {
+            return Ok(Some(Event::Lost(partitions)));
+        }
+        if self.config.auto_commit.is_some() {
+            // the group's next generation reads the offsets: a failure is told, not fatal
+            if let Err(error) = self.commit_positions().await {
+                self.errors.borrow_mut().push(error.into());
+            }
+        }
+        for partition in &partitions {
+            self.fetcher.borrow_mut().set_paused(partition, true);
+        }
+        Ok(Some(Event::Revoked(partitions)))
+    }
+
+    fn take_partitions(self: &Rc<Self>, partitions: BTreeSet<TopicPartition>) -> Option<Event> {
+        for partition in &partitions {
+            let mut fetcher = self.fetcher.borrow_mut();
+            fetcher.set(partition.clone(), Start::Committed);
+        }
+        self.with_membership(Membership::on_taken);
+        self.on_assignment();
+        (!partitions.is_empty()).then_some(Event::Assigned(partitions))
+    }
+
+    fn with_membership(&self, act: impl FnOnce(&mut Membership)) {
+        if let Some(membership) = self.membership.borrow_mut().as_mut() {
+            act(membership);
+        }
+        self.group_bell.notify_one();
+    }
+
+    /// Partitions have come, or moved.
+    fn on_assignment(self: &Rc<Self>) {
+        self.watch_topics();
+        self.learn_leaders();
+        self.unlocated.notify_one();
+        self.ring_all();
+    }
+
+    /// Takes the leaders from the cluster's picture, and asks for a newer one if any is missing.
+    fn learn_leaders(self: &Rc<Self>) {
+        let missing = self.fetcher.borrow_mut().on_metadata(&self.client.image());
+        if missing {
+            self.client.request_refresh();
+        }
+    }
+
+    /// Makes the client keep the topics up to date.
+    fn watch_topics(&self) {
+        for partition in self.fetcher.borrow().assignment() {
+            self.client.watch(&partition.topic);
+        }
+    }
+
+    /// Lets every broker's task look for something to fetch.
+    fn ring_all(self: &Rc<Self>) {
+        let leaders = self.fetcher.borrow().leaders();
+        for node in leaders {
+            self.bell(node).notify_one();
+        }
+    }
+
+    /// A broker's bell; its task begins with it.
+    fn bell(self: &Rc<Self>, node: i32) -> Rc<Notify> {
+        let mut bells = self.bells.borrow_mut();
+        let bell = bells.entry(node).or_insert_with(|| {
+            let bell = Rc::new(Notify::new());
+            let task = spawn(tasks::fetch_from(self.clone(), node, bell.clone()));
+            self.tasks.borrow_mut().push(task);
+            bell
+        });
+        bell.clone()
+    }
+
+    async fn auto_commit_if_due(&self) -> Result<(), CommitError> {
+        let Some(interval) = self.config.auto_commit else {
+            return Ok(());
+        };
+        if self.config.group_id.is_none() || now() < self.next_commit.get() {
+            return Ok(());
+        }
+        self.next_commit.set(now() + interval);
+        match self.commit_positions().await {
+            // the group rebalances: what was processed is committed when partitions are given up
+            Err(CommitError::Refused {
+                code: ErrorCode::RebalanceInProgress,
+                ..
+            }) => Ok(()),
+            done => done,
+        }
+    }
+
+    async fn commit_positions(&self) -> Result<(), CommitError> {
+        let positions = self.fetcher.borrow().positions();
+        let offsets: CommittedOffsets = positions
+            .into_iter()
+            .map(|(partition, (offset, leader_epoch))| {
+                let committed = Committed {
+                    leader_epoch,
+                    ..Committed::at(offset)
+                };
+                (partition, committed)
+            })
+            .collect();
+        self.commit(&offsets).await
+    }
+
+    async fn commit(&self, offsets: &CommittedOffsets) -> Result<(), CommitError> {
+        let Some(group) = self.config.group_id.as_deref() else {
+            return Err(CommitError::NoGroup);
+        };
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        self.client
+            .retried(async || self.commit_once(group, offsets).await)
+            .await
+    }
+
+    async fn commit_once(
+        &self,
+        group: &str,
+        offsets: &CommittedOffsets,
+    ) -> Result<(), CommitError> {
+        let (member, known) = {
+            let membership = self.membership.borrow();
+            let member = membership.as_ref().filter(|member| member.is_member());
+            (
+                member.map(Membership::id),
+                member.and_then(Membership::coordinator),
+            )
+        };
+        let node = match known {
+            Some(node) => node,
+            None => self.client.coordinator(group).await?,
+        };
+        // not the group's own connection, where a join may be waiting for the other members
+        let connection = self.client.node(node).await?;
+        let limit = self.client.config().request_timeout;
+        let refused =
+            group_offsets::commit(&connection, group, member.as_ref(), offsets, limit).await?;
+        match refused.into_values().next() {
+            None => Ok(()),
+            Some(code) => Err(CommitError::Refused {
+                group: group.into(),
+                code,
+            }),
+        }
+    }
+
+    /// Leaves the group, unless the membership is to outlive the process (KIP-345).
+    async fn leave(&self) {
+        let leaving = {
+            let mut membership = self.membership.borrow_mut();
+            let Some(membership) = membership.as_mut().filter(|member| member.is_member()) else {
+                return;
+            };
+            let leaving = (membership.id(), membership.coordinator());
+            membership.leave();
+            leaving
+        };
+        let (id, Some(node)) = leaving else {
+            return;
+        };
+        if id.instance_id.is_some() {
+            return;
+        }
+        let group = self.config.group_id.as_deref().unwrap_or_default();
+        let limit = self.client.config().request_timeout;
+        // a member that cannot say goodbye is missed after its session's time
+        if let Ok(connection) = self.client.node(node).await {
+            let _ = group::leave(&connection, group, &id, limit).await;
+        }
+    }
+
+    fn fail(&self, error: PollError) {
+        self.errors.borrow_mut().push(error);
+        self.changed.notify_all();
+    }
+
+    fn stop(&self) {
+        for task in self.tasks.take() {
+            task.abort();
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! What a consumer does between polls: fetch ahead, find positions, keep its membership.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::select;
+use ringmill_wire::StrBytes;
+use ringmill_wire::Uuid;
+use ringmill_wire::api::ApiKey;
+use ringmill_wire::error::ErrorCode;
+use ringmill_wire::fetch::{
+    CONSUMER_REPLICA_ID, FINAL_SESSION_EPOCH, FetchPartition, FetchRequest, FetchResponse,
+    FetchTopic, FetchedPartition, IsolationLevel, NO_SESSION_ID,
+};
+use ringmill_wire::topic::TopicRef;
+
+use super::fetcher::{Plan, Start, Unlocated};
+use super::membership::{Membership, Step};
+use super::{PollError, Shared, group};
+use crate::assignor::{PartitionCounts, TopicPartition};
+use crate::connection::CallError;
+use crate::metadata::error_code;
+use crate::offsets::OffsetSpec;
+use crate::transport::{Notify, now, random_u64, sleep, sleep_until};
+
+/// The last version that names topics by name.
+const LAST_BY_NAME: i16 = 12;
+/// How much longer than the broker may wait its answer may take is the request's time-out.
+fn fetch_limit(shared: &Shared) -> Duration {
+    shared.config.fetch_max_wait + shared.client.config().request_timeout
+}
+
+/// One broker's task: fetches ahead as long as there is room.
+pub(super) async fn fetch_from(shared: Rc<Shared>, node: i32, bell: Rc<Notify>) {
+    loop {
+        let rung = bell.notified();
+        let plan = shared.fetcher.borrow_mut().plan(now(), node);
+        let Some(plan) = plan else {
+            let retry = shared.fetcher.borrow().next_retry(now(), node);
+            match retry {
+                Some(at) => drop(select(pin!(rung), sleep_until(at)).await),
+                None => rung.await,
+            }
+            continue;
+        };
+        match fetch(&shared, node, &plan).await {
+            Ok(answers) => {
+                let mut fetcher = shared.fetcher.borrow_mut();
+                let effects = fetcher.on_response(now(), &plan, answers, random_u64());
+                drop(fetcher);
+                if effects.stale {
+                    shared.client.request_refresh();
+                }
+                if effects.unlocated {
+                    shared.unlocated.notify_one();
+                }
+            }
+            Err(error) => {
+                let mut fetcher = shared.fetcher.borrow_mut();
+                fetcher.on_broken(now(), &plan, random_u64());
+                drop(fetcher);
+                shared.client.request_refresh();
+                if !error.is_retriable() {
+                    let error = crate::OffsetError::Call(error);
+                    shared.fail(PollError::Offsets(error));
+                }
+            }
+        }
+        shared.changed.notify_all();
+    }
+}
+
+type Answers = Vec<Option<FetchedPartition<Bytes>>>;
+
+async fn fetch(shared: &Shared, node: i32, plan: &Plan) -> Result<Answers, CallError> {
+    let connection = shared.fetching.get(&shared.client, node).await?;
+    let ids: BTreeMap<Rc<str>, Uuid> = {
+        let image = shared.client.image();
+        let topics = plan.wanted.iter().map(|wanted| &wanted.partition.topic);
+        let id = |topic: &Rc<str>| image.topic(topic)?.ok().map(|known| known.id);
+        topics
+            .map(|topic| (topic.clone(), id(topic).unwrap_or_default()))
+            .collect()
+    };
+    let nameless = ids.values().any(Uuid::is_nil);
+    let cap = if nameless { LAST_BY_NAME } else { i16::MAX };
+    let version = connection.version(ApiKey::Fetch, cap)?;
+    let by_id = version > LAST_BY_NAME;
+    let request = request(shared, plan, by_id.then_some(&ids));
+    let encode = |header: &_| {
+        let encoded = request.encode(header);
+        Ok(vec![
+            encoded.map_err(|error| CallError::Encode(error.into()))?,
+        ])
+    };
+    let reply = connection.send(ApiKey::Fetch, version, encode)?;
+    let frame = reply.within(fetch_limit(shared)).await?;
+    let malformed = |cause: String| CallError::Malformed {
+        api: "Fetch",
+        cause,
+    };
+    let response =
+        FetchResponse::decode(version, &frame).map_err(|error| malformed(error.to_string()))?;
+    match error_code(response.error_code) {
+        ErrorCode::None => Ok(in_order(plan, &ids, response)),
+        code => Err(malformed(code.to_string())),
+    }
+}
+
+fn request(shared: &Shared, plan: &Plan, ids: Option<&BTreeMap<Rc<str>, Uuid>>) -> FetchRequest {
+    let config = &shared.config;
+    let size = |bytes: usize| i32::try_from(bytes).unwrap_or(i32::MAX);
+    let topics = plan
+        .wanted
+        .chunk_by(|a, b| a.partition.topic == b.partition.topic);
+    let topics = topics.map(|wanted| {
+        let name = &wanted[0].partition.topic;
+        FetchTopic {
+            topic: match ids {
+                Some(ids) => TopicRef::Id(ids.get(name).copied().unwrap_or_default()),
+                None => TopicRef::Name(StrBytes::from_string(name.to_string())),
+            },
+            partitions: wanted
+                .iter()
+                .map(|wanted| FetchPartition {
+                    partition: wanted.partition.partition,
+                    current_leader_epoch: wanted.leader_epoch,
+                    fetch_offset: wanted.offset,
+                    last_fetched_epoch: -1,
+                    log_start_offset: -1,
+                    max_bytes: size(config.partition_fetch_bytes),
+                })
+                .collect(),
+        }
+    });
+    FetchRequest {
+        replica_id: CONSUMER_REPLICA_ID,
+        replica_epoch: -1,
+        max_wait_ms: size(config.fetch_max_wait.as_millis() as usize),
+        min_bytes: size(config.fetch_min_bytes),
+        max_bytes: size(config.fetch_max_bytes),
+        isolation_level: IsolationLevel::ReadUncommitted,
+        session_id: NO_SESSION_ID,
+        session_epoch: FINAL_SESSION_EPOCH,
+        topics: topics.collect(),
+        forgotten: Vec::new(),
+        rack_id: StrBytes::default(),
+    }
+}
+
+/// The answers in the order of the plan.
+fn in_order(plan: &Plan, ids: &BTreeMap<Rc<str>, Uuid>, response: FetchResponse<Bytes>) -> Answers {
+    let places: BTreeMap<&TopicPartition, usize> = plan
+        .wanted
+        .iter()
+        .map(|wanted| &wanted.partition)
+        .zip(0..)
+        .collect();
+    let mut answers: Answers = plan.wanted.iter().map(|_| None).collect();
+    for topic in response.topics {
+        let name = match &topic.topic {
+            TopicRef::Name(name) => ids.get_key_value(&**name).map(|(name, _)| name),
+            TopicRef::Id(id) => ids
+                .iter()
+                .find(|(_, known)| *known == id)
+                .map(|(name, _)| name),
+        };
+        let Some(name) = name else {
+            continue;
+        };
+        for partition in topic.partitions {
+            let key = TopicPartition::new(name.clone(), partition.partition);
+            if let Some(place) = places.get(&key) {
+                answers[*place] = Some(partition);
+            }
+        }
+    }
+    answers
+}
+
+/// Tells fetcher and membership of what is new in the cluster.
+pub(super) async fn watch_metadata(shared: Rc<Shared>) {
+    loop {
+        let refreshed = shared.client.refreshed();
+        shared
+            .fetcher
+            .borrow_mut()
+            .on_metadata(&shared.client.image());
+        shared.ring_all();
+        if let Some(membership) = shared.membership.borrow_mut().as_mut() {
+            let image = shared.client.image();
+            membership.on_metadata(|topic| Some(image.topic(topic)?.ok()?.partitions.len()));
+        }
+        shared.group_bell.notify_one();
+        refreshed.await;
+    }
+}
+
+/// Finds positions for partitions that have none.
+pub(super) async fn locate(shared: Rc<Shared>) {
+    loop {
+        let wanted = shared.fetcher.borrow_mut().take_unlocated();
+        if wanted.is_empty() {
+            shared.unlocated.notified().await;
+            continue;
+        }
+        let (committed, found): (Vec<_>, Vec<_>) = wanted
+            .into_iter()
+            .partition(|question| question.start == Start::Committed);
+        if let Err(error) = locate_committed(&shared, &committed).await {
+            not_located(&shared, &committed, error).await;
+        }
+        if let Err(error) = locate_found(&shared, &found).await {
+            not_located(&shared, &found, error).await;
+        }
+        shared.ring_all();
+        shared.changed.notify_all();
+    }
+}
+
+async fn not_located(shared: &Shared, questions: &[Unlocated], error: PollError) {
+    shared.fail(error);
+    sleep(shared.client.config().retry_backoff_max).await;
+    for question in questions {
+        shared.fetcher.borrow_mut().on_not_located(question);
+    }
+}
+
+async fn locate_committed(shared: &Shared, questions: &[Unlocated]) -> Result<(), PollError> {
+    if questions.is_empty() {
+        return Ok(());
+    }
+    let partitions: Vec<_> = questions.iter().map(|q| q.partition.clone()).collect();
+    let offsets = match &shared.config.group_id {
+        Some(group) => shared.client.committed(group, Some(&partitions)).await?,
+        None => Default::default(),
+    };
+    for question in questions {
+        let offset = offsets
+            .get(&question.partition)
+            .map(|committed| committed.offset);
+        shared.fetcher.borrow_mut().on_located(question, offset);
+    }
+    Ok(())
+}
+
+async fn locate_found(shared: &Shared, questions: &[Unlocated]) -> Result<(), PollError> {
+    let spec = |question: &Unlocated| match question.start {
+        Start::Find(spec) => spec,
+        Start::Committed | Start::At(_) => OffsetSpec::Latest,
+    };
+    let wanted = questions.iter().map(|q| (q.partition.clone(), spec(q)));
+    let found = shared.client.offsets(wanted).await?;
+    for question in questions {
+        let place = found.get(&question.partition).copied().flatten();
+        let offset = place.map(|place| place.offset);
+        shared.fetcher.borrow_mut().on_located(question, offset);
+    }
+    Ok(())
+}
+
+/// Takes the steps of the membership that do not need the application.
+pub(super) async fn keep_membership(shared: Rc<Shared>) {
+    loop {
+        let rung = shared.group_bell.notified();
+        let Some(step) = shared.membership.borrow().as_ref().map(|m| m.step(now())) else {
+            return;
+        };
+        match step {
+            Step::Rest => rung.await,
+            Step::Wait(until) => drop(select(pin!(rung), sleep_until(until)).await),
+            Step::Revoke { .. } | Step::Take { .. } => {
+                shared.changed.notify_all();
+                rung.await;
+            }
+            step => request(&shared, step).await,
+        }
+
+        async fn request(shared: &Shared, step: Step) {
+            if let Err(error) = take(shared, step).await {
+                shared.fail(error.into());
+            }
+        }
+    }
+}
+
+async fn take(shared: &Shared, step: Step) -> Result<(), super::GroupError> {
+    let failed = |membership: &mut Membership| membership.on_failed(now(), random_u64());
+    match step {
+        Step::FindCoordinator => {
+            let group = shared.config.group_id.as_deref().unwrap_or_default();
+            match shared.client.coordinator(group).await {
+                Ok(node) => with(shared, |membership| membership.on_coordinator(node)),
+                Err(_) => with(shared, failed),
+            }
+        }
+        Step::Count { topics } => {
+            let mut counts = PartitionCounts::new();
+            for topic in topics {
+                if let Ok(known) = shared.client.topic(&topic, false).await {
+                    counts.insert(topic, known.partitions.len());
+                }
+            }
+            with(shared, |membership| membership.on_counts(counts));
+        }
+        Step::Join { protocols } => {
+            let Some((connection, group, id)) = coordinator(shared).await else {
+                with(shared, failed);
+                return Ok(());
+            };
+            with(shared, Membership::on_join_sent);
+            match group::join(&connection, &group, &id, &shared.config, protocols).await {
+                Ok(joined) => {
+                    return try_with(shared, |membership| {
+                        let id = &joined.member_id;
+                        membership.on_joined(now(), joined.answer, id, random_u64())
+                    });
+                }
+                Err(_) => with(shared, failed),
+            }
+        }
+        Step::Sync { assignments } => {
+            let strategy = shared
+                .membership
+                .borrow()
+                .as_ref()
+                .and_then(Membership::strategy);
+            let (Some((connection, group, id)), Some(strategy)) =
+                (coordinator(shared).await, strategy)
+            else {
+                with(shared, failed);
+                return Ok(());
+            };
+            let limit = shared.config.max_poll_interval;
+            match group::sync(&connection, &group, &id, strategy, assignments, limit).await {
+                Ok(answer) => {
+                    return try_with(shared, |membership| {
+                        membership.on_synced(now(), answer, random_u64())
+                    });
+                }
+                Err(_) => with(shared, failed),
+            }
+        }
+        Step::Rest | Step::Wait(_) | Step::Revoke { .. } | Step::Take { .. } => {}
+    }
+    Ok(())
+}
+
+fn with(shared: &Shared, act: impl FnOnce(&mut Membership)) {
+    if let Some(membership) = shared.membership.borrow_mut().as_mut() {
+        act(membership);
+    }
+}
+
+fn try_with(
+    shared: &Shared,
+    act: impl FnOnce(&mut Membership) -> Result<(), super::GroupError>,
+) -> Result<(), super::GroupError> {
+    shared.membership.borrow_mut().as_mut().map_or(Ok(()), act)
+}
+
+async fn coordinator(
+    shared: &Shared,
+) -> Option<(crate::connection::Connection, Rc<str>, super::MemberId)> {
+    let (node, group, id) = {
+        let membership = shared.membership.borrow();
+        let membership = membership.as_ref()?;
+        (
+            membership.coordinator()?,
+            membership.group().clone(),
+            membership.id(),
+        )
+    };
+    let connection = shared.coordination.get(&shared.client, node).await.ok()?;
+    Some((connection, group, id))
+}
+
+/// Sends heartbeats when they are due, and leaves for an application that does not poll.
+pub(super) async fn heartbeat(shared: Rc<Shared>) {
+    loop {
+        let next = {
+            let membership = shared.membership.borrow();
+            let Some(membership) = membership.as_ref() else {
+                return;
+            };
+            membership.next_heartbeat().max(now() + HEARTBEAT_PAUSE)
+        };
+        sleep_until(next).await;
+        let overdue = shared
+            .membership
+            .borrow()
+            .as_ref()
+            .is_some_and(|m| m.is_overdue(now()));
+        if overdue {
+            shared.leave().await;
+            shared.changed.notify_all();
+            continue;
+        }
+        let due = shared
+            .membership
+            .borrow()
+            .as_ref()
+            .and_then(|m| m.heartbeat(now()));
+        let Some(id) = due else {
+            continue;
+        };
+        let Some((connection, group, _)) = coordinator(&shared).await else {
+            with(&shared, |membership| {
+                membership.on_failed(now(), random_u64())
+            });
+            continue;
+        };
+        with(&shared, |membership| membership.on_heartbeat_sent(now()));
+        let limit = shared.config.session_timeout;
+        let answered = match group::heartbeat(&connection, &group, &id, limit).await {
+            Ok(code) => try_with(&shared, |membership| {
+                membership.on_heartbeat(now(), &id, code, random_u64())
+            }),
+            Err(_) => {
+                with(&shared, |membership| {
+                    membership.on_failed(now(), random_u64())
+                });
+                Ok(())
+            }
+        };
+        if let Err(error) = answered {
+            shared.fail(error.into());
+        }
+        shared.group_bell.notify_one();
+    }
+}
+
+/// How often the heartbeat's task looks whether one is due, at the least.
+const HEARTBEAT_PAUSE: Duration = Duration::from_millis(100);

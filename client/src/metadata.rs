@@ -1,0 +1,297 @@
+//! What a client knows of its cluster: brokers, topics, partitions and who leads them.
+//!
+//! Pure: Metadata answers go in, the picture comes out. A partition's leader never goes back to an
+//! older epoch, whichever broker answered (KIP-320).
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use ringmill_wire::Uuid;
+use ringmill_wire::error::ErrorCode;
+use ringmill_wire::kafka_protocol::messages::MetadataResponse;
+use ringmill_wire::kafka_protocol::messages::metadata_response::{
+    MetadataResponsePartition, MetadataResponseTopic,
+};
+
+/// A broker and where to reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broker {
+    /// Its node id.
+    pub id: i32,
+    /// A name or an address.
+    pub host: String,
+    /// Of the listener for clients.
+    pub port: i32,
+    /// Where it stands (`broker.rack`).
+    pub rack: Option<String>,
+}
+
+impl Broker {
+    /// `HOST:PORT`.
+    pub fn address(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// A partition of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    /// Its number.
+    pub index: i32,
+    /// Who leads it; none while an election is under way.
+    pub leader: Option<i32>,
+    /// Epoch of that leader; −1 where the broker does not say.
+    pub leader_epoch: i32,
+    /// All brokers that have it.
+    pub replicas: Vec<i32>,
+    /// Those in sync.
+    pub in_sync: Vec<i32>,
+    /// What ails it, if anything.
+    pub error: ErrorCode,
+}
+
+/// A topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    /// Its name.
+    pub name: Rc<str>,
+    /// Its id; nil where the broker knows none (KIP-516).
+    pub id: Uuid,
+    /// Whether the broker keeps its own state in it.
+    pub is_internal: bool,
+    /// By number, without gaps.
+    pub partitions: Vec<Partition>,
+}
+
+impl Topic {
+    /// A partition by its number.
+    pub fn partition(&self, index: i32) -> Option<&Partition> {
+        self.partitions.get(usize::try_from(index).ok()?)
+    }
+}
+
+/// The picture of a cluster. Topics are those that somebody asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Image {
+    /// The cluster's name for itself.
+    pub cluster_id: Option<String>,
+    /// The broker that takes administrative requests.
+    pub controller: Option<i32>,
+    /// By node id.
+    pub brokers: BTreeMap<i32, Broker>,
+    topics: BTreeMap<Rc<str>, Result<Topic, ErrorCode>>,
+}
+
+impl Image {
+    /// A topic, or what the cluster said instead; nothing if it was never asked.
+    pub fn topic(&self, name: &str) -> Option<Result<&Topic, ErrorCode>> {
+        let topic = self.topics.get(name)?;
+        Some(topic.as_ref().map_err(|error| *error))
+    }
+
+    /// All topics known, by name.
+    pub fn topics(&self) -> impl Iterator<Item = &Topic> {
+        self.topics.values().filter_map(|topic| topic.as_ref().ok())
+    }
+
+    /// The leader of a partition.
+    pub fn leader(&self, topic: &str, partition: i32) -> Option<i32> {
+        self.topic(topic)?.ok()?.partition(partition)?.leader
+    }
+
+    /// Takes in an answer. Topics that it does not mention stay as they were.
+    pub(crate) fn on_response(&mut self, response: MetadataResponse) {
+        self.cluster_id = response.cluster_id.map(|id| id.to_string());
+        self.controller = node(response.controller_id.0);
+        self.brokers = response
+            .brokers
+            .into_iter()
+            .map(|broker| {
+                let id = broker.node_id.0;
+                let broker = Broker {
+                    id,
+                    host: broker.host.to_string(),
+                    port: broker.port,
+                    rack: broker.rack.map(|rack| rack.to_string()),
+                };
+                (id, broker)
+            })
+            .collect();
+        for topic in response.topics {
+            self.on_topic(topic);
+        }
+    }
+
+    fn on_topic(&mut self, answer: MetadataResponseTopic) {
+        let Some(name) = answer.name.as_ref().map(|name| Rc::from(&*name.0)) else {
+            return;
+        };
+        let topic = match error_code(answer.error_code) {
+            ErrorCode::None => Ok(self.merged(&name, answer)),
+            // the partitions are known, some without a leader
+            ErrorCode::LeaderNotAvailable if !answer.partitions.is_empty() => {
+                Ok(self.merged(&name, answer))
+            }
+            error => Err(error),
+        };
+        self.topics.insert(name, topic);
+    }
+
+    fn merged(&self, name: &Rc<str>, answer: MetadataResponseTopic) -> Topic {
+        let known = match self.topics.get(name) {
+            Some(Ok(known)) if known.id == answer.topic_id => Some(known),
+            _ => None,
+        };
+        let mut partitions: Vec<Partition> = answer
+            .partitions
+            .into_iter()
+            .map(|answer| {
+                let known = known.and_then(|topic| topic.partition(answer.partition_index));
+                newest(known, partition(answer))
+            })
+            .collect();
+        partitions.sort_by_key(|partition| partition.index);
+        let dense = (0..)
+            .zip(&partitions)
+            .take_while(|(at, partition)| partition.index == *at)
+            .count();
+        partitions.truncate(dense);
+        Topic {
+            name: name.clone(),
+            id: answer.topic_id,
+            is_internal: answer.is_internal,
+            partitions,
+        }
+    }
+}
+
+fn partition(answer: MetadataResponsePartition) -> Partition {
+    let ids = |nodes: Vec<_>| {
+        nodes
+            .into_iter()
+            .map(|node: ringmill_wire::kafka_protocol::messages::BrokerId| node.0)
+            .collect()
+    };
+    Partition {
+        index: answer.partition_index,
+        leader: node(answer.leader_id.0),
+        leader_epoch: answer.leader_epoch,
+        replicas: ids(answer.replica_nodes),
+        in_sync: ids(answer.isr_nodes),
+        error: error_code(answer.error_code),
+    }
+}
+
+/// The answer, unless it is of an older epoch than what is known.
+fn newest(known: Option<&Partition>, answer: Partition) -> Partition {
+    match known {
+        Some(known) if answer.leader_epoch >= 0 && known.leader_epoch > answer.leader_epoch => {
+            known.clone()
+        }
+        _ => answer,
+    }
+}
+
+fn node(id: i32) -> Option<i32> {
+    (id >= 0).then_some(id)
+}
+
+/// A code on the wire; one that Kafka does not define is an unknown server error.
+pub(crate) fn error_code(code: i16) -> ErrorCode {
+    ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError)
+}
+
+#[cfg(test)]
+mod tests {
+    use ringmill_wire::kafka_protocol::messages::metadata_response::MetadataResponseBroker;
+
+    use ringmill_wire::StrBytes;
+
+    use super::*;
+
+    fn answer(topic: MetadataResponseTopic) -> MetadataResponse {
+        let broker = MetadataResponseBroker::default()
+            .with_node_id(4.into())
+            .with_host(StrBytes::from_static_str("::1"))
+            .with_port(9092);
+        MetadataResponse::default()
+            .with_controller_id((-1).into())
+            .with_brokers(vec![broker])
+            .with_topics(vec![topic])
+    }
+
+    fn topic(id: u128, partitions: &[(i32, i32, i32)]) -> MetadataResponseTopic {
+        let partitions = partitions.iter().map(|&(index, leader, epoch)| {
+            MetadataResponsePartition::default()
+                .with_partition_index(index)
+                .with_leader_id(leader.into())
+                .with_leader_epoch(epoch)
+        });
+        MetadataResponseTopic::default()
+            .with_name(Some(StrBytes::from_static_str("t").into()))
+            .with_topic_id(Uuid::from_u128(id))
+            .with_partitions(partitions.collect())
+    }
+
+    fn image(answers: impl IntoIterator<Item = MetadataResponseTopic>) -> Image {
+        let mut image = Image::default();
+        for topic in answers {
+            image.on_response(answer(topic));
+        }
+        image
+    }
+
+    #[test]
+    fn partitions_come_sorted_and_a_missing_leader_is_none() {
+        let image = image([topic(1, &[(1, -1, 3), (0, 4, 2)])]);
+        assert_eq!(image.leader("t", 0), Some(4));
+        assert_eq!(image.leader("t", 1), None);
+        assert_eq!(image.leader("t", 2), None);
+        assert_eq!(image.leader("other", 0), None);
+        assert_eq!(image.controller, None);
+        assert_eq!(image.brokers[&4].address(), "[::1]:9092");
+    }
+
+    #[test]
+    fn a_leader_of_an_older_epoch_is_not_believed() {
+        let late = image([topic(1, &[(0, 4, 7)]), topic(1, &[(0, 5, 6)])]);
+        assert_eq!(late.leader("t", 0), Some(4));
+        let newer = image([topic(1, &[(0, 4, 7)]), topic(1, &[(0, 5, 8)])]);
+        assert_eq!(newer.leader("t", 0), Some(5));
+    }
+
+    #[test]
+    fn a_topic_made_anew_starts_its_epochs_anew() {
+        let image = image([topic(1, &[(0, 4, 7)]), topic(2, &[(0, 5, 0)])]);
+        assert_eq!(image.leader("t", 0), Some(5));
+    }
+
+    #[test]
+    fn a_deleted_topic_is_an_error_until_it_comes_back() {
+        let gone = topic(0, &[]).with_error_code(ErrorCode::UnknownTopicOrPartition.code());
+        let image = image([topic(1, &[(0, 4, 7)]), gone]);
+        let error = ErrorCode::UnknownTopicOrPartition;
+        assert_eq!(image.topic("t"), Some(Err(error)));
+        assert_eq!(image.leader("t", 0), None);
+        assert_eq!(image.topics().count(), 0);
+    }
+
+    #[test]
+    fn a_gap_in_the_partitions_is_not_indexed_over() {
+        let known = |partitions| {
+            image([topic(1, partitions)])
+                .topic("t")
+                .unwrap()
+                .unwrap()
+                .partitions
+                .len()
+        };
+        assert_eq!(known(&[(0, 4, 0), (1, 4, 0)]), 2);
+        assert_eq!(known(&[(0, 4, 0), (2, 4, 0)]), 1);
+        assert_eq!(known(&[(0, 4, 0), (-3, 4, 0)]), 0);
+    }
+}

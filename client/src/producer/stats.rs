@@ -1,0 +1,20 @@
+//! What a producer has done so far, in numbers.
+
+/// Counted since the producer was made; all but `records` and `requests` by answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ProducerStats {
+    /// Records taken from the application.
+    pub records: u64,
+    /// Records that the broker has.
+    pub delivered: u64,
+    /// Records that were given up or refused.
+    pub failed: u64,
+    /// Batches sent, repeated ones each time.
+    pub batches: u64,
+    /// Requests sent.
+    pub requests: u64,
+    /// Batches whose attempt failed and that were sent again.
+    pub retries: u64,
+    /// Bytes of the batches sent.
+    pub bytes: u64,
+}
