@@ -288,3 +288,7 @@ pub(crate) enum Forgotten {
     Outcome { _outcome: Outcome },
     Stream { _stream: Box<Stream> },
 }
+
+#[cfg(test)]
+#[path = "slab_test.rs"]
+mod tests;
