@@ -205,18 +205,7 @@ impl Client {
         parts: Vec<(i32, Bytes)>,
     ) -> i32 {
         let header = self.header(ApiKey::Produce, 9);
-        let partitions = parts.into_iter();
-        let request = ProduceRequest {
-            transactional_id: None,
-            acks,
-            timeout_ms: 30_000,
-            topics: vec![ProduceTopic {
-                topic: TopicRef::Name(StrBytes::from_string(topic.to_owned())),
-                partitions: partitions
-                    .map(|(index, records)| ProducePartition { index, records })
-                    .collect(),
-            }],
-        };
+        let request = produce_request(acks, topic, parts);
         self.send(request.encode(&header).unwrap()).await;
         header.correlation_id
     }
@@ -293,6 +282,21 @@ pub(crate) fn fetch_request(
         }],
         forgotten: Vec::new(),
         rack_id: StrBytes::new(),
+    }
+}
+
+pub(crate) fn produce_request(acks: i16, topic: &str, parts: Vec<(i32, Bytes)>) -> ProduceRequest {
+    let partitions = parts.into_iter();
+    ProduceRequest {
+        transactional_id: None,
+        acks,
+        timeout_ms: 30_000,
+        topics: vec![ProduceTopic {
+            topic: TopicRef::Name(StrBytes::from_string(topic.to_owned())),
+            partitions: partitions
+                .map(|(index, records)| ProducePartition { index, records })
+                .collect(),
+        }],
     }
 }
 
