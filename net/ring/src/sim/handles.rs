@@ -119,7 +119,7 @@ impl NetworkHandle<'_> {
 
     /// Nothing gets through from one node to another any more; the other way it does.
     pub fn block(&self, from: NodeId, to: NodeId) {
-        self.kernel.borrow_mut().network.block(from.0, to.0);
+        self.kernel.borrow_mut().block(from.0, to.0);
     }
 
     /// Nothing gets through between any of `these` and any of `those`, in either direction.

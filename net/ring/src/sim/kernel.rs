@@ -539,10 +539,24 @@ impl Kernel {
         }
     }
 
+    /// Lets nothing through any more, from one node to another.
+    pub(super) fn block(&mut self, from: usize, to: usize) {
+        self.network.block(from, to);
+        let words = format_args!(
+            "{} hears no more of {}",
+            self.nodes[to].name, self.nodes[from].name
+        );
+        self.trace
+            .note(self.now, &[8, from as u64, to as u64], words);
+    }
+
     /// Lets packets through again, from one node to another.
     pub(super) fn unblock(&mut self, from: usize, to: usize) {
         let mut effects = Effects::default();
         self.network.unblock(self.now, from, to, &mut effects);
+        let words = format_args!("{} hears of {}", self.nodes[to].name, self.nodes[from].name);
+        self.trace
+            .note(self.now, &[9, from as u64, to as u64], words);
         self.settle(effects);
     }
 }

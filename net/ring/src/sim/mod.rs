@@ -21,9 +21,11 @@
 //! assert!(slept >= Duration::from_secs(3600));
 //! ```
 //!
-//! What is modelled, and what is not: `docs` of [`DiskFaults`] and [`NetworkFaults`]; the rules
-//! of what survives are told in the modules `disk` and `network`. A process is its cores: they
-//! take turns in an order that the seed chooses, one at a time, each turn at one instant.
+//! What can go wrong, and how often, are the knobs of [`DiskFaults`], [`NetworkFaults`] and
+//! [`CpuFaults`]; [`World::swarm`] turns them at random. What survives a power cut is told at the
+//! head of `disk/file.rs` and `disk/names.rs`. A process is its cores: they take turns in an
+//! order that the seed chooses, one at a time, each turn at one instant. A panic prints the
+//! seed; `RINGMILL_SIM_TRACE=1` in the environment prints all that happens.
 
 mod clock;
 mod disk;
@@ -87,6 +89,8 @@ pub struct World {
     schedule: Random,
     workload: Random,
     turns_at_instant: u64,
+    /// Room for a list that each turn makes anew.
+    able: Vec<(usize, usize)>,
 }
 
 /// What a step of the world came to.
@@ -108,6 +112,7 @@ impl World {
             schedule: Random::new(seed, Purpose::Schedule, 0),
             workload: Random::new(seed, Purpose::Workload, 0),
             turns_at_instant: 0,
+            able: Vec::new(),
         }
     }
 
@@ -391,14 +396,14 @@ impl World {
         kernel.close_dropped();
         let now = kernel.now;
         drop(kernel);
-        let mut able = Vec::new();
+        self.able.clear();
         for (node, process) in &self.processes {
-            process.add_able(now, |core| able.push((*node, core)));
+            process.add_able(now, |core| self.able.push((*node, core)));
         }
-        if able.is_empty() {
+        if self.able.is_empty() {
             return false;
         }
-        let (node, core) = self.schedule.pick(&able);
+        let (node, core) = self.schedule.pick(&self.able);
         let Some(process) = self.processes.get_mut(&node) else {
             return false;
         };

@@ -182,22 +182,20 @@ impl Kernel {
         if flight.cancelled {
             return Effect::from(libc::ECANCELED);
         }
-        match &mut flight.op {
-            Op::Read { .. }
-            | Op::Write { .. }
-            | Op::SendFile { .. }
-            | Op::Sync { .. }
-            | Op::Allocate { .. }
-            | Op::SetLen { .. }
-            | Op::Fstat { .. } => self
-                .on_file(node, flight)
-                .unwrap_or_else(|errno| Effect::Done(Err(errno))),
-            op => self.on_names(node, op, flight.mark),
-        }
+        let effect = match &flight.op {
+            Op::Read { .. } | Op::Write { .. } | Op::SendFile { .. } => {
+                self.move_bytes(node, flight)
+            }
+            Op::Sync { .. } | Op::Allocate { .. } | Op::SetLen { .. } | Op::Fstat { .. } => {
+                self.on_file(node, flight)
+            }
+            _ => Ok(self.on_names(node, flight)),
+        };
+        effect.unwrap_or_else(Effect::from)
     }
 
-    /// Operations on open files.
-    fn on_file(&mut self, node: usize, flight: &mut InFlight) -> Result<Effect, Errno> {
+    /// Operations that bring bytes into a file or out of it.
+    fn move_bytes(&mut self, node: usize, flight: &mut InFlight) -> Result<Effect, Errno> {
         let ms = self.nodes[node].clock.wall_ms(self.now);
         match &mut flight.op {
             Op::Read {
@@ -207,17 +205,13 @@ impl Kernel {
                 len,
             } => {
                 let inode = self.readable(fd, *offset, *len)?;
-                Ok(Effect::Done(
-                    self.nodes[node].disk.read(inode, *offset, *len, buf),
-                ))
+                let read = self.nodes[node].disk.read(inode, *offset, *len, buf)?;
+                Ok(Effect::Done(Ok(read)))
             }
-            Op::Write { fd, .. } if flight.flushing => {
+            Op::Write { fd, bufs, .. } if flight.flushing => {
                 let (_, inode, _) = self.file_of(fd)?;
                 self.nodes[node].disk.sync(inode, flight.mark)?;
                 // The whole was written before the flush began.
-                let Op::Write { bufs, .. } = &flight.op else {
-                    unreachable!("matched above")
-                };
                 Ok(Effect::Done(Ok(total(bufs))))
             }
             Op::Write {
@@ -228,8 +222,8 @@ impl Kernel {
             } => {
                 let inode = self.writable(fd, *offset, total(bufs))?;
                 let written = self.nodes[node].disk.write(inode, *offset, bufs, ms)?;
-                let whole = written == total(bufs);
-                Ok(if *sync && whole {
+                let flush = *sync && written == total(bufs);
+                Ok(if flush {
                     Effect::Flush(inode)
                 } else {
                     Effect::Done(Ok(written))
@@ -243,9 +237,9 @@ impl Kernel {
             } => {
                 let inode = self.readable(file, 0, 0)?;
                 let socket = self.socket_of(socket)?;
-                let pages = self.nodes[node].disk.pages(inode, *offset, *len)?;
-                let cuts = self.nodes[node].disk.cuts(inode);
-                let offset = *offset;
+                let (offset, disk) = (*offset, &mut self.nodes[node].disk);
+                let pages = disk.pages(inode, offset, *len)?;
+                let cuts = disk.cuts(inode);
                 Ok(Effect::Send(
                     socket,
                     pages,
@@ -257,6 +251,14 @@ impl Kernel {
                     },
                 ))
             }
+            op => unreachable!("{op:?} moves no bytes"),
+        }
+    }
+
+    /// Other operations on open files.
+    fn on_file(&mut self, node: usize, flight: &mut InFlight) -> Result<Effect, Errno> {
+        let ms = self.nodes[node].clock.wall_ms(self.now);
+        match &mut flight.op {
             Op::Sync { fd, .. } => {
                 let (_, inode, _) = self.file_of(fd)?;
                 Ok(self.nodes[node].disk.sync(inode, flight.mark).into())
@@ -283,10 +285,10 @@ impl Kernel {
     }
 
     /// Operations on paths.
-    fn on_names(&mut self, node: usize, op: &mut Op, mark: u64) -> Effect {
+    fn on_names(&mut self, node: usize, flight: &mut InFlight) -> Effect {
         let ms = self.nodes[node].clock.wall_ms(self.now);
         let disk = &mut self.nodes[node].disk;
-        match op {
+        match &mut flight.op {
             Op::Open { path, options } => match disk.open(path, *options, ms) {
                 Ok(inode) => Effect::Opened(inode, *options),
                 Err(errno) => Effect::from(errno),
@@ -296,7 +298,7 @@ impl Kernel {
             Op::Mkdir { path } => disk.mkdir(path).into(),
             Op::Unlink { path, dir } => disk.unlink(path, *dir).into(),
             Op::Rename { from, to } => disk.rename(from, to).into(),
-            Op::SyncDir { path } => disk.sync_dir(path, mark).into(),
+            Op::SyncDir { path } => disk.sync_dir(path, flight.mark).into(),
             op => unreachable!("{op:?} is not on a path"),
         }
     }
