@@ -205,13 +205,18 @@ fn encoding(key: ApiKey, version: i16) -> Encoding {
 pub fn decode_request(header: &RequestHeader, body: &[u8]) -> Result<Request, DecodeError> {
     let (key, version, api) = (header.key, header.version, header.key.api().name);
     let (shape, _) = shapes(key).ok_or(DecodeError::NotControl { api })?;
-    shape
-        .check(encoding(key, version), &mut Reader::new(body))
-        .map_err(|error| DecodeError::Shape {
-            api,
-            version,
-            error,
-        })?;
+    let (encoding, reader) = (encoding(key, version), &mut Reader::new(body));
+    let checked = match key {
+        // librdkafka's Metadata 13 for all topics ends in three bytes too many; Kafka, which looks
+        // at no trailing bytes, answers it.
+        ApiKey::Metadata => shape.check_prefix(encoding, reader),
+        _ => shape.check(encoding, reader),
+    };
+    checked.map_err(|error| DecodeError::Shape {
+        api,
+        version,
+        error,
+    })?;
     let decoded = decode_body(key, version, &mut Bytes::copy_from_slice(body));
     decoded
         .ok_or(DecodeError::NotControl { api })?

@@ -200,6 +200,16 @@ fn every_cut_and_every_extra_byte_is_refused() {
 }
 
 #[test]
+fn librdkafkas_metadata_request_for_all_topics_is_answered_in_spite_of_its_extra_bytes() {
+    let with_extra = |key: ApiKey, version: i16, body: &[u8]| {
+        let body = [body, &[0, 0, 0]].concat();
+        decode_request(&header(key, version), &body)
+    };
+    assert!(with_extra(ApiKey::Metadata, 13, &[0, 1, 0, 0]).is_ok());
+    assert!(with_extra(ApiKey::DescribeCluster, 0, &[0, 0]).is_err());
+}
+
+#[test]
 fn two_billion_claimed_topics_are_refused_without_allocation() {
     let error = decode_request(&header(ApiKey::Metadata, 1), &i32::MAX.to_be_bytes()).unwrap_err();
     assert_eq!(

@@ -134,11 +134,29 @@ impl Shape {
         encoding: Encoding,
         reader: &mut Reader<'_>,
     ) -> Result<(), ShapeError> {
+        self.check_front(encoding, reader, |reader| reader.finish())
+    }
+
+    /// As [`Shape::check`], but what follows the message is nobody's concern.
+    pub(crate) fn check_prefix(
+        &self,
+        encoding: Encoding,
+        reader: &mut Reader<'_>,
+    ) -> Result<(), ShapeError> {
+        self.check_front(encoding, reader, |_| Ok(()))
+    }
+
+    fn check_front(
+        &self,
+        encoding: Encoding,
+        reader: &mut Reader<'_>,
+        end: impl FnOnce(&Reader<'_>) -> Result<(), ReadError>,
+    ) -> Result<(), ShapeError> {
         let mut walk = Walk {
             encoding,
             field: "message",
         };
-        let walked = walk.fields(self.0, reader).and_then(|()| reader.finish());
+        let walked = walk.fields(self.0, reader).and_then(|()| end(reader));
         walked.map_err(|error| ShapeError {
             field: walk.field,
             error,
