@@ -8,3 +8,4 @@ pub mod crash;
 pub mod history;
 pub mod node;
 pub mod plain;
+pub mod simulation;

@@ -1,0 +1,129 @@
+//! The plain client on the ring, for simulated worlds: one request at a time, every answer as it
+//! came, an answer that is late is an error.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use ringmill_ring::{TcpStream, timeout};
+use ringmill_wire::api::ApiKey;
+use ringmill_wire::control::{self, Call};
+use ringmill_wire::fetch::FetchedPartition;
+use ringmill_wire::frame::{Frame, split_frame};
+use ringmill_wire::header::{RequestHeader, response_correlation_id};
+use ringmill_wire::produce::ProducedPartition;
+
+use crate::ask;
+use crate::plain::PlainError;
+
+/// Virtual time that an answer may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+const MAX_FRAME: usize = 64 << 20;
+
+/// One connection.
+pub(super) struct RingClient {
+    stream: TcpStream,
+    received: BytesMut,
+    correlation_id: i32,
+}
+
+impl RingClient {
+    pub(super) async fn connect(addr: SocketAddr) -> Result<Self, PlainError> {
+        let connected = timeout(ANSWER_WITHIN, TcpStream::connect(addr)).await;
+        let stream = connected.map_err(std::io::Error::from)??;
+        Ok(Self {
+            stream,
+            received: BytesMut::new(),
+            correlation_id: 0,
+        })
+    }
+
+    fn header(&mut self, key: ApiKey, version: i16) -> RequestHeader {
+        self.correlation_id += 1;
+        ask::header(key, version, self.correlation_id)
+    }
+
+    async fn exchange(
+        &mut self,
+        header: &RequestHeader,
+        request: Vec<Bytes>,
+    ) -> Result<Bytes, PlainError> {
+        let answered = timeout(ANSWER_WITHIN, async {
+            self.stream.send(request).await?;
+            loop {
+                let split = split_frame(&mut self.received, MAX_FRAME);
+                match split.map_err(|e| PlainError::Unexpected(e.to_string()))? {
+                    Frame::Complete(frame) => return Ok::<_, PlainError>(frame),
+                    Frame::Partial { .. } => {}
+                }
+                if self.stream.recv(&mut self.received).await? == 0 {
+                    return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+                }
+            }
+        });
+        let frame: Bytes = answered.await.map_err(std::io::Error::from)??;
+        let id = response_correlation_id(&frame)?;
+        if id != header.correlation_id {
+            let expected = header.correlation_id;
+            return Err(PlainError::Unexpected(format!(
+                "request {id} instead of {expected}"
+            )));
+        }
+        Ok(frame)
+    }
+
+    async fn call<R: Call>(
+        &mut self,
+        version: i16,
+        request: &R,
+    ) -> Result<R::Response, PlainError> {
+        let header = self.header(R::KEY, version);
+        let frame = control::encode_request(&header, request)?;
+        let frame = self.exchange(&header, vec![frame]).await?;
+        Ok(control::decode_response::<R>(version, &frame)?)
+    }
+
+    pub(super) async fn create_topic(
+        &mut self,
+        name: &str,
+        partitions: i32,
+        configs: &[(&str, &str)],
+    ) -> Result<i16, PlainError> {
+        let request = ask::create_topic(name, partitions, configs);
+        ask::created(&self.call(ask::CREATE_TOPICS_VERSION, &request).await?)
+    }
+
+    pub(super) async fn produce(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        acks: i16,
+        records: Bytes,
+    ) -> Result<ProducedPartition, PlainError> {
+        let header = self.header(ApiKey::Produce, ask::PRODUCE_VERSION);
+        let request = ask::produce(&header, topic, partition, acks, records)?;
+        ask::produced(&self.exchange(&header, request).await?)
+    }
+
+    pub(super) async fn fetch(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+        max_bytes: i32,
+    ) -> Result<FetchedPartition<Bytes>, PlainError> {
+        let header = self.header(ApiKey::Fetch, ask::FETCH_VERSION);
+        let request = ask::fetch(&header, topic, partition, offset, max_bytes, 500)?;
+        ask::fetched(&self.exchange(&header, vec![request]).await?)
+    }
+
+    pub(super) async fn offset_for(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        timestamp: i64,
+    ) -> Result<i64, PlainError> {
+        let request = ask::list_offsets(topic, partition, timestamp);
+        ask::listed(&self.call(ask::LIST_OFFSETS_VERSION, &request).await?)
+    }
+}
