@@ -1,2 +1,85 @@
-//! To be written.
-fn main() {}
+//! `ringmill-bench`: measures a broker that speaks the Kafka protocol, and the disk beneath it. This
+//! file is the table of contents.
+//!
+//! One thread with one ring makes all the load. Client and broker share the machine unless the
+//! broker is elsewhere: on two cores, `--with-broker` gives the broker one core's worth of threads
+//! and leaves the other to the load.
+
+#![forbid(unsafe_code)]
+
+mod broker;
+mod chart;
+mod consume;
+mod disk;
+mod latency;
+mod measure;
+mod options;
+mod process;
+mod produce;
+mod progress;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use ringmill_ring::RingConfig;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "ringmill-bench",
+    version,
+    about = "Measures a broker that speaks the Kafka protocol",
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    measure: Measure,
+}
+
+#[derive(Debug, Subcommand)]
+enum Measure {
+    /// Records per second into a topic, and how long each takes to be acknowledged
+    Produce(produce::Args),
+    /// Records per second out of a topic
+    Consume(consume::Args),
+    /// The time of single-record requests, each acknowledged before the next
+    Latency(latency::Args),
+    /// What the disk itself allows: a write and its fdatasync, over and over
+    Fdatasync(disk::Args),
+}
+
+/// What went wrong, as the one line that the user reads.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Failure(String);
+
+impl Failure {
+    fn new(cause: impl std::fmt::Display) -> Self {
+        Self(cause.to_string())
+    }
+}
+
+/// Exits 0 on success, 1 on failure with one line on stderr, 2 on misuse (by clap).
+fn main() -> ExitCode {
+    let measure = Cli::parse().measure;
+    let config = RingConfig {
+        // a fetch's answer is read in large steps
+        recv_buffers: 128,
+        ..RingConfig::default()
+    };
+    let done = ringmill_ring::run(config, async {
+        match measure {
+            Measure::Produce(args) => produce::run(args).await,
+            Measure::Consume(args) => consume::run(args).await,
+            Measure::Latency(args) => latency::run(args).await,
+            Measure::Fdatasync(args) => disk::run(args).await,
+        }
+    });
+    let failure = match done {
+        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Err(failure)) => failure,
+        Err(error) => Failure::new(error),
+    };
+    eprintln!("ringmill-bench: {failure}");
+    ExitCode::FAILURE
+}

@@ -47,3 +47,10 @@ pub use producer::{
     ProducerTopic, Record, SendError,
 };
 pub use versions::VersionError;
+
+/// How batches are compressed.
+pub use ringmill_wire::batch::Compression;
+/// The brokers' error codes.
+pub use ringmill_wire::error::ErrorCode;
+/// A record's header, for producing and as consumed.
+pub use ringmill_wire::record::{Header, Record as FetchedRecord};

@@ -1,0 +1,81 @@
+//! CPU time and memory of processes, from `/proc` (proc(5)).
+
+use std::time::Duration;
+
+use crate::Failure;
+
+/// Clock ticks per second in `/proc/PID/stat`: 100 on every Linux architecture that matters here.
+const TICKS: u64 = 100;
+
+/// What a process has used so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// In user and system mode together.
+    pub(crate) cpu: Duration,
+    /// The most memory it ever had, in bytes.
+    pub(crate) peak_memory: u64,
+}
+
+/// Of a process, or of this one.
+pub(crate) fn usage(pid: Option<u32>) -> Result<Usage, Failure> {
+    let name = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
+    let read = |file: &str| {
+        let path = format!("/proc/{name}/{file}");
+        std::fs::read_to_string(&path).map_err(|error| Failure::new(format!("{path}: {error}")))
+    };
+    let parsed = parse(&read("stat")?, &read("status")?);
+    parsed.ok_or_else(|| Failure::new(format!("/proc/{name}: not as proc(5) says")))
+}
+
+fn parse(stat: &str, status: &str) -> Option<Usage> {
+    // the second field is the program's name in parentheses, which may hold anything
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = peak.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(Usage {
+        cpu: Duration::from_millis(ticks * 1000 / TICKS),
+        peak_memory: kilobytes * 1024,
+    })
+}
+
+/// A folder of this process's own, not made yet.
+pub(crate) fn temporary_folder() -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("ringmill-bench-{}", std::process::id()))
+}
+
+/// Removes what a measure has left behind.
+pub(crate) fn remove_folder(path: &std::path::Path) {
+    if let Err(error) = std::fs::remove_dir_all(path) {
+        eprintln!("ringmill-bench: cannot remove {}: {error}", path.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_with_a_strange_name_is_read() {
+        let stat = "42 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 1";
+        let status = "Name:\tx\nVmHWM:\t  2048 kB\nVmRSS:\t 1 kB\n";
+        let usage = parse(stat, status).unwrap();
+        assert_eq!(usage.cpu, Duration::from_secs(2));
+        assert_eq!(usage.peak_memory, 2 << 20);
+        assert_eq!(parse("42 (x", status), None);
+        assert_eq!(parse(stat, "VmHWM: 5"), None);
+    }
+
+    #[test]
+    fn this_process_has_used_something() {
+        assert!(usage(None).unwrap().peak_memory > 0);
+        assert!(
+            usage(Some(u32::MAX))
+                .unwrap_err()
+                .to_string()
+                .contains("/proc/")
+        );
+    }
+}
