@@ -344,6 +344,42 @@ fn a_partition_of_one_way_stops_that_way() {
 }
 
 #[test]
+fn a_sender_that_hears_nothing_stops_at_its_buffer_and_goes_on_later() {
+    let (mut world, a, b) = two_nodes(1);
+    let received = Rc::new(Cell::new(0));
+    let counted = received.clone();
+    world.start(a, async move {
+        serve(7, move |stream| {
+            let counted = counted.clone();
+            async move {
+                let mut buf = BytesMut::new();
+                while let Ok(count @ 1..) = stream.recv(&mut buf).await {
+                    counted.set(counted.get() + count);
+                    buf.clear();
+                }
+            }
+        })
+        .await;
+    });
+    world.start(b, async {
+        let stream = TcpStream::connect(on_a(7)).await.unwrap();
+        sleep(SECOND).await;
+        stream
+            .send(vec![Bytes::from(vec![1; 1 << 20])])
+            .await
+            .unwrap();
+    });
+    world.run_for(SECOND / 2);
+    world.network().block(a, b);
+    world.run_for(10 * SECOND);
+    // The peer reads all that comes; the sender cannot know.
+    assert_eq!(received.get(), world.network().faults().socket_buffer);
+    world.network().heal();
+    world.run_for(SECOND);
+    assert_eq!(received.get(), 1 << 20);
+}
+
+#[test]
 fn a_silent_peer_is_given_up_after_a_quarter_of_an_hour() {
     let Ticking {
         mut world,
