@@ -72,8 +72,13 @@ impl ProvidedBuffers {
         };
         // SAFETY: the entries live until `release`, which the owner of the ring calls (or leaks)
         // only after the ring has let go of the group.
-        unsafe {
-            submitter.register_buf_ring_with_flags(entries.as_ptr() as u64, count, group, 0)?;
+        let registered = unsafe {
+            submitter.register_buf_ring_with_flags(entries.as_ptr() as u64, count, group, 0)
+        };
+        if let Err(e) = registered {
+            // SAFETY: the kernel has not taken the group.
+            unsafe { buffers.release() };
+            return Err(e);
         }
         for id in 0..count {
             buffers.give(id);

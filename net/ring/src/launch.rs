@@ -33,6 +33,9 @@ pub struct RingConfig {
     pub spin: Duration,
     /// Pin each core's thread to a processor.
     pub pin: bool,
+    /// What of the kernel may be used where it is found: to go around a kernel's fault, and to
+    /// try what older ones lack.
+    pub features: Features,
 }
 
 impl Default for RingConfig {
@@ -45,6 +48,7 @@ impl Default for RingConfig {
             inbox_bytes_max: 256 << 10,
             spin: Duration::ZERO,
             pin: true,
+            features: Features::ALL,
         }
     }
 }
@@ -63,6 +67,7 @@ impl RingConfig {
             recv_buffers: self.recv_buffers,
             recv_buffer_bytes: self.recv_buffer_bytes,
             registered_files: self.registered_files,
+            features: self.features,
         }
     }
 }

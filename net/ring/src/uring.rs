@@ -50,6 +50,8 @@ pub(crate) struct UringConfig {
     pub recv_buffer_bytes: usize,
     /// Places in the table of registered files; 0 does without.
     pub registered_files: u32,
+    /// What may be used where the kernel has it.
+    pub features: Features,
 }
 
 /// `user_data` of completions that belong to no operation and tell nothing.
@@ -75,6 +77,32 @@ fn user_data(key: SlotKey, part: u8) -> u64 {
     u64::from(part) << PART_SHIFT
         | u64::from(key.generation & GENERATION_MASK) << 32
         | u64::from(key.index)
+}
+
+/// A ring of `entries`, with the features that it has and may use.
+fn make_ring(entries: u32, allowed: Features) -> io::Result<(IoUring, Features)> {
+    let build = |defer: bool| {
+        let mut builder = IoUring::builder();
+        builder
+            .setup_cqsize(entries.saturating_mul(4))
+            .setup_coop_taskrun()
+            .setup_taskrun_flag();
+        builder.setup_submit_all().setup_single_issuer().dontfork();
+        if defer {
+            builder.setup_defer_taskrun();
+        }
+        builder.build(entries)
+    };
+    let (ring, defer_taskrun) = match build(allowed.defer_taskrun) {
+        Ok(ring) => (ring, allowed.defer_taskrun),
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => (build(false)?, false),
+        Err(e) => return Err(e),
+    };
+    let features = Features {
+        defer_taskrun,
+        ..Features::of(&ring)?
+    };
+    Ok((ring, features.and(allowed)))
 }
 
 /// The start of this process's clock, one for all its cores: they send each other deadlines.
@@ -115,34 +143,22 @@ pub(crate) struct Uring {
 }
 
 impl Uring {
+    /// Makes a ring.
+    ///
+    /// # Errors
+    /// A sentence that names cause and remedy.
     pub(crate) fn new(config: UringConfig) -> io::Result<Self> {
-        let build = |defer: bool| {
-            let mut builder = IoUring::builder();
-            builder
-                .setup_cqsize(config.entries * 4)
-                .setup_coop_taskrun()
-                .setup_taskrun_flag();
-            builder.setup_submit_all().setup_single_issuer().dontfork();
-            if defer {
-                builder.setup_defer_taskrun();
-            }
-            builder.build(config.entries)
+        Self::make(config).map_err(|e| probe::explain(e, config.entries))
+    }
+
+    fn make(config: UringConfig) -> io::Result<Self> {
+        let (ring, mut features) = make_ring(config.entries, config.features)?;
+        let places = match features.registered_files {
+            true => config.registered_files,
+            false => 0,
         };
-        let (ring, defer) = match build(true) {
-            Ok(ring) => (ring, true),
-            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => (
-                build(false).map_err(|e| probe::explain(e, config.entries))?,
-                false,
-            ),
-            Err(e) => return Err(probe::explain(e, config.entries)),
-        };
-        let features = Features::of(&ring, defer)?;
-        let buffers = ProvidedBuffers::new(
-            &ring.submitter(),
-            0,
-            config.recv_buffers,
-            config.recv_buffer_bytes,
-        )?;
+        let files = FileTable::new(&ring.submitter(), places);
+        features.registered_files = files.has_places();
         // Zero leaves the threads for disk operations as they are.
         let mut threads = [0, TRANSFER_THREADS_MAX];
         let _ = ring.submitter().register_iowq_max_workers(&mut threads);
@@ -155,9 +171,12 @@ impl Uring {
         let event = unsafe { OwnedFd::from_raw_fd(event) };
         let mut seed = [0; 32];
         io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut seed)?;
+        let (count, bytes) = (config.recv_buffers, config.recv_buffer_bytes);
+        // The last that can fail: it is freed only with a driver.
+        let buffers = ProvidedBuffers::new(&ring.submitter(), 0, count, bytes)?;
         let mut uring = Uring {
             features,
-            files: FileTable::new(&ring.submitter(), config.registered_files),
+            files,
             buffers: Some(buffers),
             flights: Vec::new(),
             in_flight: 0,

@@ -10,6 +10,7 @@ fn small() -> Uring {
         recv_buffers: 2,
         recv_buffer_bytes: 4096,
         registered_files: 4,
+        features: Features::ALL,
     })
     .unwrap()
 }

@@ -1,9 +1,15 @@
 //! The ring core on a real kernel: files, sockets, cores, and futures that are dropped.
 
+#[path = "real/drops.rs"]
+mod drops;
+#[path = "real/fallbacks.rs"]
+mod fallbacks;
 #[path = "real/lifetimes.rs"]
 mod lifetimes;
 #[path = "real/sockets.rs"]
 mod sockets;
+#[path = "real/wakes.rs"]
+mod wakes;
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -358,63 +364,6 @@ fn cores_pass_messages_without_loss_or_disorder() {
         })
         .unwrap();
     running.join().unwrap();
-}
-
-/// Futures are dropped at random moments while their operations are in the kernel: nothing is
-/// overwritten afterwards, nothing leaks, and later operations are not disturbed.
-#[test]
-fn dropped_futures_leave_their_memory_alone() {
-    let dir = folder("dropped");
-    ring(async {
-        let content = pattern(1 << 20, 11);
-        std::fs::write(dir.join("f"), &content).unwrap();
-        let file = File::open(dir.join("f"), OpenOptions::new().read(true))
-            .await
-            .unwrap();
-        let (client, server) = pair().await;
-        spawn(echo(server));
-        for round in 0..3000u64 {
-            let limit = Duration::from_nanos(random_u64() % 60_000);
-            match random_u64() % 4 {
-                0 => {
-                    let at = random_u64() % (1 << 19);
-                    let len = 1 + (random_u64() % 100_000) as usize;
-                    if let Ok(read) = timeout(limit, file.read_at(at, len)).await {
-                        assert!(
-                            read.unwrap() == content[at as usize..at as usize + len],
-                            "{round}"
-                        );
-                    }
-                }
-                1 => {
-                    let path = dir.join(format!("n{}", round % 8));
-                    let options = OpenOptions::new().write(true).create(true);
-                    let write = async {
-                        let file = File::open(path, options).await.unwrap();
-                        file.write_at(0, vec![content.slice(..40_000)])
-                            .await
-                            .unwrap();
-                    };
-                    let _ = timeout(limit, write).await;
-                }
-                2 => {
-                    let mut buf = BytesMut::new();
-                    let _ = timeout(limit, client.recv(&mut buf)).await;
-                    assert!(buf.iter().all(|b| *b == b'e'), "{round}");
-                }
-                _ => client
-                    .send(vec![Bytes::from_static(b"eeeeeeee")])
-                    .await
-                    .unwrap(),
-            }
-        }
-        let listener = TcpListener::bind(any(), ListenOptions::default())
-            .await
-            .unwrap();
-        for _ in 0..50 {
-            let _ = timeout(Duration::from_micros(200), listener.accept()).await;
-        }
-    });
 }
 
 #[test]

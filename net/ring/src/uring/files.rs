@@ -60,6 +60,11 @@ impl FileTable {
         Rc::new(table)
     }
 
+    /// There is a table.
+    pub(super) fn has_places(&self) -> bool {
+        !self.free.borrow().is_empty()
+    }
+
     /// Takes a descriptor in, with a place in the table while there is room.
     pub(super) fn adopt(self: &Rc<Self>, submitter: &Submitter<'_>, fd: OwnedFd) -> RealFd {
         let index = self.free.borrow_mut().pop();

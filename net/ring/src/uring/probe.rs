@@ -4,45 +4,64 @@ use std::io;
 
 use io_uring::{IoUring, Probe, opcode};
 
-/// The features of io_uring that the driver uses where it finds them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The features of io_uring that the driver uses where it finds them. Linux 6.1 has the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
-    /// One receive completion for several buffers (Linux 6.10).
-    pub recv_bundle: bool,
-    /// `IORING_OP_FTRUNCATE` (Linux 6.9); else a blocking call.
-    pub ftruncate: bool,
-    /// `IORING_OP_MSG_RING` (Linux 5.18); else an eventfd.
-    pub msg_ring: bool,
-    /// `IORING_OP_SEND_ZC` (Linux 6.0).
-    pub send_zc: bool,
-    /// `IORING_OP_SPLICE` (Linux 5.7).
-    pub splice: bool,
-    /// A minimum wait that gathers completions under load (Linux 6.12).
-    pub min_wait: bool,
     /// `IORING_SETUP_DEFER_TASKRUN` (Linux 6.1): completions are run only when asked for.
     pub defer_taskrun: bool,
+    /// One receive completion for several buffers (Linux 6.10).
+    pub recv_bundle: bool,
+    /// `IORING_OP_MSG_RING` (Linux 5.18); else an eventfd.
+    pub msg_ring: bool,
+    /// A table of registered files; else the kernel looks each descriptor up, each time.
+    pub registered_files: bool,
+    /// `IORING_OP_SPLICE` (Linux 5.7); else files are read and sent.
+    pub splice: bool,
+    /// `IORING_OP_FTRUNCATE` (Linux 6.9); else a blocking call.
+    pub ftruncate: bool,
 }
 
 impl Features {
-    pub(crate) fn of(ring: &IoUring, defer_taskrun: bool) -> io::Result<Self> {
+    /// All of them.
+    pub const ALL: Features = Features {
+        defer_taskrun: true,
+        recv_bundle: true,
+        msg_ring: true,
+        registered_files: true,
+        splice: true,
+        ftruncate: true,
+    };
+
+    /// Those that a ring of Linux 6.1 on has, but for those decided when it was made.
+    pub(super) fn of(ring: &IoUring) -> io::Result<Self> {
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
         Ok(Features {
             recv_bundle: ring.params().is_feature_recvsend_bundle(),
             ftruncate: probe.is_supported(opcode::Ftruncate::CODE),
             msg_ring: probe.is_supported(opcode::MsgRingData::CODE),
-            send_zc: probe.is_supported(opcode::SendZc::CODE),
             splice: probe.is_supported(opcode::Splice::CODE),
-            min_wait: ring.params().is_feature_min_timeout(),
-            defer_taskrun,
+            ..Features::ALL
         })
     }
 
+    /// Those that both have.
+    pub(super) fn and(self, other: Features) -> Self {
+        Features {
+            defer_taskrun: self.defer_taskrun && other.defer_taskrun,
+            recv_bundle: self.recv_bundle && other.recv_bundle,
+            msg_ring: self.msg_ring && other.msg_ring,
+            registered_files: self.registered_files && other.registered_files,
+            splice: self.splice && other.splice,
+            ftruncate: self.ftruncate && other.ftruncate,
+        }
+    }
+
     /// Each feature's name, whether it is here, and what lacking it costs.
-    pub fn rows(&self) -> [(&'static str, bool, &'static str); 7] {
+    pub fn rows(&self) -> [(&'static str, bool, &'static str); 6] {
         [
             (
-                "single issuer, deferred task run",
+                "deferred task run",
                 self.defer_taskrun,
                 "completions interrupt the core at any moment; some 5-10 % more CPU",
             ),
@@ -57,24 +76,19 @@ impl Features {
                 "cores wake each other by eventfd: about twice the latency of a hop",
             ),
             (
+                "registered files",
+                self.registered_files,
+                "each operation looks its descriptor up; a few percent more CPU",
+            ),
+            (
                 "splice",
                 self.splice,
                 "large fetches are copied through user space",
             ),
             (
-                "zero-copy send",
-                self.send_zc,
-                "large sends from memory are copied once more on a real network card",
-            ),
-            (
                 "ftruncate on the ring",
                 self.ftruncate,
                 "a truncation blocks its core for a moment",
-            ),
-            (
-                "minimum wait",
-                self.min_wait,
-                "smaller batches of completions under load",
             ),
         ]
     }

@@ -1,10 +1,13 @@
 //! Sockets in bad company: peers that never read, listeners that nobody asks, transfers that
 //! break off, processes out of descriptors.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use ringmill_ring::{File, ListenOptions, OpenOptions, TcpListener, now, sleep, spawn, timeout};
+use ringmill_ring::{
+    File, ListenOptions, OpenOptions, Shutdown, TcpListener, TcpStream, now, sleep, spawn, timeout,
+};
 
 use super::{alone, any, folder, pair, ring};
 
@@ -182,5 +185,146 @@ fn a_stream_whose_send_was_dropped_takes_no_more() {
         let mut got = BytesMut::new();
         while client.recv(&mut got).await.unwrap_or(0) > 0 {}
         assert!(got.iter().all(|byte| *byte == 1));
+    });
+}
+
+/// The listener's backlog is full, so that the kernel answers no further connection.
+#[test]
+fn a_connect_that_times_out_leaves_no_descriptor() {
+    alone(
+        "sockets::a_connect_that_times_out_leaves_no_descriptor",
+        || {
+            ring(async {
+                let options = ListenOptions {
+                    backlog: 1,
+                    ..ListenOptions::default()
+                };
+                let listener = TcpListener::bind(any(), options).await.unwrap();
+                let addr = listener.local_addr().unwrap();
+                let mut connected = Vec::new();
+                let before = loop {
+                    let before = descriptors();
+                    match timeout(Duration::from_millis(100), TcpStream::connect(addr)).await {
+                        Ok(stream) => connected.push(stream.unwrap()),
+                        Err(_) => break before,
+                    }
+                    assert!(connected.len() < 20, "the backlog is not that long");
+                };
+                sleep(Duration::from_millis(20)).await;
+                assert_eq!(descriptors(), before, "the socket is still there");
+            });
+        },
+    );
+}
+
+#[test]
+fn a_half_closed_stream_still_brings_the_answer() {
+    ring(async {
+        let (client, server) = pair().await;
+        let serving = spawn(async move {
+            let mut request = BytesMut::new();
+            while server.recv(&mut request).await.unwrap() > 0 {}
+            assert_eq!(
+                server.recv(&mut request).await.unwrap(),
+                0,
+                "the end stays the end"
+            );
+            assert_eq!(request, "question");
+            server
+                .send(vec![Bytes::from(vec![2; 1 << 20])])
+                .await
+                .unwrap();
+        });
+        client
+            .send(vec![Bytes::from_static(b"question")])
+            .await
+            .unwrap();
+        client.shutdown(Shutdown::Write).await.unwrap();
+        let mut answer = BytesMut::new();
+        while client.recv(&mut answer).await.unwrap() > 0 {}
+        assert_eq!(answer.len(), 1 << 20);
+        serving.await.unwrap();
+        let late = client.send(vec![Bytes::from_static(b"more")]).await;
+        assert_eq!(late.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+    });
+}
+
+/// A plain peer that goes away with our bytes unread: the kernel answers with a reset.
+fn resetting_peer(addr: SocketAddr) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut client = std::net::TcpStream::connect(addr).unwrap();
+        std::io::Read::read_exact(&mut client, &mut [0; 10]).unwrap();
+    })
+}
+
+#[test]
+fn a_peer_that_resets_breaks_its_own_stream_alone() {
+    let dir = folder("reset");
+    ring(async {
+        let path = dir.join("f");
+        std::fs::File::create(&path)
+            .unwrap()
+            .set_len(64 << 20)
+            .unwrap();
+        let file = File::open(&path, OpenOptions::new().read(true))
+            .await
+            .unwrap();
+        let listener = TcpListener::bind(any(), ListenOptions::default())
+            .await
+            .unwrap();
+        let (other, echoing) = pair().await;
+        spawn(super::echo(echoing));
+        for round in 0..6 {
+            let peer = resetting_peer(listener.local_addr().unwrap());
+            let (stream, _) = listener.accept().await.unwrap();
+            let receiving = {
+                let stream = stream.clone();
+                spawn(async move { stream.recv(&mut BytesMut::new()).await })
+            };
+            let large = || vec![Bytes::from(vec![1; 64 << 20])];
+            let sent = match round % 2 {
+                0 => stream.send(large()).await,
+                _ => stream.send_file(&file, 0, 64 << 20).await,
+            };
+            let kind = sent.unwrap_err().kind();
+            let expected = [
+                std::io::ErrorKind::ConnectionReset,
+                std::io::ErrorKind::BrokenPipe,
+            ];
+            assert!(expected.contains(&kind), "{kind}");
+            // The reset is told once, to whoever meets it first; after that the stream has ended.
+            let received = receiving.await.unwrap();
+            assert!(received.map_or(true, |count| count == 0));
+            peer.join().unwrap();
+            other
+                .send(vec![Bytes::from_static(b"unharmed")])
+                .await
+                .unwrap();
+            let mut back = BytesMut::new();
+            while back.len() < 8 {
+                other.recv(&mut back).await.unwrap();
+            }
+        }
+    });
+}
+
+/// What was accepted and not asked for is closed with its listener, and so is its backlog.
+#[test]
+fn a_listener_that_is_dropped_closes_whom_it_had_not_handed_out() {
+    ring(async {
+        let listener = TcpListener::bind(any(), ListenOptions::default())
+            .await
+            .unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut clients = Vec::new();
+        for _ in 0..100 {
+            clients.push(TcpStream::connect(addr).await.unwrap());
+        }
+        listener.accept().await.unwrap();
+        drop(listener);
+        for client in clients {
+            let end = timeout(Duration::from_secs(10), client.recv(&mut BytesMut::new())).await;
+            assert!(end.expect("still open").map_or(true, |count| count == 0));
+        }
     });
 }
