@@ -93,7 +93,9 @@ impl State {
     /// Ends the segment that appends go to, as soon as all before it is flushed.
     pub(crate) fn plan_roll(&mut self) {
         let end = self.commit.appended();
-        let snapshot = (self.upkeep.producers_end > self.upkeep.replay.offset)
+        let snapshot = self
+            .upkeep
+            .is_snapshot_stale()
             .then(|| snapshot::encode(&self.producers));
         let misfit =
             end.segment == self.active.segment.base_offset && self.active.index.is_misfit();

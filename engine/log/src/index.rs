@@ -296,6 +296,8 @@ pub enum Walk {
 /// a batch begins.
 pub fn find_batch(bytes: &[u8], position: u64, offset: i64) -> Walk {
     let mut at = 0usize;
+    // batches follow each other; the base offset is outside of their CRC
+    let mut due = i64::MIN;
     loop {
         let here = position + at as u64;
         let header = match bytes.get(at..).map(BatchHeader::parse) {
@@ -311,6 +313,18 @@ pub fn find_batch(bytes: &[u8], position: u64, offset: i64) -> Walk {
                 };
             }
         };
+        if header.base_offset < due || header.last_offset_delta < 0 {
+            let error = BatchError::Offsets {
+                base_offset: header.base_offset,
+                last_offset_delta: header.last_offset_delta,
+                records_count: header.records_count,
+            };
+            return Walk::Broken {
+                position: here,
+                error,
+            };
+        }
+        due = header.next_offset();
         if header.last_offset() >= offset {
             if at == 0 && header.base_offset > offset {
                 return Walk::Beyond;

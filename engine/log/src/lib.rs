@@ -16,8 +16,10 @@
 
 mod append;
 mod caches;
+mod candidate;
 pub mod checkpoint;
 pub mod config;
+mod dump;
 pub mod epochs;
 mod error;
 pub mod flush;
@@ -31,6 +33,7 @@ pub mod producers;
 mod queue;
 mod read;
 mod recover;
+mod renew;
 mod retain;
 mod roll;
 pub mod scan;
@@ -42,12 +45,15 @@ pub mod time_index;
 mod times;
 pub mod trie;
 mod upkeep;
+mod verify;
 mod waits;
+mod walk;
 mod writer;
 
 pub use crate::append::{Appended, Receipt};
 pub use crate::caches::{CacheLimits, CoreCaches};
 pub use crate::config::{Durability, LogConfig, TimestampType};
+pub use crate::dump::{Dumped, dump};
 pub use crate::error::{
     AppendError, ChangeError, Damage, DamageReason, IoFailure, OpenError, ReadError,
 };
@@ -57,3 +63,4 @@ pub use crate::producers::ProducerError;
 pub use crate::read::{FetchData, FetchSlice};
 pub use crate::recover::Cut;
 pub use crate::times::TimestampOffset;
+pub use crate::verify::{Finding, Severity, Verified, verify};

@@ -4,11 +4,14 @@
 //! the way is recorded ([`Damage`]) and told to whoever reads it. Runs behind the lock of
 //! [`Meta`]: one at a time, and no roll meanwhile; appends and reads elsewhere go on.
 
+use std::path::Path;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use ringmill_ring::{File, OpenOptions, fs};
+use ringmill_wire::batch::{BatchHeader, HEADER_LEN};
 
+use crate::checkpoint::Mark;
 use crate::error::{Damage, DamageReason, IoFailure, ReadError};
 use crate::index::{self, IndexBuilder, IndexHeader, Seal};
 use crate::meta::Meta;
@@ -26,6 +29,27 @@ struct Rebuilt {
     damages: Vec<Damage>,
     /// The end of the log, if it is whole up to there.
     whole: Option<u64>,
+}
+
+impl Rebuilt {
+    fn on_batch(&mut self, path: &Path, position: u64, batch: Scanned<'_>) {
+        let header = match batch {
+            Scanned::Whole(header) => header,
+            Scanned::Damaged(header, error) => {
+                let damage = Damage {
+                    file: path.to_owned(),
+                    bytes: position..position + header.size() as u64,
+                    offsets: header.base_offset..header.next_offset(),
+                    reason: error.into(),
+                };
+                push_damage(&mut self.damages, damage);
+                header
+            }
+        };
+        let (last, size) = (header.last_offset(), header.size() as u64);
+        self.index.on_batch(last, position as u32);
+        self.times.on_batch(last, header.max_timestamp, size);
+    }
 }
 
 impl Inner {
@@ -58,7 +82,9 @@ impl Inner {
             let extent = state.extent(segment, state.commit.written());
             (extent, state.active.index.cells_in_file())
         };
-        let rebuilt = self.rebuild(segment, extent).await?;
+        let known = meta.last.recovery_point;
+        let known = (known.segment == segment.base_offset).then_some(known);
+        let rebuilt = self.rebuild(segment, extent, known).await?;
         self.record(rebuilt.damages);
         let (at, content) = rebuilt.index.encode_pending();
         let until = (index::cell_position(cells) - at).min(content.len() as u64) as usize;
@@ -91,7 +117,7 @@ impl Inner {
             bytes: old.log_len,
             end_offset: old.end_offset,
         };
-        let mut rebuilt = self.rebuild(segment, extent).await?;
+        let mut rebuilt = self.rebuild(segment, extent, None).await?;
         rebuilt.times.close();
         let max = rebuilt.times.max();
         let seal = Seal {
@@ -132,81 +158,92 @@ impl Inner {
         Ok(())
     }
 
-    /// Sweeps the whole segment. The index in memory is at most as large as its file may be.
-    async fn rebuild(&self, segment: &Segment, extent: Extent) -> Result<Rebuilt, IoFailure> {
+    /// Sweeps the whole segment; `known` is a place where a batch begins for sure. The index in
+    /// memory is at most as large as its file may be.
+    async fn rebuild(
+        &self,
+        segment: &Segment,
+        extent: Extent,
+        known: Option<Mark>,
+    ) -> Result<Rebuilt, IoFailure> {
         let base = segment.base_offset;
         let path = self.path(base, Kind::Log);
         let file = self.log_file(segment).await?;
-        let mut index = IndexBuilder::new(base, segment.shift.get(), 0);
-        let mut times = TimeIndexBuilder::new(base, 0, -1, MaxTimestamp::NONE);
-        let mut damages = Vec::new();
-        let range = Range {
-            position: 0,
-            offset: base,
-            end: extent.bytes,
-            lenient: true,
-            renew_from: Range::NO_RENEWAL,
+        let mut rebuilt = Rebuilt {
+            index: IndexBuilder::new(base, segment.shift.get(), 0),
+            times: TimeIndexBuilder::new(base, 0, -1, MaxTimestamp::NONE),
+            damages: Vec::new(),
+            whole: None,
         };
-        let swept = sweep(&file, range, |position, batch| {
-            let header = match batch {
-                Scanned::Whole(header) => header,
-                Scanned::Damaged(header, error) => {
-                    let damage = Damage {
-                        file: path.clone(),
-                        bytes: position..position + header.size() as u64,
-                        offsets: header.base_offset..header.next_offset(),
-                        reason: error.into(),
-                    };
-                    push_damage(&mut damages, damage);
-                    header
-                }
+        let (mut position, mut offset) = (0, base);
+        loop {
+            let range = Range {
+                position,
+                offset,
+                end: extent.bytes,
+                lenient: true,
             };
-            index.on_batch(header.last_offset(), position as u32);
-            times.on_batch(
-                header.last_offset(),
-                header.max_timestamp,
-                header.size() as u64,
-            );
-        });
-        let end = swept.await.map_err(IoFailure::of("read", &path))?;
-        let rest = self.rest(&path, &file, &end, extent).await?;
-        let whole = rest.is_none().then_some(end.position);
-        damages.extend(rest);
-        Ok(Rebuilt {
-            index,
-            times,
-            damages,
-            whole,
-        })
+            let visit = |position, batch: Scanned<'_>| rebuilt.on_batch(&path, position, batch);
+            let swept = sweep(&file, range, visit).await;
+            let end = swept.map_err(IoFailure::of("read", &path))?;
+            if end.next_offset >= extent.end_offset {
+                rebuilt.whole = rebuilt.damages.is_empty().then_some(end.position);
+                return Ok(rebuilt);
+            }
+            let mut damage = rest(&path, &file, &end, extent).await?;
+            let known = known.filter(|known| known.position > end.position);
+            let next = self.resume_after(segment, &end, extent).await?;
+            let next = next.or(known.map(|known| (known.position, known.offset)));
+            if let Some((at, from)) = next {
+                damage.bytes.end = at;
+                damage.offsets.end = from;
+            }
+            push_damage(&mut rebuilt.damages, damage);
+            let Some(next) = next else {
+                return Ok(rebuilt);
+            };
+            (position, offset) = next;
+        }
     }
 
-    /// What a sweep did not reach of what should be there.
-    async fn rest(
+    /// Where the log is whole again behind a broken header: the next place that the old index
+    /// names and at which there is the batch that should be there. Never a place that only looks
+    /// like a batch: a record's value may hold anything.
+    async fn resume_after(
         &self,
-        path: &std::path::Path,
-        file: &File,
+        segment: &Segment,
         end: &ScanEnd,
         extent: Extent,
-    ) -> Result<Option<Damage>, IoFailure> {
-        if end.next_offset >= extent.end_offset {
-            return Ok(None);
+    ) -> Result<Option<(u64, i64)>, IoFailure> {
+        let (base, shift) = (segment.base_offset, segment.shift.get());
+        let file = self.log_file(segment).await?;
+        let path = self.path(base, Kind::Log);
+        let mut cell = i64::from(index::cell_of(base, shift, end.next_offset).unwrap_or(u32::MAX));
+        for skip in 0..32 {
+            cell += 1 << skip;
+            let offset = base.saturating_add(cell << shift);
+            if offset >= extent.end_offset {
+                break;
+            }
+            let Some(bracket) = self.bracket(segment, offset).await? else {
+                continue;
+            };
+            let at = u64::from(bracket.low);
+            if at <= end.position || at >= extent.bytes {
+                continue;
+            }
+            let header = file
+                .read_at(at, HEADER_LEN)
+                .await
+                .map_err(IoFailure::of("read", &path))?;
+            if let Ok(header) = BatchHeader::parse(&header)
+                && header.base_offset > end.next_offset
+                && (header.base_offset..=header.last_offset()).contains(&offset)
+            {
+                return Ok(Some((at, header.base_offset)));
+            }
         }
-        let found = file.len().await.map_err(IoFailure::of("look at", path))?;
-        let truncated = DamageReason::Truncated {
-            found,
-            expected: extent.bytes,
-        };
-        let reason = match end.error {
-            _ if found < extent.bytes => truncated,
-            Some(error) => error.into(),
-            None => DamageReason::Unreachable,
-        };
-        Ok(Some(Damage {
-            file: path.to_owned(),
-            bytes: end.position..extent.bytes,
-            offsets: end.next_offset..extent.end_offset,
-            reason,
-        }))
+        Ok(None)
     }
 
     /// Damage that was found; each part of it once.
@@ -242,7 +279,32 @@ pub(crate) fn push_damage(damages: &mut Vec<Damage>, damage: Damage) {
     }
 }
 
-async fn open_writable(path: &std::path::Path) -> Result<File, IoFailure> {
+/// What a sweep did not reach of what should be there.
+async fn rest(
+    path: &Path,
+    file: &File,
+    end: &ScanEnd,
+    extent: Extent,
+) -> Result<Damage, IoFailure> {
+    let found = file.len().await.map_err(IoFailure::of("look at", path))?;
+    let truncated = DamageReason::Truncated {
+        found,
+        expected: extent.bytes,
+    };
+    let reason = match end.error {
+        _ if found < extent.bytes => truncated,
+        Some(error) => error.into(),
+        None => DamageReason::Unreachable,
+    };
+    Ok(Damage {
+        file: path.to_owned(),
+        bytes: end.position..extent.bytes,
+        offsets: end.next_offset..extent.end_offset,
+        reason,
+    })
+}
+
+async fn open_writable(path: &Path) -> Result<File, IoFailure> {
     let options = OpenOptions::new().read(true).write(true).create(true);
     File::open(path, options)
         .await

@@ -11,6 +11,7 @@ use ringmill_ring::{File, Notify, OpenOptions, fs, spawn, wall_clock_ms};
 
 use crate::append::FIRST_SHIFT;
 use crate::caches::CoreCaches;
+use crate::candidate::new_active;
 use crate::checkpoint::{Checkpoint, Mark, Replay};
 use crate::config::LogConfig;
 use crate::epochs::Epochs;
@@ -22,7 +23,7 @@ use crate::names::{self, Kind};
 use crate::partition::{Appending, Inner, Phase, State};
 use crate::producers::Producers;
 use crate::queue::Queue;
-use crate::recover::{self, Cut, Found, Tail};
+use crate::recover::{Cut, Found, Tail};
 use crate::scan::Scanned;
 use crate::segment::Segment;
 use crate::snapshot;
@@ -55,8 +56,10 @@ struct Folder {
     logs: Vec<(i64, u64)>,
     snapshots: Vec<i64>,
     cuts: Vec<String>,
-    /// To be removed: left behind by a crash.
-    stale: Vec<String>,
+    /// To be removed: left behind by a crash. Some at once, since their names will be used
+    /// again, the large ones in the background.
+    unfinished: Vec<String>,
+    deleted: Vec<String>,
 }
 
 impl Folder {
@@ -67,8 +70,10 @@ impl Folder {
         let mut folder = Folder::default();
         for entry in entries {
             let name = entry.name;
-            if name.ends_with(names::DELETED) || name.ends_with(names::TEMPORARY) {
-                folder.stale.push(name);
+            if name.ends_with(names::DELETED) {
+                folder.deleted.push(name);
+            } else if name.ends_with(names::TEMPORARY) {
+                folder.unfinished.push(name);
             } else if name.ends_with(names::CUT) {
                 folder.cuts.push(name);
             } else {
@@ -80,7 +85,7 @@ impl Folder {
             }
         }
         let old = folder.cuts.len().saturating_sub(CUTS_KEPT);
-        folder.stale.extend(folder.cuts.drain(..old));
+        folder.deleted.extend(folder.cuts.drain(..old));
         // a listing is sorted by name, and so are these; not relied upon
         folder.logs.sort_unstable();
         folder.snapshots.sort_unstable();
@@ -116,10 +121,16 @@ pub(crate) async fn open(
     }
     if folder.logs.is_empty() {
         check_nothing_lost(dir, checkpoint)?;
-        recover::new_active(dir, 0, FIRST_SHIFT).await?;
+        new_active(dir, 0, FIRST_SHIFT).await?;
         folder.logs.push((0, 0));
     }
-    remove_stale(dir, std::mem::take(&mut folder.stale));
+    for name in &folder.unfinished {
+        let path = dir.join(name);
+        fs::remove_file(&path)
+            .await
+            .map_err(IoFailure::of("remove", &path))?;
+    }
+    remove_later(dir, std::mem::take(&mut folder.deleted));
     let known = read_known(dir, &folder, checkpoint).await?;
     let at = folder
         .logs
@@ -188,6 +199,7 @@ pub(crate) async fn open(
         meta,
         tail,
         found,
+        rescanned: known.rescan,
     };
     let inner = assembled.into_inner(dir, caches);
     settle(&inner, changed).await;
@@ -226,7 +238,7 @@ fn check_nothing_lost(dir: &Path, checkpoint: Option<Checkpoint>) -> Result<(), 
 }
 
 /// Removes files in the background.
-fn remove_stale(dir: &Path, names: Vec<String>) {
+fn remove_later(dir: &Path, names: Vec<String>) {
     let paths: Vec<_> = names.into_iter().map(|name| dir.join(name)).collect();
     if paths.is_empty() {
         return;
@@ -405,7 +417,6 @@ async fn rescan(tail: &mut Tail<'_>, sealed: &[Rc<Segment>]) -> Result<(), IoFai
             offset: base,
             end: len,
             lenient: true,
-            renew_from: Range::NO_RENEWAL,
         };
         let swept = sweep(&file, range, |_, batch| {
             if let Scanned::Whole(header) = batch {
@@ -417,12 +428,6 @@ async fn rescan(tail: &mut Tail<'_>, sealed: &[Rc<Segment>]) -> Result<(), IoFai
         swept.await.map_err(IoFailure::of("read", &path))?;
         tail.swept_bytes += len;
     }
-    // no file has them yet
-    tail.producers_end = if tail.producers.is_empty() {
-        replay.offset
-    } else {
-        i64::MAX
-    };
     Ok(())
 }
 
@@ -436,6 +441,7 @@ struct Assembled<'a> {
     meta: Meta,
     tail: Tail<'a>,
     found: Found,
+    rescanned: bool,
 }
 
 impl Assembled<'_> {
@@ -447,12 +453,8 @@ impl Assembled<'_> {
         }
         let mut epochs = self.tail.epochs;
         let truncated = epochs.truncate_end(end.offset);
-        let mut upkeep = Upkeep::new(
-            self.tail.point,
-            self.tail.replay,
-            self.tail.producers_end.min(end.offset),
-        );
-        upkeep.replay_is_elsewhere = self.tail.point.segment != end.segment;
+        let mut upkeep = Upkeep::new(self.tail.point, self.tail.replay, self.tail.producers_end);
+        upkeep.unsaved = self.rescanned || self.tail.point.segment != end.segment;
         let state = State {
             commit: Commit::new((&self.config).into(), end),
             config: self.config,

@@ -137,7 +137,9 @@ impl Inner {
                 }
             }
         }
-        Err(ReadError::Damaged(self.lost(segment, offset, extent)))
+        let lost = self.lost(segment, offset, extent);
+        self.record(vec![lost.clone()]);
+        Err(ReadError::Damaged(lost))
     }
 
     /// Not even an index made anew leads to the offset.
@@ -151,7 +153,11 @@ impl Inner {
     }
 
     /// The two places in the log between which the batch begins.
-    async fn bracket(&self, segment: &Segment, offset: i64) -> Result<Option<Bracket>, IoFailure> {
+    pub(crate) async fn bracket(
+        &self,
+        segment: &Segment,
+        offset: i64,
+    ) -> Result<Option<Bracket>, IoFailure> {
         let base = segment.base_offset;
         let Some(cell) = index::cell_of(base, segment.shift.get(), offset) else {
             return Ok(None);

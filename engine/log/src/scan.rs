@@ -58,8 +58,8 @@ enum State {
 pub enum Scanned<'a> {
     /// A whole batch.
     Whole(&'a BatchHeader),
-    /// A batch whose content is damaged, though its header belongs here; only a lenient scan
-    /// ([`Scanner::lenient`]) tells of it and goes on.
+    /// A batch whose content is damaged, though its header belongs here and the next batch's
+    /// follows it; only a lenient scan ([`Scanner::lenient`]) tells of it and goes on.
     Damaged(&'a BatchHeader, ScanError),
 }
 
@@ -73,6 +73,8 @@ pub struct Scanner {
     header: [u8; HEADER_LEN],
     parsed: Option<BatchHeader>,
     crc: u32,
+    /// A damaged batch, until the next header shows that this one's can be trusted.
+    damaged: Option<(u64, BatchHeader, ScanError)>,
     error: Option<ScanError>,
 }
 
@@ -87,6 +89,7 @@ impl Scanner {
             header: [0; HEADER_LEN],
             parsed: None,
             crc: 0,
+            damaged: None,
             error: None,
         }
     }
@@ -110,7 +113,7 @@ impl Scanner {
                     rest = &rest[take..];
                     self.state = State::Header(have + take);
                     if have + take == HEADER_LEN {
-                        self.on_header();
+                        self.on_header(&mut visit);
                     }
                 }
                 State::Body(left) => {
@@ -133,7 +136,28 @@ impl Scanner {
         self.error.is_none()
     }
 
-    fn on_header(&mut self) {
+    /// Back to a damaged batch whose header leads nowhere: the scan ends there.
+    fn give_up_damaged(&mut self) {
+        if let Some((position, header, error)) = self.damaged.take() {
+            self.position = position;
+            self.next_offset = header.base_offset;
+            self.state = State::Header(0);
+            self.error = Some(error);
+        }
+    }
+
+    fn on_header(&mut self, visit: &mut impl FnMut(u64, Scanned<'_>)) {
+        self.parse_header();
+        match (&self.damaged, &self.state) {
+            (Some((position, header, error)), State::Body(_)) => {
+                visit(*position, Scanned::Damaged(header, *error));
+                self.damaged = None;
+            }
+            _ => self.give_up_damaged(),
+        }
+    }
+
+    fn parse_header(&mut self) {
         let header = match BatchHeader::parse(&self.header) {
             Ok(header) => header,
             Err(BatchError::Zeros) => {
@@ -172,7 +196,7 @@ impl Scanner {
         });
         match (self.crc == header.crc, self.lenient) {
             (true, _) => visit(self.position, Scanned::Whole(&header)),
-            (false, true) => visit(self.position, Scanned::Damaged(&header, error)),
+            (false, true) => self.damaged = Some((self.position, header, error)),
             (false, false) => {
                 self.error = Some(error);
                 return;
@@ -184,7 +208,8 @@ impl Scanner {
     }
 
     /// The file is over, or the scan has stopped.
-    pub fn finish(self) -> ScanEnd {
+    pub fn finish(mut self) -> ScanEnd {
+        self.give_up_damaged();
         let torn = match self.state {
             State::Header(0) | State::Zeros => None,
             State::Header(have) if is_zeros(&self.header[..have]) => None,
@@ -324,6 +349,24 @@ mod tests {
             [(starts[0], true), (starts[1], false), (starts[2], true)]
         );
         assert_eq!(scanner.finish().error, None);
+    }
+
+    #[test]
+    fn a_lenient_scan_does_not_believe_a_damaged_header() {
+        let (log, starts) = log_of(&[(1, 5), (3, 40), (2, 0)]);
+        let last = starts[2] as usize;
+        // an offset delta that is not the next batch's, or no next batch at all
+        for (hit, end) in [(starts[1] as usize + 26, log.len()), (last - 1, last)] {
+            let mut log = log[..end].to_vec();
+            log[hit] ^= 1;
+            let mut scanner = Scanner::new(0, 50).lenient();
+            let mut found = Vec::new();
+            scanner.push(&log, |position, _| found.push(position));
+            let end = scanner.finish();
+            assert_eq!((end.position, end.next_offset), (starts[1], 51));
+            assert_eq!(found, [0]);
+            assert!(end.error.is_some());
+        }
     }
 
     #[test]

@@ -19,15 +19,6 @@ pub(crate) struct Range {
     pub(crate) end: u64,
     /// Go on behind a batch of which only the content is damaged.
     pub(crate) lenient: bool,
-    /// Write back what is read, from here on. After a failed flush the page cache may hold, as if
-    /// it were clean, what never reached the disk (fsyncgate), and a process that comes later is
-    /// not told: only what is written again is flushed again.
-    pub(crate) renew_from: u64,
-}
-
-impl Range {
-    /// Nothing is written back.
-    pub(crate) const NO_RENEWAL: u64 = u64::MAX;
 }
 
 /// Reads the range and calls `visit` with each batch and its position.
@@ -50,17 +41,10 @@ pub(crate) async fn sweep(
         if read? == 0 {
             break;
         }
-        let goes_on = scanner.push(&buffer, &mut visit);
-        let end = position + buffer.len() as u64;
-        if end > range.renew_from {
-            let from = range.renew_from.max(position);
-            let piece = buffer.split().freeze().slice((from - position) as usize..);
-            file.write_at(from, vec![piece]).await?;
-        }
-        if !goes_on {
+        if !scanner.push(&buffer, &mut visit) {
             break;
         }
-        position = end;
+        position += buffer.len() as u64;
     }
     Ok(scanner.finish())
 }

@@ -101,6 +101,11 @@ impl TimeIndexBuilder {
         }
     }
 
+    /// Takes back the entries from `end_offset` on, of those that are not in the file.
+    pub fn truncate(&mut self, end_offset: i64) {
+        self.pending.retain(|entry| entry.offset < end_offset);
+    }
+
     /// The largest timestamp so far.
     pub fn max(&self) -> MaxTimestamp {
         self.max

@@ -1,12 +1,10 @@
 //! From a timestamp to an offset (ListOffsets): the time index says from where on to look, the
 //! batch headers say in which batch, and only that batch's records are decoded.
 
-use std::path::PathBuf;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use ringmill_ring::File;
-use ringmill_wire::batch::{BatchHeader, BatchView, HEADER_LEN};
+use ringmill_wire::batch::{BatchHeader, BatchView};
 use ringmill_wire::record::{Records, decoded};
 
 use crate::checkpoint::Mark;
@@ -14,8 +12,8 @@ use crate::error::{IoFailure, ReadError};
 use crate::names::Kind;
 use crate::partition::{Extent, Inner, Partition};
 use crate::segment::Segment;
-use crate::sweep::PIECE_BYTES;
 use crate::time_index::{self, ENTRY_LEN, MaxTimestamp, TimeEntry};
+use crate::walk::Walk;
 
 /// A batch that decompresses to more than this is answered with its first offset instead of the
 /// record's.
@@ -201,16 +199,11 @@ impl Inner {
         segment: &Rc<Segment>,
         offset: i64,
         extent: Extent,
-    ) -> Result<HeaderWalk, ReadError> {
+    ) -> Result<Walk, ReadError> {
         let located = self.locate(segment, offset, extent, 0).await?;
-        Ok(HeaderWalk {
-            file: self.log_file(segment).await?,
-            path: self.path(segment.base_offset, Kind::Log),
-            position: located.position,
-            end: extent.bytes,
-            piece: located.bytes,
-            piece_at: located.position,
-        })
+        let file = self.log_file(segment).await?;
+        let path = self.path(segment.base_offset, Kind::Log);
+        Ok(Walk::new(file, path, located.position..extent.bytes))
     }
 }
 
@@ -236,45 +229,6 @@ fn max_in(view: &BatchView<'_>, offset: i64) -> Option<TimestampOffset> {
         }
     })?;
     Some(found(max.timestamp, max.offset))
-}
-
-/// Goes from batch to batch and looks at headers alone.
-struct HeaderWalk {
-    file: File,
-    path: PathBuf,
-    position: u64,
-    end: u64,
-    piece: Bytes,
-    piece_at: u64,
-}
-
-impl HeaderWalk {
-    /// The next batch; `None` at the end, or where the log is damaged.
-    async fn next(&mut self) -> Result<Option<(u64, BatchHeader)>, IoFailure> {
-        let at = self.position;
-        if at >= self.end {
-            return Ok(None);
-        }
-        let within = (at - self.piece_at) as usize;
-        if within + HEADER_LEN > self.piece.len() {
-            let len = (self.end - at).min(PIECE_BYTES as u64) as usize;
-            let read = self.file.read_at(at, len).await;
-            self.piece = read.map_err(IoFailure::of("read", &self.path))?;
-            self.piece_at = at;
-        }
-        let within = (at - self.piece_at) as usize;
-        let header = self.piece.get(within..).map(BatchHeader::parse);
-        let Some(Ok(header)) = header else {
-            return Ok(None);
-        };
-        self.position += header.size() as u64;
-        Ok((self.position <= self.end).then_some((at, header)))
-    }
-
-    async fn batch(&self, position: u64, header: &BatchHeader) -> Result<Bytes, IoFailure> {
-        let read = self.file.read_exact_at(position, header.size()).await;
-        read.map_err(IoFailure::of("read", &self.path))
-    }
 }
 
 impl Partition {

@@ -34,9 +34,9 @@ pub(crate) struct Upkeep {
     pub(crate) producers_end: i64,
     /// The last snapshot, and where to go on after it: in the active segment.
     pub(crate) replay: Replay,
-    /// The replay stands in an earlier segment (after a crash between the two), which no
-    /// checkpoint can say: the next one needs a snapshot.
-    pub(crate) replay_is_elsewhere: bool,
+    /// The producers' state is in no file that a checkpoint could name (after some crashes): the
+    /// next one needs a snapshot.
+    pub(crate) unsaved: bool,
     snapshot_at: Instant,
     /// Flushed up to here at the last checkpoint.
     pub(crate) point: Mark,
@@ -55,7 +55,7 @@ impl Upkeep {
         Upkeep {
             producers_end,
             replay,
-            replay_is_elsewhere: false,
+            unsaved: false,
             snapshot_at: now(),
             point,
             scheduled: false,
@@ -64,8 +64,8 @@ impl Upkeep {
     }
 
     /// The producers have written since the last snapshot.
-    fn is_snapshot_stale(&self) -> bool {
-        self.producers_end > self.replay.offset
+    pub(crate) fn is_snapshot_stale(&self) -> bool {
+        self.unsaved || self.producers_end > self.replay.offset
     }
 
     /// Where the producers' state has to be built from, with a recovery point at `point`.
@@ -95,7 +95,7 @@ impl Upkeep {
         if snapshot {
             self.snapshot_at = now();
         }
-        self.replay_is_elsewhere = false;
+        self.unsaved = false;
         self.point = Mark::start_of(base_offset);
     }
 }
@@ -123,7 +123,7 @@ impl State {
         let written = self.commit.written();
         let long = now() - upkeep.snapshot_at >= SNAPSHOT_INTERVAL;
         let much = written.position.saturating_sub(upkeep.replay.position) >= SNAPSHOT_BYTES;
-        upkeep.is_snapshot_stale() && (forced || long || much || upkeep.replay_is_elsewhere)
+        upkeep.is_snapshot_stale() && (forced || long || much || upkeep.unsaved)
     }
 }
 
@@ -211,7 +211,7 @@ impl Inner {
                 .await?;
             let mut state = self.state.borrow_mut();
             state.upkeep.snapshot_at = now();
-            state.upkeep.replay_is_elsewhere = false;
+            state.upkeep.unsaved = false;
             state.upkeep.replay = Replay {
                 snapshot: Some(taken.end.offset),
                 position: taken.end.position,

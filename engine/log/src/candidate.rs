@@ -1,0 +1,261 @@
+//! A segment at the end of the log while it is recovered: what its index files still know, what
+//! the sweep has found, and what becomes of it: sealed, renewed, or written to again.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use ringmill_ring::{File, OpenOptions, fs};
+use ringmill_wire::batch::{BatchHeader, HEADER_LEN};
+
+use crate::append::FIRST_SHIFT;
+use crate::checkpoint::Mark;
+use crate::error::IoFailure;
+use crate::index::{self, IndexBuilder, IndexHeader, Seal};
+use crate::names::{self, Kind};
+use crate::partition::Active;
+use crate::segment::Segment;
+use crate::time_index::{self, ENTRY_LEN, MaxTimestamp, TimeIndexBuilder};
+
+/// A segment that may become the active one.
+pub(crate) struct Candidate {
+    pub(crate) base: i64,
+    /// Of the log file as it was found.
+    pub(crate) len: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) file: File,
+    pub(crate) shift: u8,
+    pub(crate) index: IndexBuilder,
+    pub(crate) times: TimeIndexBuilder,
+    /// Everything before it is known to be on the disk.
+    pub(crate) durable: Mark,
+    /// The end of what is whole, as far as is known.
+    pub(crate) mark: Mark,
+}
+
+impl Candidate {
+    /// Opens a segment. In the recovery point's, indexes that have all that belongs before the
+    /// point are gone on with; otherwise they are built from the segment's beginning.
+    pub(crate) async fn open(
+        dir: &Path,
+        (base, len): (i64, u64),
+        point: Mark,
+    ) -> Result<Self, IoFailure> {
+        let path = names::path_of(dir, base, Kind::Log);
+        let options = OpenOptions::new().read(true).write(true);
+        let file = File::open(&path, options)
+            .await
+            .map_err(IoFailure::of("open", &path))?;
+        let durable = if base == point.segment {
+            point
+        } else {
+            Mark::start_of(base)
+        };
+        let mut candidate = Candidate {
+            base,
+            len,
+            path,
+            file,
+            shift: FIRST_SHIFT,
+            index: IndexBuilder::new(base, FIRST_SHIFT, 0),
+            times: TimeIndexBuilder::new(base, 0, -1, MaxTimestamp::NONE),
+            durable,
+            mark: Mark::start_of(base),
+        };
+        // too short for what is known of it, it is read from its beginning
+        if durable.position > 0 && len >= durable.position {
+            candidate.take_known(dir).await?;
+        }
+        Ok(candidate)
+    }
+
+    /// Takes over the indexes as far as they go before the recovery point.
+    async fn take_known(&mut self, dir: &Path) -> Result<(), IoFailure> {
+        let path = names::path_of(dir, self.base, Kind::Index);
+        let Some((file, len)) = open_existing(&path).await? else {
+            return Ok(());
+        };
+        let bytes = file.read_at(0, index::HEADER_LEN).await;
+        let bytes = bytes.map_err(IoFailure::of("read", &path))?;
+        let Some(header) = IndexHeader::parse(&bytes, self.base) else {
+            return Ok(());
+        };
+        let cells = index::cells_until(self.base, header.shift, self.durable.offset);
+        let end = index::cell_position(cells);
+        if len < end {
+            return Ok(());
+        }
+        // cells of batches that may not be there any more
+        cut(&file, &path, len, end).await?;
+        self.shift = header.shift;
+        self.index = IndexBuilder::new(self.base, header.shift, cells);
+        self.times = self.known_times(dir).await?;
+        self.mark = self.durable;
+        Ok(())
+    }
+
+    async fn known_times(&self, dir: &Path) -> Result<TimeIndexBuilder, IoFailure> {
+        let path = names::path_of(dir, self.base, Kind::TimeIndex);
+        let Some((file, len)) = open_existing(&path).await? else {
+            return Ok(TimeIndexBuilder::new(self.base, 0, -1, self.durable.max));
+        };
+        // bounded: an entry for every interval of the log, and one for each life
+        let limit = 2 * (self.durable.position / time_index::INTERVAL + 1) * ENTRY_LEN as u64;
+        let bytes = file.read_at(0, len.min(limit) as usize).await;
+        let bytes = bytes.map_err(IoFailure::of("read", &path))?;
+        let entries = time_index::parse(&bytes, self.base, self.durable.offset);
+        cut(&file, &path, len, (entries.len() * ENTRY_LEN) as u64).await?;
+        let last = entries.last().map_or(-1, |entry| entry.timestamp);
+        let count = entries.len() as u32;
+        Ok(TimeIndexBuilder::new(
+            self.base,
+            count,
+            last,
+            self.durable.max,
+        ))
+    }
+
+    /// A whole batch was found at `position`.
+    pub(crate) fn on_batch(&mut self, position: u64, header: &BatchHeader) {
+        let (last, max) = (header.last_offset(), header.max_timestamp);
+        let size = header.size() as u64;
+        self.index.on_batch(last, position as u32);
+        self.times.on_batch(last, max, size);
+        self.mark = Mark {
+            position,
+            ..self.mark
+        }
+        .after(last, max, size);
+    }
+
+    /// Makes the segment complete up to `end`, with `next` the offset of the next one. What is
+    /// known to be durable before, or was flushed by whoever made the next one, is flushed again
+    /// for good measure.
+    pub(crate) async fn seal(
+        mut self,
+        dir: &Path,
+        end: Mark,
+        next: i64,
+    ) -> Result<Rc<Segment>, IoFailure> {
+        let log_len = end.position.min(self.len);
+        cut(&self.file, &self.path, self.len, log_len).await?;
+        self.file
+            .sync_data()
+            .await
+            .map_err(IoFailure::of("flush", &self.path))?;
+        if end == self.mark {
+            self.times.close();
+        }
+        self.times.truncate(end.offset);
+        let seal = Seal {
+            log_len,
+            end_offset: next,
+            max_timestamp: end.max.timestamp,
+            max_timestamp_offset: end.max.offset,
+            time_entries: self.times.entries(),
+        };
+        let header = IndexHeader {
+            base_offset: self.base,
+            shift: self.shift,
+            seal: Some(seal),
+        };
+        let entries = self.times.encode_pending();
+        write_part(dir, self.base, Kind::TimeIndex, entries, None).await?;
+        let (at, cells) = self.index.encode_pending();
+        let until = index::cell_position(index::cells_until(self.base, self.shift, end.offset));
+        let until = (until.saturating_sub(at) as usize).min(cells.len());
+        let cells = (at, cells.slice(..until));
+        write_part(dir, self.base, Kind::Index, cells, Some(header)).await?;
+        Ok(Rc::new(Segment::new(
+            self.base,
+            self.shift,
+            Some(seal),
+            true,
+        )))
+    }
+
+    /// Writes to it again.
+    pub(crate) async fn into_active(self) -> Result<Active, IoFailure> {
+        let mut first_timestamp = None;
+        if self.mark.position > 0 {
+            let header = self.file.read_at(0, HEADER_LEN).await;
+            let header = header.map_err(IoFailure::of("read", &self.path))?;
+            let first = BatchHeader::parse(&header)
+                .ok()
+                .map(|header| header.max_timestamp);
+            first_timestamp = first.filter(|timestamp| *timestamp >= 0);
+        }
+        Ok(Active {
+            segment: Rc::new(Segment::new(self.base, self.shift, None, true)),
+            file: self.file,
+            index: self.index,
+            times: self.times,
+            first_timestamp,
+        })
+    }
+}
+
+/// A segment that begins now.
+pub(crate) async fn new_active(dir: &Path, base: i64, shift: u8) -> Result<Active, IoFailure> {
+    let path = names::path_of(dir, base, Kind::Log);
+    let options = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true);
+    let file = File::open(&path, options)
+        .await
+        .map_err(IoFailure::of("create", &path))?;
+    fs::sync_dir(dir)
+        .await
+        .map_err(IoFailure::of("flush", dir))?;
+    Ok(Active::new(
+        Rc::new(Segment::new(base, shift, None, true)),
+        file,
+    ))
+}
+
+async fn open_existing(path: &Path) -> Result<Option<(File, u64)>, IoFailure> {
+    match File::open(path, OpenOptions::new().read(true).write(true)).await {
+        Ok(file) => {
+            let len = file.len().await.map_err(IoFailure::of("look at", path))?;
+            Ok(Some((file, len)))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(IoFailure::of("open", path)(error)),
+    }
+}
+
+/// Cuts a file that is longer.
+async fn cut(file: &File, path: &Path, len: u64, end: u64) -> Result<(), IoFailure> {
+    if len <= end {
+        return Ok(());
+    }
+    file.set_len(end).await.map_err(IoFailure::of("cut", path))
+}
+
+/// Writes the part of an index that is not in its file, and a header, and makes both durable.
+async fn write_part(
+    dir: &Path,
+    base: i64,
+    kind: Kind,
+    (position, content): (u64, Bytes),
+    header: Option<IndexHeader>,
+) -> Result<(), IoFailure> {
+    let path = names::path_of(dir, base, kind);
+    let options = OpenOptions::new().read(true).write(true).create(true);
+    let file = File::open(&path, options)
+        .await
+        .map_err(IoFailure::of("open", &path))?;
+    file.set_len(position)
+        .await
+        .map_err(IoFailure::of("cut", &path))?;
+    file.write_at(position, vec![content])
+        .await
+        .map_err(IoFailure::of("write", &path))?;
+    if let Some(header) = header {
+        let written = file.write_at(0, vec![header.encode()]).await;
+        written.map_err(IoFailure::of("write", &path))?;
+    }
+    file.sync_all().await.map_err(IoFailure::of("flush", &path))
+}
