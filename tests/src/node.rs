@@ -26,12 +26,12 @@ impl Node {
 
     /// As [`Node::start`], at a given address.
     pub fn start_at(binary: &Path, data: &Path, listen: &str, args: &[&str]) -> io::Result<Self> {
-        let mut log: PathBuf = data.to_owned();
-        log.set_extension("log");
+        let mut log_path: PathBuf = data.to_owned();
+        log_path.set_extension("log");
         let log = std::fs::File::options()
             .create(true)
             .append(true)
-            .open(log)?;
+            .open(&log_path)?;
         let mut child = Command::new(binary)
             .args(["serve", "--listen", listen, "--data"])
             .arg(data)
@@ -58,8 +58,10 @@ impl Node {
             Err(_) => {
                 let _ = child.kill();
                 let status = child.wait()?;
+                let told = std::fs::read_to_string(&log_path).unwrap_or_default();
+                let last = told.lines().last().unwrap_or("and logged nothing");
                 Err(io::Error::other(format!(
-                    "the node was not ready: {status}"
+                    "the node was not ready: {status}, {last}"
                 )))
             }
         }

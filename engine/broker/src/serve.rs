@@ -19,14 +19,14 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use futures_util::task::AtomicWaker;
 use ringmill_ring::{
-    Cores, ListenOptions, Notify, Port, RingConfig, TcpListener, TcpStream, run, sleep, spawn,
+    Cores, ListenOptions, Notify, Port, RingConfig, TcpListener, TcpStream, now, run, sleep, spawn,
     timeout,
 };
 use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
 use thiserror::Error;
 
-use crate::cluster::store::{Store, StoreError};
+use crate::cluster::store::{PREDECESSOR_PAUSE, PREDECESSOR_TIME, Store, StoreError};
 use crate::config::BrokerConfig;
 use crate::connection;
 use crate::limits::MAILBOX_DEPTH;
@@ -373,7 +373,16 @@ async fn bind(address: SocketAddr, cores: usize) -> io::Result<TcpListener> {
         reuse_port: cores > 1,
         ..ListenOptions::default()
     };
-    TcpListener::bind(address, options).await
+    // A process that was just killed may still hold the address, as it may hold the lock.
+    let end = now() + PREDECESSOR_TIME;
+    loop {
+        match TcpListener::bind(address, options).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && now() < end => {
+                sleep(PREDECESSOR_PAUSE).await;
+            }
+            bound => return bound,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -9,10 +9,11 @@ use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::lock::Mutex;
-use ringmill_ring::{File, OpenOptions, fs};
+use ringmill_ring::{File, OpenOptions, fs, now, sleep};
 use ringmill_wire::Uuid;
 use thiserror::Error;
 
@@ -21,6 +22,10 @@ use super::image::{Command, Image, ImageError};
 use super::journal::{self, JournalError};
 use crate::config::BrokerConfig;
 
+/// How long a start waits for a process that was just killed to let go of what it had.
+pub(crate) const PREDECESSOR_TIME: Duration = Duration::from_secs(5);
+/// How often it looks.
+pub(crate) const PREDECESSOR_PAUSE: Duration = Duration::from_millis(10);
 const JOURNAL_NAME: &str = "metadata.journal";
 const LOCK_NAME: &str = ".lock";
 /// The journal is rewritten when it is so many times as large as it needs to be,
@@ -230,6 +235,8 @@ fn encode(number: u64, commands: &[Command]) -> Bytes {
     out.freeze()
 }
 
+/// Locks the folder. The kernel gives the files of a killed process free only after it has torn
+/// down the process's ring, a moment after the process is gone.
 async fn lock(folder: &Path) -> Result<File, StoreError> {
     let path = folder.join(LOCK_NAME);
     let options = OpenOptions::new().read(true).write(true).create(true);
@@ -238,10 +245,14 @@ async fn lock(folder: &Path) -> Result<File, StoreError> {
         error,
     };
     let file = File::open(&path, options).await.map_err(failed)?;
-    match file.try_lock_exclusive().map_err(failed)? {
-        true => Ok(file),
-        false => Err(StoreError::Locked(folder.to_owned())),
+    let end = now() + PREDECESSOR_TIME;
+    while !file.try_lock_exclusive().map_err(failed)? {
+        if now() >= end {
+            return Err(StoreError::Locked(folder.to_owned()));
+        }
+        sleep(PREDECESSOR_PAUSE).await;
     }
+    Ok(file)
 }
 
 /// Reads who the folder belongs to, or says so for a new one.
