@@ -34,7 +34,10 @@ const NONE: i16 = 0;
 const EXISTS: i16 = 36;
 
 const TOPICS: [(&str, &[(&str, &str)]); 2] = [
-    ("kept", &[("segment.bytes", "1048576")]),
+    (
+        "kept",
+        &[("segment.bytes", "1048576"), ("retention.ms", "-1")],
+    ),
     (
         "expiring",
         &[("segment.bytes", "262144"), ("retention.bytes", "524288")],

@@ -52,7 +52,13 @@ pub async fn create_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
     let mut missing: Vec<&Path> = Vec::new();
     for ancestor in path.ancestors().filter(|a| !a.as_os_str().is_empty()) {
         match metadata(ancestor).await {
-            Ok(found) if found.is_dir => break,
+            Ok(found) if found.is_dir => {
+                // A life that was killed may have made it and not got to its parent's flush.
+                if ancestor.parent().is_some() {
+                    sync_dir(parent(ancestor)).await?;
+                }
+                break;
+            }
             Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => missing.push(ancestor),
             Err(e) => return Err(e),

@@ -259,6 +259,28 @@ fn the_same_program_goes_on_after_each_cut() {
 }
 
 #[test]
+fn folders_that_a_killed_life_made_are_durable_when_the_next_says_so() {
+    for seed in 0..300 {
+        let (mut world, node) = one_node(seed);
+        world.start(node, async {
+            fs::create_dir_all("/data/log").await.unwrap()
+        });
+        let moment = Duration::from_micros(world.random().below(1500));
+        world.run_for(moment);
+        world.kill(node);
+        world.block_on(node, async {
+            fs::create_dir_all("/data/log").await.unwrap();
+            fs::write_atomic("/data/log/file", vec![Bytes::from_static(b"kept")])
+                .await
+                .unwrap();
+        });
+        world.power_off(node);
+        let found = world.disk(node).read("/data/log/file");
+        assert_eq!(found, Some(Bytes::from_static(b"kept")), "seed {seed}");
+    }
+}
+
+#[test]
 fn a_full_disk_is_an_error_and_frees_again() {
     let (mut world, node) = one_node(1);
     world.disk(node).faults().capacity = 64 << 10;

@@ -167,9 +167,9 @@ pub(super) async fn read_all(addr: SocketAddr) -> Result<BTreeMap<Key, (i64, Log
             let Ok(start) = client.offset_for(name, partition, -2).await else {
                 continue;
             };
-            let log = read(&mut client, name, partition, start);
-            let log = log.await.map_err(|e| format!("{name}-{partition}: {e}"))?;
-            logs.insert((topic, partition), (start, log));
+            let read = read(&mut client, name, partition, start);
+            let read = read.await.map_err(|e| format!("{name}-{partition}: {e}"))?;
+            logs.insert((topic, partition), read);
         }
     }
     Ok(logs)
@@ -179,14 +179,23 @@ async fn read(
     client: &mut RingClient,
     topic: &str,
     partition: i32,
-    start: i64,
-) -> Result<Log, PlainError> {
+    mut start: i64,
+) -> Result<(i64, Log), PlainError> {
     let unexpected = |what: String| Err(PlainError::Unexpected(what));
     let end = client.offset_for(topic, partition, -1).await?;
     let mut log = Log::new();
     let mut next = start;
     while next < end {
         let fetched = client.fetch(topic, partition, next, 64 << 10).await?;
+        if fetched.error_code == ErrorCode::OffsetOutOfRange.code() {
+            // Retention may take the log's front while it is read.
+            start = client.offset_for(topic, partition, -2).await?;
+            if start > next {
+                log.clear();
+                next = start;
+                continue;
+            }
+        }
         if fetched.error_code != 0 {
             return unexpected(format!("fetch at {next}: error {}", fetched.error_code));
         }
@@ -210,5 +219,5 @@ async fn read(
             return unexpected(format!("nothing at {next}, though the end is {end}"));
         }
     }
-    Ok(log)
+    Ok((start, log))
 }

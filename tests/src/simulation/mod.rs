@@ -20,12 +20,15 @@ use crate::history::{self, Attempt, Author};
 
 /// A topic and its configuration.
 const TOPICS: [(&str, &[(&str, &str)]); 3] = [
-    ("kept", &[("segment.bytes", "65536")]),
+    (
+        "kept",
+        &[("segment.bytes", "65536"), ("retention.ms", "-1")],
+    ),
     (
         "expiring",
         &[("segment.bytes", "65536"), ("retention.bytes", "131072")],
     ),
-    ("plain", &[]),
+    ("plain", &[("retention.ms", "-1")]),
 ];
 const PARTITIONS: i32 = 2;
 /// Virtual time that a restarted node may take to serve.

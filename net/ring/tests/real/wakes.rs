@@ -93,7 +93,7 @@ fn a_waker_called_after_its_core_ended_does_nothing() {
     signal.advance();
     // Also within another core of the same thread.
     let waiting = signal.clone();
-    let left = ring(async move {
+    ring(async move {
         spawn(async move { waiting.reached(9).await });
         sleep(Duration::from_millis(1)).await;
     });
@@ -101,7 +101,6 @@ fn a_waker_called_after_its_core_ended_does_nothing() {
         signal.advance();
         sleep(Duration::from_millis(1)).await;
     });
-    left
 }
 
 /// Each core serves until one of them is told to stop; then all end, connections are closed and
