@@ -265,7 +265,9 @@ impl Shard {
         self.ask_all(|| Call::ForgetMissing).await;
         let address = self.config.listen;
         let failed = |error| ServeError::Listen { address, error };
-        let listener = bind(address, self.router.cores()).await.map_err(failed)?;
+        let listener = bind_first(address, self.router.cores())
+            .await
+            .map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         let endpoint = Arc::new(Endpoint::new(&self.config, cluster_id, bound));
         self.welcome(listener, &endpoint);
@@ -366,6 +368,15 @@ impl Shard {
             tracing::warn!(clients, "clients did not take their last responses");
         }
     }
+}
+
+/// Binds core 0's listener. Sockets that share a port let anybody of the same user share it too:
+/// one that does not share finds out whether somebody is there.
+async fn bind_first(address: SocketAddr, cores: usize) -> io::Result<TcpListener> {
+    if cores > 1 && address.port() != 0 {
+        drop(bind(address, 1).await?);
+    }
+    bind(address, cores).await
 }
 
 async fn bind(address: SocketAddr, cores: usize) -> io::Result<TcpListener> {

@@ -476,7 +476,7 @@ impl Shard {
 impl Peer {
     pub(crate) fn new(address: SocketAddr, local: Option<SocketAddr>) -> Self {
         Self {
-            host: format!("/{}", address.ip()),
+            host: format!("/{}", address.ip().to_canonical()),
             local,
         }
     }

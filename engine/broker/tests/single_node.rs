@@ -8,13 +8,24 @@ use bytes::Bytes;
 use ringmill_ring::{now, sleep, spawn};
 use ringmill_wire::StrBytes;
 use ringmill_wire::batch::{Compression, ProducerStamp};
+use ringmill_wire::kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use ringmill_wire::kafka_protocol::messages::delete_records_request::{
+    DeleteRecordsPartition, DeleteRecordsTopic,
+};
+use ringmill_wire::kafka_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
 use ringmill_wire::kafka_protocol::messages::list_offsets_request::{
     ListOffsetsPartition, ListOffsetsTopic,
 };
 use ringmill_wire::kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use ringmill_wire::kafka_protocol::messages::offset_for_leader_epoch_request::{
+    OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
 use ringmill_wire::kafka_protocol::messages::{
-    ApiVersionsRequest, DeleteTopicsRequest, InitProducerIdRequest, ListOffsetsRequest,
-    MetadataRequest,
+    ApiVersionsRequest, CreatePartitionsRequest, DeleteRecordsRequest, DeleteRecordsResponse,
+    DeleteTopicsRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, ListOffsetsRequest,
+    MetadataRequest, OffsetForLeaderEpochRequest,
 };
 
 use wire_client::{Client, Scene, batch, batch_with, fetch_request, topic_name};
@@ -228,16 +239,8 @@ fn offsets_are_found_by_time() {
             (times[2] + 1000, -1),
         ];
         for (timestamp, offset) in expected {
-            let partition = ListOffsetsPartition::default().with_timestamp(timestamp);
-            let topic = ListOffsetsTopic::default()
-                .with_name(topic_name("t"))
-                .with_partitions(vec![partition]);
-            let request = ListOffsetsRequest::default()
-                .with_replica_id((-1).into())
-                .with_topics(vec![topic]);
-            let response = client.call(8, &request).await;
-            let found = &response.topics[0].partitions[0];
-            assert_eq!((found.error_code, found.offset), (0, offset), "{timestamp}");
+            let found = list_offset(&mut client, timestamp).await;
+            assert_eq!(found, (0, offset), "{timestamp}");
         }
     });
 }
@@ -356,4 +359,155 @@ fn compressed_batches_are_kept_as_they_come() {
         assert_eq!(records.len(), 10);
         assert!(records.iter().all(|(_, value)| value == "same"));
     });
+}
+
+async fn list_offset(client: &mut Client, timestamp: i64) -> (i16, i64) {
+    let partition = ListOffsetsPartition::default().with_timestamp(timestamp);
+    let topic = ListOffsetsTopic::default()
+        .with_name(topic_name("t"))
+        .with_partitions(vec![partition]);
+    let request = ListOffsetsRequest::default()
+        .with_replica_id((-1).into())
+        .with_topics(vec![topic]);
+    let response = client.call(8, &request).await;
+    let found = &response.topics[0].partitions[0];
+    (found.error_code, found.offset)
+}
+
+#[test]
+fn deleted_records_are_gone_and_reading_them_is_out_of_range() {
+    on_all_cores(async || {
+        let mut client = Client::connect().await;
+        client.create_topic("t", 1).await;
+        for value in ["a", "b", "c"] {
+            client.produce("t", 0, batch(&[value])).await;
+        }
+        let delete = |offset| {
+            let partition = DeleteRecordsPartition::default().with_offset(offset);
+            let topic = DeleteRecordsTopic::default()
+                .with_name(topic_name("t"))
+                .with_partitions(vec![partition]);
+            DeleteRecordsRequest::default()
+                .with_topics(vec![topic])
+                .with_timeout_ms(1000)
+        };
+        let answer = |response: DeleteRecordsResponse| {
+            let part = &response.topics[0].partitions[0];
+            (part.error_code, part.low_watermark)
+        };
+        assert_eq!(answer(client.call(2, &delete(2)).await), (0, 2));
+        assert_eq!(list_offset(&mut client, -2).await, (0, 2));
+        assert_eq!(client.fetch(0, 1, "t", &[(0, 1)]).await.parts()[0].error, 1);
+        let left = client.fetch(0, 1, "t", &[(0, 2)]).await.records();
+        assert_eq!(left, [(2, "c".to_owned())]);
+        assert_eq!(
+            answer(client.call(2, &delete(9)).await).0,
+            1,
+            "beyond the end"
+        );
+        assert_eq!(
+            answer(client.call(2, &delete(-1)).await),
+            (0, 3),
+            "all of it"
+        );
+    });
+}
+
+#[test]
+fn leader_epochs_end_where_the_log_does() {
+    on_all_cores(async || {
+        let mut client = Client::connect().await;
+        client.create_topic("t", 1).await;
+        client.produce("t", 0, batch(&["a", "b"])).await;
+        let ask = |current, epoch| {
+            let partition = OffsetForLeaderPartition::default()
+                .with_current_leader_epoch(current)
+                .with_leader_epoch(epoch);
+            let topic = OffsetForLeaderTopic::default()
+                .with_topic(topic_name("t"))
+                .with_partitions(vec![partition]);
+            OffsetForLeaderEpochRequest::default()
+                .with_replica_id((-1).into())
+                .with_topics(vec![topic])
+        };
+        let response = client.call(4, &ask(0, 0)).await;
+        let part = &response.topics[0].partitions[0];
+        assert_eq!(
+            (part.error_code, part.leader_epoch, part.end_offset),
+            (0, 0, 2)
+        );
+        let response = client.call(4, &ask(7, 0)).await;
+        assert_eq!(
+            response.topics[0].partitions[0].error_code, 75,
+            "UNKNOWN_LEADER_EPOCH"
+        );
+    });
+}
+
+#[test]
+fn a_topic_takes_new_settings_and_partitions_while_it_is_used() {
+    on_all_cores(async || {
+        let mut client = Client::connect().await;
+        client.create_topic("t", 1).await;
+        let long = "v".repeat(2000);
+        assert_eq!(client.produce("t", 0, batch(&[&long])).await, (0, 0));
+        let config = AlterableConfig::default()
+            .with_name(StrBytes::from_static_str("max.message.bytes"))
+            .with_config_operation(0)
+            .with_value(Some(StrBytes::from_static_str("1000")));
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(2)
+            .with_resource_name(StrBytes::from_static_str("t"))
+            .with_configs(vec![config]);
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        let response = client.call(1, &request).await;
+        assert_eq!(response.responses[0].error_code, 0, "{response:?}");
+        assert_eq!(
+            client.produce("t", 0, batch(&[&long])).await.0,
+            10,
+            "MESSAGE_TOO_LARGE"
+        );
+        assert_eq!(client.produce("t", 0, batch(&["short"])).await, (0, 1));
+
+        let grow = CreatePartitionsTopic::default()
+            .with_name(topic_name("t"))
+            .with_count(4)
+            .with_assignments(None);
+        let request = CreatePartitionsRequest::default()
+            .with_topics(vec![grow])
+            .with_timeout_ms(1000);
+        let response = client.call(3, &request).await;
+        assert_eq!(response.results[0].error_code, 0, "{response:?}");
+        for index in 1..4 {
+            assert_eq!(client.produce("t", index, batch(&["x"])).await, (0, 0));
+        }
+    });
+}
+
+#[test]
+fn old_segments_go_in_their_time() {
+    let mut scene = Scene::new(11);
+    scene.set("log.retention.check.interval.ms", "1000");
+    scene.set("log.retention.ms", "60000");
+    scene.set("log.segment.bytes", "65536");
+    scene.set("log.segment.delete.delay.ms", "0");
+    let running = scene.start();
+    scene.client(async {
+        let mut client = Client::connect().await;
+        client.create_topic("t", 1).await;
+        let value = "v".repeat(30_000);
+        for _ in 0..20 {
+            client.produce("t", 0, batch(&[&value])).await;
+        }
+        assert_eq!(list_offset(&mut client, -2).await, (0, 0));
+        sleep(Duration::from_secs(120)).await;
+        client.produce("t", 0, batch(&["new"])).await;
+        sleep(Duration::from_secs(5)).await;
+        let (error, start) = list_offset(&mut client, -2).await;
+        assert_eq!(error, 0);
+        assert!(start >= 18, "what is older is gone: {start}");
+        assert_eq!(list_offset(&mut client, -1).await, (0, 21));
+    });
+    assert!(scene.world.disk(scene.broker).used() < 200_000);
+    scene.stop(running);
 }

@@ -117,9 +117,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects, waiting for the broker to listen.
+    /// Connects to the scene's broker, waiting for it to listen.
     pub(crate) async fn connect() -> Self {
-        let address: SocketAddr = BROKER.parse().unwrap();
+        Self::connect_to(BROKER.parse().unwrap()).await
+    }
+
+    /// Connects to a broker, waiting for it to listen.
+    pub(crate) async fn connect_to(address: SocketAddr) -> Self {
         for _ in 0..1000 {
             if let Ok(stream) = TcpStream::connect(address).await {
                 return Self {
@@ -208,6 +212,32 @@ impl Client {
         let request = produce_request(acks, topic, parts);
         self.send(request.encode(&header).unwrap()).await;
         header.correlation_id
+    }
+
+    /// As [`Self::ask_produce`], of a broker that may be gone.
+    pub(crate) async fn try_ask_produce(
+        &mut self,
+        acks: i16,
+        topic: &str,
+        parts: Vec<(i32, Bytes)>,
+    ) -> Option<i32> {
+        let header = self.header(ApiKey::Produce, 9);
+        let request = produce_request(acks, topic, parts);
+        let sent = self.stream.send(request.encode(&header).unwrap()).await;
+        sent.is_ok().then_some(header.correlation_id)
+    }
+
+    /// The first partition's result, of a broker that may be gone.
+    pub(crate) async fn try_produced(&mut self, id: i32) -> Option<(i16, i64)> {
+        let frame = self.frame().await?;
+        assert_eq!(
+            response_correlation_id(&frame),
+            Ok(id),
+            "answers come in order"
+        );
+        let response = ProduceResponse::decode(9, &frame).unwrap();
+        let part = &response.topics[0].partitions[0];
+        Some((part.error_code, part.base_offset))
     }
 
     pub(crate) async fn produced(&mut self, id: i32) -> Vec<(i16, i64)> {
