@@ -2,10 +2,16 @@
 
 #![forbid(unsafe_code)]
 
+mod consume;
 mod doctor;
+mod group;
+mod produce;
+mod remote;
 mod serve;
 mod settings;
 mod signals;
+mod stdin;
+mod topic;
 
 use std::process::ExitCode;
 
@@ -22,6 +28,14 @@ struct Cli {
 enum Task {
     /// Run the engine
     Serve(settings::ServeArgs),
+    /// Create, list, describe, alter and delete topics
+    Topic(topic::Args),
+    /// Produce a record a line from standard input
+    Produce(produce::Args),
+    /// Print a topic's records
+    Consume(consume::Args),
+    /// List, describe, reset and delete consumer groups
+    Group(group::Args),
     /// Say what this machine offers, and what it costs to lack what is missing
     Doctor(doctor::Args),
 }
@@ -41,6 +55,10 @@ impl Failure {
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Serve(args) => serve::run(args),
+        Task::Topic(args) => topic::run(args),
+        Task::Produce(args) => produce::run(args),
+        Task::Consume(args) => consume::run(args),
+        Task::Group(args) => group::run(args),
         Task::Doctor(args) => doctor::run(&args),
     };
     match result {
