@@ -154,6 +154,25 @@ fn ready(answer: GroupAnswer) -> Answering {
     Box::pin(std::future::ready(answer))
 }
 
+/// Waits for a join; whoever is let go while it waits finds no coordinator.
+async fn join_answer(parked: oneshot::Receiver<Reply>) -> GroupAnswer {
+    match parked.await {
+        Ok(Reply::Join(_, result)) => GroupAnswer::Join(result),
+        _ => GroupAnswer::Join(Err(JoinRefused {
+            error: GroupError::CoordinatorNotAvailable,
+            member_id: String::new(),
+        })),
+    }
+}
+
+/// As [`join_answer`], for a sync.
+async fn sync_answer(parked: oneshot::Receiver<Reply>) -> GroupAnswer {
+    match parked.await {
+        Ok(Reply::Sync(_, result)) => GroupAnswer::Sync(result),
+        _ => GroupAnswer::Sync(Err(GroupError::CoordinatorNotAvailable)),
+    }
+}
+
 impl Shard {
     /// Begins a request about groups of this core: its effect on the group, and its place in the
     /// log, are decided before this returns.
@@ -168,27 +187,14 @@ impl Shard {
                 let outcome = coordinator.join(now, &group, home, token, join);
                 drop(coordinator);
                 self.perform(outcome);
-                Box::pin(async move {
-                    match parked.await {
-                        Ok(Reply::Join(_, result)) => GroupAnswer::Join(result),
-                        _ => GroupAnswer::Join(Err(JoinRefused {
-                            error: GroupError::CoordinatorNotAvailable,
-                            member_id: String::new(),
-                        })),
-                    }
-                })
+                Box::pin(join_answer(parked))
             }
             GroupAsk::Sync(sync) => {
                 let (token, parked) = groups.park();
                 let outcome = coordinator.sync(now, &group, home, token, sync);
                 drop(coordinator);
                 self.perform(outcome);
-                Box::pin(async move {
-                    match parked.await {
-                        Ok(Reply::Sync(_, result)) => GroupAnswer::Sync(result),
-                        _ => GroupAnswer::Sync(Err(GroupError::CoordinatorNotAvailable)),
-                    }
-                })
+                Box::pin(sync_answer(parked))
             }
             GroupAsk::Heartbeat(claim) => {
                 let result = coordinator.heartbeat(now, &group, home, &claim);
