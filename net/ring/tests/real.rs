@@ -6,6 +6,8 @@ mod drops;
 mod fallbacks;
 #[path = "real/lifetimes.rs"]
 mod lifetimes;
+#[path = "real/limits.rs"]
+mod limits;
 #[path = "real/sockets.rs"]
 mod sockets;
 #[path = "real/wakes.rs"]
