@@ -3,7 +3,10 @@
 #![forbid(unsafe_code)]
 
 mod consume;
+mod demo;
 mod doctor;
+mod embedded;
+mod flights;
 mod group;
 mod produce;
 mod remote;
@@ -28,6 +31,8 @@ struct Cli {
 enum Task {
     /// Run the engine
     Serve(settings::ServeArgs),
+    /// Show it all: a node, a real data set through it and back, checked
+    Demo(demo::Args),
     /// Create, list, describe, alter and delete topics
     Topic(topic::Args),
     /// Produce a record a line from standard input
@@ -55,6 +60,7 @@ impl Failure {
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Serve(args) => serve::run(args),
+        Task::Demo(args) => demo::run(&args),
         Task::Topic(args) => topic::run(args),
         Task::Produce(args) => produce::run(args),
         Task::Consume(args) => consume::run(args),

@@ -1,7 +1,7 @@
 //! `ringmill topic`: create, list, describe, alter and delete topics.
 
 use ringmill_client::{
-    Admin, ConfigChange, ConfigSource, NewTopic, OffsetSpec, Topic, TopicPartition,
+    Admin, ConfigChange, ConfigEntry, ConfigSource, NewTopic, OffsetSpec, Topic, TopicPartition,
 };
 use serde_json::{Value, json};
 
@@ -206,57 +206,60 @@ async fn describe(
         let key = TopicPartition::new(topic.name.clone(), index);
         found.get(&key).copied().flatten().map(|place| place.offset)
     };
-    if json {
-        let partitions = topic.partitions.iter().map(|p| {
-            json!({
-                "partition": p.index,
-                "leader": p.leader,
-                "replicas": p.replicas,
-                "in_sync": p.in_sync,
-                "first_offset": offset(&first, p.index),
-                "end_offset": offset(&end, p.index),
-            })
-        });
-        let configs = configs
-            .into_iter()
-            .map(|entry| (entry.name, json!(entry.value)));
-        return print_json(&json!({
-            "name": &*topic.name,
-            "id": topic.id.to_string(),
-            "partitions": partitions.collect::<Value>(),
-            "configs": configs.collect::<serde_json::Map<_, _>>(),
-        }));
+    let ends = topic.partitions.iter();
+    let ends: Vec<Ends> = ends
+        .map(|p| (offset(&first, p.index), offset(&end, p.index)))
+        .collect();
+    match json {
+        true => print_json(&described_json(topic, &ends, configs)),
+        false => print(&described_text(topic, &ends, configs)),
     }
+}
+
+/// A partition's first offset and the end of its log.
+type Ends = (Option<i64>, Option<i64>);
+
+fn described_json(topic: &Topic, ends: &[Ends], configs: Vec<ConfigEntry>) -> Value {
+    let partitions = topic.partitions.iter().zip(ends).map(|(p, (first, end))| {
+        json!({
+            "partition": p.index,
+            "leader": p.leader,
+            "replicas": p.replicas,
+            "in_sync": p.in_sync,
+            "first_offset": first,
+            "end_offset": end,
+        })
+    });
+    let configs = configs
+        .into_iter()
+        .map(|entry| (entry.name, json!(entry.value)));
+    json!({
+        "name": &*topic.name,
+        "id": topic.id.to_string(),
+        "partitions": partitions.collect::<Value>(),
+        "configs": configs.collect::<serde_json::Map<_, _>>(),
+    })
+}
+
+fn described_text(topic: &Topic, ends: &[Ends], configs: Vec<ConfigEntry>) -> String {
     let shown = |value: Option<i64>| value.map_or_else(|| "-".to_owned(), |n| n.to_string());
-    let heads = [
-        "partition",
-        "leader",
-        "replicas",
-        "in sync",
-        "first",
-        "end",
-        "records",
-    ];
-    let mut rows = vec![heads.map(str::to_owned).to_vec()];
-    for p in &topic.partitions {
-        let (from, to) = (offset(&first, p.index), offset(&end, p.index));
+    let heads = "partition|leader|replicas|in sync|first|end|records";
+    let mut rows: Vec<Vec<String>> = vec![heads.split('|').map(str::to_owned).collect()];
+    for (p, (first, end)) in topic.partitions.iter().zip(ends) {
         rows.push(vec![
             p.index.to_string(),
             shown(p.leader.map(i64::from)),
             format!("{:?}", p.replicas),
             format!("{:?}", p.in_sync),
-            shown(from),
-            shown(to),
-            shown(from.zip(to).map(|(from, to)| to - from)),
+            shown(*first),
+            shown(*end),
+            shown(first.zip(*end).map(|(first, end)| end - first)),
         ]);
     }
     let mut text = format!("{} (id {})\n{}", topic.name, topic.id, table(&rows));
     for entry in configs {
-        text.push_str(&format!(
-            "{}={}\n",
-            entry.name,
-            entry.value.unwrap_or_default()
-        ));
+        let value = entry.value.unwrap_or_default();
+        text.push_str(&format!("{}={value}\n", entry.name));
     }
-    print(&text)
+    text
 }
