@@ -8,10 +8,12 @@
 //! A panic in a task takes its core down: it passes through the turn to whoever runs the core,
 //! and on its way the core is stopped as at any other end.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -261,7 +263,18 @@ impl Core {
     }
 
     /// Drops all tasks: the end of the core. Operations in flight are left to the driver.
+    ///
+    /// # Panics
+    /// If a task's drop does, when all others are dropped.
     pub(crate) fn clear(&self) {
+        if let Some(panic) = self.drop_tasks() {
+            resume_unwind(panic);
+        }
+    }
+
+    /// Drops all tasks, whatever their drops do; returns the first panic.
+    fn drop_tasks(&self) -> Option<Box<dyn Any + Send>> {
+        let mut panicked = None;
         loop {
             let task = {
                 let mut tasks = self.tasks.borrow_mut();
@@ -270,21 +283,30 @@ impl Core {
                 };
                 tasks.remove(index)
             };
-            drop(task.abort());
+            // Nothing of the task is looked at afterwards.
+            let dropped = catch_unwind(AssertUnwindSafe(|| drop(task.abort())));
+            panicked = panicked.or(dropped.err());
         }
         self.ready.borrow_mut().clear();
         self.yielded.take();
+        panicked
     }
 
     /// The end of the core: its tasks are dropped, then the driver waits until the kernel has
     /// given back what it had of them.
+    ///
+    /// # Panics
+    /// As [`Core::clear`], after all that.
     pub(crate) fn stop(&self) {
-        self.clear();
+        let panicked = self.drop_tasks();
         self.shared.bell.take_down();
         let mut completions = Vec::new();
         self.driver.borrow_mut().close(&mut completions);
         for completion in completions {
             self.on_completion(completion);
+        }
+        if let Some(panic) = panicked.filter(|_| !std::thread::panicking()) {
+            resume_unwind(panic);
         }
     }
 

@@ -180,8 +180,8 @@ impl File {
         .map(drop)
     }
 
-    /// Locks the file for this handle and its clones (`flock(2)`), until the last is dropped;
-    /// false if somebody else holds it.
+    /// Locks the file for this handle and its clones (`flock(2)`), until the ring's turn after
+    /// the last is dropped; false if somebody else holds it.
     pub fn try_lock_exclusive(&self) -> io::Result<bool> {
         crate::core::current().driver().try_lock(&self.fd)
     }

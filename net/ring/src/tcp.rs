@@ -35,7 +35,8 @@ pub(crate) fn ip(addr: SocketAddress) -> io::Result<SocketAddr> {
     }
 }
 
-/// A listening socket (socket, bind, listen, accept).
+/// A listening socket (socket, bind, listen, accept). Dropped, it closes with the ring's next
+/// turns, and its address is free again.
 #[derive(Debug)]
 pub struct TcpListener(Listener);
 

@@ -81,6 +81,8 @@ fn user_data(key: SlotKey, part: u8) -> u64 {
 
 /// A ring of `entries`, with the features that it has and may use.
 fn make_ring(entries: u32, allowed: Features) -> io::Result<(IoUring, Features)> {
+    // Two linked entries must find room.
+    let entries = entries.max(2);
     let build = |defer: bool| {
         let mut builder = IoUring::builder();
         builder

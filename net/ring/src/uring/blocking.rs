@@ -38,7 +38,12 @@ fn read_dir(path: &std::path::Path) -> (io::Result<usize>, Vec<DirEntry>) {
         let mut entries = Vec::new();
         for entry in std::fs::read_dir(path)? {
             let entry = entry?;
-            let meta = entry.metadata()?;
+            let meta = match entry.metadata() {
+                Ok(meta) => meta,
+                // Removed while we read.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(e),
+            };
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };

@@ -52,6 +52,9 @@ impl Uring {
             }
             self.reap(out);
         }
+        // The table's own references, which the kernel would drop some time after the ring:
+        // addresses and locks are free at once.
+        let _ = self.ring.submitter().unregister_files();
     }
 }
 

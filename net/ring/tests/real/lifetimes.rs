@@ -197,3 +197,60 @@ fn all_cores_have_one_clock() {
     let after = ring(async { now() });
     assert!(after - before >= Duration::from_millis(30));
 }
+
+/// The next life of a process, or the next test, takes the address over at once.
+#[test]
+fn an_ended_ring_has_let_go_of_its_addresses_and_locks() {
+    let dir = folder("let-go");
+    let mut addr = any();
+    for round in 0..50 {
+        ring(async {
+            let bound = TcpListener::bind(addr, ListenOptions::default()).await;
+            let listener = bound.unwrap_or_else(|e| panic!("round {round}: {e}"));
+            addr = listener.local_addr().unwrap();
+            let file = File::open(dir.join("lock"), read_write()).await.unwrap();
+            assert!(
+                file.try_lock_exclusive().unwrap(),
+                "round {round}: still locked"
+            );
+            spawn(async move {
+                let _file = file;
+                listener.accept().await.map(drop)
+            });
+            sleep(Duration::from_micros(round * 20)).await;
+        });
+    }
+}
+
+/// A future whose drop panics ends the core as any panic does.
+#[test]
+fn a_panic_in_a_drop_at_the_end_still_closes_the_ring() {
+    struct Explosive;
+    impl Drop for Explosive {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+    let mut client = None;
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        ring(async {
+            spawn(async {
+                let _explosive = Explosive;
+                std::future::pending::<()>().await
+            });
+            let listener = TcpListener::bind(any(), ListenOptions::default())
+                .await
+                .unwrap();
+            client = Some(plain_client(listener.local_addr().unwrap()));
+            let (stream, _) = listener.accept().await.unwrap();
+            spawn(async move { stream.recv(&mut BytesMut::new()).await });
+            sleep(Duration::from_millis(1)).await;
+        })
+    }));
+    assert!(ended.is_err());
+    let read = client.unwrap().read(&mut [0; 1]);
+    assert!(
+        !matches!(&read, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock),
+        "the connection is still open: {read:?}"
+    );
+}
