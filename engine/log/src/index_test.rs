@@ -1,3 +1,5 @@
+//! Tests of the index: what it answers is what a walk over the log would find.
+
 use super::*;
 use proptest::prelude::*;
 use ringmill_wire::batch::{Compression, ProducerStamp};

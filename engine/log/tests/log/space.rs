@@ -130,7 +130,9 @@ fn a_failed_write_or_flush_ends_all_acknowledgements() {
                 p.close().await.unwrap();
                 model
             });
-            *knob(&mut machine.world.disk(machine.node).faults()) = Chance::Nth(nth);
+            // The open itself flushes the names of its folders.
+            let strikes = nth + 2 * n as u64;
+            *knob(&mut machine.world.disk(machine.node).faults()) = Chance::Nth(strikes);
             let acked = machine.life(LogConfig::default(), async move |p| {
                 let mut acked = acked;
                 let mut failed = false;
