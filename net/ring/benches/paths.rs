@@ -184,7 +184,7 @@ fn main() {
         ("sleep", &|| hops(Duration::ZERO, 5_000)),
     );
     // Shorter pieces are read and sent either way.
-    for piece in [256 << 10, 1 << 20, 16 << 20] {
+    for piece in [512 << 10, 1 << 20, 16 << 20] {
         compare(
             &format!("file to socket, {} KiB", piece >> 10),
             "GB/s",

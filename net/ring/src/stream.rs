@@ -21,10 +21,10 @@ use crate::time::sleep_until;
 
 /// Bytes of one file transfer operation; longer ones are cut, so that a result fits its type.
 const TRANSFER: u64 = 1 << 30;
-/// From this length on, splicing a file to a socket beats reading and sending it: each splice
-/// wakes a thread of the kernel, which costs as much as copying some 200 KiB
+/// From this length on, splicing a file to a socket costs less than reading and sending it. Each
+/// splice wakes a thread of the kernel, which costs as much as copying some 300 KiB
 /// (`cargo bench -p ringmill-ring`).
-const SPLICE_MIN: u64 = 256 << 10;
+const SPLICE_MIN: u64 = 512 << 10;
 /// Bytes of a file that are in memory at once when it is read and sent.
 const COPY: u64 = 256 << 10;
 /// How long a listener pauses after a failure. Most failures (no descriptor, no memory) are there
