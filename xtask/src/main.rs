@@ -38,6 +38,15 @@ enum Chore {
     },
     /// Run seeds of the deterministic simulation; each failure prints the seed that replays it
     Sim(SimArgs),
+    /// Kill a loaded node in rounds (SIGKILL) and check every promise it made
+    Crash {
+        /// How many kills
+        #[arg(long, default_value_t = 200)]
+        rounds: u64,
+        /// Decides load and moments
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Fuzz one target (or all) with libFuzzer and the address sanitizer
     Fuzz(fuzz::Args),
     /// Unmodified Kafka clients against a broker: a table client × feature
@@ -66,6 +75,7 @@ fn main() -> ExitCode {
         Chore::Ci(args) => ci::ci(&args),
         Chore::Tidy { fix_map } => tidy(fix_map),
         Chore::Sim(args) => sim(args.seeds, args.seed),
+        Chore::Crash { rounds, seed } => crash(rounds, seed),
         Chore::Fuzz(args) => fuzz::fuzz(&args),
         Chore::Conformance(args) => conformance::conformance(&args),
         Chore::Peer(args) => peer::peer(&args),
@@ -109,6 +119,17 @@ fn sim(seeds: u64, seed: u64) -> Result<(), Failure> {
         "--",
     ]);
     command.args(["--seeds", &seeds.to_string(), "--seed", &seed.to_string()]);
+    run(&mut command)
+}
+
+fn crash(rounds: u64, seed: u64) -> Result<(), Failure> {
+    let mut build = cargo();
+    build.args(["build", "--release", "-p", "ringmill"]);
+    run(&mut build)?;
+    let mut command = cargo();
+    command.args(["run", "--release", "-p", "ringmill-tests", "--bin", "crash"]);
+    command.args(["--", "--rounds", &rounds.to_string()]);
+    command.args(["--seed", &seed.to_string()]);
     run(&mut command)
 }
 
