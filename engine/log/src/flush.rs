@@ -22,7 +22,7 @@ use crate::config::{Durability, LogConfig};
 pub const GATHER_BYTES: u64 = 64 << 10;
 /// A write of at most so many bytes is linked with the flush that follows it. Larger ones are
 /// better known to be written early, so that the next write can overlap with the flush.
-pub const LINKED_BYTES_MAX: u64 = 64 << 10;
+pub const LINKED_BYTES_MAX: u64 = 256 << 10;
 /// Written bytes that are not flushed, at most, before a flush begins by itself: bounds what a
 /// crash costs to recover, and how long the seal of a segment takes.
 pub const UNFLUSHED_BYTES_MAX: u64 = 64 << 20;

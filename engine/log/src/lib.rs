@@ -29,6 +29,7 @@ mod meta;
 mod names;
 mod open;
 mod partition;
+pub mod prewrite;
 pub mod producers;
 mod queue;
 mod read;

@@ -21,6 +21,7 @@ use crate::index::{self, IndexHeader, Seal};
 use crate::meta::{self, Meta};
 use crate::names::{self, Kind};
 use crate::partition::{Appending, Inner, Phase, State};
+use crate::prewrite::Prewrite;
 use crate::producers::Producers;
 use crate::queue::Queue;
 use crate::recover::{Cut, Found, Tail};
@@ -466,6 +467,7 @@ impl Assembled<'_> {
                 shift: active.segment.shift.get(),
             },
             active,
+            prewrite: Prewrite::default(),
             segments,
             damages: self.damages,
             producers: self.tail.producers,

@@ -22,6 +22,7 @@ use crate::index::{IndexBuilder, Seal};
 use crate::meta::Meta;
 use crate::names::{self, Kind};
 use crate::open::{self, RecoveryReport};
+use crate::prewrite::Prewrite;
 use crate::producers::Producers;
 use crate::queue::{Queue, Run};
 use crate::segment::Segment;
@@ -123,6 +124,8 @@ pub(crate) struct State {
     pub(crate) queue: Queue,
     pub(crate) appending: Appending,
     pub(crate) active: Active,
+    /// Of the active segment's file.
+    pub(crate) prewrite: Prewrite,
     /// All of them, the active one included, by base offset.
     pub(crate) segments: OffsetTrie<Rc<Segment>>,
     pub(crate) damages: Vec<Damage>,
@@ -355,7 +358,7 @@ impl Partition {
         self.inner.room.notify_all();
         let drained = self.inner.flushed_to(end).await;
         let result = match drained {
-            Ok(()) => self.inner.checkpoint(true).await,
+            Ok(()) => self.inner.settle_down().await,
             Err(error) => Err(error),
         };
         self.inner.state.borrow_mut().phase = Phase::Closed;

@@ -1,3 +1,5 @@
+//! Tests of producer state: duplicates, gaps and old epochs are told apart.
+
 use super::*;
 use proptest::prelude::*;
 
@@ -132,12 +134,12 @@ proptest! {
         let mut offset = 0;
         for (id, epoch, sequence, records, fails) in steps {
             let mut h = header(id, epoch, sequence, records);
-            let mine = log.iter().filter(|b| b.producer_id == id);
+            let mut mine = log.iter().filter(|b| b.producer_id == id);
             let newest = mine.clone().map(|b| b.producer_epoch).max();
             match p.check(&h) {
                 Ok(Verdict::New) => {
                     prop_assert!(newest.is_none_or(|n| n <= epoch));
-                    let last = mine.filter(|b| b.producer_epoch == epoch).next_back();
+                    let last = mine.rfind(|b| b.producer_epoch == epoch);
                     match last {
                         Some(last) => prop_assert_eq!(last.last_sequence() + 1, sequence),
                         None => prop_assert!(newest.is_none() || sequence == 0),

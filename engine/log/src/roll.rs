@@ -16,6 +16,7 @@ use crate::index::Seal;
 use crate::meta::Meta;
 use crate::names::Kind;
 use crate::partition::{Active, Inner};
+use crate::prewrite::Prewrite;
 use crate::queue::RollPlan;
 use crate::segment::Segment;
 
@@ -51,6 +52,7 @@ impl Inner {
 
     /// Makes durable what belongs to the segment that ends, and makes the file of the next.
     async fn prepare_segment(&self, meta: &mut Meta, plan: RollPlan) -> Result<File, IoFailure> {
+        self.trim().await?;
         self.state.borrow_mut().active.times.close();
         self.spill(meta, true).await?;
         self.write_epochs().await?;
@@ -99,6 +101,7 @@ impl Inner {
                 .segments
                 .insert(next.segment.key(), next.segment.clone());
             state.active = next;
+            state.prewrite = Prewrite::default();
             state.commit.on_rolled(next_base);
             state.upkeep.on_rolled(next_base, snapshot);
             (state.log_start, next_base, state.upkeep.replay)

@@ -171,6 +171,14 @@ impl Inner {
         result.map_err(|failure| ChangeError::Io(self.on_meta_failure(failure)))
     }
 
+    /// Before a clean stop: all is flushed, and nothing more is appended.
+    pub(crate) async fn settle_down(self: &Rc<Self>) -> Result<(), ChangeError> {
+        if let Err(failure) = self.trim().await {
+            return Err(ChangeError::Io(self.on_meta_failure(failure)));
+        }
+        self.checkpoint(true).await
+    }
+
     /// After a recovery: writes down what was found, whether it looks like news or not.
     pub(crate) async fn checkpoint_anew(self: &Rc<Self>) -> Result<(), ChangeError> {
         let taken = self.take_snapshot(true).await?;

@@ -3,14 +3,19 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
 use ringmill_ring::{File, now, sleep_until, spawn};
 
+use crate::config::Durability;
 use crate::error::IoFailure;
-use crate::flush::Step;
+use crate::flush::{Front, Step};
 use crate::names::Kind;
 use crate::partition::{Appending, Inner, State};
+use crate::prewrite::Fill;
 use crate::queue::{Fate, QUEUE_BYTES_MAX, Run};
 
+/// What is written ahead.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// Index cells that gather in memory before they are written to the file.
 const SPILL_CELLS: usize = 4 << 10;
 
@@ -32,7 +37,7 @@ impl Inner {
     fn pump(self: &Rc<Self>) {
         loop {
             let mut state = self.state.borrow_mut();
-            let front = state.queue.front();
+            let front = state.front();
             let Some(step) = state.commit.step(now(), front) else {
                 break;
             };
@@ -111,10 +116,14 @@ impl Inner {
         state.commit.on_written(now());
         run.fate.set(Fate::Written);
         state.active.on_written(&run, start.position);
+        let fill = state.fill_ahead(run.bytes);
         let spill = state.active.index.pending() >= SPILL_CELLS && !state.spilling;
         state.spilling |= spill;
         let room = state.queue.bytes() <= QUEUE_BYTES_MAX / 2;
         drop(state);
+        if let Some((fill, file)) = fill {
+            spawn(self.clone().fill(fill, file));
+        }
         self.caches.tails.push(&self.tail, &run);
         if room {
             self.room.notify_all();
@@ -163,6 +172,7 @@ impl Inner {
     /// the last good byte is taken back, as if it had never come.
     async fn give_up(self: &Rc<Self>, run: Run, file: &File, position: u64, failure: IoFailure) {
         tracing::warn!(%failure, "appends are refused until there is room");
+        self.filled().await;
         if let Err(error) = file.set_len(position).await {
             let path = self.path(run.end.segment, Kind::Log);
             self.fail(IoFailure::of("cut", &path)(error));
@@ -170,6 +180,7 @@ impl Inner {
         }
         let mut state = self.state.borrow_mut();
         if state.failure.is_none() {
+            state.prewrite.on_cut();
             state.queue.on_gone(run.bytes);
             state.commit.on_no_space();
             state.take_back(Some(run));
@@ -190,6 +201,64 @@ impl Inner {
         self.room.notify_all();
     }
 
+    /// Writes zeros ahead of the log's end.
+    async fn fill(self: Rc<Self>, fill: Fill, file: File) {
+        let zeros = Bytes::from_static(&ZEROS);
+        let pieces = (fill.end - fill.start).div_ceil(ZEROS.len() as u64);
+        let mut bufs = vec![zeros; pieces as usize];
+        let over = (pieces * ZEROS.len() as u64 - (fill.end - fill.start)) as usize;
+        if let Some(last) = bufs.last_mut() {
+            last.truncate(last.len() - over);
+        }
+        let result = file.write_at(fill.start, bufs).await;
+        let base = self.state.borrow().active.segment.base_offset;
+        match result.map_err(IoFailure::of("write ahead in", &self.path(base, Kind::Log))) {
+            Ok(()) => self.state.borrow_mut().prewrite.on_filled(),
+            Err(failure) if failure.is_no_space() => {
+                self.state.borrow_mut().prewrite.on_no_space();
+            }
+            Err(failure) => {
+                self.state.borrow_mut().prewrite.on_filled();
+                self.fail(failure);
+            }
+        }
+        self.changed.notify_all();
+        self.pump();
+    }
+
+    /// Waits until no zeros are being written.
+    async fn filled(&self) {
+        loop {
+            let rung = self.changed.notified();
+            if !self.state.borrow().prewrite.is_filling() {
+                return;
+            }
+            rung.await;
+        }
+    }
+
+    /// Cuts off the zeros behind the log's end, durably. Nothing else is in flight.
+    pub(crate) async fn trim(&self) -> Result<(), IoFailure> {
+        self.filled().await;
+        let (file, end) = {
+            let state = self.state.borrow();
+            let end = state.commit.written();
+            if !state.prewrite.is_ahead_of(end.position) {
+                return Ok(());
+            }
+            (state.active.file.clone(), end)
+        };
+        let path = self.path(end.segment, Kind::Log);
+        file.set_len(end.position)
+            .await
+            .map_err(IoFailure::of("cut", &path))?;
+        file.sync_data()
+            .await
+            .map_err(IoFailure::of("flush", &path))?;
+        self.state.borrow_mut().prewrite.on_cut();
+        Ok(())
+    }
+
     async fn spill_ahead(self: Rc<Self>) {
         let mut meta = self.meta.lock().await;
         let result = self.spill(&mut meta, false).await;
@@ -202,6 +271,28 @@ impl Inner {
 }
 
 impl State {
+    /// What comes next, unless it would run into zeros that are being written.
+    fn front(&self) -> Front {
+        let front = self.queue.front();
+        let clear = match front {
+            Front::Empty => true,
+            Front::Batches { bytes } => self
+                .prewrite
+                .may_write(self.commit.written().position + bytes),
+            Front::Roll => !self.prewrite.is_filling(),
+        };
+        if clear { front } else { Front::Empty }
+    }
+
+    /// A run was written: what to fill with zeros, if it is worth it.
+    fn fill_ahead(&mut self, bytes: u64) -> Option<(Fill, File)> {
+        let position = self.commit.written().position;
+        let flushed = self.config.durability == Durability::Flushed;
+        let limit = u64::from(self.config.segment_bytes);
+        let fill = self.prewrite.on_written(position, bytes, flushed, limit)?;
+        Some((fill, self.active.file.clone()))
+    }
+
     /// Takes back all appends that are not written: `first` and what is in the queue.
     fn take_back(&mut self, first: Option<Run>) {
         let runs = first.into_iter().chain(self.queue.drain());
