@@ -8,6 +8,7 @@ mod doctor;
 mod embedded;
 mod flights;
 mod group;
+mod log;
 mod produce;
 mod remote;
 mod serve;
@@ -41,6 +42,8 @@ enum Task {
     Consume(consume::Args),
     /// List, describe, reset and delete consumer groups
     Group(group::Args),
+    /// Dump or verify the files of a log
+    Log(log::Args),
     /// Say what this machine offers, and what it costs to lack what is missing
     Doctor(doctor::Args),
 }
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Task::Produce(args) => produce::run(args),
         Task::Consume(args) => consume::run(args),
         Task::Group(args) => group::run(args),
+        Task::Log(args) => log::run(args),
         Task::Doctor(args) => doctor::run(&args),
     };
     match result {

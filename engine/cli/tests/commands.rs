@@ -8,7 +8,8 @@ use std::process::{Command, Output, Stdio};
 use ringmill_tests::node::Node;
 
 struct Fixture {
-    node: Node,
+    /// Until it is stopped.
+    node: Option<Node>,
     folder: PathBuf,
 }
 
@@ -28,13 +29,15 @@ impl Fixture {
         std::fs::create_dir_all(&folder).unwrap();
         let settings = ["--group-initial-rebalance-delay-ms=0"];
         let node = Node::start(Path::new(BINARY), &folder.join("data"), &settings).unwrap();
+        let node = Some(node);
         Self { node, folder }
     }
 
     fn output(&self, words: &str, input: &str) -> Output {
+        let address = self.node.as_ref().unwrap().addr().to_string();
         let mut child = Command::new(BINARY)
             .args(words.split(' '))
-            .args(["--bootstrap", &self.node.addr().to_string()])
+            .args(["--bootstrap", &address])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -155,6 +158,39 @@ fn a_group_goes_on_where_it_stopped_and_can_be_moved() {
     assert!(node.run("group list", "").contains("g  "));
     node.run("group delete g", "");
     assert!(!node.run("group list", "").contains("g  "));
+}
+
+#[test]
+fn a_stopped_nodes_files_are_shown_and_verified() {
+    let mut node = Fixture::new("log");
+    node.run("topic create t --partitions 2", "");
+    node.run("produce t --partition 1", "one\ntwo\n");
+    node.node.take().unwrap().stop().unwrap();
+    let data = node.folder.join("data");
+    let log = |words: &[&str]| {
+        Command::new(BINARY)
+            .arg("log")
+            .args(words)
+            .output()
+            .unwrap()
+    };
+    let folder = data.join("t-1");
+    let dumped = log(&["dump", "--records", folder.to_str().unwrap()]);
+    let text = String::from_utf8_lossy(&dumped.stdout);
+    assert!(
+        dumped.status.success() && text.contains("payload: two"),
+        "{text}"
+    );
+    let sound = log(&["verify", data.to_str().unwrap()]);
+    let text = String::from_utf8_lossy(&sound.stdout);
+    assert!(
+        sound.status.success() && text.contains(" 2 records"),
+        "{text}"
+    );
+    let nothing = log(&["verify", env!("CARGO_MANIFEST_DIR")]);
+    assert_eq!(nothing.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&nothing.stderr);
+    assert!(text.contains("holds no log"), "{text}");
 }
 
 #[test]
