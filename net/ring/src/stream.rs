@@ -161,7 +161,7 @@ impl Stream {
 
     pub(crate) async fn send_file(&self, file: &File, offset: u64, len: u64) -> io::Result<()> {
         let turn = self.begin_send()?;
-        let splices = len >= SPLICE_MIN && self.core.driver().splices();
+        let mut splices = len >= SPLICE_MIN && self.core.driver().splices();
         let mut done = 0;
         while done < len {
             let (at, left) = (offset + done, len - done);
@@ -172,7 +172,14 @@ impl Stream {
                     len: left.min(TRANSFER),
                     socket: self.fd.clone(),
                 };
-                run(op).await?
+                match run(op).await {
+                    // No descriptor is left for a pipe; nothing of this piece was sent.
+                    Err(e) if matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                        splices = false;
+                        continue;
+                    }
+                    sent => sent?,
+                }
             } else {
                 let bytes = file.read_at(at, left.min(COPY) as usize).await?;
                 let count = bytes.len();

@@ -389,6 +389,7 @@ impl Uring {
         }
         for part in 0..parts {
             let cancel = opcode::AsyncCancel::new(user_data(slot, part)).build();
+            let cancel = cancel.flags(squeue::Flags::SKIP_SUCCESS);
             self.push(cancel.user_data(CONTROL), None);
         }
     }

@@ -9,7 +9,7 @@ use ringmill_ring::{
     File, ListenOptions, OpenOptions, Shutdown, TcpListener, TcpStream, now, sleep, spawn, timeout,
 };
 
-use super::{alone, any, folder, pair, ring};
+use super::{alone, any, folder, pair, pattern, ring};
 
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
@@ -93,6 +93,31 @@ fn a_process_out_of_descriptors_accepts_again_when_one_is_free() {
             });
         },
     );
+}
+
+#[test]
+fn a_process_out_of_descriptors_still_sends_files() {
+    let name = "sockets::a_process_out_of_descriptors_still_sends_files";
+    alone(name, || {
+        let dir = folder("no-pipes");
+        ring(async {
+            let content = pattern(3 << 20, 3);
+            std::fs::write(dir.join("f"), &content).unwrap();
+            let file = File::open(dir.join("f"), OpenOptions::new().read(true))
+                .await
+                .unwrap();
+            let (client, server) = pair().await;
+            let hoard: Vec<_> = std::iter::repeat_with(|| std::fs::File::open("/dev/null"))
+                .map_while(Result::ok)
+                .collect();
+            let sending = spawn(async move { server.send_file(&file, 0, 3 << 20).await });
+            let mut got = BytesMut::new();
+            while client.recv(&mut got).await.unwrap() > 0 {}
+            drop(hoard);
+            sending.await.unwrap().unwrap();
+            assert!(got == content);
+        });
+    });
 }
 
 /// A transfer that nobody waits for any more ends; it does not go on behind everybody's back.
