@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod mutate;
+mod recovery;
 pub mod seeds;
 mod wire;
 
@@ -23,6 +24,7 @@ pub const TARGETS: &[Target] = &[
     ("fetch", wire::fetch),
     ("frame", wire::frame),
     ("produce", wire::produce),
+    ("recovery", recovery::recovery),
 ];
 
 /// The target of a name.

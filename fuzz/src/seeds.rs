@@ -1,6 +1,8 @@
 //! Small, well-formed inputs of each target, from which fuzzing starts.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use ringmill_log::{CacheLimits, CoreCaches, LogConfig, Partition};
+use ringmill_ring::sim::World;
 use ringmill_wire::api::{APIS, ApiKey};
 use ringmill_wire::batch::{ProducerStamp, set_base_offset};
 use ringmill_wire::builder::{BatchBuilder, NewRecord};
@@ -20,6 +22,8 @@ use ringmill_wire::record::Header;
 use ringmill_wire::topic::TopicRef;
 use ringmill_wire::{StrBytes, Uuid};
 
+use crate::recovery;
+
 /// The seeds of a target, each with the name of its file; none for an unknown one.
 pub fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     match target {
@@ -29,11 +33,16 @@ pub fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
         "fetch" => fetches(),
         "frame" => frames(),
         "produce" => produces(),
+        "recovery" => folders(),
         _ => Vec::new(),
     }
 }
 
 fn batch(codec: Compression, records: usize) -> Bytes {
+    stamped(codec, records, ProducerStamp::NONE)
+}
+
+fn stamped(codec: Compression, records: usize, stamp: ProducerStamp) -> Bytes {
     let mut builder = BatchBuilder::new(1 << 16);
     let headers = [
         Header {
@@ -54,7 +63,7 @@ fn batch(codec: Compression, records: usize) -> Bytes {
         };
         builder.append(&record).expect("a small batch");
     }
-    builder.seal(codec, ProducerStamp::NONE)
+    builder.seal(codec, stamp)
 }
 
 fn batches() -> Vec<(String, Vec<u8>)> {
@@ -283,4 +292,72 @@ fn frames() -> Vec<(String, Vec<u8>)> {
         ("http".into(), b"\x04GET / HTTP/1.1\r\n\r\n".to_vec()),
         ("tls".into(), b"\x04\x16\x03\x01\x02\x00\x01\x00".to_vec()),
     ]
+}
+
+/// Folders that a partition left behind, killed or closed, each file an entry of the archive.
+fn folders() -> Vec<(String, Vec<u8>)> {
+    [false, true]
+        .map(|closed| {
+            let name = if closed { "closed" } else { "killed" };
+            (name.to_owned(), folder(closed))
+        })
+        .into()
+}
+
+fn folder(closed: bool) -> Vec<u8> {
+    let mut world = World::new(1);
+    let node = world.add_node("a", [10, 0, 0, 1].into());
+    world.block_on(node, async move {
+        let config = LogConfig {
+            segment_bytes: 700,
+            ..LogConfig::default()
+        };
+        let caches = CoreCaches::new(CacheLimits::default());
+        let p = Partition::open(recovery::DIR, config, &caches).await;
+        let p = p.expect("an empty folder opens");
+        p.set_leader_epoch(3);
+        for sequence in 0..5 {
+            let stamp = ProducerStamp {
+                producer_id: 4,
+                producer_epoch: 0,
+                base_sequence: 5 * sequence,
+                transactional: false,
+            };
+            let appended = p.append(stamped(Compression::None, 5, stamp));
+            let appended = appended.expect("the batch is taken");
+            let kept = p.acknowledged(&appended.receipt).await;
+            kept.expect("a disk without faults");
+        }
+        if closed {
+            p.close().await.expect("a disk without faults");
+        }
+    });
+    let disk = world.disk(node);
+    let mut seed = vec![u8::from(!closed)];
+    for (path, _) in disk.list() {
+        let Some(name) = path.strip_prefix(recovery::DIR).map(|n| &n[1..]) else {
+            continue;
+        };
+        let Some(content) = disk.read(&path) else {
+            continue;
+        };
+        let (offset, kind) = name.split_once('.').unwrap_or(("0", name));
+        let Some(kind) = recovery::FILES.iter().position(|known| *known == kind) else {
+            continue;
+        };
+        let mut put = |kind: usize, content: &[u8]| {
+            seed.push(kind as u8 | recovery::MENDED);
+            seed.push(offset.parse().expect("a small offset"));
+            seed.put_u16(content.len() as u16);
+            seed.extend_from_slice(content);
+        };
+        if kind == recovery::SLOT {
+            let (first, second) = content.split_at(recovery::SLOT_STRIDE);
+            put(kind, &first[..recovery::SLOT_LEN]);
+            put(kind + 1, &second[..recovery::SLOT_LEN]);
+        } else {
+            put(kind, &content);
+        }
+    }
+    seed
 }

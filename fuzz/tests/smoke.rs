@@ -13,6 +13,8 @@ use ringmill_fuzz::seeds::seeds;
 
 /// Mutations per target.
 const MUTATIONS: u64 = 10_000;
+/// Of the target that lives whole lives of a partition.
+const LIVES: u64 = 300;
 /// Largest seed in the repository, in bytes.
 const SEED_MAX: usize = 4096;
 
@@ -48,7 +50,12 @@ fn smoke(target: &str) {
     if wanted.is_none() {
         seeds.iter().for_each(|seed| run(seed));
     }
-    let range = wanted.map_or(0..MUTATIONS, |seed| seed..seed + 1);
+    let count = if target == "recovery" {
+        LIVES
+    } else {
+        MUTATIONS
+    };
+    let range = wanted.map_or(0..count, |seed| seed..seed + 1);
     for seed in range {
         let input = Mutator::new(seed).input(&seeds);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&input))) {
@@ -70,7 +77,7 @@ macro_rules! smokes {
     };
 }
 
-smokes! { batch compression control fetch frame produce }
+smokes! { batch compression control fetch frame produce recovery }
 
 #[test]
 fn every_target_is_smoked_and_has_small_seeds() {
