@@ -9,7 +9,7 @@ use ringmill_client::{Client, ClientConfig};
 
 use crate::Failure;
 use crate::options::Target;
-use crate::process::{Usage, remove_folder, temporary_folder, usage};
+use crate::process::{Usage, remove_folder, temporary_folder, terminate, usage};
 
 /// What the broker says when it accepts clients.
 const READY: &str = "ready: kafka on ";
@@ -22,7 +22,8 @@ pub(crate) struct Broker {
     started: Option<Started>,
 }
 
-struct Started {
+/// A `ringmill serve` of this program's own; killed with this, unless it was stopped.
+pub(crate) struct Started {
     child: Child,
     address: String,
     /// To be removed at the end.
@@ -32,11 +33,39 @@ struct Started {
 impl Drop for Started {
     fn drop(&mut self) {
         // the data is thrown away or was flushed: there is nothing to stop cleanly for
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
         if let Some(data) = &self.data {
             remove_folder(data);
         }
+    }
+}
+
+impl Started {
+    /// Starts one on a folder, and waits until it accepts clients.
+    pub(crate) fn on(target: &Target, data: &Path) -> Result<Self, Failure> {
+        start(target, data)
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Asks it to stop (SIGTERM) and waits until it has.
+    pub(crate) fn stop(&mut self) -> Result<(), Failure> {
+        terminate(&self.child)?;
+        let status = self.child.wait().map_err(Failure::new)?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(Failure::new(format!("the broker stopped with {status}")))
+        }
+    }
+
+    /// Kills it, if it still runs.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -50,25 +79,38 @@ pub(crate) struct Used {
 impl Broker {
     /// Connects, after starting one if asked to.
     pub(crate) async fn reach(target: &Target) -> Result<Self, Failure> {
-        let started = match target.with_broker {
-            true => Some(start(target)?),
-            false => None,
+        let started = match (target.with_broker, &target.broker_data) {
+            (false, _) => None,
+            (true, Some(data)) => Some(start(target, data)?),
+            (true, None) => {
+                let fresh = temporary_folder();
+                let mut started = start(target, &fresh)?;
+                started.data = Some(fresh);
+                Some(started)
+            }
         };
         let address = started
             .as_ref()
-            .map_or(&target.bootstrap, |started| &started.address);
+            .map_or(&*target.bootstrap, |started| &started.address);
+        let mut broker = Self::at(address).await?;
+        let child = started.as_ref().map(|started| started.child.id());
+        broker.pid = target.pid.or(child);
+        broker.started = started;
+        Ok(broker)
+    }
+
+    /// Connects to one that runs.
+    pub(crate) async fn at(address: &str) -> Result<Self, Failure> {
         let config = ClientConfig {
             client_id: "ringmill-bench".to_owned(),
-            ..ClientConfig::new([address.clone()])
+            ..ClientConfig::new([address.to_owned()])
         };
         let client = Client::connect(config).await.map_err(Failure::new)?;
         Ok(Self {
             client,
-            pid: target
-                .pid
-                .or(started.as_ref().map(|started| started.child.id())),
+            pid: None,
             before: None,
-            started,
+            started: None,
         })
     }
 
@@ -99,13 +141,11 @@ impl Broker {
     }
 }
 
-fn start(target: &Target) -> Result<Started, Failure> {
+fn start(target: &Target, data: &Path) -> Result<Started, Failure> {
     let program = match &target.broker_bin {
         Some(program) => program.clone(),
         None => beside_this_one()?,
     };
-    let fresh = temporary_folder();
-    let data = target.broker_data.as_ref().unwrap_or(&fresh);
     let mut command = Command::new(&program);
     command.arg("serve").arg("--data").arg(data);
     command.args(["--listen", "127.0.0.1:0"]);
@@ -130,7 +170,7 @@ fn start(target: &Target) -> Result<Started, Failure> {
     let mut started = Started {
         child,
         address: String::new(),
-        data: target.broker_data.is_none().then(|| fresh.clone()),
+        data: None,
     };
     match first.trim().strip_prefix(READY) {
         Some(address) => address.clone_into(&mut started.address),

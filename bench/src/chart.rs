@@ -99,6 +99,98 @@ fn throughput(area: &Area<'_>, series: &Series) -> Result<(), String> {
     Ok(())
 }
 
+/// Several curves over the same axes, both of them logarithmic.
+pub(crate) struct Comparison {
+    pub(crate) x: &'static str,
+    pub(crate) y: &'static str,
+    pub(crate) curves: Vec<Curve>,
+}
+
+/// One of them.
+pub(crate) struct Curve {
+    name: String,
+    points: Vec<(f64, f64)>,
+}
+
+impl Curve {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            points: Vec::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, x: f64, y: f64) {
+        self.points.push((x.max(1e-3), y.max(1e-3)));
+    }
+}
+
+impl Comparison {
+    pub(crate) fn draw(&self, title: &str) -> Result<String, String> {
+        let mut svg = String::new();
+        {
+            let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+            let drawn = self.draw_on(&area, title);
+            drawn.and_then(|()| area.present().map_err(|error| error.to_string()))?;
+        }
+        Ok(svg)
+    }
+
+    /// Where the axes begin and end, with some room.
+    fn range(&self, of: impl Fn(&(f64, f64)) -> f64) -> std::ops::Range<f64> {
+        let values = || self.curves.iter().flat_map(|c| c.points.iter().map(&of));
+        let low = values().fold(f64::MAX, f64::min).min(1e9);
+        let high = values().fold(0.0, f64::max).max(low);
+        low / 1.2..high * 1.2
+    }
+
+    fn draw_on(&self, area: &Area<'_>, title: &str) -> Result<(), String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        area.fill(&WHITE).map_err(|e| text(&e))?;
+        let mut rest = area.clone();
+        for line in lines(title) {
+            rest = rest
+                .titled(line, ("sans-serif", 16))
+                .map_err(|e| text(&e))?;
+        }
+        let mut chart = ChartBuilder::on(&rest)
+            .margin(12)
+            .x_label_area_size(36)
+            .y_label_area_size(84)
+            .build_cartesian_2d(
+                self.range(|point| point.0).log_scale(),
+                self.range(|point| point.1).log_scale(),
+            )
+            .map_err(|e| text(&e))?;
+        chart
+            .configure_mesh()
+            .light_line_style(WHITE)
+            .bold_line_style(FAINT)
+            .x_desc(self.x)
+            .y_desc(self.y)
+            .x_label_formatter(&|value| format!("{value:.0}"))
+            .y_label_formatter(&|value| crate::report::grouped(*value as u64))
+            .draw()
+            .map_err(|e| text(&e))?;
+        for (nth, curve) in self.curves.iter().enumerate() {
+            let colour = Palette99::pick(nth).to_rgba();
+            let line = LineSeries::new(curve.points.iter().copied(), colour.stroke_width(2));
+            chart
+                .draw_series(line.point_size(3))
+                .map_err(|e| text(&e))?
+                .label(&curve.name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour));
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperLeft)
+            .background_style(WHITE)
+            .border_style(FAINT)
+            .draw()
+            .map_err(|e| text(&e))
+    }
+}
+
 /// The share above: p90 is 1, p99 is 2, p99.9 is 3.
 fn nines(quantile: f64) -> f64 {
     -(1.0 - quantile).max(1e-9).log10()

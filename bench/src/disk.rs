@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringmill_ring::{File, OpenOptions, fs, now, spawn};
+use ringmill_ring::{File, Instant, OpenOptions, fs, now, spawn};
 use serde_json::json;
 
 use crate::Failure;
@@ -20,7 +20,7 @@ const PREPARED: u64 = 64 << 20;
 const PREPARED_STEP: usize = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Mode {
+pub(crate) enum Mode {
     /// Each write makes the file longer: its metadata is flushed too
     Append,
     /// Each write goes over blocks that were written before
@@ -48,66 +48,73 @@ pub(crate) struct Args {
     mode: Mode,
 }
 
+/// What the disk is put to.
+pub(crate) struct Load {
+    pub(crate) dir: PathBuf,
+    pub(crate) writers: usize,
+    /// Bytes of each write.
+    pub(crate) size: usize,
+    pub(crate) duration: Duration,
+    pub(crate) mode: Mode,
+}
+
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let folder = args
-        .dir
-        .join(format!("ringmill-fdatasync-{}", std::process::id()));
-    let wrong = |error: std::io::Error| Failure::new(format!("{}: {error}", folder.display()));
-    fs::create_dir_all(&folder).await.map_err(wrong)?;
-    let measured = measure(&args, &folder).await;
-    fs::remove_dir_all(&folder).await.map_err(wrong)?;
-    let gathered = measured.map_err(wrong)?;
+    let load = Load {
+        dir: args.dir,
+        writers: args.concurrency,
+        size: args.size,
+        duration: args.duration,
+        mode: args.mode,
+    };
+    let gathered = measure(&load).await?;
     let title = format!(
         "fdatasync: {} writer(s), {} B each, {} in {}",
-        args.concurrency,
-        grouped(args.size as u64),
-        match args.mode {
+        load.writers,
+        grouped(load.size as u64),
+        match load.mode {
             Mode::Append => "appended",
             Mode::Overwrite => "overwritten",
         },
-        args.dir.display(),
+        load.dir.display(),
     );
     let mut report = Report::new("fdatasync", title);
     report.figure(
         "writers",
         "concurrency",
-        json!(args.concurrency),
-        args.concurrency.to_string(),
+        json!(load.writers),
+        load.writers.to_string(),
     );
     report.throughput(gathered.series());
     report.latency(gathered.latencies());
     report.finish(&args.output).await
 }
 
-async fn measure(args: &Args, folder: &Path) -> std::io::Result<Gathered> {
+/// Writes and flushes in a fresh folder of its own.
+pub(crate) async fn measure(load: &Load) -> Result<Gathered, Failure> {
+    let folder = load
+        .dir
+        .join(format!("ringmill-fdatasync-{}", std::process::id()));
+    let wrong = |error: std::io::Error| Failure::new(format!("{}: {error}", folder.display()));
+    fs::create_dir_all(&folder).await.map_err(wrong)?;
+    let measured = measure_in(load, &folder).await;
+    fs::remove_dir_all(&folder).await.map_err(wrong)?;
+    measured.map_err(wrong)
+}
+
+async fn measure_in(load: &Load, folder: &Path) -> std::io::Result<Gathered> {
     let mut files = Vec::new();
-    for nth in 0..args.concurrency.max(1) {
-        files.push(prepare(&folder.join(nth.to_string()), args.mode).await?);
+    for nth in 0..load.writers.max(1) {
+        files.push(prepare(&folder.join(nth.to_string()), load.mode).await?);
     }
     let gathered = Gathered::new();
     gathered.start();
     let line = progress::show(0, &gathered);
-    let end = now() + args.duration;
+    let end = now() + load.duration;
     let tasks: Vec<_> = files
         .into_iter()
         .map(|file| {
-            let content = Bytes::from(vec![0xa5; args.size]);
-            let (gathered, mode) = (gathered.clone(), args.mode);
-            spawn(async move {
-                let size = content.len() as u64;
-                let mut offset = 0;
-                while now() < end {
-                    let begun = now();
-                    file.write_at_sync(offset, vec![content.clone()]).await?;
-                    gathered.took(now() - begun);
-                    gathered.done(1, size);
-                    offset += size;
-                    if mode == Mode::Overwrite && offset + size > PREPARED {
-                        offset = 0;
-                    }
-                }
-                std::io::Result::Ok(())
-            })
+            let content = Bytes::from(vec![0xa5; load.size]);
+            spawn(write(file, content, load.mode, end, gathered.clone()))
         })
         .collect();
     for task in tasks {
@@ -115,6 +122,29 @@ async fn measure(args: &Args, folder: &Path) -> std::io::Result<Gathered> {
     }
     drop(line);
     Ok(gathered)
+}
+
+/// One writer.
+async fn write(
+    file: File,
+    content: Bytes,
+    mode: Mode,
+    end: Instant,
+    gathered: Gathered,
+) -> std::io::Result<()> {
+    let size = content.len() as u64;
+    let mut offset = 0;
+    while now() < end {
+        let begun = now();
+        file.write_at_sync(offset, vec![content.clone()]).await?;
+        gathered.took(now() - begun);
+        gathered.done(1, size);
+        offset += size;
+        if mode == Mode::Overwrite && offset + size > PREPARED {
+            offset = 0;
+        }
+    }
+    Ok(())
 }
 
 async fn prepare(path: &Path, mode: Mode) -> std::io::Result<File> {

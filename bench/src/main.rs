@@ -11,6 +11,7 @@ mod broker;
 mod chart;
 mod consume;
 mod disk;
+mod flush;
 mod latency;
 mod measure;
 mod options;
@@ -18,8 +19,10 @@ mod process;
 mod produce;
 mod progress;
 mod report;
+mod restart;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use ringmill_ring::RingConfig;
@@ -32,6 +35,10 @@ use ringmill_ring::RingConfig;
     arg_required_else_help = true
 )]
 struct Cli {
+    /// How long the load's core looks for work before it sleeps, such as 200us; the broker's own
+    /// is set by --broker-arg=--core-spin-us=200
+    #[arg(long, global = true, default_value = "0us", value_parser = options::time)]
+    spin: Duration,
     #[command(subcommand)]
     measure: Measure,
 }
@@ -46,6 +53,10 @@ enum Measure {
     Latency(latency::Args),
     /// What the disk itself allows: a write and its fdatasync, over and over
     Fdatasync(disk::Args),
+    /// Single-record durable requests beside the disk's own writes and fdatasyncs, in turn
+    Flush(flush::Args),
+    /// How long a broker with a large log takes to stop, and to start again
+    Restart(restart::Args),
 }
 
 /// What went wrong, as the one line that the user reads.
@@ -61,10 +72,11 @@ impl Failure {
 
 /// Exits 0 on success, 1 on failure with one line on stderr, 2 on misuse (by clap).
 fn main() -> ExitCode {
-    let measure = Cli::parse().measure;
+    let Cli { measure, spin } = Cli::parse();
     let config = RingConfig {
         // a fetch's answer is read in large steps
         recv_buffers: 128,
+        spin,
         ..RingConfig::default()
     };
     let done = ringmill_ring::run(config, async {
@@ -73,6 +85,8 @@ fn main() -> ExitCode {
             Measure::Consume(args) => consume::run(args).await,
             Measure::Latency(args) => latency::run(args).await,
             Measure::Fdatasync(args) => disk::run(args).await,
+            Measure::Flush(args) => flush::run(args).await,
+            Measure::Restart(args) => restart::run(args).await,
         }
     });
     let failure = match done {

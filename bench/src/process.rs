@@ -1,4 +1,4 @@
-//! CPU time and memory of processes, from `/proc` (proc(5)).
+//! CPU time and memory of processes, from `/proc` (proc(5)), and how one is asked to stop.
 
 use std::time::Duration;
 
@@ -39,6 +39,12 @@ fn parse(stat: &str, status: &str) -> Option<Usage> {
         cpu: Duration::from_millis(ticks * 1000 / TICKS),
         peak_memory: kilobytes * 1024,
     })
+}
+
+/// Asks a process to stop (SIGTERM).
+pub(crate) fn terminate(child: &std::process::Child) -> Result<(), Failure> {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).map_err(Failure::new)
 }
 
 /// A folder of this process's own, not made yet.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Failure;
 use crate::broker::Used;
-use crate::chart;
+use crate::chart::{self, Comparison, Curve};
 use crate::measure::Series;
 use crate::options::Output;
 
@@ -29,6 +29,7 @@ pub(crate) struct Report {
     json: Map<String, Value>,
     series: Option<Series>,
     latencies: Option<Histogram<u64>>,
+    comparison: Option<Comparison>,
 }
 
 impl Report {
@@ -42,7 +43,18 @@ impl Report {
             json,
             series: None,
             latencies: None,
+            comparison: None,
         }
+    }
+
+    /// A key of the JSON that is no row.
+    pub(crate) fn data(&mut self, key: &str, value: Value) {
+        self.json.insert(key.to_owned(), value);
+    }
+
+    /// Curves to be drawn in one chart.
+    pub(crate) fn curves(&mut self, x: &'static str, y: &'static str, curves: Vec<Curve>) {
+        self.comparison = Some(Comparison { x, y, curves });
     }
 
     /// A figure: a row, and a key with the bare value.
@@ -142,7 +154,10 @@ impl Report {
             write(path, text).await?;
         }
         if let Some(path) = &output.svg {
-            let drawn = chart::draw(&self.title, self.series.as_ref(), self.latencies.as_ref());
+            let drawn = match &self.comparison {
+                Some(comparison) => comparison.draw(&self.title),
+                None => chart::draw(&self.title, self.series.as_ref(), self.latencies.as_ref()),
+            };
             write(path, drawn.map_err(Failure)?).await?;
         }
         Ok(())

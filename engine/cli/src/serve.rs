@@ -17,7 +17,11 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let stopper = Stopper::new();
     let stop = stopper.clone();
     signals::on_stop(move || stop.stop()).map_err(Failure::new)?;
-    serve(config, RingConfig::default(), stopper, |addr| {
+    let ring = RingConfig {
+        spin: config.core_spin,
+        ..RingConfig::default()
+    };
+    serve(config, ring, stopper, |addr| {
         println!("ready: kafka on {addr}");
         // A pipe that nobody reads any more is no reason to stop.
         let _ = std::io::stdout().flush();
