@@ -113,6 +113,22 @@ fn hops(spin: Duration, trips: usize) -> f64 {
 
 /// Gigabytes per second from the page cache to a loopback socket whose peer reads on another
 /// core, in pieces of `piece` bytes that begin anywhere within a page.
+///
+/// The threshold in `stream.rs` stays where it is by this measure, taken without a threshold
+/// (Linux 6.18, two processors of a virtual machine that others load too, pipes of 1 MiB, medians
+/// of 9 to 11 interleaved rounds, two runs). Splice as a multiple of read and send:
+///
+/// | piece     | speed, 1 connection | processor time | speed, 4 connections | processor time |
+/// |-----------|---------------------|----------------|----------------------|----------------|
+/// | 64 KiB    | 0.89, 0.47          | 1.22, 2.36     | 0.85, 2.29           | 1.23, 1.27     |
+/// | 256 KiB   | 0.88, 0.98          | 1.06, 1.39     | 1.41, 1.36           | 1.19, 1.25     |
+/// | 512 KiB   | 1.24, 0.87          | 0.94, 1.18     | 1.43, 1.40           | 1.20, 1.15     |
+/// | 1024 KiB  | 1.07, 1.45          | 1.06, 1.17     | 1.63, 1.60           | 1.17, 1.25     |
+/// | 4096 KiB  | 1.12, 1.03          | 0.89, 1.19     | 1.10, 1.64           | 1.19, 1.20     |
+///
+/// Below 512 KiB one connection loses both ways. Several pairs in flight are faster from 256 KiB
+/// on, by a fifth more processor time: the kernel's threads take the other processor, which a
+/// core of ours has a use for. Pipes of 64 KiB were no better (one run).
 fn transfer(splice: bool, piece: u64) -> f64 {
     const SIZE: u64 = 256 << 20;
     let path = std::env::temp_dir().join("ringmill-bench-paths");

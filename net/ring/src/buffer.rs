@@ -2,7 +2,7 @@
 //!
 //! An idle connection holds no receive buffer; a busy one takes what it needs and the bytes are
 //! copied out once, within the same turn, so that the ring refills before the next. With
-//! bundles (Linux 6.10) one completion spans several consecutive buffers; the order in which
+//! bundles (Linux 6.16) one completion spans several consecutive buffers; the order in which
 //! the kernel takes buffers is the order in which they were given, kept here in `given`.
 //!
 //! Source: io_uring_setup_buf_ring(3), io_uring_buf_ring_add(3).

@@ -276,16 +276,17 @@ impl Core {
     fn drop_tasks(&self) -> Option<Box<dyn Any + Send>> {
         let mut panicked = None;
         loop {
-            let task = {
-                let mut tasks = self.tasks.borrow_mut();
-                let Some(index) = tasks.iter().next().map(|(index, _)| index) else {
-                    break;
-                };
-                tasks.remove(index)
-            };
-            // Nothing of the task is looked at afterwards.
-            let dropped = catch_unwind(AssertUnwindSafe(|| drop(task.abort())));
-            panicked = panicked.or(dropped.err());
+            // A drop may spawn. All at once: to look for the next among the places of those that
+            // are gone takes longer with each.
+            let tasks = self.tasks.take();
+            if tasks.is_empty() {
+                break;
+            }
+            for (_, task) in tasks {
+                // Nothing of the task is looked at afterwards.
+                let dropped = catch_unwind(AssertUnwindSafe(|| drop(task.abort())));
+                panicked = panicked.or(dropped.err());
+            }
         }
         self.ready.borrow_mut().clear();
         self.yielded.take();

@@ -21,9 +21,9 @@ use crate::time::sleep_until;
 
 /// Bytes of one file transfer operation; longer ones are cut, so that a result fits its type.
 const TRANSFER: u64 = 1 << 30;
-/// From this length on, splicing a file to a socket costs less than reading and sending it. Each
-/// splice wakes a thread of the kernel, which costs as much as copying some 300 KiB
-/// (`cargo bench -p ringmill-ring`).
+/// From this length on, a file is spliced to a socket rather than read and sent: the core has its
+/// time for others. Each splice wakes a thread of the kernel, which costs as much as copying some
+/// 300 KiB; the measure stands at `transfer` in `benches/paths.rs`.
 const SPLICE_MIN: u64 = 512 << 10;
 /// Bytes of a file that are in memory at once when it is read and sent.
 const COPY: u64 = 256 << 10;

@@ -8,8 +8,16 @@ use bytes::{Bytes, BytesMut};
 
 use crate::core;
 use crate::future::{run, run_with};
-use crate::op::{Fd, Op, SocketAddress, SocketKind, SocketSpec};
+use crate::op::{Fd, IOV_MAX, Op, SocketAddress, SocketKind, SocketSpec};
 use crate::tcp::ip;
+
+/// As many buffers as one call takes: a datagram cannot go on with the next.
+fn for_one_call(bufs: Vec<Bytes>) -> Vec<Bytes> {
+    match bufs.len() {
+        ..=IOV_MAX => bufs,
+        _ => vec![bufs.concat().into()],
+    }
+}
 
 /// A bound UDP socket. Clones share it.
 #[derive(Clone, Debug)]
@@ -41,7 +49,7 @@ impl UdpSocket {
     pub async fn send_to(&self, bufs: Vec<Bytes>, to: SocketAddr) -> io::Result<usize> {
         run(Op::SendTo {
             fd: self.fd.clone(),
-            bufs,
+            bufs: for_one_call(bufs),
             to: Some(to),
             segment: None,
         })
@@ -58,7 +66,7 @@ impl UdpSocket {
     ) -> io::Result<usize> {
         run(Op::SendTo {
             fd: self.fd.clone(),
-            bufs,
+            bufs: for_one_call(bufs),
             to: Some(to),
             segment: Some(segment),
         })

@@ -145,6 +145,25 @@ fn a_torn_write_waits_for_a_sync_of_its_own() {
     assert_eq!(ended(false, true, 9, 0), (false, 9));
 }
 
+/// Torn from its write, a sync may end first. That it failed is told once (fsync(2)): the one
+/// that would follow succeeds whatever was lost.
+#[test]
+fn a_sync_that_fails_before_its_write_has_ended_is_not_tried_again() {
+    let uring = small();
+    let write = Op::Write {
+        fd: temporary(&uring, "first"),
+        offset: 0,
+        bufs: Vec::new(),
+        sync: true,
+    };
+    let mut flight = Flight::new(key(0), write);
+    flight.torn = true;
+    flight.note(1, -libc::EIO);
+    flight.note(0, 9);
+    assert!(flight.mend(&uring.files).is_none());
+    assert_eq!(flight.result, -libc::EIO);
+}
+
 #[test]
 fn an_accepted_connection_sends_small_requests_at_once() {
     let mut uring = small();

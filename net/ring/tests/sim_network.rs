@@ -478,7 +478,7 @@ fn listeners_of_several_cores_share_a_port() {
 
 #[test]
 fn files_go_to_sockets_whole() {
-    let content: Bytes = (0..700_000u32).map(|i| (i / 7) as u8).collect();
+    let content: Bytes = (0..2_700_000u32).map(|i| (i / 7) as u8).collect();
     for seed in 0..20 {
         let (mut world, a, b) = two_nodes(seed);
         world.network().faults().socket_buffer = 10_000;
@@ -489,8 +489,8 @@ fn files_go_to_sockets_whole() {
                 let file = File::open("/data/file", options).await.unwrap();
                 // Copied, spliced, and spliced beyond the end.
                 stream.send_file(&file, 100, 20_000).await.unwrap();
-                stream.send_file(&file, 100, 400_000).await.unwrap();
-                let past = stream.send_file(&file, 400_000, 301_000).await;
+                stream.send_file(&file, 100, 1_400_000).await.unwrap();
+                let past = stream.send_file(&file, 1_400_000, 1_301_000).await;
                 assert_eq!(past.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
             })
             .await;
@@ -499,8 +499,8 @@ fn files_go_to_sockets_whole() {
         let received = world.block_on(b, receive);
         let parts = [
             &content[100..20_100],
-            &content[100..400_100],
-            &content[400_000..],
+            &content[100..1_400_100],
+            &content[1_400_000..],
         ];
         assert!(
             received == parts.concat(),
@@ -511,24 +511,26 @@ fn files_go_to_sockets_whole() {
 }
 
 #[test]
-#[ignore = "sends below 512 KiB no longer splice; to be resized"]
 fn pages_on_their_way_are_sent_as_they_are_when_they_leave() {
+    // Long enough to be spliced, and on its way as a whole.
+    const LEN: usize = 1 << 20;
     let received = |cut_first: bool| {
         let (mut world, a, b) = two_nodes(1);
+        world.network().faults().socket_buffer = LEN;
         world
             .network()
             .delay(a, b, Latency::between(SECOND, SECOND));
-        world.disk(a).put("/f", vec![1; 262_144]);
+        world.disk(a).put("/f", vec![1; LEN]);
         world.start(
             a,
             serve(7, move |stream: TcpStream| async move {
                 let options = OpenOptions::new().read(true).write(true);
                 let file = File::open("/f", options).await.unwrap();
-                stream.send_file(&file, 0, 262_144).await.unwrap();
+                stream.send_file(&file, 0, LEN as u64).await.unwrap();
                 if cut_first {
                     file.set_len(0).await.unwrap();
                 }
-                file.write_at(50_000, vec![Bytes::from(vec![2; 212_144])])
+                file.write_at(50_000, vec![Bytes::from(vec![2; LEN - 50_000])])
                     .await
                     .unwrap();
             }),
@@ -541,9 +543,9 @@ fn pages_on_their_way_are_sent_as_they_are_when_they_leave() {
         (bytes.len(), place(1), place(2))
     };
     // sendfile(2): what is to be transferred must stay as it is until the peer has it.
-    assert_eq!(count(&received(false)), (262_144, 50_000, 212_144));
+    assert_eq!(count(&received(false)), (LEN, 50_000, LEN - 50_000));
     // Pages that were cut off are no longer the file's.
-    assert_eq!(count(&received(true)), (262_144, 262_144, 0));
+    assert_eq!(count(&received(true)), (LEN, LEN, 0));
 }
 
 #[test]

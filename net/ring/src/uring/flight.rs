@@ -130,11 +130,12 @@ impl Flight {
         self.extra = Extra::None;
     }
 
-    /// Notes how one part ended: a write keeps its count unless the sync that followed it failed
-    /// on its own account.
+    /// Notes how one part ended: a write keeps its count unless its sync failed on its own
+    /// account, which may be known first if the link between them was cut.
     pub(super) fn note(&mut self, part: u8, result: i32) {
         match part {
-            0 => self.result = result,
+            0 if self.result >= 0 => self.result = result,
+            0 => {}
             // A short or failed write cancels the linked sync; the write's own result says so.
             _ if result == -libc::ECANCELED => {}
             _ if result < 0 => self.result = result,

@@ -9,11 +9,12 @@ use io_uring::{IoUring, Probe, opcode};
 pub struct Features {
     /// `IORING_SETUP_DEFER_TASKRUN` (Linux 6.1): completions are run only when asked for.
     pub defer_taskrun: bool,
-    /// One receive completion for several buffers (Linux 6.10).
+    /// One receive completion for several buffers (Linux 6.10; used from 6.16 on).
     pub recv_bundle: bool,
     /// `IORING_OP_MSG_RING` (Linux 5.18); else an eventfd.
     pub msg_ring: bool,
-    /// A table of registered files; else the kernel looks each descriptor up, each time.
+    /// A table of registered files (used from Linux 6.15 on); else the kernel looks each
+    /// descriptor up, each time.
     pub registered_files: bool,
     /// `IORING_OP_SPLICE` (Linux 5.7); else files are read and sent.
     pub splice: bool,
@@ -36,8 +37,16 @@ impl Features {
     pub(super) fn of(ring: &IoUring) -> io::Result<Self> {
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
+        let params = ring.params();
         Ok(Features {
-            recv_bundle: ring.params().is_feature_recvsend_bundle(),
+            // Older bundles may skip bytes or come out of order (liburing issues 1409, 1423); the
+            // operation that makes pipes came with the repair, in Linux 6.16.
+            recv_bundle: params.is_feature_recvsend_bundle()
+                && probe.is_supported(opcode::Pipe::CODE),
+            // Before Linux 6.13 a file that leaves the table stays open until all operations on
+            // others that began before have ended (liburing issue 1192): a listener's accept
+            // keeps every connection of its ring open. This flag is the next there is, of 6.15.
+            registered_files: params.is_feature_no_iowait(),
             ftruncate: probe.is_supported(opcode::Ftruncate::CODE),
             msg_ring: probe.is_supported(opcode::MsgRingData::CODE),
             splice: probe.is_supported(opcode::Splice::CODE),

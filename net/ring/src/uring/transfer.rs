@@ -29,6 +29,11 @@ const PAGE: u64 = 4096;
 /// Pipes that are kept for later transfers.
 const SPARE_PIPES: usize = 16;
 
+/// What the kernel says within itself of a call that a signal interrupted and that is made again
+/// (`include/linux/errno.h`). A splice on the ring lets it out: its thread is stopped and goes on
+/// with the process.
+const ERESTARTSYS: i32 = 512;
+
 const FIRST: u8 = 0;
 const SECOND: u8 = 1;
 
@@ -93,7 +98,7 @@ impl Progress {
         }
     }
 
-    /// Notes how both entries of the step ended.
+    /// Notes how both entries of the step ended. What was interrupted has moved nothing.
     fn on_step(&mut self, first: i32, second: i32, cancelled: bool) -> Next {
         if self.step == Step::Fill {
             self.in_pipe = u32::try_from(first).unwrap_or(0);
@@ -109,11 +114,14 @@ impl Progress {
         }
         match (self.step, first, second) {
             (Step::Fill, 0, _) => return Next::Done,
+            (Step::Fill, first, _) if is_interrupted(first) => {}
             (Step::Fill | Step::Wait, error @ ..0, _) => return Next::Failed(error),
             // The link was cut behind a short first half.
             (Step::Fill, _, second) if second == -libc::ECANCELED => self.step = Step::Empty,
             // The peer is slow.
-            (_, _, second) if second == -libc::EAGAIN => self.step = Step::Wait,
+            (_, _, second) if second == -libc::EAGAIN || is_interrupted(second) => {
+                self.step = Step::Wait;
+            }
             (_, _, error @ ..0) => return Next::Failed(error),
             _ if self.in_pipe > 0 => self.step = Step::Wait,
             _ => self.step = Step::Fill,
@@ -127,6 +135,10 @@ impl Progress {
         // At most a pipe's capacity.
         (self.len - self.sent).min(room) as u32
     }
+}
+
+fn is_interrupted(result: i32) -> bool {
+    [-libc::EINTR, -ERESTARTSYS].contains(&result)
 }
 
 impl Pipe {
@@ -324,6 +336,18 @@ mod tests {
             let (end, sent) = transfer(file, len, &shorts);
             prop_assert_eq!(end, Next::Done);
             prop_assert_eq!(sent, file.min(len));
+        }
+    }
+
+    #[test]
+    fn what_was_interrupted_is_done_again() {
+        for error in [-libc::EINTR, -ERESTARTSYS] {
+            let mut progress = Progress::new(100);
+            assert_eq!(progress.on_step(error, -libc::ECANCELED, false), Next::Step);
+            assert_eq!((progress.step, progress.in_pipe), (Step::Fill, 0));
+            assert_eq!(progress.on_step(100, error, false), Next::Step);
+            assert_eq!((progress.step, progress.in_pipe), (Step::Wait, 100));
+            assert_eq!(progress.on_step(4, 100, false), Next::Done);
         }
     }
 

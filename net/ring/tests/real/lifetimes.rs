@@ -222,6 +222,21 @@ fn an_ended_ring_has_let_go_of_its_addresses_and_locks() {
     }
 }
 
+/// A server with a connection for each task must not take longer to stop than to serve.
+#[test]
+fn a_core_of_many_tasks_ends_at_once() {
+    let mut begun = std::time::Instant::now();
+    ring(async {
+        for _ in 0..50_000 {
+            spawn(std::future::pending::<()>());
+        }
+        sleep(Duration::from_millis(1)).await;
+        begun = std::time::Instant::now();
+    });
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
 /// A future whose drop panics ends the core as any panic does.
 #[test]
 fn a_panic_in_a_drop_at_the_end_still_closes_the_ring() {

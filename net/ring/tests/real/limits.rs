@@ -128,6 +128,28 @@ fn nothing_at_all_is_a_valid_operation() {
     });
 }
 
+/// More buffers than one system call takes; a datagram cannot go on with the next.
+#[test]
+fn a_datagram_of_thousands_of_buffers_arrives_whole() {
+    ring(async {
+        let (a, b) = (
+            UdpSocket::bind(any()).await.unwrap(),
+            UdpSocket::bind(any()).await.unwrap(),
+        );
+        let (sent, to) = (pattern(3_000, 6), b.local_addr().unwrap());
+        let bytes: Vec<_> = (0..sent.len()).map(|at| sent.slice(at..=at)).collect();
+        let whole = a.send_to(bytes.clone(), to).await;
+        let train = a.send_segments_to(bytes, 1_400, to).await;
+        assert_eq!((whole.unwrap(), train.unwrap()), (3_000, 3_000));
+        let mut got = BytesMut::new();
+        for _ in 0..4 {
+            let (_, part) = b.recv_from(BytesMut::with_capacity(4_000)).await;
+            got.extend_from_slice(&part);
+        }
+        assert!(got == [&sent[..], &sent[..]].concat());
+    });
+}
+
 /// More than the kernel's 31 bits can count in one call, and a buffer cut where they end.
 #[test]
 fn a_write_of_several_gigabytes_goes_on_where_it_was_cut() {

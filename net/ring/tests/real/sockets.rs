@@ -193,6 +193,47 @@ fn peers_that_never_read_hold_no_threads() {
     });
 }
 
+/// As a shell's Ctrl-Z, a debugger or a suspended machine does it: the threads of the kernel that
+/// work for us are interrupted with the rest of the process (signal(7)).
+#[test]
+fn a_process_that_is_stopped_and_goes_on_finishes_its_transfers() {
+    let name = "sockets::a_process_that_is_stopped_and_goes_on_finishes_its_transfers";
+    alone(name, || {
+        let dir = folder("stopped");
+        let content = Bytes::from(pattern(1 << 20, 4).repeat(24));
+        std::fs::write(dir.join("f"), &content).unwrap();
+        let stop = "kill -STOP $0; sleep 0.002; kill -CONT $0; sleep 0.005";
+        let mut stopping = std::process::Command::new("sh")
+            .args(["-c", &format!("for i in $(seq 100); do {stop}; done")])
+            .arg(std::process::id().to_string())
+            .spawn()
+            .unwrap();
+        ring(async {
+            let file = File::open(dir.join("f"), OpenOptions::new().read(true))
+                .await
+                .unwrap();
+            while stopping.try_wait().unwrap().is_none() {
+                let transfers: Vec<_> = (0..8)
+                    .map(|_| spawn(transfer(file.clone(), content.clone())))
+                    .collect();
+                for transfer in transfers {
+                    transfer.await.unwrap();
+                }
+            }
+        });
+    });
+}
+
+async fn transfer(file: File, content: Bytes) {
+    let (client, server) = pair().await;
+    let len = content.len() as u64;
+    let sending = spawn(async move { server.send_file(&file, 0, len).await });
+    let mut got = BytesMut::new();
+    while client.recv(&mut got).await.unwrap() > 0 {}
+    sending.await.unwrap().unwrap();
+    assert!(got == content);
+}
+
 /// A frame that was cut off half-way must not be followed by the next one.
 #[test]
 fn a_stream_whose_send_was_dropped_takes_no_more() {
