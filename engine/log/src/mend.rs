@@ -61,6 +61,10 @@ impl Inner {
         mends: u32,
     ) -> Result<(), ReadError> {
         let mut meta = self.meta.lock().await;
+        if !self.has(segment) {
+            // it was deleted meanwhile, and its files with it
+            return Err(self.state.borrow().out_of_range(segment.base_offset));
+        }
         if segment.mends.get() != mends {
             return Ok(());
         }

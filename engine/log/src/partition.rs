@@ -192,6 +192,14 @@ impl Inner {
         (self.id, base_offset, kind)
     }
 
+    /// Whether a segment is still a part of the log: it may have been deleted since it was
+    /// looked up.
+    pub(crate) fn has(&self, segment: &Rc<Segment>) -> bool {
+        let state = self.state.borrow();
+        let found = state.segments.predecessor(segment.key());
+        found.is_some_and(|(_, found)| Rc::ptr_eq(found, segment))
+    }
+
     /// A segment's file, for reading.
     pub(crate) async fn open_file(&self, base_offset: i64, kind: Kind) -> Result<File, IoFailure> {
         let path = self.path(base_offset, kind);

@@ -312,7 +312,7 @@ impl Inner {
 }
 
 impl State {
-    fn out_of_range(&self, offset: i64) -> ReadError {
+    pub(crate) fn out_of_range(&self, offset: i64) -> ReadError {
         ReadError::OutOfRange {
             offset,
             range: self.log_start..self.commit.appended().offset,

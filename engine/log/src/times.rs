@@ -136,6 +136,9 @@ impl Inner {
         target: Target,
         visible: Mark,
     ) -> Result<Option<TimestampOffset>, ReadError> {
+        if self.max_of(segment, visible).await?.timestamp < target.timestamp {
+            return Ok(None);
+        }
         let extent = self.state.borrow().extent(segment, visible);
         let entries = self.time_entries(segment, extent).await?;
         let start = time_index::start_for(&entries, segment.base_offset, target.timestamp);
@@ -247,14 +250,14 @@ impl Partition {
             offset: log_start,
         };
         for segment in inner.all_segments() {
-            if inner.state.borrow().extent(&segment, visible).end_offset <= log_start
-                || inner.max_of(&segment, visible).await?.timestamp < timestamp
-            {
+            if inner.state.borrow().extent(&segment, visible).end_offset <= log_start {
                 continue;
             }
-            let found = inner.find_in_segment(&segment, target, visible).await?;
-            if found.is_some() {
-                return Ok(found);
+            match inner.find_in_segment(&segment, target, visible).await {
+                Ok(None) => {}
+                // deleted while it was looked into
+                Err(_) if !inner.has(&segment) => {}
+                found => return found,
             }
         }
         Ok(None)
@@ -274,11 +277,20 @@ impl Partition {
             if extent.end_offset <= log_start {
                 continue;
             }
-            let timestamp = if segment.base_offset < log_start {
-                first = inner.max_after(&segment, log_start, visible).await?;
-                first.map_or(-1, |first| first.timestamp)
+            let largest = if segment.base_offset < log_start {
+                let found = inner.max_after(&segment, log_start, visible).await;
+                found.map(|found| {
+                    first = found;
+                    found.map_or(-1, |found| found.timestamp)
+                })
             } else {
-                inner.max_of(&segment, visible).await?.timestamp
+                let max = inner.max_of(&segment, visible).await;
+                max.map(|max| max.timestamp)
+            };
+            let timestamp = match largest {
+                // deleted while it was looked into
+                Err(_) if !inner.has(&segment) => continue,
+                largest => largest?,
             };
             if timestamp >= 0 && max.as_ref().is_none_or(|(max, _)| timestamp > *max) {
                 max = Some((timestamp, segment));

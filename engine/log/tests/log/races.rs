@@ -1,0 +1,84 @@
+//! What goes on at the same time: reads, retention, rolls, rebuilt indexes, the end of a partition.
+
+use std::time::Duration;
+
+use ringmill_log::ReadError;
+use ringmill_ring::{sleep, spawn};
+
+use crate::fixture::*;
+
+/// A log of many small segments, closed.
+fn prepared(machine: &mut Machine, batches: usize) -> Model {
+    machine.life(small_segments(70_000), async move |p| {
+        let mut model = Model::default();
+        for n in 0..batches {
+            append(&p, &mut model, batch(1, 20_000, n as i64)).await;
+        }
+        p.close().await.unwrap();
+        model
+    })
+}
+
+#[test]
+fn reads_that_meet_retention_are_answered_and_harm_nothing() {
+    for seed in seeds(60) {
+        let _seed = Seed(seed);
+        let mut machine = Machine::new(seed);
+        let model = prepared(&mut machine, 40);
+        machine.life_from_files(small_segments(70_000), async move |p| {
+            let mut reads = Vec::new();
+            for n in 0..30 {
+                let (p, model) = (p.clone(), model.clone());
+                reads.push(spawn(async move {
+                    sleep(Duration::from_micros(below(600))).await;
+                    match p.read(n, 1).await {
+                        Ok(slice) => {
+                            assert_eq!(bytes_of(&slice).await[..], model.batches[n as usize].1[..])
+                        }
+                        Err(ReadError::OutOfRange { .. }) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                    let found = p.offset_for_timestamp(n).await.unwrap().unwrap();
+                    assert!(found.offset >= n);
+                }));
+            }
+            for start in [9, 18, 30] {
+                sleep(Duration::from_micros(below(200))).await;
+                p.delete_records(start).await.unwrap();
+            }
+            for read in reads {
+                read.await.unwrap();
+            }
+            assert_eq!(p.failure().map(|f| f.to_string()), None);
+            assert_eq!(p.damages(), []);
+            let mut model = model;
+            append(&p, &mut model, batch(1, 10, 0)).await;
+        });
+    }
+}
+
+#[test]
+fn segments_whose_index_is_to_be_built_may_go() {
+    let mut machine = Machine::new(1);
+    prepared(&mut machine, 40);
+    for (file, _) in machine.files(".index") {
+        machine.put(&file, b"");
+    }
+    machine.life_from_files(small_segments(70_000), async move |p| {
+        p.delete_records(30).await.unwrap();
+        sleep(Duration::from_secs(100)).await;
+        assert_eq!(p.failure().map(|f| f.to_string()), None);
+        append(&p, &mut Model::default(), batch(1, 10, 0)).await;
+        p.close().await.unwrap();
+    });
+    let first = machine.files(".log")[0].0.clone();
+    for suffix in [".index", ".timeindex"] {
+        let files = machine.files(suffix);
+        assert!(
+            files
+                .iter()
+                .all(|(file, _)| file[..] >= first[..first.len() - 4]),
+            "no index without its log: {files:?}"
+        );
+    }
+}
