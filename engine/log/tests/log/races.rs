@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ringmill_log::ReadError;
+use futures_util::future::join;
+use ringmill_log::{LogConfig, ReadError};
 use ringmill_ring::{sleep, spawn};
 
 use crate::fixture::*;
@@ -80,5 +81,71 @@ fn segments_whose_index_is_to_be_built_may_go() {
                 .all(|(file, _)| file[..] >= first[..first.len() - 4]),
             "no index without its log: {files:?}"
         );
+    }
+}
+const HOUR_MS: i64 = 3_600_000;
+
+#[test]
+fn retention_leaves_a_record_that_comes_in_the_same_moment() {
+    for seed in seeds(30) {
+        let _seed = Seed(seed);
+        let mut machine = Machine::new(seed);
+        let config = LogConfig {
+            retention_ms: Some(HOUR_MS),
+            ..LogConfig::default()
+        };
+        machine.life(config, async |p| {
+            let mut model = Model::default();
+            for n in 0..3 {
+                append(&p, &mut model, batch(1, 100, n)).await;
+            }
+            let now_ms = 100 * HOUR_MS;
+            let young = async {
+                sleep(Duration::from_micros(below(300))).await;
+                append(&p, &mut model, batch(1, 100, now_ms)).await
+            };
+            let old = async {
+                sleep(Duration::from_micros(below(300))).await;
+                p.apply_retention(now_ms).await.unwrap()
+            };
+            let (offset, start) = join(young, old).await;
+            assert!(
+                start <= offset,
+                "the record at {offset} is young, the log starts at {start}"
+            );
+            let slice = p.read(offset, 1).await.unwrap();
+            assert_eq!(slice.base_offset, offset);
+        });
+    }
+}
+
+#[test]
+fn retention_and_deleted_records_do_not_add_up() {
+    for seed in seeds(30) {
+        let _seed = Seed(seed);
+        let mut machine = Machine::new(seed);
+        // without timestamps, the age of the file counts
+        machine.life(small_segments(70_000), async |p| {
+            let mut model = Model::default();
+            for _ in 0..12 {
+                append(&p, &mut model, batch(1, 30_000, -1)).await;
+            }
+            let old_ms = ringmill_ring::wall_clock_ms() + 1;
+            sleep(Duration::from_secs(7_200)).await;
+            for _ in 0..12 {
+                append(&p, &mut model, batch(1, 30_000, -1)).await;
+            }
+            p.update_config(LogConfig {
+                retention_ms: Some(HOUR_MS),
+                ..small_segments(70_000)
+            });
+            let delete = async {
+                sleep(Duration::from_micros(below(600))).await;
+                p.delete_records(8).await.unwrap();
+            };
+            let (start, ()) = join(p.apply_retention(old_ms + HOUR_MS), delete).await;
+            assert!(start.unwrap() <= 12, "offset 12 and the rest are young");
+            assert!(p.log_start_offset() <= 12);
+        });
     }
 }
