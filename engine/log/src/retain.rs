@@ -106,7 +106,7 @@ impl Inner {
             state.log_start = offset;
             state.epochs_dirty |= state.epochs.truncate_start(offset);
         }
-        let gone = self.take_out_segments();
+        let gone = self.take_out_segments(meta.last.recovery_point.segment);
         for segment in gone {
             let renamed = self.rename_deleted(&segment).await;
             let files =
@@ -119,8 +119,10 @@ impl Inner {
         Ok(())
     }
 
-    /// Takes the segments out of the log that end before its start.
-    fn take_out_segments(&self) -> Vec<Rc<Segment>> {
+    /// Takes the segments out of the log that end before its start, up to the one that the
+    /// checkpoint names: without that one the next start would not know where the log ends. (It
+    /// is the active one, unless a recovery found no room for its checkpoint.)
+    fn take_out_segments(&self, named: i64) -> Vec<Rc<Segment>> {
         let mut state = self.state.borrow_mut();
         let mut gone = Vec::new();
         while let Some((key, segment)) = state.segments.first() {
@@ -128,7 +130,7 @@ impl Inner {
                 .seal
                 .get()
                 .is_some_and(|seal| seal.end_offset <= state.log_start);
-            if !is_over {
+            if !is_over || segment.base_offset >= named {
                 break;
             }
             gone.push(segment.clone());

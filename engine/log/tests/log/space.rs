@@ -236,3 +236,46 @@ fn who_waits_for_room_is_told_of_a_failure() {
         }
     });
 }
+
+#[test]
+fn a_log_opens_and_shrinks_with_whatever_room_is_left_after_a_crash() {
+    const BLOCK: u64 = 4096;
+    for (room, tail) in (0..8).flat_map(|n| [(n, 1), (n + 5, 10)]) {
+        let mut machine = Machine::new(room);
+        let (mut model, mut producer) = (Model::default(), Producer::new(1));
+        for batches in [10, tail] {
+            (model, producer) = machine.life(LogConfig::default(), async move |p| {
+                for n in 0..batches {
+                    append(&p, &mut model, producer.batch(3, 1_000, n)).await;
+                }
+                if batches == 10 && model.batches.len() == 10 {
+                    p.close().await.unwrap();
+                }
+                (model, producer)
+            });
+        }
+        fill(&machine, room * BLOCK);
+        let end = model.end();
+        let (mut model, mut producer) =
+            machine.life_from_files(LogConfig::default(), async move |p| {
+                let failure = p.failure().map(|f| f.to_string());
+                assert_eq!(failure, None, "room for {room} blocks");
+                assert_eq!(read_all(&p, 0, 10_000).await.unwrap(), model.from(0));
+                assert_eq!(p.delete_records(-1).await.unwrap(), end);
+                (model, producer)
+            });
+        machine.life(LogConfig::default(), async move |p| {
+            let ends = (p.log_start_offset(), p.log_end_offset());
+            assert_eq!(ends, (end, end), "room for {room} blocks");
+        });
+        free(&machine);
+        machine.life(LogConfig::default(), async move |p| {
+            assert_eq!(p.damages(), []);
+            producer.next -= 3;
+            let again = producer.batch(3, 1_000, 9);
+            assert!(p.append(again).unwrap().duplicate, "room for {room} blocks");
+            append(&p, &mut model, producer.batch(3, 1_000, 9)).await;
+            assert_eq!(read_all(&p, end, 10_000).await.unwrap(), model.from(end));
+        });
+    }
+}
