@@ -42,6 +42,8 @@ pub(crate) struct Upkeep {
     pub(crate) point: Mark,
     scheduled: bool,
     running: bool,
+    /// The last attempt found no room; the next one waits for its time.
+    failed: bool,
 }
 
 /// A snapshot that is taken and not yet in a file.
@@ -60,6 +62,7 @@ impl Upkeep {
             point,
             scheduled: false,
             running: false,
+            failed: false,
         }
     }
 
@@ -134,7 +137,7 @@ impl Inner {
         if state.failure.is_some() || state.upkeep.running || state.phase != Phase::Open {
             return;
         }
-        if state.bytes_behind() >= RECOVERY_POINT_BYTES {
+        if state.bytes_behind() >= RECOVERY_POINT_BYTES && !state.upkeep.failed {
             state.upkeep.running = true;
             let inner = self.clone();
             spawn(async move { inner.run_upkeep().await });
@@ -151,8 +154,12 @@ impl Inner {
 
     async fn run_upkeep(self: &Rc<Self>) {
         // a failure was told by whoever met it
-        let _ = self.checkpoint(false).await;
-        self.state.borrow_mut().upkeep.running = false;
+        let failed = self.checkpoint(false).await.is_err();
+        {
+            let mut state = self.state.borrow_mut();
+            state.upkeep.running = false;
+            state.upkeep.failed = failed;
+        }
         self.schedule_upkeep();
     }
 

@@ -1,6 +1,8 @@
 //! Full disks and failing ones: a clear error, nothing acknowledged lost, and service again when
 //! there is room.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use ringmill_log::{AppendError, CacheLimits, ChangeError, CoreCaches, LogConfig, Partition};
@@ -278,4 +280,54 @@ fn a_log_opens_and_shrinks_with_whatever_room_is_left_after_a_crash() {
             assert_eq!(read_all(&p, end, 10_000).await.unwrap(), model.from(end));
         });
     }
+}
+
+#[test]
+fn checkpoints_that_find_no_room_are_tried_again_now_and_then() {
+    let mut machine = Machine::new(3);
+    let written = Rc::new(Cell::new(0));
+    let told = written.clone();
+    let outputs = machine.world.start(machine.node, async move {
+        let caches = CoreCaches::new(CacheLimits::default());
+        let p = Partition::open(DIR, LogConfig::default(), &caches)
+            .await
+            .unwrap();
+        p.set_leader_epoch(3);
+        for n in 1..=50 {
+            // as long as nothing can be written, there is time to take the room away
+            let appended = p.append(batch(1, 1_000_000, 0)).unwrap();
+            if p.acknowledged(&appended.receipt).await.is_err() {
+                break;
+            }
+            told.set(n);
+            sleep(Duration::from_millis(10)).await;
+        }
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(p.failure().map(|f| f.to_string()), None);
+        p.log_end_offset()
+    });
+    while written.get() < 36 {
+        machine.world.run_for(Duration::from_millis(1));
+    }
+    // the index finds room and the time index none
+    fill(&machine, 245 * 4096);
+    machine.world.run_for(Duration::from_secs(2));
+
+    let before = machine.world.events();
+    machine.world.run_for(Duration::from_secs(20));
+    let events = machine.world.events() - before;
+    assert!(
+        events < 200,
+        "{events} events in 20 idle seconds on a full disk"
+    );
+    free(&machine);
+    machine.world.run_for(Duration::from_secs(60));
+    assert_eq!(outputs.take(), [37]);
+    machine.life(LogConfig::default(), async |p| {
+        assert_eq!(
+            p.recovery().swept_bytes,
+            0,
+            "it was checkpointed in the end"
+        );
+    });
 }
