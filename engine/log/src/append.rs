@@ -276,6 +276,9 @@ impl Inner {
                 if let Some(failure) = &state.failure {
                     return Err(ChangeError::Failed(failure.clone()));
                 }
+                if state.phase == Phase::Closed {
+                    return Err(ChangeError::Closed);
+                }
                 state.commit.want(end);
                 state.waits.register(Level::Flushed, end)
             };

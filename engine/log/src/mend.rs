@@ -60,7 +60,7 @@ impl Inner {
         segment: &Rc<Segment>,
         mends: u32,
     ) -> Result<(), ReadError> {
-        let mut meta = self.meta.lock().await;
+        let mut meta = self.lock_meta().await.map_err(|_| ReadError::Closed)?;
         if !self.has(segment) {
             // it was deleted meanwhile, and its files with it
             return Err(self.state.borrow().out_of_range(segment.base_offset));

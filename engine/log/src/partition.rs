@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use futures_util::lock::Mutex;
+use futures_util::lock::{Mutex, MutexGuard};
 use ringmill_ring::{File, Instant, Notify};
 
 use crate::caches::{CoreCaches, FileKey};
@@ -214,6 +214,16 @@ impl Inner {
         self.caches.forget(self.key(base_offset, kind));
     }
 
+    /// The right to write what stands beside the log. Nobody has it once the partition is closed
+    /// or removed: the folder may be another one's by then.
+    pub(crate) async fn lock_meta(&self) -> Result<MutexGuard<'_, Meta>, ChangeError> {
+        let meta = self.meta.lock().await;
+        if self.state.borrow().phase == Phase::Closed {
+            return Err(ChangeError::Closed);
+        }
+        Ok(meta)
+    }
+
     /// Takes nothing more, for good: a write or a flush failed.
     pub(crate) fn fail(&self, failure: IoFailure) {
         tracing::error!(%failure, "the partition takes no appends any more");
@@ -369,8 +379,11 @@ impl Partition {
             Ok(()) => self.inner.settle_down().await,
             Err(error) => Err(error),
         };
+        // whoever is writing beside the log comes to his end
+        let meta = self.inner.meta.lock().await;
         self.inner.state.borrow_mut().phase = Phase::Closed;
         self.inner.state.borrow_mut().waits.wake_all();
+        drop(meta);
         self.inner.changed.notify_all();
         self.inner.caches.forget_partition(self.inner.id);
         result

@@ -95,7 +95,7 @@ impl Inner {
 
     /// Moves the log's start up to `offset`, durably, and lets the segments before it go.
     async fn move_start(self: &Rc<Self>, offset: i64) -> Result<(), ChangeError> {
-        let mut meta = self.meta.lock().await;
+        let mut meta = self.lock_meta().await?;
         let (point, replay) = (meta.last.recovery_point, meta.last.replay);
         if offset > self.state.borrow().log_start {
             let written = self
@@ -147,10 +147,11 @@ impl Inner {
     async fn rename_deleted(&self, segment: &Segment) -> Result<Vec<PathBuf>, IoFailure> {
         let mut files = Vec::new();
         for kind in Kind::OF_SEGMENT {
-            self.forget_file(segment.base_offset, kind);
             let path = self.path(segment.base_offset, kind);
             let deleted = names::with_suffix(&path, names::DELETED);
-            match fs::rename(&path, &deleted).await {
+            let renamed = fs::rename(&path, &deleted).await;
+            self.forget_file(segment.base_offset, kind);
+            match renamed {
                 Ok(()) => files.push(deleted),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(IoFailure::of("rename", &path)(error)),
@@ -230,7 +231,6 @@ impl Partition {
         inner.changed.notify_all();
         inner.room.notify_all();
         let _meta = inner.meta.lock().await;
-        inner.caches.forget_partition(inner.id);
         let suffix = format!(
             ".{:016x}{}",
             ringmill_ring::random_u64(),
@@ -238,6 +238,7 @@ impl Partition {
         );
         let deleted = names::with_suffix(&inner.dir, &suffix);
         let renamed = fs::rename(&inner.dir, &deleted).await;
+        inner.caches.forget_partition(inner.id);
         renamed.map_err(IoFailure::of("rename", &inner.dir))?;
         if let Some(parent) = inner.dir.parent() {
             fs::sync_dir(parent)

@@ -170,10 +170,7 @@ impl Inner {
             return Ok(());
         }
         let taken = self.take_snapshot(forced).await?;
-        let mut meta = self.meta.lock().await;
-        if self.state.borrow().phase == Phase::Closed {
-            return Err(ChangeError::Closed);
-        }
+        let mut meta = self.lock_meta().await?;
         let result = self.write_down(&mut meta, taken).await;
         result.map_err(|failure| ChangeError::Io(self.on_meta_failure(failure)))
     }
@@ -189,7 +186,7 @@ impl Inner {
     /// After a recovery: writes down what was found, whether it looks like news or not.
     pub(crate) async fn checkpoint_anew(self: &Rc<Self>) -> Result<(), ChangeError> {
         let taken = self.take_snapshot(true).await?;
-        let mut meta = self.meta.lock().await;
+        let mut meta = self.lock_meta().await?;
         let result = self.write_down(&mut meta, taken).await;
         result.map_err(|failure| ChangeError::Io(self.on_meta_failure(failure)))
     }

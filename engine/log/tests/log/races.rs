@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join;
-use ringmill_log::{LogConfig, ReadError};
+use ringmill_log::{CacheLimits, CoreCaches, LogConfig, Partition, ReadError};
 use ringmill_ring::{sleep, spawn};
 
 use crate::fixture::*;
@@ -22,7 +22,7 @@ fn prepared(machine: &mut Machine, batches: usize) -> Model {
 
 #[test]
 fn reads_that_meet_retention_are_answered_and_harm_nothing() {
-    for seed in seeds(60) {
+    for seed in seeds(30) {
         let _seed = Seed(seed);
         let mut machine = Machine::new(seed);
         let model = prepared(&mut machine, 40);
@@ -146,6 +146,62 @@ fn retention_and_deleted_records_do_not_add_up() {
             let (start, ()) = join(p.apply_retention(old_ms + HOUR_MS), delete).await;
             assert!(start.unwrap() <= 12, "offset 12 and the rest are young");
             assert!(p.log_start_offset() <= 12);
+        });
+    }
+}
+
+#[test]
+fn a_new_partition_in_the_folder_of_a_removed_one_is_left_alone() {
+    for seed in seeds(60) {
+        let _seed = Seed(seed);
+        let mut machine = Machine::new(seed);
+        let config = small_segments(70_000);
+        machine.life(config.clone(), async move |old| {
+            let mut tasks = Vec::new();
+            for n in 0..8 {
+                // some of them wait for a roll
+                let appended = old.append(batch(1, 30_000, n)).unwrap();
+                let p = old.clone();
+                tasks.push(spawn(async move {
+                    let _ = p.acknowledged(&appended.receipt).await;
+                }));
+            }
+            sleep(Duration::from_micros(below(6_000))).await;
+            let p = old.clone();
+            tasks.push(spawn(async move {
+                let end = p.visible_end();
+                let _ = p.delete_records(below(end as u64 + 1) as i64).await;
+            }));
+            sleep(Duration::from_micros(below(400))).await;
+            old.remove().await.unwrap();
+            let caches = CoreCaches::new(CacheLimits::default());
+            let new = Partition::open(DIR, config, &caches).await.unwrap();
+            new.set_leader_epoch(3);
+            assert_eq!(new.log_end_offset(), 0);
+            append(&new, &mut Model::default(), batch(1, 10, 0)).await;
+            for task in tasks {
+                task.await.unwrap();
+            }
+            sleep(Duration::from_secs(100)).await;
+            new.close().await.unwrap();
+        });
+        let names: Vec<_> = machine
+            .files("")
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        let own = |name: &String| {
+            ["/", "checkpoint"].iter().any(|end| name.ends_with(end))
+                || name.contains("/00000000000000000000.")
+        };
+        let strays: Vec<_> = names.iter().filter(|name| !own(name)).collect();
+        assert!(
+            strays.iter().all(|name| name.contains("epoch")),
+            "{strays:?}"
+        );
+        machine.life(LogConfig::default(), async |p| {
+            assert_eq!((p.damages(), p.log_end_offset()), (vec![], 1));
+            assert_eq!(p.read(0, 1).await.unwrap().base_offset, 0);
         });
     }
 }
