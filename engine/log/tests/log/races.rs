@@ -205,3 +205,36 @@ fn a_new_partition_in_the_folder_of_a_removed_one_is_left_alone() {
         });
     }
 }
+
+#[test]
+fn whoever_opens_an_index_while_it_is_replaced_sees_the_new_one() {
+    for seed in seeds(20) {
+        let _seed = Seed(seed);
+        let mut machine = Machine::new(seed);
+        let model = prepared(&mut machine, 30);
+        for (file, len) in machine.files(".index") {
+            // the seal is right, the cells lead astray
+            let mut content = machine.read(&file);
+            content[64..].fill(1);
+            assert!(len > 64);
+            machine.put(&file, &content);
+        }
+        machine.life_from_files(small_segments(70_000), async move |p| {
+            let mut reads = Vec::new();
+            for n in 0..27 {
+                let (p, model) = (p.clone(), model.clone());
+                reads.push(spawn(async move {
+                    for _ in 0..4 {
+                        sleep(Duration::from_micros(below(1_500))).await;
+                        let slice = p.read(n, 1).await.unwrap();
+                        assert_eq!(bytes_of(&slice).await[..], model.batches[n as usize].1[..]);
+                    }
+                }));
+            }
+            for read in reads {
+                read.await.unwrap();
+            }
+            assert_eq!(p.damages(), []);
+        });
+    }
+}
