@@ -497,3 +497,41 @@ fn a_dump_shows_every_kind_of_file() {
     let valid = lines.iter().filter(|line| line.ends_with("isvalid: true"));
     assert_eq!(valid.count(), model.batches.len());
 }
+
+#[test]
+fn lookups_by_time_do_not_step_over_damage() {
+    for within in [16, 100] {
+        let mut machine = Machine::new(1);
+        let model = prepared(&mut machine, true, 150);
+        let (file, _) = machine.files(".log")[0].clone();
+        let starts = starts(&machine.read(&file));
+        let hit = starts.len() / 2;
+        let at = starts[hit] as u64 + within;
+        machine.world.disk(machine.node).corrupt(&file, at, 1);
+        machine.life_from_files(small_segments(70_000), async move |p| {
+            // what is before it is found; what is in it or may be behind it is not denied
+            let last = starts.len() - 1;
+            for n in [0, hit - 1, hit, last] {
+                let header = BatchHeader::parse(&model.batches[n].1).unwrap();
+                let found = p.offset_for_timestamp(header.max_timestamp).await;
+                match found {
+                    Ok(found) => {
+                        let expected = model.batches.iter().find_map(|(offsets, bytes)| {
+                            let other = BatchHeader::parse(bytes).unwrap();
+                            let delta = (header.max_timestamp - other.base_timestamp).max(0);
+                            (other.max_timestamp >= header.max_timestamp)
+                                .then_some(offsets.start + delta)
+                        });
+                        assert_eq!(found.map(|found| found.offset), expected);
+                        assert!(n != hit, "batch {n} cannot be read");
+                    }
+                    Err(ReadError::Damaged(damage)) => {
+                        assert!(n >= hit, "batch {n} is whole");
+                        assert!(damage.offsets.contains(&model.batches[hit].0.start));
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+    }
+}
