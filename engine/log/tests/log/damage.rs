@@ -535,3 +535,25 @@ fn lookups_by_time_do_not_step_over_damage() {
         });
     }
 }
+
+#[test]
+fn a_segment_that_cannot_be_read_does_not_end_the_partition() {
+    for missing in [true, false] {
+        let mut machine = Machine::new(1);
+        let model = prepared(&mut machine, true, 150);
+        let (file, len) = machine.files(".log")[0].clone();
+        let disk = machine.world.disk(machine.node);
+        disk.break_sectors(&file, 0..len);
+        if missing {
+            machine.put(&file.replace(".log", ".index"), b"");
+        }
+        machine.life_from_files(small_segments(70_000), async move |p| {
+            sleep(Duration::from_secs(10)).await;
+            let error = p.read(0, 1).await.unwrap_err();
+            assert!(matches!(error, ReadError::Io(_)), "{error}");
+            assert_eq!(p.failure().map(|f| f.to_string()), None);
+            let mut model = model;
+            append(&p, &mut model, batch(1, 10, 0)).await;
+        });
+    }
+}
