@@ -331,3 +331,25 @@ fn checkpoints_that_find_no_room_are_tried_again_now_and_then() {
         );
     });
 }
+
+#[test]
+fn a_batch_sent_again_is_there_whatever_becomes_of_others() {
+    let mut machine = Machine::new(1);
+    let mut producer = Producer::new(1);
+    let first = producer.batch(1, 100, 0);
+    let written = first.clone();
+    machine.life(LogConfig::default(), async move |p| {
+        append(&p, &mut Model::default(), written).await;
+        p.close().await.unwrap();
+    });
+    fill(&machine, 0);
+    machine.life(LogConfig::default(), async move |p| {
+        let refused = p.append(batch(1, 100_000, 0)).unwrap();
+        let again = p.append(first).unwrap();
+        assert!(again.duplicate);
+        p.acknowledged(&again.receipt).await.unwrap();
+        let error = p.acknowledged(&refused.receipt).await.unwrap_err();
+        assert!(matches!(error, AppendError::NoSpace), "{error}");
+        p.acknowledged(&again.receipt).await.unwrap();
+    });
+}
