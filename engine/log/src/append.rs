@@ -130,7 +130,9 @@ impl State {
             duplicate: true,
             receipt: Receipt {
                 end: batch.last_offset + 1,
-                fate: fate.flatten().unwrap_or_else(|| Rc::new(Cell::new(Fate::Written))),
+                fate: fate
+                    .flatten()
+                    .unwrap_or_else(|| Rc::new(Cell::new(Fate::Written))),
             },
         }
     }

@@ -117,8 +117,12 @@ impl Inner {
         if in_file > 0 {
             bytes = match self.open_file(base, Kind::TimeIndex).await {
                 Ok(file) => {
-                    let read = file.read_at(0, in_file as usize * ENTRY_LEN).await;
-                    read.map_err(IoFailure::of("read", &self.path(base, Kind::TimeIndex)))?
+                    // the file may have fewer than the seal claims
+                    let path = self.path(base, Kind::TimeIndex);
+                    let len = file.len().await.map_err(IoFailure::of("look at", &path))?;
+                    let len = len.min(u64::from(in_file) * ENTRY_LEN as u64);
+                    let read = file.read_at(0, len as usize).await;
+                    read.map_err(IoFailure::of("read", &path))?
                 }
                 // without entries the search begins at the segment's start
                 Err(failure) if failure.error.kind() == std::io::ErrorKind::NotFound => bytes,
