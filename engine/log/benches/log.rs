@@ -165,6 +165,56 @@ async fn stream(dir: &Path, content: &Bytes, records: usize, durability: Durabil
         .expect("gone");
 }
 
+/// Reads from the page cache, of `max_bytes` each: what the check of every batch costs, against
+/// the same reads without a log.
+async fn cold(dir: &Path, content: &Bytes, max_bytes: usize, total: usize) {
+    let caches = CoreCaches::new(CacheLimits {
+        tail_bytes: 0,
+        open_files: 16,
+    });
+    let config = LogConfig {
+        durability: Durability::Relaxed,
+        ..LogConfig::default()
+    };
+    let p = Partition::open(dir.join("cold-0"), config, &caches)
+        .await
+        .expect("a log");
+    for _ in 0..total / content.len() {
+        let appended = p.append(content.clone()).expect("it is taken");
+        p.acknowledged(&appended.receipt).await.expect("written");
+    }
+    let records = p.log_end_offset() as usize / (total / content.len());
+    let per_read = (max_bytes / content.len()).max(1) * records;
+    let (begun, mut reads) = (Instant::now(), 0);
+    for offset in (0..p.log_end_offset()).step_by(per_read) {
+        p.read(offset, max_bytes).await.expect("a read");
+        reads += 1;
+    }
+    let took = begun.elapsed();
+    let path = dir.join("cold-0").join(format!("{:020}.log", 0));
+    let options = OpenOptions::new().read(true);
+    let file = File::open(&path, options).await.expect("its file");
+    let begun = Instant::now();
+    for n in 0..reads {
+        let at = n * max_bytes as u64;
+        file.read_at(at, max_bytes).await.expect("a read");
+    }
+    let raw = begun.elapsed();
+    let each = |took: Duration| took.as_secs_f64() * 1e6 / reads as f64;
+    let what = format!(
+        "log: cold reads of {max_bytes} B, {} B batches",
+        content.len()
+    );
+    println!(
+        "{what:<54} {:>7.1} µs each, {:>7.1} µs raw, {:>6.0} MB/s",
+        each(took),
+        each(raw),
+        total as f64 / took.as_secs_f64() / 1e6
+    );
+    p.close().await.expect("it closes");
+    fs::remove_dir_all(dir.join("cold-0")).await.expect("gone");
+}
+
 fn main() {
     // `cargo test` runs benches too, with this flag: nothing to show then
     if std::env::args().any(|arg| arg == "--test") {
@@ -184,6 +234,9 @@ fn main() {
         flushes(&dir, &batch(1, 64 << 10), 1, time).await;
         raw(&dir, 64 << 10, false, 1, time).await;
         raw(&dir, 64 << 10, true, 1, time).await;
+        for max_bytes in [16 << 10, 64 << 10, 1 << 20] {
+            cold(&dir, &batch(150, 100), max_bytes, 256 << 20).await;
+        }
         for durability in [Durability::Flushed, Durability::Relaxed] {
             for records in [10, 150, 9_000] {
                 stream(&dir, &batch(records, 100), records, durability, 1 << 30).await;

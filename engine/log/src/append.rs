@@ -119,7 +119,9 @@ impl State {
     fn duplicate(&self, batch: &WrittenBatch) -> Appended {
         let append_time =
             (self.config.timestamp_type == TimestampType::LogAppendTime).then_some(batch.timestamp);
-        let fate = self.queue.fate_of(batch.last_offset);
+        // what is written shares its fate with nothing that is in the queue
+        let queued = batch.last_offset >= self.commit.written().offset;
+        let fate = queued.then(|| self.queue.fate_of(batch.last_offset));
         Appended {
             base_offset: batch.base_offset(),
             last_offset: batch.last_offset,
@@ -128,7 +130,9 @@ impl State {
             duplicate: true,
             receipt: Receipt {
                 end: batch.last_offset + 1,
-                fate: fate.unwrap_or_else(|| Rc::new(Cell::new(Fate::Written))),
+                fate: fate
+                    .flatten()
+                    .unwrap_or_else(|| Rc::new(Cell::new(Fate::Written))),
             },
         }
     }
@@ -275,6 +279,9 @@ impl Inner {
                 }
                 if let Some(failure) = &state.failure {
                     return Err(ChangeError::Failed(failure.clone()));
+                }
+                if state.phase == Phase::Closed {
+                    return Err(ChangeError::Closed);
                 }
                 state.commit.want(end);
                 state.waits.register(Level::Flushed, end)

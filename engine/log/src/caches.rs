@@ -40,6 +40,8 @@ pub struct CoreCaches {
     pub(crate) tails: TailPool,
     files: RefCell<Recent<FileKey, File>>,
     partitions: Cell<u64>,
+    /// How often a file was forgotten.
+    forgotten: Cell<u64>,
 }
 
 impl CoreCaches {
@@ -49,6 +51,7 @@ impl CoreCaches {
             tails: TailPool::new(limits.tail_bytes),
             files: RefCell::new(Recent::new(limits.open_files)),
             partitions: Cell::new(0),
+            forgotten: Cell::new(0),
         })
     }
 
@@ -68,18 +71,24 @@ impl CoreCaches {
         if let Some(file) = self.files.borrow_mut().get(&key) {
             return Ok(file.clone());
         }
+        let forgotten = self.forgotten.get();
         let file = File::open(path, OpenOptions::new().read(true)).await?;
-        self.files.borrow_mut().put(key, file.clone());
+        // what was renamed or replaced while it was opened must not stay
+        if forgotten == self.forgotten.get() {
+            self.files.borrow_mut().put(key, file.clone());
+        }
         Ok(file)
     }
 
-    /// Forgets a file that is renamed or replaced.
+    /// Forgets a file that was renamed or replaced.
     pub(crate) fn forget(&self, key: FileKey) {
+        self.forgotten.set(self.forgotten.get() + 1);
         self.files.borrow_mut().remove(&key);
     }
 
     /// Forgets all files of a partition.
     pub(crate) fn forget_partition(&self, partition: u64) {
+        self.forgotten.set(self.forgotten.get() + 1);
         self.files.borrow_mut().retain(|key| key.0 != partition);
     }
 }

@@ -147,30 +147,40 @@ impl Candidate {
             self.times.close();
         }
         self.times.truncate(end.offset);
-        let seal = Seal {
+        let mut seal = Seal {
             log_len,
             end_offset: next,
             max_timestamp: end.max.timestamp,
             max_timestamp_offset: end.max.offset,
             time_entries: self.times.entries(),
         };
+        let entries = self.times.encode_pending();
+        match write_part(dir, self.base, Kind::TimeIndex, entries, None).await {
+            // lookups by time begin at the last entry that is there
+            Err(failure) if failure.is_no_space() => {
+                seal.time_entries -= self.times.pending().len() as u32;
+            }
+            written => written?,
+        }
         let header = IndexHeader {
             base_offset: self.base,
             shift: self.shift,
             seal: Some(seal),
         };
-        let entries = self.times.encode_pending();
-        write_part(dir, self.base, Kind::TimeIndex, entries, None).await?;
         let (at, cells) = self.index.encode_pending();
         let until = index::cell_position(index::cells_until(self.base, self.shift, end.offset));
         let until = (until.saturating_sub(at) as usize).min(cells.len());
         let cells = (at, cells.slice(..until));
-        write_part(dir, self.base, Kind::Index, cells, Some(header)).await?;
+        let indexed = match write_part(dir, self.base, Kind::Index, cells, Some(header)).await {
+            // a full disk must not keep the log from being opened: built anew when there is room
+            Err(failure) if failure.is_no_space() => false,
+            written => written.map(|()| true)?,
+        };
         Ok(Rc::new(Segment::new(
             self.base,
             self.shift,
             Some(seal),
-            true,
+            indexed,
         )))
     }
 

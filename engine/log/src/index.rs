@@ -269,7 +269,7 @@ impl IndexBuilder {
 /// What a walk over batch headers came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Walk {
-    /// The batch that holds the offset, or the first after it if no batch does.
+    /// The batch that holds the offset.
     Found {
         /// Where it begins.
         position: u64,
@@ -296,8 +296,8 @@ pub enum Walk {
 /// a batch begins.
 pub fn find_batch(bytes: &[u8], position: u64, offset: i64) -> Walk {
     let mut at = 0usize;
-    // batches follow each other; the base offset is outside of their CRC
-    let mut due = i64::MIN;
+    // batches follow each other without a gap; the base offset is outside of their CRC
+    let mut due = None;
     loop {
         let here = position + at as u64;
         let header = match bytes.get(at..).map(BatchHeader::parse) {
@@ -313,7 +313,8 @@ pub fn find_batch(bytes: &[u8], position: u64, offset: i64) -> Walk {
                 };
             }
         };
-        if header.base_offset < due || header.last_offset_delta < 0 {
+        let follows = due.is_none_or(|due| header.base_offset == due);
+        if !follows || header.last_offset_delta < 0 {
             let error = BatchError::Offsets {
                 base_offset: header.base_offset,
                 last_offset_delta: header.last_offset_delta,
@@ -324,7 +325,7 @@ pub fn find_batch(bytes: &[u8], position: u64, offset: i64) -> Walk {
                 error,
             };
         }
-        due = header.next_offset();
+        due = Some(header.next_offset());
         if header.last_offset() >= offset {
             if at == 0 && header.base_offset > offset {
                 return Walk::Beyond;

@@ -20,11 +20,11 @@ fn batch(base_offset: i64, records: usize, value_len: usize) -> BytesMut {
     bytes
 }
 
-/// A log of batches with so many records each, some offsets skipped before each.
-fn log_of(base_offset: i64, shapes: &[(usize, i64)]) -> (Vec<u8>, Vec<(i64, i64, u32)>) {
+/// A log of batches with so many records each.
+fn log_of(base_offset: i64, shapes: &[usize]) -> (Vec<u8>, Vec<(i64, i64, u32)>) {
     let (mut log, mut batches, mut next) = (Vec::new(), Vec::new(), base_offset);
-    for &(records, gap) in shapes {
-        let base = if batches.is_empty() { next } else { next + gap };
+    for &records in shapes {
+        let base = next;
         next = base + records as i64;
         batches.push((base, next - 1, log.len() as u32));
         log.extend_from_slice(&batch(base, records, 3));
@@ -50,7 +50,7 @@ proptest! {
     fn every_offset_leads_to_its_batch(
         base in prop_oneof![Just(0i64), Just(1 << 40), 0i64..1000],
         shift in 0..=SHIFT_MAX,
-        shapes in prop::collection::vec((1usize..200, prop_oneof![9 => Just(0i64), 1 => 1i64..300]), 1..40),
+        shapes in prop::collection::vec(1usize..200, 1..40),
         flush_every in 1usize..10,
     ) {
         let (log, batches) = log_of(base, &shapes);
@@ -75,14 +75,11 @@ proptest! {
         prop_assert_eq!(builder.next_cell(), cells_until(base, shift, last + 1));
         for offset in base..=last {
             let &(first, _, position) = batches.iter().find(|b| b.1 >= offset).unwrap();
-            let gap = first > offset;
             match look_up(&file, &log, base, shift, offset) {
                 Walk::Found { position: found, header } => {
                     prop_assert_eq!(found, u64::from(position));
                     prop_assert_eq!(header.base_offset, first);
                 }
-                // an offset that no batch holds may not be told from a wrong index
-                Walk::Beyond => prop_assert!(gap),
                 other => prop_assert!(false, "{:?}", other),
             }
         }

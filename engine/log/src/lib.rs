@@ -18,6 +18,7 @@ mod append;
 mod caches;
 mod candidate;
 pub mod checkpoint;
+mod cold;
 pub mod config;
 mod dump;
 pub mod epochs;

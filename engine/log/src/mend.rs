@@ -29,6 +29,8 @@ struct Rebuilt {
     damages: Vec<Damage>,
     /// The end of the log, if it is whole up to there.
     whole: Option<u64>,
+    /// How many cells belong into the file of an active segment's index; the rest is in memory.
+    cells: u32,
 }
 
 impl Rebuilt {
@@ -60,34 +62,42 @@ impl Inner {
         segment: &Rc<Segment>,
         mends: u32,
     ) -> Result<(), ReadError> {
-        let mut meta = self.meta.lock().await;
+        let mut meta = self.lock_meta().await.map_err(|_| ReadError::Closed)?;
+        if !self.has(segment) {
+            // it was deleted meanwhile, and its files with it
+            return Err(self.state.borrow().out_of_range(segment.base_offset));
+        }
         if segment.mends.get() != mends {
             return Ok(());
         }
         let path = self.path(segment.base_offset, Kind::Index);
         tracing::warn!(path = %path.display(), "the index is missing or wrong and is built anew");
-        let done = match segment.seal.get() {
-            Some(seal) => self.mend_sealed(segment, seal).await,
-            None => self.mend_active(&mut meta, segment).await,
+        // a log that cannot be read is no reason to take no appends
+        let known = match segment.seal.get() {
+            Some(_) => None,
+            None => Some(meta.last.recovery_point),
         };
+        let rebuilt = self.rebuild(segment, known).await;
         segment.mends.set(mends + 1);
+        let rebuilt = rebuilt?;
+        let done = match segment.seal.get() {
+            Some(seal) => self.mend_sealed(segment, seal, rebuilt).await,
+            None => self.mend_active(&mut meta, segment, rebuilt).await,
+        };
         drop(meta);
         done.map_err(|failure| ReadError::Io(self.on_meta_failure(failure)))
     }
 
     /// The active segment's: the cells that should be in the file. Those in memory are right.
-    async fn mend_active(&self, meta: &mut Meta, segment: &Segment) -> Result<(), IoFailure> {
-        let (extent, cells) = {
-            let state = self.state.borrow();
-            let extent = state.extent(segment, state.commit.written());
-            (extent, state.active.index.cells_in_file())
-        };
-        let known = meta.last.recovery_point;
-        let known = (known.segment == segment.base_offset).then_some(known);
-        let rebuilt = self.rebuild(segment, extent, known).await?;
+    async fn mend_active(
+        &self,
+        meta: &mut Meta,
+        segment: &Segment,
+        rebuilt: Rebuilt,
+    ) -> Result<(), IoFailure> {
         self.record(rebuilt.damages);
         let (at, content) = rebuilt.index.encode_pending();
-        let until = (index::cell_position(cells) - at).min(content.len() as u64) as usize;
+        let until = (index::cell_position(rebuilt.cells) - at).min(content.len() as u64) as usize;
         // a header may be what was wrong
         meta.index = None;
         let path = self.path(segment.base_offset, Kind::Index);
@@ -101,7 +111,7 @@ impl Inner {
         file.write_at(0, bufs)
             .await
             .map_err(IoFailure::of("write", &path))?;
-        let end = index::cell_position(cells);
+        let end = index::cell_position(rebuilt.cells);
         file.set_len(end)
             .await
             .map_err(IoFailure::of("cut", &path))?;
@@ -111,13 +121,13 @@ impl Inner {
         Ok(())
     }
 
-    async fn mend_sealed(&self, segment: &Segment, old: Seal) -> Result<(), IoFailure> {
+    async fn mend_sealed(
+        &self,
+        segment: &Segment,
+        old: Seal,
+        mut rebuilt: Rebuilt,
+    ) -> Result<(), IoFailure> {
         let base = segment.base_offset;
-        let extent = Extent {
-            bytes: old.log_len,
-            end_offset: old.end_offset,
-        };
-        let mut rebuilt = self.rebuild(segment, extent, None).await?;
         rebuilt.times.close();
         let max = rebuilt.times.max();
         let seal = Seal {
@@ -160,13 +170,14 @@ impl Inner {
 
     /// Sweeps the whole segment; `known` is a place where a batch begins for sure. The index in
     /// memory is at most as large as its file may be.
-    async fn rebuild(
-        &self,
-        segment: &Segment,
-        extent: Extent,
-        known: Option<Mark>,
-    ) -> Result<Rebuilt, IoFailure> {
+    async fn rebuild(&self, segment: &Segment, known: Option<Mark>) -> Result<Rebuilt, IoFailure> {
         let base = segment.base_offset;
+        let known = known.filter(|known| known.segment == base);
+        let (extent, cells) = {
+            let state = self.state.borrow();
+            let extent = state.extent(segment, state.commit.written());
+            (extent, state.active.index.cells_in_file())
+        };
         let path = self.path(base, Kind::Log);
         let file = self.log_file(segment).await?;
         let mut rebuilt = Rebuilt {
@@ -174,6 +185,7 @@ impl Inner {
             times: TimeIndexBuilder::new(base, 0, -1, MaxTimestamp::NONE),
             damages: Vec::new(),
             whole: None,
+            cells,
         };
         let (mut position, mut offset) = (0, base);
         loop {

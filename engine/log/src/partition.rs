@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use futures_util::lock::Mutex;
+use futures_util::lock::{Mutex, MutexGuard};
 use ringmill_ring::{File, Instant, Notify};
 
 use crate::caches::{CoreCaches, FileKey};
@@ -192,6 +192,14 @@ impl Inner {
         (self.id, base_offset, kind)
     }
 
+    /// Whether a segment is still a part of the log: it may have been deleted since it was
+    /// looked up.
+    pub(crate) fn has(&self, segment: &Rc<Segment>) -> bool {
+        let state = self.state.borrow();
+        let found = state.segments.predecessor(segment.key());
+        found.is_some_and(|(_, found)| Rc::ptr_eq(found, segment))
+    }
+
     /// A segment's file, for reading.
     pub(crate) async fn open_file(&self, base_offset: i64, kind: Kind) -> Result<File, IoFailure> {
         let path = self.path(base_offset, kind);
@@ -204,6 +212,16 @@ impl Inner {
 
     pub(crate) fn forget_file(&self, base_offset: i64, kind: Kind) {
         self.caches.forget(self.key(base_offset, kind));
+    }
+
+    /// The right to write what stands beside the log. Nobody has it once the partition is closed
+    /// or removed: the folder may be another one's by then.
+    pub(crate) async fn lock_meta(&self) -> Result<MutexGuard<'_, Meta>, ChangeError> {
+        let meta = self.meta.lock().await;
+        if self.state.borrow().phase == Phase::Closed {
+            return Err(ChangeError::Closed);
+        }
+        Ok(meta)
     }
 
     /// Takes nothing more, for good: a write or a flush failed.
@@ -361,8 +379,11 @@ impl Partition {
             Ok(()) => self.inner.settle_down().await,
             Err(error) => Err(error),
         };
+        // whoever is writing beside the log comes to his end
+        let meta = self.inner.meta.lock().await;
         self.inner.state.borrow_mut().phase = Phase::Closed;
         self.inner.state.borrow_mut().waits.wake_all();
+        drop(meta);
         self.inner.changed.notify_all();
         self.inner.caches.forget_partition(self.inner.id);
         result

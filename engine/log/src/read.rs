@@ -4,7 +4,8 @@
 //! From an offset to its place takes a fixed number of steps: the trie names the segment, one
 //! read of two index cells names two places in its log, one read of what lies between them (or
 //! its first part) is walked in memory to the batch. The index is believed only if the batch it
-//! led to holds the offset; otherwise it is built anew.
+//! led to holds the offset; otherwise it is built anew. What is handed out is checked first
+//! ([`cold`](crate::cold)).
 
 use std::rc::Rc;
 
@@ -19,8 +20,7 @@ use crate::names::Kind;
 use crate::partition::{Extent, Inner, Partition, Phase, State};
 use crate::segment::Segment;
 
-/// A read of so many bytes at most is answered with bytes; a larger one with a range of a file,
-/// which goes to a socket without passing through this process.
+/// A read of so many bytes at most is answered with bytes; a larger one with a range of a file.
 pub(crate) const COPY_BYTES_MAX: usize = 64 << 10;
 /// Places that a lookup may visit when batches have grown larger than its one read: as many as
 /// there are offsets in the widest stride.
@@ -33,8 +33,7 @@ pub enum FetchData {
     Empty,
     /// In memory: whole batches.
     Memory(Vec<Bytes>),
-    /// In a file. The range begins with a whole batch; its end may cut the last one off, as
-    /// Kafka's answers do and clients know.
+    /// In a file: whole batches.
     File {
         /// Stays readable whatever becomes of the segment.
         file: File,
@@ -71,7 +70,7 @@ enum Lookup {
 }
 
 impl State {
-    fn check_range(&self, offset: i64) -> Result<(), ReadError> {
+    pub(crate) fn check_range(&self, offset: i64) -> Result<(), ReadError> {
         if self.phase == Phase::Closed {
             return Err(ReadError::Closed);
         }
@@ -95,27 +94,11 @@ impl State {
         let extent = self.extent(segment, visible);
         (offset < extent.end_offset).then(|| (segment.clone(), extent))
     }
-
-    /// Readable bytes of a segment from an offset on: not into a damaged part.
-    fn readable(&self, segment: &Segment, offset: i64, extent: Extent) -> u64 {
-        let here = |damage: &&Damage| {
-            damage.offsets.start > offset
-                && damage.offsets.start < extent.end_offset
-                && damage.offsets.start >= segment.base_offset
-        };
-        let next = self
-            .damages
-            .iter()
-            .filter(here)
-            .map(|damage| damage.bytes.start)
-            .min();
-        next.map_or(extent.bytes, |start| start.min(extent.bytes))
-    }
 }
 
 impl Inner {
     /// The batch that holds `offset`, in a segment that is known to reach so far. Reads at least
-    /// a header, and `want` bytes if that is no more than [`COPY_BYTES_MAX`].
+    /// a header, and `want` bytes if they are few.
     pub(crate) async fn locate(
         self: &Rc<Self>,
         segment: &Rc<Segment>,
@@ -142,11 +125,12 @@ impl Inner {
         Err(ReadError::Damaged(lost))
     }
 
-    /// Not even an index made anew leads to the offset.
-    fn lost(&self, segment: &Segment, offset: i64, extent: Extent) -> Damage {
+    /// Not even an index made anew leads to the offset. Where it should be is not known; what
+    /// stands before it can be read.
+    pub(crate) fn lost(&self, segment: &Segment, offset: i64, extent: Extent) -> Damage {
         Damage {
             file: self.path(segment.base_offset, Kind::Log),
-            bytes: 0..extent.bytes,
+            bytes: extent.bytes..extent.bytes,
             offsets: offset..offset.saturating_add(1),
             reason: DamageReason::Unreachable,
         }
@@ -218,7 +202,7 @@ impl Inner {
             let left = (extent.bytes - position).min(usize::MAX as u64) as usize;
             // a small answer comes with the same read
             let answer = want.min(left);
-            let len_here = if answer <= COPY_BYTES_MAX {
+            let len_here = if answer <= COPY_BYTES_MAX + HEADER_LEN {
                 len.max(answer)
             } else {
                 len
@@ -257,80 +241,15 @@ impl Inner {
         }
         self.open_file(segment.base_offset, Kind::Log).await
     }
-
-    async fn read_file(
-        self: &Rc<Self>,
-        offset: i64,
-        max_bytes: usize,
-        visible: Mark,
-    ) -> Result<FetchSlice, ReadError> {
-        let (segment, extent) = {
-            let state = self.state.borrow();
-            if let Some(damage) = state.damage_at(offset) {
-                return Err(ReadError::Damaged(damage.clone()));
-            }
-            let found = state.segment_of(offset, visible);
-            found.ok_or_else(|| state.out_of_range(offset))?
-        };
-        let located = match self.locate(&segment, offset, extent, max_bytes).await {
-            // deleted while it was looked for
-            Err(error) => {
-                self.state.borrow().check_range(offset)?;
-                return Err(error);
-            }
-            Ok(located) => located,
-        };
-        let end = self
-            .state
-            .borrow()
-            .readable(&segment, located.header.base_offset, extent);
-        let first = located.header.size();
-        let available = end.saturating_sub(located.position) as usize;
-        if first > available {
-            return Err(ReadError::Damaged(self.lost(&segment, offset, extent)));
-        }
-        let len = max_bytes.clamp(first, available);
-        let data = match whole_batches(&located.bytes, len) {
-            Some(bytes) if located.bytes.len() >= len => {
-                return Ok(FetchSlice {
-                    base_offset: located.header.base_offset,
-                    len: bytes.len(),
-                    data: FetchData::Memory(vec![bytes]),
-                });
-            }
-            _ => FetchData::File {
-                file: self.log_file(&segment).await?,
-                position: located.position,
-            },
-        };
-        Ok(FetchSlice {
-            base_offset: located.header.base_offset,
-            len,
-            data,
-        })
-    }
 }
 
 impl State {
-    fn out_of_range(&self, offset: i64) -> ReadError {
+    pub(crate) fn out_of_range(&self, offset: i64) -> ReadError {
         ReadError::OutOfRange {
             offset,
             range: self.log_start..self.commit.appended().offset,
         }
     }
-}
-
-/// The whole batches among the first `len` bytes.
-fn whole_batches(bytes: &Bytes, len: usize) -> Option<Bytes> {
-    let bytes = bytes.slice(..len.min(bytes.len()));
-    let mut end = 0;
-    while let Some(Ok(header)) = bytes.get(end..).map(BatchHeader::parse) {
-        match end.checked_add(header.size()) {
-            Some(next) if next <= bytes.len() => end = next,
-            _ => break,
-        }
-    }
-    (end > 0).then(|| bytes.slice(..end))
 }
 
 impl Partition {

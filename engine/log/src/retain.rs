@@ -15,40 +15,29 @@ use crate::partition::{Inner, Partition, Phase, State};
 use crate::segment::Segment;
 
 impl State {
-    /// How many segments at the log's beginning have to go, by size and by the log's start.
-    fn expired_by_size(&self) -> usize {
+    /// Where the log may start by its size and by its start: behind whole segments, but for the
+    /// active one.
+    fn start_by_size(&self) -> i64 {
         let written = self.commit.written();
-        let sizes: Vec<(u64, i64)> = self
+        let mut total: u64 = self
             .segments
             .iter()
-            .map(|(_, segment)| {
-                let extent = self.extent(segment, written);
-                (extent.bytes, extent.end_offset)
-            })
-            .collect();
-        let mut total: u64 = sizes.iter().map(|(bytes, _)| bytes).sum();
-        let mut count = 0;
-        // the active segment stays
-        for (bytes, end_offset) in &sizes[..sizes.len() - 1] {
+            .map(|(_, segment)| self.extent(segment, written).bytes)
+            .sum();
+        let mut start = self.log_start;
+        for (_, segment) in self.segments.iter() {
+            let extent = self.extent(segment, written);
             let too_much = self
                 .config
                 .retention_bytes
-                .is_some_and(|limit| total - bytes >= limit);
-            if !too_much && *end_offset > self.log_start {
+                .is_some_and(|limit| total - extent.bytes >= limit);
+            if self.is_active(segment) || !too_much && extent.end_offset > self.log_start {
                 break;
             }
-            total -= bytes;
-            count += 1;
+            total -= extent.bytes;
+            start = start.max(extent.end_offset);
         }
-        count
-    }
-
-    /// The visible part of the log starts there after the first `count` segments have gone.
-    fn start_after(&self, count: usize) -> i64 {
-        let next = self.segments.iter().nth(count);
-        next.map_or(self.log_start, |(_, segment)| {
-            segment.base_offset.max(self.log_start)
-        })
+        start
     }
 
     fn check_change(&self) -> Result<(), ChangeError> {
@@ -80,29 +69,33 @@ impl Inner {
             .map(|metadata| metadata.modified_ms)
     }
 
-    /// How many segments at the log's beginning have to go by their age, the active one too.
-    async fn expired_by_time(&self, now_ms: i64) -> usize {
-        let (segments, limit) = {
+    /// Where the log may start by its segments' age, and whether all of them are too old, the
+    /// active one included. An offset and not a number of segments: others may go meanwhile.
+    async fn start_by_time(&self, now_ms: i64) -> (i64, bool) {
+        let (segments, limit, mut start) = {
             let state = self.state.borrow();
             let Some(age) = state.config.retention_ms else {
-                return 0;
+                return (state.log_start, false);
             };
             let segments: Vec<_> = state.segments.iter().map(|(_, s)| s.clone()).collect();
-            (segments, now_ms.saturating_sub(age))
+            (segments, now_ms.saturating_sub(age), state.log_start)
         };
-        let mut count = 0;
         for segment in &segments {
             match self.newest(segment).await {
-                Some(newest) if newest < limit => count += 1,
-                _ => break,
+                Some(newest) if newest < limit => {}
+                _ => return (start, false),
             }
+            let Some(seal) = segment.seal.get() else {
+                return (start, true);
+            };
+            start = start.max(seal.end_offset);
         }
-        count
+        (start, true)
     }
 
     /// Moves the log's start up to `offset`, durably, and lets the segments before it go.
     async fn move_start(self: &Rc<Self>, offset: i64) -> Result<(), ChangeError> {
-        let mut meta = self.meta.lock().await;
+        let mut meta = self.lock_meta().await?;
         let (point, replay) = (meta.last.recovery_point, meta.last.replay);
         if offset > self.state.borrow().log_start {
             let written = self
@@ -113,7 +106,7 @@ impl Inner {
             state.log_start = offset;
             state.epochs_dirty |= state.epochs.truncate_start(offset);
         }
-        let gone = self.take_out_segments();
+        let gone = self.take_out_segments(meta.last.recovery_point.segment);
         for segment in gone {
             let renamed = self.rename_deleted(&segment).await;
             let files =
@@ -126,8 +119,10 @@ impl Inner {
         Ok(())
     }
 
-    /// Takes the segments out of the log that end before its start.
-    fn take_out_segments(&self) -> Vec<Rc<Segment>> {
+    /// Takes the segments out of the log that end before its start, up to the one that the
+    /// checkpoint names: without that one the next start would not know where the log ends. (It
+    /// is the active one, unless a recovery found no room for its checkpoint.)
+    fn take_out_segments(&self, named: i64) -> Vec<Rc<Segment>> {
         let mut state = self.state.borrow_mut();
         let mut gone = Vec::new();
         while let Some((key, segment)) = state.segments.first() {
@@ -135,7 +130,7 @@ impl Inner {
                 .seal
                 .get()
                 .is_some_and(|seal| seal.end_offset <= state.log_start);
-            if !is_over {
+            if !is_over || segment.base_offset >= named {
                 break;
             }
             gone.push(segment.clone());
@@ -152,10 +147,11 @@ impl Inner {
     async fn rename_deleted(&self, segment: &Segment) -> Result<Vec<PathBuf>, IoFailure> {
         let mut files = Vec::new();
         for kind in Kind::OF_SEGMENT {
-            self.forget_file(segment.base_offset, kind);
             let path = self.path(segment.base_offset, kind);
             let deleted = names::with_suffix(&path, names::DELETED);
-            match fs::rename(&path, &deleted).await {
+            let renamed = fs::rename(&path, &deleted).await;
+            self.forget_file(segment.base_offset, kind);
+            match renamed {
                 Ok(()) => files.push(deleted),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(IoFailure::of("rename", &path)(error)),
@@ -183,23 +179,21 @@ impl Partition {
     pub async fn apply_retention(&self, now_ms: i64) -> Result<i64, ChangeError> {
         let inner = &self.inner;
         inner.state.borrow().check_change()?;
-        let by_time = inner.expired_by_time(now_ms).await;
-        let (segments, written) = {
-            let state = inner.state.borrow();
-            (state.segments.len(), state.commit.written())
-        };
-        if by_time == segments && written.position > 0 {
-            // the active segment is over as well: as Kafka, it is ended so that it can go
+        let (mut by_time, all) = inner.start_by_time(now_ms).await;
+        if all && inner.state.borrow().commit.written().position > 0 {
+            // The active segment is over as well: as Kafka, it is ended so that it can go. It
+            // may have taken younger records by then, hence the second look.
             inner.roll_now().await?;
+            (by_time, _) = inner.start_by_time(now_ms).await;
         }
         let start = {
             let mut state = inner.state.borrow_mut();
             let idle_ms = state.config.producer_id_expiration_ms;
             state.producers.expire(now_ms, idle_ms);
-            let sealed = state.segments.len() - 1;
-            let count = by_time.min(sealed).max(state.expired_by_size());
             // never beyond what is visible
-            state.start_after(count).min(state.commit.visible().offset)
+            by_time
+                .max(state.start_by_size())
+                .min(state.commit.visible().offset)
         };
         inner.move_start(start).await?;
         Ok(self.log_start_offset())
@@ -237,7 +231,6 @@ impl Partition {
         inner.changed.notify_all();
         inner.room.notify_all();
         let _meta = inner.meta.lock().await;
-        inner.caches.forget_partition(inner.id);
         let suffix = format!(
             ".{:016x}{}",
             ringmill_ring::random_u64(),
@@ -245,6 +238,7 @@ impl Partition {
         );
         let deleted = names::with_suffix(&inner.dir, &suffix);
         let renamed = fs::rename(&inner.dir, &deleted).await;
+        inner.caches.forget_partition(inner.id);
         renamed.map_err(IoFailure::of("rename", &inner.dir))?;
         if let Some(parent) = inner.dir.parent() {
             fs::sync_dir(parent)

@@ -15,7 +15,7 @@ use crate::error::{ChangeError, IoFailure};
 use crate::index::Seal;
 use crate::meta::Meta;
 use crate::names::Kind;
-use crate::partition::{Active, Inner};
+use crate::partition::{Active, Inner, Phase};
 use crate::prewrite::Prewrite;
 use crate::queue::RollPlan;
 use crate::segment::Segment;
@@ -28,7 +28,9 @@ impl Inner {
     }
 
     async fn carry_out(self: &Rc<Self>, plan: RollPlan) {
-        let mut meta = self.meta.lock().await;
+        let Ok(mut meta) = self.lock_meta().await else {
+            return;
+        };
         let snapshot = plan.snapshot.is_some();
         let (base, shift) = (plan.base_offset, plan.shift);
         let file = match self.prepare_segment(&mut meta, plan).await {
@@ -127,6 +129,9 @@ impl Inner {
                 let state = self.state.borrow();
                 if let Some(failure) = &state.failure {
                     return Err(ChangeError::Failed(failure.clone()));
+                }
+                if state.phase == Phase::Closed {
+                    return Err(ChangeError::Closed);
                 }
                 let given_up = state.rollbacks != rollbacks;
                 if given_up || state.active.segment.base_offset >= base {

@@ -162,13 +162,11 @@ pub fn parse(bytes: &[u8], base_offset: i64, end_offset: i64) -> Vec<TimeEntry> 
     entries
 }
 
-/// The offset from which to look for the first record with a timestamp of at least `timestamp`;
-/// no such record stands before it.
-pub fn start_for(entries: &[TimeEntry], base_offset: i64, timestamp: i64) -> i64 {
+/// The last entry before the first record with a timestamp of at least `timestamp`: no such record
+/// stands before its offset.
+pub fn entry_before(entries: &[TimeEntry], timestamp: i64) -> Option<TimeEntry> {
     let before = entries.partition_point(|entry| entry.timestamp < timestamp);
-    before
-        .checked_sub(1)
-        .map_or(base_offset, |at| entries[at].offset)
+    Some(entries[before.checked_sub(1)?])
 }
 
 #[cfg(test)]
@@ -207,7 +205,7 @@ mod tests {
             let first_max = ends.iter().find(|e| e.1 == max).unwrap().0;
             prop_assert_eq!(builder.max().offset, first_max);
             prop_assert_eq!(entries.last().map(|e| e.timestamp), Some(max));
-            let start = start_for(&entries, base, query);
+            let start = entry_before(&entries, query).map_or(base, |entry| entry.offset);
             if let Some((last_offset, _)) = ends.iter().find(|e| e.1 >= query) {
                 prop_assert!(start <= *last_offset);
             }

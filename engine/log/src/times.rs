@@ -39,6 +39,9 @@ struct Target {
     offset: i64,
 }
 
+/// An entry of a time index is not what the log says.
+struct Misled;
+
 impl Target {
     fn may_be_in(&self, header: &BatchHeader) -> bool {
         header.max_timestamp >= self.timestamp && header.last_offset() >= self.offset
@@ -114,8 +117,12 @@ impl Inner {
         if in_file > 0 {
             bytes = match self.open_file(base, Kind::TimeIndex).await {
                 Ok(file) => {
-                    let read = file.read_at(0, in_file as usize * ENTRY_LEN).await;
-                    read.map_err(IoFailure::of("read", &self.path(base, Kind::TimeIndex)))?
+                    // the file may have fewer than the seal claims
+                    let path = self.path(base, Kind::TimeIndex);
+                    let len = file.len().await.map_err(IoFailure::of("look at", &path))?;
+                    let len = len.min(u64::from(in_file) * ENTRY_LEN as u64);
+                    let read = file.read_at(0, len as usize).await;
+                    read.map_err(IoFailure::of("read", &path))?
                 }
                 // without entries the search begins at the segment's start
                 Err(failure) if failure.error.kind() == std::io::ErrorKind::NotFound => bytes,
@@ -136,27 +143,75 @@ impl Inner {
         target: Target,
         visible: Mark,
     ) -> Result<Option<TimestampOffset>, ReadError> {
-        let extent = self.state.borrow().extent(segment, visible);
-        let entries = self.time_entries(segment, extent).await?;
-        let start = time_index::start_for(&entries, segment.base_offset, target.timestamp);
-        let start = start.max(target.offset).max(segment.base_offset);
-        if start >= extent.end_offset {
+        if self.max_of(segment, visible).await?.timestamp < target.timestamp {
             return Ok(None);
         }
-        let mut walk = self.walk(segment, start, extent).await?;
+        let extent = self.state.borrow().extent(segment, visible);
+        let from = target.offset.max(segment.base_offset);
+        if from >= extent.end_offset {
+            return Ok(None);
+        }
+        let entries = self.time_entries(segment, extent).await?;
+        let entry = time_index::entry_before(&entries, target.timestamp);
+        let mut found = Err(Misled);
+        if let Some(entry) = entry.filter(|entry| entry.offset > from) {
+            found = self.search(segment, target, extent, Some(entry)).await?;
+        }
+        if found.is_err() {
+            found = self.search(segment, target, extent, None).await?;
+        }
+        Ok(found.unwrap_or(None))
+    }
+
+    /// Goes over a segment from an entry of its time index or from its beginning; `Misled` if the
+    /// log does not bear the entry out. Ends with an error at what is damaged: a record that is
+    /// younger may be there.
+    async fn search(
+        self: &Rc<Self>,
+        segment: &Rc<Segment>,
+        target: Target,
+        extent: Extent,
+        entry: Option<TimeEntry>,
+    ) -> Result<Result<Option<TimestampOffset>, Misled>, ReadError> {
+        let mends = segment.mends.get();
+        let start = target.offset.max(segment.base_offset);
+        let mut due = entry.map_or(start, |entry| entry.offset);
+        let mut walk = self.walk(segment, due, extent).await?;
+        let mut first = entry;
         while let Some((position, header)) = walk.next().await? {
+            if let Some(entry) = first.take() {
+                let told = (entry.offset, entry.timestamp);
+                if (header.last_offset(), header.max_timestamp) != told {
+                    self.mend(segment, mends).await?;
+                    return Ok(Err(Misled));
+                }
+            } else if header.base_offset > due {
+                break;
+            }
+            due = header.next_offset();
             if !target.may_be_in(&header) {
                 continue;
             }
             let batch = walk.batch(position, &header).await?;
-            let found = BatchView::parse(&batch)
-                .ok()
-                .and_then(|view| target.find_in(&view));
-            if found.is_some() {
-                return Ok(found);
+            let Some(view) = whole(&batch) else {
+                due = header.base_offset.max(start);
+                break;
+            };
+            if let Some(found) = target.find_in(&view) {
+                return Ok(Ok(Some(found)));
             }
         }
-        Ok(None)
+        if due >= extent.end_offset {
+            return Ok(Ok(None));
+        }
+        // something is in the way
+        if self.state.borrow().damage_at(due).is_none() {
+            self.mend(segment, mends).await?;
+        }
+        let known = self.state.borrow().damage_at(due).cloned();
+        Err(ReadError::Damaged(
+            known.unwrap_or_else(|| self.lost(segment, due, extent)),
+        ))
     }
 
     /// The first record with the largest timestamp from `offset` on, in the segment that holds
@@ -173,9 +228,7 @@ impl Inner {
             return Ok(None);
         };
         let batch = walk.batch(position, &header).await?;
-        let max = BatchView::parse(&batch)
-            .ok()
-            .and_then(|view| max_in(&view, offset));
+        let max = whole(&batch).and_then(|view| max_in(&view, offset));
         let mut timestamp = max.map_or(-1, |max| max.timestamp);
         let mut later = None;
         while let Some((position, header)) = walk.next().await? {
@@ -188,9 +241,7 @@ impl Inner {
             return Ok(max);
         };
         let batch = walk.batch(position, &header).await?;
-        Ok(BatchView::parse(&batch)
-            .ok()
-            .and_then(|view| max_in(&view, offset)))
+        Ok(whole(&batch).and_then(|view| max_in(&view, offset)))
     }
 
     /// From the batch of an offset on.
@@ -205,6 +256,12 @@ impl Inner {
         let path = self.path(segment.base_offset, Kind::Log);
         Ok(Walk::new(file, path, located.position..extent.bytes))
     }
+}
+
+/// A batch that is as it was written.
+fn whole(batch: &Bytes) -> Option<BatchView<'_>> {
+    let view = BatchView::parse(batch).ok()?;
+    view.check_crc().is_ok().then_some(view)
 }
 
 /// The first record with the largest timestamp among those from `offset` on.
@@ -247,14 +304,14 @@ impl Partition {
             offset: log_start,
         };
         for segment in inner.all_segments() {
-            if inner.state.borrow().extent(&segment, visible).end_offset <= log_start
-                || inner.max_of(&segment, visible).await?.timestamp < timestamp
-            {
+            if inner.state.borrow().extent(&segment, visible).end_offset <= log_start {
                 continue;
             }
-            let found = inner.find_in_segment(&segment, target, visible).await?;
-            if found.is_some() {
-                return Ok(found);
+            match inner.find_in_segment(&segment, target, visible).await {
+                Ok(None) => {}
+                // deleted while it was looked into
+                Err(_) if !inner.has(&segment) => {}
+                found => return found,
             }
         }
         Ok(None)
@@ -274,11 +331,20 @@ impl Partition {
             if extent.end_offset <= log_start {
                 continue;
             }
-            let timestamp = if segment.base_offset < log_start {
-                first = inner.max_after(&segment, log_start, visible).await?;
-                first.map_or(-1, |first| first.timestamp)
+            let largest = if segment.base_offset < log_start {
+                let found = inner.max_after(&segment, log_start, visible).await;
+                found.map(|found| {
+                    first = found;
+                    found.map_or(-1, |found| found.timestamp)
+                })
             } else {
-                inner.max_of(&segment, visible).await?.timestamp
+                let max = inner.max_of(&segment, visible).await;
+                max.map(|max| max.timestamp)
+            };
+            let timestamp = match largest {
+                // deleted while it was looked into
+                Err(_) if !inner.has(&segment) => continue,
+                largest => largest?,
             };
             if timestamp >= 0 && max.as_ref().is_none_or(|(max, _)| timestamp > *max) {
                 max = Some((timestamp, segment));

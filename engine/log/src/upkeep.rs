@@ -42,6 +42,8 @@ pub(crate) struct Upkeep {
     pub(crate) point: Mark,
     scheduled: bool,
     running: bool,
+    /// The last attempt found no room; the next one waits for its time.
+    failed: bool,
 }
 
 /// A snapshot that is taken and not yet in a file.
@@ -60,6 +62,7 @@ impl Upkeep {
             point,
             scheduled: false,
             running: false,
+            failed: false,
         }
     }
 
@@ -134,7 +137,7 @@ impl Inner {
         if state.failure.is_some() || state.upkeep.running || state.phase != Phase::Open {
             return;
         }
-        if state.bytes_behind() >= RECOVERY_POINT_BYTES {
+        if state.bytes_behind() >= RECOVERY_POINT_BYTES && !state.upkeep.failed {
             state.upkeep.running = true;
             let inner = self.clone();
             spawn(async move { inner.run_upkeep().await });
@@ -151,8 +154,12 @@ impl Inner {
 
     async fn run_upkeep(self: &Rc<Self>) {
         // a failure was told by whoever met it
-        let _ = self.checkpoint(false).await;
-        self.state.borrow_mut().upkeep.running = false;
+        let failed = self.checkpoint(false).await.is_err();
+        {
+            let mut state = self.state.borrow_mut();
+            state.upkeep.running = false;
+            state.upkeep.failed = failed;
+        }
         self.schedule_upkeep();
     }
 
@@ -163,10 +170,7 @@ impl Inner {
             return Ok(());
         }
         let taken = self.take_snapshot(forced).await?;
-        let mut meta = self.meta.lock().await;
-        if self.state.borrow().phase == Phase::Closed {
-            return Err(ChangeError::Closed);
-        }
+        let mut meta = self.lock_meta().await?;
         let result = self.write_down(&mut meta, taken).await;
         result.map_err(|failure| ChangeError::Io(self.on_meta_failure(failure)))
     }
@@ -182,7 +186,7 @@ impl Inner {
     /// After a recovery: writes down what was found, whether it looks like news or not.
     pub(crate) async fn checkpoint_anew(self: &Rc<Self>) -> Result<(), ChangeError> {
         let taken = self.take_snapshot(true).await?;
-        let mut meta = self.meta.lock().await;
+        let mut meta = self.lock_meta().await?;
         let result = self.write_down(&mut meta, taken).await;
         result.map_err(|failure| ChangeError::Io(self.on_meta_failure(failure)))
     }

@@ -260,7 +260,9 @@ impl Inner {
     }
 
     async fn spill_ahead(self: Rc<Self>) {
-        let mut meta = self.meta.lock().await;
+        let Ok(mut meta) = self.lock_meta().await else {
+            return;
+        };
         let result = self.spill(&mut meta, false).await;
         drop(meta);
         if let Err(failure) = result {

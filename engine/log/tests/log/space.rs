@@ -1,6 +1,8 @@
 //! Full disks and failing ones: a clear error, nothing acknowledged lost, and service again when
 //! there is room.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use ringmill_log::{AppendError, CacheLimits, ChangeError, CoreCaches, LogConfig, Partition};
@@ -234,5 +236,120 @@ fn who_waits_for_room_is_told_of_a_failure() {
         for wait in waits {
             wait.await.unwrap();
         }
+    });
+}
+
+#[test]
+fn a_log_opens_and_shrinks_with_whatever_room_is_left_after_a_crash() {
+    const BLOCK: u64 = 4096;
+    for (room, tail) in (0..8).flat_map(|n| [(n, 1), (n + 5, 10)]) {
+        let mut machine = Machine::new(room);
+        let (mut model, mut producer) = (Model::default(), Producer::new(1));
+        for batches in [10, tail] {
+            (model, producer) = machine.life(LogConfig::default(), async move |p| {
+                for n in 0..batches {
+                    append(&p, &mut model, producer.batch(3, 1_000, n)).await;
+                }
+                if batches == 10 && model.batches.len() == 10 {
+                    p.close().await.unwrap();
+                }
+                (model, producer)
+            });
+        }
+        fill(&machine, room * BLOCK);
+        let end = model.end();
+        let (mut model, mut producer) =
+            machine.life_from_files(LogConfig::default(), async move |p| {
+                let failure = p.failure().map(|f| f.to_string());
+                assert_eq!(failure, None, "room for {room} blocks");
+                assert_eq!(read_all(&p, 0, 10_000).await.unwrap(), model.from(0));
+                assert_eq!(p.delete_records(-1).await.unwrap(), end);
+                (model, producer)
+            });
+        machine.life(LogConfig::default(), async move |p| {
+            let ends = (p.log_start_offset(), p.log_end_offset());
+            assert_eq!(ends, (end, end), "room for {room} blocks");
+        });
+        free(&machine);
+        machine.life(LogConfig::default(), async move |p| {
+            assert_eq!(p.damages(), []);
+            producer.next -= 3;
+            let again = producer.batch(3, 1_000, 9);
+            assert!(p.append(again).unwrap().duplicate, "room for {room} blocks");
+            append(&p, &mut model, producer.batch(3, 1_000, 9)).await;
+            assert_eq!(read_all(&p, end, 10_000).await.unwrap(), model.from(end));
+        });
+    }
+}
+
+#[test]
+fn checkpoints_that_find_no_room_are_tried_again_now_and_then() {
+    let mut machine = Machine::new(3);
+    let written = Rc::new(Cell::new(0));
+    let told = written.clone();
+    let outputs = machine.world.start(machine.node, async move {
+        let caches = CoreCaches::new(CacheLimits::default());
+        let p = Partition::open(DIR, LogConfig::default(), &caches)
+            .await
+            .unwrap();
+        p.set_leader_epoch(3);
+        for n in 1..=50 {
+            // as long as nothing can be written, there is time to take the room away
+            let appended = p.append(batch(1, 1_000_000, 0)).unwrap();
+            if p.acknowledged(&appended.receipt).await.is_err() {
+                break;
+            }
+            told.set(n);
+            sleep(Duration::from_millis(10)).await;
+        }
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(p.failure().map(|f| f.to_string()), None);
+        p.log_end_offset()
+    });
+    while written.get() < 36 {
+        machine.world.run_for(Duration::from_millis(1));
+    }
+    // the index finds room and the time index none
+    fill(&machine, 245 * 4096);
+    machine.world.run_for(Duration::from_secs(2));
+
+    let before = machine.world.events();
+    machine.world.run_for(Duration::from_secs(20));
+    let events = machine.world.events() - before;
+    assert!(
+        events < 200,
+        "{events} events in 20 idle seconds on a full disk"
+    );
+    free(&machine);
+    machine.world.run_for(Duration::from_secs(60));
+    assert_eq!(outputs.take(), [37]);
+    machine.life(LogConfig::default(), async |p| {
+        assert_eq!(
+            p.recovery().swept_bytes,
+            0,
+            "it was checkpointed in the end"
+        );
+    });
+}
+
+#[test]
+fn a_batch_sent_again_is_there_whatever_becomes_of_others() {
+    let mut machine = Machine::new(1);
+    let mut producer = Producer::new(1);
+    let first = producer.batch(1, 100, 0);
+    let written = first.clone();
+    machine.life(LogConfig::default(), async move |p| {
+        append(&p, &mut Model::default(), written).await;
+        p.close().await.unwrap();
+    });
+    fill(&machine, 0);
+    machine.life(LogConfig::default(), async move |p| {
+        let refused = p.append(batch(1, 100_000, 0)).unwrap();
+        let again = p.append(first).unwrap();
+        assert!(again.duplicate);
+        p.acknowledged(&again.receipt).await.unwrap();
+        let error = p.acknowledged(&refused.receipt).await.unwrap_err();
+        assert!(matches!(error, AppendError::NoSpace), "{error}");
+        p.acknowledged(&again.receipt).await.unwrap();
     });
 }
