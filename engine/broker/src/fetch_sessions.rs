@@ -196,17 +196,22 @@ impl FetchSessions {
         self.sessions.is_empty()
     }
 
-    /// What a request wants: by itself, or with what its session knows of earlier ones.
-    pub fn begin(&mut self, now_ms: u64, request: FetchRequest) -> Result<Plan, SessionError> {
+    /// What a request wants: by itself, or with what its session knows of earlier ones. `by_id` is
+    /// how the request's version names topics, and so how the answer has to.
+    pub fn begin(
+        &mut self,
+        now_ms: u64,
+        by_id: bool,
+        request: FetchRequest,
+    ) -> Result<Plan, SessionError> {
         let (id, epoch) = (request.session_id, request.session_epoch);
         let is_full = epoch == INITIAL_SESSION_EPOCH || epoch == FINAL_SESSION_EPOCH;
         if !is_full {
-            return self.begin_incremental(now_ms, request);
+            return self.begin_incremental(now_ms, by_id, request);
         }
         if id != NO_SESSION_ID {
             self.remove(id);
         }
-        let by_id = is_by_id(&request);
         let kind = match epoch {
             FINAL_SESSION_EPOCH => Kind::Sessionless,
             _ => Kind::Full { by_id },
@@ -220,6 +225,7 @@ impl FetchSessions {
     fn begin_incremental(
         &mut self,
         now_ms: u64,
+        by_id: bool,
         request: FetchRequest,
     ) -> Result<Plan, SessionError> {
         let id = request.session_id;
@@ -227,8 +233,8 @@ impl FetchSessions {
         if session.epoch != request.session_epoch {
             return Err(SessionError::InvalidEpoch);
         }
-        let mentions = !request.topics.is_empty() || !request.forgotten.is_empty();
-        if mentions && session.by_id != is_by_id(&request) {
+        // Also of a request that mentions no topic: its answer does.
+        if session.by_id != by_id {
             return Err(SessionError::TopicIdMismatch);
         }
         let before = session.partitions.len();
@@ -390,12 +396,6 @@ fn owned(topic: &TopicRef) -> TopicRef {
         TopicRef::Name(name) => TopicRef::Name(StrBytes::from_string(name.to_string())),
         TopicRef::Id(id) => TopicRef::Id(*id),
     }
-}
-
-fn is_by_id(request: &FetchRequest) -> bool {
-    let named = request.topics.iter().map(|topic| &topic.topic);
-    let forgotten = request.forgotten.iter().map(|topic| &topic.topic);
-    matches!(named.chain(forgotten).next(), Some(TopicRef::Id(_)))
 }
 
 /// The number after `epoch`; it never becomes one of the special ones again.

@@ -20,6 +20,7 @@ use ringmill_wire::fetch::{
     Piece,
 };
 use ringmill_wire::header::RequestHeader;
+use ringmill_wire::topic::TopicRef;
 
 use crate::connection::{Chunk, Closed, Response, Stage};
 use crate::delayed::watch;
@@ -69,10 +70,11 @@ pub(crate) async fn begin(
         max_bytes: at_most as usize,
         isolation: request.isolation_level,
     };
-    let begun = shard
-        .sessions
-        .borrow_mut()
-        .begin(shard.now().mono_ms, request);
+    let by_id = header.version >= TopicRef::FIRST_BY_ID;
+    let begun = {
+        let mut sessions = shard.sessions.borrow_mut();
+        sessions.begin(shard.now().mono_ms, by_id, request)
+    };
     let plan = match begun {
         Ok(plan) => plan,
         Err(error) => return Ok(Stage::Done(refuse(&header, error.into()))),
