@@ -1,5 +1,7 @@
 //! What fetch sessions remember, leave out, and make room for.
 
+use std::collections::BTreeSet;
+
 use ringmill_wire::fetch::IsolationLevel;
 
 use super::*;
@@ -239,4 +241,38 @@ fn partitions_are_bounded_in_all() {
     let plan = sessions.begin(1, BY_NAME, more).unwrap();
     assert_eq!(plan.wanted.len(), MAX_PARTITIONS + 1, "it is served");
     assert!(sessions.is_empty(), "but no longer remembered");
+}
+
+#[test]
+fn a_topics_partitions_share_its_name_and_a_name_that_no_topic_has_is_not_kept() {
+    let mut sessions = FetchSessions::new(10);
+    session(&mut sessions, 0, 7);
+    let more = fetch(7, 1, vec![topic("u", &[(0, 0), (1, 0), (2, 0)])]);
+    sessions.begin(1, BY_NAME, more).unwrap();
+    let mut names = BTreeSet::new();
+    for ((topic, _), _) in &sessions.sessions[&7].partitions {
+        let TopicRef::Name(name) = topic else {
+            panic!("{topic:?}");
+        };
+        names.insert(name.as_ptr());
+    }
+    assert_eq!(names.len(), 2, "one name for each topic");
+
+    let long: &'static str = Box::leak("x".repeat(250).into_boxed_str());
+    let plan = sessions
+        .begin(
+            2,
+            BY_NAME,
+            fetch(7, 2, vec![topic(long, &[(0, 0), (1, 0)])]),
+        )
+        .unwrap();
+    assert_eq!(plan.wanted.len(), 7, "it is answered");
+    let shown = sessions.finish(2, &plan, &[NOTHING; 7], 0);
+    assert_eq!(shown.partitions[5..], [true, true]);
+    let plan = sessions.begin(3, BY_NAME, fetch(7, 3, Vec::new())).unwrap();
+    assert_eq!(plan.wanted.len(), 5, "and forgotten");
+
+    let only = fetch(0, 0, vec![topic(long, &[(0, 0)])]);
+    let plan = sessions.begin(4, BY_NAME, only).unwrap();
+    assert_eq!(sessions.finish(4, &plan, &[NOTHING], 8).session_id, 0);
 }
