@@ -6,6 +6,13 @@
 pub const MAILBOX_DEPTH: usize = 1024;
 /// How many topics one CreateTopics, DeleteTopics or Metadata request may name.
 pub const MAX_TOPICS_PER_REQUEST: usize = 10_000;
+/// How many groups one DeleteGroups request may name.
+pub const MAX_GROUPS_PER_REQUEST: usize = 10_000;
+/// The most bytes of an answer about groups, about: some hundred thousand committed offsets, or
+/// a group with all the metadata it may have. What a request asks for past it is refused.
+pub const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// What an element of such an answer counts beside its texts.
+pub const ELEMENT_BYTES: usize = 32;
 /// A frame of up to so many bytes is given its whole buffer at its first byte; a larger one grows
 /// as it comes, by doubling.
 pub const EAGER_FRAME_BYTES: usize = 1 << 20;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use ringmill_wire::StrBytes;
 
 use super::admin::Commit;
 use super::coordinator::{Capacity, Coordinator, partition_of};
@@ -120,9 +121,10 @@ impl Node {
     }
 
     fn offset(&self, group: &str, topic: &str) -> Option<i64> {
-        let wanted = [(topic.to_owned(), vec![0])];
+        let wanted = [(StrBytes::from_string(topic.to_owned()), vec![0])];
         let fetched = self.coordinator.fetch(group, 0, Some(&wanted)).unwrap();
-        fetched[0].record.as_ref().map(|record| record.offset)
+        let (_, record) = &fetched[0].partitions[0];
+        record.as_ref().map(|record| record.offset)
     }
 
     /// Makes `group` a stable group of one consumer and returns its claim.
@@ -500,11 +502,10 @@ fn all_offsets(coordinator: &Coordinator) -> Vec<(String, String, i64)> {
     let mut all = Vec::new();
     for group in coordinator.list() {
         for fetched in coordinator.fetch(&group.group, 0, None).unwrap() {
-            let offset = fetched
-                .record
-                .expect("only committed ones are listed")
-                .offset;
-            all.push((group.group.clone(), fetched.topic, offset));
+            for (_, record) in fetched.partitions {
+                let offset = record.expect("only committed ones are listed").offset;
+                all.push((group.group.clone(), fetched.topic.to_string(), offset));
+            }
         }
     }
     all.sort_unstable();

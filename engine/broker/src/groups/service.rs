@@ -14,6 +14,7 @@ use futures_channel::{mpsc, oneshot};
 use futures_util::StreamExt;
 use futures_util::future::{Either, LocalBoxFuture, select};
 use ringmill_ring::{Instant, Notify, sleep_until, spawn};
+use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
 
 use super::admin::{Commit, Description, Fetched, Listing};
@@ -55,7 +56,7 @@ pub(crate) enum GroupAsk {
     Leave(Vec<Leaver>),
     Commit(Claim, Vec<Commit>),
     /// All offsets, or those of some partitions.
-    Fetch(Option<Vec<(String, Vec<i32>)>>),
+    Fetch(Option<Vec<(StrBytes, Vec<i32>)>>),
     Describe,
     Delete,
     DeleteOffsets(Vec<(String, i32)>),

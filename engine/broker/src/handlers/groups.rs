@@ -31,7 +31,8 @@ use crate::connection::{Response, Stage};
 use crate::groups::admin::{DEAD, Description, Listing};
 use crate::groups::coordinator::partition_of;
 use crate::groups::service::{GroupAnswer, GroupAsk, GroupCall};
-use crate::groups::{Claim, Join, JoinRefused, Joined, Leaver, Sync, Synced};
+use crate::groups::{Claim, GroupError, Join, JoinRefused, Joined, Leaver, Sync, Synced};
+use crate::limits::{MAX_ANSWER_BYTES, MAX_GROUPS_PER_REQUEST};
 use crate::router::{Answer, Call, PartitionId, Result};
 use crate::shard::{Peer, Shard};
 
@@ -100,6 +101,30 @@ impl Shard {
                 _ => unreachable!("a group call has a group's answer"),
             }
         })
+    }
+
+    /// Asks a group's owner as one of several whose answers make up one response, of which `left`
+    /// bytes are left: what is past them is not even asked for.
+    pub(crate) async fn ask_in_turn(
+        self: &Rc<Self>,
+        group: &str,
+        ask: GroupAsk,
+        left: &mut usize,
+        size: impl FnOnce(&GroupAnswer) -> usize,
+    ) -> Result<GroupAnswer> {
+        if *left == 0 {
+            return Err(GroupError::AnswerTooLarge.into());
+        }
+        let (core, home) = self.home_of(group)?;
+        let group = group.to_owned();
+        let call = Call::Group(GroupCall { group, home, ask });
+        match self.ask(core, call).await {
+            Answer::Group(answer) => {
+                *left = left.saturating_sub(size(&answer));
+                Ok(answer)
+            }
+            _ => unreachable!("a group call has a group's answer"),
+        }
     }
 
     /// Asks the owners of several groups, and gives the answers in order.
@@ -346,28 +371,30 @@ pub(crate) async fn describe(
     header: RequestHeader,
     request: DescribeGroupsRequest,
 ) -> Stage {
-    let names = request.groups;
-    let asks = names.iter().map(|name| (text(name), GroupAsk::Describe));
-    let answers = shard.ask_groups(asks.collect()).await;
     let version = header.version;
     let operations = match request.include_authorized_operations && version >= 3 {
         true => GROUP_OPERATIONS,
         false => OPERATIONS_OMITTED,
     };
+    let shard = Rc::clone(shard);
     Stage::waits(async move {
-        let described = names.into_iter().zip(answers.await).map(|(name, answer)| {
-            let result = match answer {
+        let (mut groups, mut left) = (Vec::new(), MAX_ANSWER_BYTES);
+        for name in request.groups {
+            let size = |answer: &_| match answer {
+                GroupAnswer::Describe(Ok(Some(found))) => found.size(),
+                _ => 0,
+            };
+            let ask = GroupAsk::Describe;
+            let result = match shard.ask_in_turn(&name, ask, &mut left, size).await {
                 Ok(GroupAnswer::Describe(result)) => result,
                 Ok(_) => unreachable!("a description was asked for"),
                 Err(error) => Err(error),
             };
-            described_group(name, result, version).with_authorized_operations(operations)
-        });
-        let groups = described.collect();
-        respond(
-            &header,
-            &DescribeGroupsResponse::default().with_groups(groups),
-        )
+            let described = described_group(name, result, version);
+            groups.push(described.with_authorized_operations(operations));
+        }
+        let response = DescribeGroupsResponse::default().with_groups(groups);
+        respond(&header, &response)
     })
 }
 
@@ -466,14 +493,18 @@ pub(crate) async fn delete(
     request: DeleteGroupsRequest,
 ) -> Stage {
     let names = request.groups_names;
-    let asks = names.iter().map(|name| (text(name), GroupAsk::Delete));
+    // Each is asked at once, in the order of the connection's requests.
+    let asked = names.iter().take(MAX_GROUPS_PER_REQUEST);
+    let asks = asked.map(|name| (text(name), GroupAsk::Delete));
     let answers = shard.ask_groups(asks.collect()).await;
     Stage::waits(async move {
-        let results = names.into_iter().zip(answers.await).map(|(name, answer)| {
-            let result = match answer {
-                Ok(GroupAnswer::Done(result)) => result,
-                Ok(_) => unreachable!("a deletion has a plain answer"),
-                Err(error) => Err(error),
+        let mut answers = answers.await.into_iter();
+        let results = names.into_iter().map(|name| {
+            let result = match answers.next() {
+                Some(Ok(GroupAnswer::Done(result))) => result,
+                Some(Ok(_)) => unreachable!("a deletion has a plain answer"),
+                Some(Err(error)) => Err(error),
+                None => Err(ErrorCode::InvalidRequest),
             };
             DeletableGroupResult::default()
                 .with_group_id(name)
