@@ -6,6 +6,9 @@
 pub const MAILBOX_DEPTH: usize = 1024;
 /// How many topics one CreateTopics, DeleteTopics or Metadata request may name.
 pub const MAX_TOPICS_PER_REQUEST: usize = 10_000;
+/// What one fetch may read on each other core, which takes memory for as long as the client takes
+/// to receive it; a last batch may exceed it. Twice a batch by default, so that half of it comes.
+pub const READ_ELSEWHERE_BYTES: usize = 2 << 20;
 /// How many groups one DeleteGroups request may name.
 pub const MAX_GROUPS_PER_REQUEST: usize = 10_000;
 /// The most bytes of an answer about groups, about: some hundred thousand committed offsets, or

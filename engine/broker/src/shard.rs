@@ -334,7 +334,9 @@ impl Shard {
                 let work = self.begin_group(call);
                 Box::pin(async move { Answer::Group(work.await) })
             }
-            Call::Read(wants) => Box::pin(async move { Answer::Read(shard.read_all(wants).await) }),
+            Call::Read(wants, max_bytes) => {
+                Box::pin(async move { Answer::Read(shard.read_all(wants, max_bytes).await) })
+            }
             Call::Watch(seen, need) => {
                 let watched = self.watched(&seen);
                 Box::pin(async move {
@@ -422,13 +424,16 @@ impl Shard {
         })
     }
 
-    async fn read_all(&self, wants: Vec<ReadWant>) -> Vec<ReadFound> {
-        let mut found = Vec::with_capacity(wants.len());
-        for want in wants {
-            found.push(match self.hosted(want.partition) {
+    async fn read_all(&self, wants: Vec<ReadWant>, max_bytes: usize) -> Vec<ReadFound> {
+        let (mut found, mut left) = (Vec::with_capacity(wants.len()), max_bytes);
+        for mut want in wants {
+            want.max_bytes = want.max_bytes.min(left);
+            let part = match self.hosted(want.partition) {
                 Ok(hosted) => hosted.read_to_memory(&want).await,
                 Err(error) => ReadFound::failed(error),
-            });
+            };
+            left = left.saturating_sub(part.len);
+            found.push(part);
         }
         found
     }

@@ -25,6 +25,7 @@ use ringmill_wire::topic::TopicRef;
 use crate::connection::{Chunk, Closed, Response, Stage};
 use crate::delayed::watch;
 use crate::fetch_sessions::{Found as Told, Plan, Wanted};
+use crate::limits::READ_ELSEWHERE_BYTES;
 use crate::partition::{LocalFound, ReadFound, ReadWant};
 use crate::router::{Answer, Call, PartitionId, Result};
 use crate::shard::Shard;
@@ -105,11 +106,12 @@ fn refuse(header: &RequestHeader, code: ErrorCode) -> Response {
 async fn gather(shard: &Rc<Shard>, plan: &Plan, terms: &Terms) -> Vec<LocalFound> {
     let waited = Cell::new(false);
     loop {
-        let found = read(shard, plan, terms.max_bytes).await;
+        let (found, is_enough) = read(shard, plan, terms.max_bytes).await;
         let bytes: u64 = found.iter().map(|part| part.len as u64).sum();
         let must_tell =
             |part: &LocalFound| part.error != ErrorCode::None || part.diverging.is_some();
         if bytes >= terms.min_bytes
+            || is_enough
             || found.is_empty()
             || found.iter().any(must_tell)
             || now() >= terms.deadline
@@ -148,19 +150,25 @@ fn want(id: PartitionId, wanted: &Wanted, max_bytes: usize) -> ReadWant {
 }
 
 /// Reads all wanted partitions once, in order, up to `max_bytes` together; a first batch that is
-/// larger is read all the same, so that the consumer gets on (KIP-74).
-async fn read(shard: &Rc<Shard>, plan: &Plan, max_bytes: usize) -> Vec<LocalFound> {
+/// larger is read all the same, so that the consumer gets on (KIP-74). Tells also whether another
+/// core gave about all that it may give to one fetch: waiting would bring no more.
+async fn read(shard: &Rc<Shard>, plan: &Plan, max_bytes: usize) -> (Vec<LocalFound>, bool) {
     let ids: Vec<Result<PartitionId>> = plan.wanted.iter().map(|w| resolve(shard, w)).collect();
     let pairs = || plan.wanted.iter().zip(&ids);
     let mut remote = read_elsewhere(shard, pairs(), max_bytes).await.into_iter();
     let (mut found, mut left) = (Vec::with_capacity(ids.len()), max_bytes);
+    let mut by_core = vec![0; shard.router.cores()];
     for (wanted, id) in pairs() {
         let mut part = match id {
             Err(error) => LocalFound::failed(*error),
             Ok(id) if shard.router.is_local(*id) => {
                 shard.read_local(&want(*id, wanted, left)).await
             }
-            Ok(_) => remote.next().expect("one answer per question").into_local(),
+            Ok(id) => {
+                let part = remote.next().expect("one answer per question");
+                by_core[shard.router.owner(*id)] += part.len;
+                part.into_local()
+            }
         };
         let is_first = left == max_bytes;
         if part.len > left && !is_first {
@@ -169,7 +177,8 @@ async fn read(shard: &Rc<Shard>, plan: &Plan, max_bytes: usize) -> Vec<LocalFoun
         left = left.saturating_sub(part.len);
         found.push(part);
     }
-    found
+    let is_enough = by_core.iter().any(|len| *len >= READ_ELSEWHERE_BYTES / 2);
+    (found, is_enough)
 }
 
 /// Reads those of other cores.
@@ -190,7 +199,9 @@ async fn read_elsewhere<'a>(
         Answer::Read(found) => found,
         _ => unreachable!("a read was asked for"),
     };
-    shard.scatter(wants, Call::Read, take).await.await
+    let max_bytes = max_bytes.min(READ_ELSEWHERE_BYTES);
+    let call = |wants| Call::Read(wants, max_bytes);
+    shard.scatter(wants, call, take).await.await
 }
 
 /// Sleeps until about `need` bytes more are visible of the partitions together, the deadline, or
