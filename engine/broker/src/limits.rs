@@ -22,6 +22,30 @@ pub const EAGER_FRAME_BYTES: usize = 1 << 20;
 /// How many partitions a core opens or closes at a time.
 pub const CONCURRENT_OPENS: usize = 64;
 
+/// A request that looks at so many bytes, decompressed if need be, lets others have their turn: a
+/// few milliseconds.
+const TURN_BYTES: usize = 4 << 20;
+/// What each part of a request counts beside its bytes.
+const PART_BYTES: usize = 1 << 10;
+
+/// When a long request lets others have their turn.
+#[derive(Debug, Default)]
+pub struct Pace {
+    done: usize,
+}
+
+impl Pace {
+    /// A part that took a look at so many bytes is done; whether it is others' turn.
+    pub fn is_over(&mut self, bytes: usize) -> bool {
+        self.done = self.done.saturating_add(bytes).saturating_add(PART_BYTES);
+        let is_over = self.done >= TURN_BYTES;
+        if is_over {
+            self.done = 0;
+        }
+        is_over
+    }
+}
+
 /// What is in work, and how much of it there may be: of one connection, or of one core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meter {
@@ -109,6 +133,14 @@ mod tests {
     #[should_panic(expected = "taken before")]
     fn giving_back_what_was_never_taken_is_a_programmers_error() {
         Meter::new(1, 1).give_back(1);
+    }
+
+    #[test]
+    fn many_small_parts_end_a_turn_as_few_large_ones_do() {
+        let mut pace = Pace::default();
+        let small = (0..10_000).filter(|_| pace.is_over(0)).count();
+        let large = (0..10).filter(|_| pace.is_over(32 << 20)).count();
+        assert_eq!((small, large), (2, 10));
     }
 
     #[test]

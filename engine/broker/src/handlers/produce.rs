@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
-use ringmill_ring::{now, timeout};
+use ringmill_ring::{now, timeout, yield_now};
 use ringmill_wire::StrBytes;
 use ringmill_wire::batch::{BatchHeader, BatchView, NO_TIMESTAMP, TimestampType, produced_batch};
 use ringmill_wire::error::ErrorCode;
@@ -25,6 +25,7 @@ use ringmill_wire::topic::TopicRef;
 use crate::cluster::image::Topic;
 use crate::connection::{Closed, Response, Stage};
 use crate::error::ToCode;
+use crate::limits::Pace;
 use crate::partition::{AppendedAt, Hosted, Ordered};
 use crate::router::{Answer, Call, PartitionId, Result};
 use crate::shard::Shard;
@@ -99,10 +100,12 @@ pub(crate) async fn begin(
     }))
 }
 
-/// Checks and appends all batches of a request, in its order.
+/// Checks and appends all batches of a request, in its order. Others have their turn in between:
+/// a request may hold thousands of batches that decompress to megabytes each.
 async fn append_all(shard: &Rc<Shard>, request: ProduceRequest) -> (Vec<Parts>, Owners) {
     let mut elsewhere: Vec<(usize, (PartitionId, Bytes))> = Vec::new();
     let mut all = Vec::with_capacity(request.topics.len());
+    let mut pace = Pace::default();
     let terms = terms_of(&request);
     for asked in request.topics {
         let topic = match &terms {
@@ -112,11 +115,15 @@ async fn append_all(shard: &Rc<Shard>, request: ProduceRequest) -> (Vec<Parts>, 
         let acks = *terms.as_ref().unwrap_or(&ACKS_ALL);
         let mut partitions = Vec::with_capacity(asked.partitions.len());
         for ProducePartition { index, records } in asked.partitions {
+            let mut looked_at = records.len();
             let checked = match &topic {
-                Ok(topic) => check(shard, topic, index, acks, &records),
+                Ok(topic) => check(shard, topic, index, acks, &records, &mut looked_at),
                 Err(refused) => Err(refused.code.into()),
             };
             partitions.push((index, append(shard, checked, records, &mut elsewhere)));
+            if pace.is_over(looked_at) {
+                yield_now().await;
+            }
         }
         all.push(Parts {
             topic: asked.topic,
@@ -178,13 +185,15 @@ fn append(
     part
 }
 
-/// All that can be said of a batch before its owner sees it.
+/// All that can be said of a batch before its owner sees it; `looked_at` becomes how many bytes that
+/// took.
 fn check(
     shard: &Shard,
     topic: &Topic,
     index: i32,
     acks: i16,
     records: &Bytes,
+    looked_at: &mut usize,
 ) -> std::result::Result<PartitionId, Refused> {
     if !topic.has(index) {
         return Err(ErrorCode::UnknownTopicOrPartition.into());
@@ -205,7 +214,9 @@ fn check(
     check_timestamps(shard, topic, &header)?;
     let view = BatchView::parse(records).expect("just accepted");
     let decompressed = DECOMPRESSED_BYTES_MAX.max(2 * limit);
-    check_produced_records(&view, decompressed)
+    // What is refused may have been decompressed almost to the end.
+    *looked_at = decompressed;
+    *looked_at = check_produced_records(&view, decompressed)
         .map_err(|error| Refused::new(error.to_code(), error))?;
     Ok(PartitionId {
         topic: topic.id,
