@@ -6,7 +6,7 @@
 //! the connection is not read, so that a client that does not read its answers, or asks faster
 //! than it is served, waits in its own socket. A connection lives on the core that accepted it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{Either, LocalBoxFuture, select};
-use ringmill_ring::{File, Instant, Notified, Notify, TcpStream, now, timeout};
+use ringmill_ring::{File, Instant, Notified, Notify, TcpStream, now, spawn, timeout};
 use ringmill_wire::control::{DecodeError, EncodeError};
 use ringmill_wire::frame::{Frame, FrameError, LENGTH_LEN, split_frame};
 use ringmill_wire::header::{HeaderError, TooLarge};
@@ -36,6 +36,8 @@ const SEND_BUFFERS: usize = 512;
 /// The receive buffer is given up after a frame of this size, so that the frame's bytes have it to
 /// themselves and nobody has to copy them.
 const OWN_BUFFER_BYTES: usize = 16 << 10;
+/// A connection with so many bytes of responses ready that wait to be sent is not read.
+const READY_BYTES: usize = 4 << 20;
 /// The least that is read at a time.
 const READ_BYTES: usize = 16 << 10;
 
@@ -111,7 +113,17 @@ pub(crate) enum Stage {
     Done(Response),
     /// The second stage.
     Waits(LocalBoxFuture<'static, Response>),
+    /// The second stage of a request that waits for other clients and holds nothing of what was
+    /// received: it takes up the connection's limits alone, for the clients it waits for need
+    /// room.
+    Parks(LocalBoxFuture<'static, Response>),
+    /// The second stage of a request whose batches are in memory until they are written, whatever
+    /// becomes of the client.
+    Appends(LocalBoxFuture<'static, (Response, Rest)>),
 }
+
+/// What holds memory after the response; none if nothing does.
+pub(crate) type Rest = Option<LocalBoxFuture<'static, ()>>;
 
 impl Stage {
     /// A frame to send at once.
@@ -123,12 +135,45 @@ impl Stage {
     pub(crate) fn waits(work: impl Future<Output = Response> + 'static) -> Self {
         Self::Waits(Box::pin(work))
     }
+
+    /// Looks whether the response is there.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(Response, Rest)> {
+        match self {
+            Self::Done(response) => {
+                Poll::Ready((std::mem::replace(response, Response::Nothing), None))
+            }
+            Self::Waits(work) | Self::Parks(work) => {
+                work.as_mut().poll(cx).map(|response| (response, None))
+            }
+            Self::Appends(work) => work.as_mut().poll(cx),
+        }
+    }
+
+    /// Bytes of a response that waits to be sent.
+    fn ready_bytes(&self) -> usize {
+        match self {
+            Self::Done(response) => response.len(),
+            _ => 0,
+        }
+    }
+}
+
+impl Response {
+    fn len(&self) -> usize {
+        match self {
+            Self::Nothing | Self::Close(_) => 0,
+            Self::Frame(frame) => frame.len(),
+            Self::Pieces(pieces) => pieces.iter().map(Chunk::len).sum(),
+        }
+    }
 }
 
 /// What a connection has in work.
 struct InWork {
     meter: RefCell<Meter>,
-    /// Rings when the meter went down.
+    /// Bytes of responses that wait to be sent.
+    ready: Cell<usize>,
+    /// Rings when one of them went down.
     room: Notify,
 }
 
@@ -138,19 +183,29 @@ struct Admission {
     shard: Rc<Shard>,
     in_work: Rc<InWork>,
     bytes: u64,
+    /// Whether the core's limits count it.
+    is_gated: bool,
+}
+
+impl Admission {
+    fn leave_gate(&mut self) {
+        if std::mem::replace(&mut self.is_gated, false) {
+            self.shard.gate.give_back(self.bytes);
+        }
+    }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
         self.in_work.meter.borrow_mut().give_back(self.bytes);
         self.in_work.room.notify_all();
-        self.shard.gate.give_back(self.bytes);
+        self.leave_gate();
     }
 }
 
 struct Slot {
     stage: Stage,
-    _admission: Option<Admission>,
+    admission: Option<Admission>,
 }
 
 /// What reader and writer share.
@@ -175,6 +230,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: Peer) {
         writer: RefCell::default(),
         in_work: Rc::new(InWork {
             meter: RefCell::new(meter),
+            ready: Cell::new(0),
             room: Notify::new(),
         }),
         shard,
@@ -186,6 +242,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: Peer) {
             Either::Left((closed, _)) | Either::Right((closed, _)) => closed,
         }
     };
+    connection.leave_appends();
     let metrics = &connection.shard.metrics;
     let client = &connection.peer.host;
     if closed.is_fault() {
@@ -284,7 +341,11 @@ impl Connection {
 
     /// Waits until a request of so many bytes fits, within the connection's limits and the core's.
     async fn admitted(&self, bytes: u64) -> Admission {
-        while !self.in_work.meter.borrow().admits(bytes) {
+        let fits = || {
+            let in_work = &self.in_work;
+            in_work.ready.get() <= READY_BYTES && in_work.meter.borrow().admits(bytes)
+        };
+        while !fits() {
             self.shard.metrics.read_stalls.one();
             self.in_work.room.notified().await;
         }
@@ -294,14 +355,17 @@ impl Connection {
             shard: Rc::clone(&self.shard),
             in_work: Rc::clone(&self.in_work),
             bytes,
+            is_gated: true,
         }
     }
 
-    fn push(&self, stage: Stage, admission: Option<Admission>) {
-        let slot = Slot {
-            stage,
-            _admission: admission,
-        };
+    fn push(&self, stage: Stage, mut admission: Option<Admission>) {
+        if let (Stage::Parks(_), Some(admission)) = (&stage, &mut admission) {
+            admission.leave_gate();
+        }
+        let ready = &self.in_work.ready;
+        ready.set(ready.get() + stage.ready_bytes());
+        let slot = Slot { stage, admission };
         self.queue.borrow_mut().push_back(slot);
         if let Some(writer) = self.writer.borrow_mut().take() {
             writer.wake();
@@ -331,16 +395,18 @@ impl Connection {
                 *self.writer.borrow_mut() = Some(cx.waker().clone());
                 break;
             };
-            let response = match &mut slot.stage {
-                Stage::Done(response) => std::mem::replace(response, Response::Nothing),
-                Stage::Waits(work) => match work.as_mut().poll(cx) {
-                    Poll::Ready(response) => response,
-                    Poll::Pending => {
-                        self.queue.borrow_mut().push_front(slot);
-                        break;
-                    }
-                },
+            let ready = slot.stage.ready_bytes();
+            let Poll::Ready((response, rest)) = slot.stage.poll(cx) else {
+                self.queue.borrow_mut().push_front(slot);
+                break;
             };
+            self.in_work.ready.set(self.in_work.ready.get() - ready);
+            if let Some(rest) = rest {
+                spawn(async move {
+                    rest.await;
+                    drop(slot);
+                });
+            }
             match response {
                 Response::Nothing => {}
                 Response::Frame(frame) => {
@@ -358,6 +424,20 @@ impl Connection {
             return Poll::Pending;
         }
         Poll::Ready((chunks, end))
+    }
+
+    /// The client is gone; what it appended takes up the limits until it is written.
+    fn leave_appends(&self) {
+        for slot in self.queue.take() {
+            if let Stage::Appends(work) = slot.stage {
+                spawn(async move {
+                    if let (_, Some(rest)) = work.await {
+                        rest.await;
+                    }
+                    drop(slot.admission);
+                });
+            }
+        }
     }
 
     async fn send(&self, chunks: Vec<Chunk>) -> Result<(), Closed> {

@@ -52,6 +52,8 @@ pub(crate) struct Peer {
 pub(crate) struct Gate {
     meter: RefCell<Meter>,
     room: Notify,
+    /// Rings when somebody begins to wait for room.
+    pressed: Notify,
 }
 
 impl Gate {
@@ -59,6 +61,7 @@ impl Gate {
         Self {
             meter: RefCell::new(Meter::new(usize::MAX, max_bytes)),
             room: Notify::new(),
+            pressed: Notify::new(),
         }
     }
 
@@ -66,9 +69,21 @@ impl Gate {
     pub(crate) async fn take(&self, bytes: u64, metrics: &Metrics) {
         while !self.meter.borrow().admits(bytes) {
             metrics.read_stalls.one();
-            self.room.notified().await;
+            let room = self.room.notified();
+            self.pressed.notify_all();
+            room.await;
         }
         self.meter.borrow_mut().take(bytes);
+    }
+
+    /// Whether somebody waits for room.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.room.is_awaited()
+    }
+
+    /// Rings when somebody begins to wait for room.
+    pub(crate) fn pressed(&self) -> Notified<'_> {
+        self.pressed.notified()
     }
 
     pub(crate) fn give_back(&self, bytes: u64) {
@@ -416,7 +431,7 @@ impl Shard {
             let mut appended = Vec::with_capacity(ordered.len());
             for part in ordered {
                 appended.push(match part {
-                    Ok((hosted, ordered)) => hosted.acknowledged(ordered).await,
+                    Ok((hosted, mut ordered)) => hosted.acknowledged(&mut ordered).await,
                     Err(error) => Err(error),
                 });
             }

@@ -351,8 +351,8 @@ impl Shard {
             spawn(async move {
                 while let Some(settling) = queue.next().await {
                     let mut is_durable = true;
-                    for append in settling.appends {
-                        is_durable &= settling.hosted.acknowledged(append).await.is_ok();
+                    for mut append in settling.appends {
+                        is_durable &= settling.hosted.acknowledged(&mut append).await.is_ok();
                     }
                     let Some(shard) = shard.upgrade() else {
                         return;
@@ -474,8 +474,8 @@ impl Shard {
             .sum();
         let batches = offsets_log::batches(&records, self.now().wall_ms);
         let appends: Vec<Ordered> = batches.into_iter().map(|b| hosted.append(b)).collect();
-        for append in appends {
-            match hosted.acknowledged(append).await {
+        for mut append in appends {
+            match hosted.acknowledged(&mut append).await {
                 // Appends that were taken back give their offsets to others.
                 Ok(at) if at.base_offset >= start => {}
                 _ => return,

@@ -1,8 +1,9 @@
-//! Fetch: the session is settled in the first stage; the second reads, and waits for data if there
-//! is less than the client asks for.
+//! Fetch: reads, and waits for data if there is less than the client asks for; all of it in the
+//! second stage.
 //!
-//! Nothing is read before the response's turn to be sent has come, so that a client that asks ahead
-//! cannot make the broker hold its answers in memory. Records go out as they are stored: from the
+//! Nothing is read, and not even said what a session wants, before the response's turn to be sent
+//! has come, so that a client that asks ahead cannot make the broker hold its answers in memory. A
+//! fetch that waits is answered early when others wait for the room that its request takes. Records go out as they are stored: from the
 //! memory of the log's hot tail, or from a file straight to the socket.
 
 use std::cell::Cell;
@@ -71,17 +72,17 @@ pub(crate) async fn begin(
         max_bytes: at_most as usize,
         isolation: request.isolation_level,
     };
-    let by_id = header.version >= TopicRef::FIRST_BY_ID;
-    let begun = {
-        let mut sessions = shard.sessions.borrow_mut();
-        sessions.begin(shard.now().mono_ms, by_id, request)
-    };
-    let plan = match begun {
-        Ok(plan) => plan,
-        Err(error) => return Ok(Stage::Done(refuse(&header, error.into()))),
-    };
     let shard = Rc::clone(shard);
     Ok(Stage::waits(async move {
+        let by_id = header.version >= TopicRef::FIRST_BY_ID;
+        let begun = {
+            let mut sessions = shard.sessions.borrow_mut();
+            sessions.begin(shard.now().mono_ms, by_id, request)
+        };
+        let plan = match begun {
+            Ok(plan) => plan,
+            Err(error) => return refuse(&header, error.into()),
+        };
         let found = gather(&shard, &plan, &terms).await;
         answer(&shard, &header, &plan, found, terms.isolation)
     }))
@@ -115,6 +116,7 @@ async fn gather(shard: &Rc<Shard>, plan: &Plan, terms: &Terms) -> Vec<LocalFound
             || found.is_empty()
             || found.iter().any(must_tell)
             || now() >= terms.deadline
+            || shard.gate.is_pressed()
             || shard.is_stopping()
         {
             return found;
@@ -204,10 +206,11 @@ async fn read_elsewhere<'a>(
     shard.scatter(wants, call, take).await.await
 }
 
-/// Sleeps until about `need` bytes more are visible of the partitions together, the deadline, or
-/// the broker's end.
+/// Sleeps until about `need` bytes more are visible of the partitions together, the deadline, the
+/// broker's end, or others wait for room.
 async fn wait(shard: &Rc<Shard>, plan: &Plan, found: &[LocalFound], need: u64, deadline: Instant) {
     let stopping = pin!(shard.stopping());
+    let pressed = pin!(shard.gate.pressed());
     let mut by_core: Vec<Vec<(PartitionId, i64)>> = vec![Vec::new(); shard.router.cores()];
     for (wanted, found) in plan.wanted.iter().zip(found) {
         if let Ok(id) = resolve(shard, wanted) {
@@ -227,7 +230,7 @@ async fn wait(shard: &Rc<Shard>, plan: &Plan, found: &[LocalFound], need: u64, d
         }
     }
     let time_is_over = pin!(sleep_until(deadline));
-    let ended = select(time_is_over, stopping);
+    let ended = select(time_is_over, select(stopping, pressed));
     if watches.is_empty() {
         match ended.await {
             Either::Left(_) | Either::Right(_) => {}

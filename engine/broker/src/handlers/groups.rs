@@ -6,6 +6,8 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
 use ringmill_wire::StrBytes;
 use ringmill_wire::control::{Answer as Encoded, encode_response};
 use ringmill_wire::error::ErrorCode;
@@ -53,6 +55,12 @@ pub(crate) fn text(name: &StrBytes) -> String {
     name.as_str().to_owned()
 }
 
+/// Bytes that do not keep the request alive they came in: a member has them for long, and only
+/// they are counted.
+fn own(bytes: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}
+
 pub(crate) fn optional(name: Option<&StrBytes>) -> Option<String> {
     name.map(text)
 }
@@ -93,14 +101,19 @@ impl Shard {
             Err(error) => return Stage::Done(finish(Err(error))),
         };
         let group = group.to_owned();
+        let waits_for_others = matches!(ask, GroupAsk::Join(_) | GroupAsk::Sync(_));
         let call = Call::Group(GroupCall { group, home, ask });
         let answer = self.call(core, call).await;
-        Stage::waits(async move {
+        let work: LocalBoxFuture<'static, Response> = Box::pin(async move {
             match answer.await {
                 Answer::Group(answer) => finish(Ok(answer)),
                 _ => unreachable!("a group call has a group's answer"),
             }
-        })
+        });
+        match waits_for_others {
+            true => Stage::Parks(work),
+            false => Stage::Waits(work),
+        }
     }
 
     /// Asks a group's owner as one of several whose answers make up one response, of which `left`
@@ -163,11 +176,13 @@ impl Shard {
 pub(crate) async fn join(
     shard: &Rc<Shard>,
     peer: &Peer,
-    header: RequestHeader,
+    mut header: RequestHeader,
     request: JoinGroupRequest,
 ) -> Stage {
     let group = text(&request.group_id);
     let join = join_of(peer, &header, request);
+    // Its bytes are the request's, which is not kept while the member waits.
+    header.client_id = None;
     let (version, said_id) = (header.version, join.member_id.clone());
     let finish = move |answer| {
         let response = match answer {
@@ -200,7 +215,9 @@ fn join_of(peer: &Peer, header: &RequestHeader, request: JoinGroupRequest) -> Jo
         rebalance_timeout_ms: millis(rebalance),
         session_timeout_ms: millis(request.session_timeout_ms),
         protocol_type: text(&request.protocol_type),
-        protocols: protocols.map(|p| (text(&p.name), p.metadata)).collect(),
+        protocols: protocols
+            .map(|p| (text(&p.name), own(&p.metadata)))
+            .collect(),
         require_known_member_id: header.version >= 4,
         supports_skip_assignment: header.version >= 9,
         unique: random_id().to_string(),
@@ -240,9 +257,10 @@ fn refused_join(error: ErrorCode, member_id: String, version: i16) -> JoinGroupR
 
 pub(crate) async fn sync(
     shard: &Rc<Shard>,
-    header: RequestHeader,
+    mut header: RequestHeader,
     request: SyncGroupRequest,
 ) -> Stage {
+    header.client_id = None;
     let group = text(&request.group_id);
     let assignments = request.assignments.into_iter();
     let sync = Sync {
@@ -254,7 +272,7 @@ pub(crate) async fn sync(
         protocol_type: optional(request.protocol_type.as_ref()),
         protocol: optional(request.protocol_name.as_ref()),
         assignments: assignments
-            .map(|a| (text(&a.member_id), a.assignment))
+            .map(|a| (text(&a.member_id), own(&a.assignment)))
             .collect(),
     };
     let version = header.version;
@@ -516,4 +534,34 @@ pub(crate) async fn delete(
             &DeleteGroupsResponse::default().with_results(results),
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use ringmill_ring::sim::World;
+    use ringmill_wire::api::ApiKey;
+    use ringmill_wire::kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+
+    use super::*;
+
+    #[test]
+    fn a_member_does_not_keep_the_request_that_it_came_with() {
+        let body = Bytes::from(vec![b'x'; 1 << 20]);
+        let protocol = JoinGroupRequestProtocol::default()
+            .with_name(StrBytes::from_static_str("range"))
+            .with_metadata(body.slice(..10));
+        let request = JoinGroupRequest::default().with_protocols(vec![protocol]);
+        let header = RequestHeader {
+            key: ApiKey::JoinGroup,
+            version: 9,
+            correlation_id: 1,
+            client_id: None,
+        };
+        let peer = Peer::new("10.0.0.1:1".parse().unwrap(), None);
+        let mut world = World::new(1);
+        let node = world.add_node("broker", "10.0.0.1".parse().unwrap());
+        let join = world.block_on(node, async move { join_of(&peer, &header, request) });
+        assert_eq!(join.protocols[0].1, body.slice(..10));
+        assert!(body.is_unique(), "a mebibyte for ten bytes");
+    }
 }

@@ -4,6 +4,8 @@
 //! acks=1 and acks=all wait for the same on a single node: the topic's `durability`. That is more
 //! than Kafka's acks=1 promises, and what its users believe it does. acks=0 gets no answer; when
 //! such a batch is refused, the connection is closed, as Kafka does, so that the client notices.
+//! Batches are in memory until they are written, and take up the connection's and the core's limits
+//! for so long, also when nobody waits for them (any more): a slow disk must not fill the memory.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -23,7 +25,7 @@ use ringmill_wire::record::check_produced_records;
 use ringmill_wire::topic::TopicRef;
 
 use crate::cluster::image::Topic;
-use crate::connection::{Closed, Response, Stage};
+use crate::connection::{Closed, Response, Rest, Stage};
 use crate::error::ToCode;
 use crate::limits::Pace;
 use crate::partition::{AppendedAt, Hosted, Ordered};
@@ -32,6 +34,8 @@ use crate::shard::Shard;
 
 /// A batch may decompress to so many bytes, or to twice what the topic takes compressed.
 const DECOMPRESSED_BYTES_MAX: usize = 32 << 20;
+/// For a request without acknowledgement, which nobody waits for.
+const NEVER: Duration = Duration::from_secs(365 * 86_400);
 /// Replicas that a single node has of every partition.
 const REPLICAS: u32 = 1;
 
@@ -88,16 +92,20 @@ pub(crate) async fn begin(
     let allowed = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let (parts, owners) = append_all(shard, request).await;
     if acks == ACKS_NONE {
-        return Ok(Stage::Done(unacknowledged(&parts)));
+        return Ok(Stage::Appends(Box::pin(async move {
+            let (response, rest) = acknowledge(parts, owners, now() + NEVER).await;
+            (unacknowledged(&response), rest)
+        })));
     }
     let deadline = now() + allowed;
-    Ok(Stage::waits(async move {
-        let response = acknowledge(parts, owners, deadline).await;
-        match response.encode(&header) {
+    Ok(Stage::Appends(Box::pin(async move {
+        let (response, rest) = acknowledge(parts, owners, deadline).await;
+        let response = match response.encode(&header) {
             Ok(frame) => Response::Frame(frame),
             Err(error) => Response::Close(error.into()),
-        }
-    }))
+        };
+        (response, rest)
+    })))
 }
 
 /// Checks and appends all batches of a request, in its order. Others have their turn in between:
@@ -248,42 +256,44 @@ fn check_timestamps(
 }
 
 /// The end of a request that wants no answer.
-fn unacknowledged(parts: &[Parts]) -> Response {
-    let all = parts.iter().flat_map(|topic| &topic.partitions);
-    let refused = all.filter_map(|(_, part)| match part {
-        Part::Refused(refused) => Some(refused.code),
-        Part::Here(_, Ordered::Told(Err(error))) => Some(error.to_code()),
-        _ => None,
-    });
-    match refused.into_iter().next() {
-        Some(code) => Response::Close(Closed::RefusedUnacknowledged(code.name())),
+fn unacknowledged(response: &ProduceResponse) -> Response {
+    let mut all = response.topics.iter().flat_map(|topic| &topic.partitions);
+    match all.find(|partition| partition.error_code != 0) {
+        Some(refused) => {
+            let code = ErrorCode::from_code(refused.error_code);
+            let name = code.unwrap_or(ErrorCode::UnknownServerError).name();
+            Response::Close(Closed::RefusedUnacknowledged(name))
+        }
         None => Response::Nothing,
     }
 }
 
-/// Waits for all batches, at most until the deadline.
+/// Waits for all batches, at most until the deadline; gives also what is still to be waited for
+/// after it.
 async fn acknowledge(
     parts: Vec<Parts>,
-    owners: Owners,
+    mut owners: Owners,
     deadline: ringmill_ring::Instant,
-) -> ProduceResponse {
+) -> (ProduceResponse, Rest) {
     let left = || deadline.saturating_duration_since(now());
-    let mut elsewhere = None;
-    let mut owners = Some(owners);
+    let (mut elsewhere, mut is_asked, mut late) = (None, false, Vec::new());
     let mut topics = Vec::with_capacity(parts.len());
     for Parts { topic, partitions } in parts {
         let mut produced = Vec::with_capacity(partitions.len());
         for (index, part) in partitions {
             let result = match part {
                 Part::Refused(refused) => Err(refused),
-                Part::Here(hosted, ordered) => {
-                    let done = timeout(left(), hosted.acknowledged(ordered)).await;
+                Part::Here(hosted, mut ordered) => {
+                    let done = timeout(left(), hosted.acknowledged(&mut ordered)).await;
+                    if done.is_err() {
+                        late.push((hosted, ordered));
+                    }
                     done.unwrap_or(Err(ErrorCode::RequestTimedOut))
                         .map_err(Refused::from)
                 }
                 Part::Elsewhere => {
-                    if let Some(owners) = owners.take() {
-                        let results = timeout(left(), owners).await;
+                    if !std::mem::replace(&mut is_asked, true) {
+                        let results = timeout(left(), &mut owners).await;
                         elsewhere = results.ok().map(Vec::into_iter);
                     }
                     let result = elsewhere.as_mut().and_then(Iterator::next);
@@ -299,10 +309,28 @@ async fn acknowledge(
             partitions: produced,
         });
     }
-    ProduceResponse {
+    let owners = (is_asked && elsewhere.is_none()).then_some(owners);
+    let response = ProduceResponse {
         topics,
         ..ProduceResponse::default()
+    };
+    (response, rest(late, owners))
+}
+
+/// What was not acknowledged in time is in memory until it is.
+fn rest(late: Vec<(Rc<Hosted>, Ordered)>, owners: Option<Owners>) -> Rest {
+    if late.is_empty() && owners.is_none() {
+        return None;
     }
+    Some(Box::pin(async move {
+        for (hosted, mut ordered) in late {
+            // Who wanted to know is told already.
+            let _ = hosted.acknowledged(&mut ordered).await;
+        }
+        if let Some(owners) = owners {
+            owners.await;
+        }
+    }))
 }
 
 fn produced_partition(
