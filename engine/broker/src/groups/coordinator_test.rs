@@ -129,19 +129,9 @@ impl Node {
 
     /// Makes `group` a stable group of one consumer and returns its claim.
     fn form(&mut self, group: &str) -> Claim {
-        let join = Join {
-            client_id: "c".to_owned(),
-            unique: "1".to_owned(),
-            session_timeout_ms: 10_000,
-            rebalance_timeout_ms: 10_000,
-            protocol_type: "consumer".to_owned(),
-            protocols: vec![(
-                "range".to_owned(),
-                Bytes::from_static(b"\0\0\0\0\0\x01\0\x01a"),
-            )],
-            ..Join::default()
-        };
-        let outcome = self.coordinator.join(self.now, group, 0, Token(1), join);
+        let outcome = self
+            .coordinator
+            .join(self.now, group, 0, Token(1), consumer());
         let replies = self.run(outcome);
         let [Reply::Join(_, Ok(joined))] = &replies[..] else {
             panic!("{replies:?}");
@@ -180,6 +170,21 @@ impl Node {
             .collect();
         all.sort_unstable();
         all
+    }
+}
+
+fn consumer() -> Join {
+    Join {
+        client_id: "c".to_owned(),
+        unique: "1".to_owned(),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 10_000,
+        protocol_type: "consumer".to_owned(),
+        protocols: vec![(
+            "range".to_owned(),
+            Bytes::from_static(b"\0\0\0\0\0\x01\0\x01a"),
+        )],
+        ..Join::default()
     }
 }
 
@@ -227,6 +232,28 @@ fn groups_and_offsets_come_back_after_a_restart() {
         Err(GroupError::UnknownMember),
         "sessions end after a restart too"
     );
+}
+
+#[test]
+fn a_snapshot_in_the_middle_of_a_rebalance_gives_nobody_an_empty_assignment() {
+    let mut node = Node::new();
+    let mut claim = node.form("g");
+    let rejoin = Join {
+        member_id: claim.member_id.clone(),
+        ..consumer()
+    };
+    let outcome = node.coordinator.join(node.now, "g", 0, Token(3), rejoin);
+    assert!(matches!(node.run(outcome)[..], [Reply::Join(_, Ok(_))]));
+    claim.generation += 1;
+    let log = node.coordinator.snapshot(0);
+    let mut node = Node::over(log, node.now);
+    let sync = Sync {
+        claim,
+        ..Sync::default()
+    };
+    let outcome = node.coordinator.sync(node.now, "g", 0, Token(4), sync);
+    let refused = Reply::Sync(Token(4), Err(GroupError::UnknownMember));
+    assert_eq!(node.run(outcome), [refused], "it joins again");
 }
 
 #[test]

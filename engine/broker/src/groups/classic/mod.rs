@@ -168,8 +168,21 @@ impl ClassicGroup {
         group
     }
 
-    /// What a stored record of the group as it is now would say.
+    /// What a stored record of the group as it is now would say. Of a rebalance under way nobody
+    /// is named: members are stored with their assignments, and a group that was restored as stable
+    /// without them would hand out nothing to whoever asks for its own.
     pub fn record(&self) -> GroupRecord {
+        if matches!(
+            self.state,
+            State::PreparingRebalance | State::CompletingRebalance
+        ) {
+            return GroupRecord {
+                protocol_type: self.protocol_type.clone().unwrap_or_default(),
+                generation: self.generation,
+                state_since_ms: self.state_since_ms,
+                ..GroupRecord::default()
+            };
+        }
         let protocol = self.protocol.as_deref().unwrap_or_default();
         GroupRecord {
             protocol_type: self.protocol_type.clone().unwrap_or_default(),
