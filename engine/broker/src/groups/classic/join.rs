@@ -5,6 +5,7 @@ use super::member::Member;
 use super::{ClassicGroup, JoinPhase, MAX_PROTOCOLS_PER_MEMBER, NEW_MEMBER_JOIN_TIMEOUT_MS, State};
 use crate::clock::Now;
 use crate::config::broker::GroupConfig;
+use crate::groups::coordinator::MAX_NAME_BYTES;
 use crate::groups::{Effects, GroupError, Join, Joined, JoinedMember, Reply, Token};
 
 impl ClassicGroup {
@@ -103,6 +104,9 @@ impl ClassicGroup {
     ) {
         // As Kafka: a static member's id begins with its instance, a dynamic one's with its client.
         let prefix = join.instance_id.as_deref().unwrap_or(&join.client_id);
+        // Its leader may speak a version whose strings have 16-bit lengths.
+        let room = MAX_NAME_BYTES.saturating_sub(join.unique.len() + 1);
+        let prefix = &prefix[..prefix.floor_char_boundary(room)];
         let id = format!("{prefix}-{}", join.unique);
         if let Some(instance) = &join.instance_id {
             match self.members.static_id(instance).map(str::to_owned) {
