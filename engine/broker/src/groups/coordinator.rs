@@ -69,11 +69,11 @@ struct Partition {
 #[derive(Debug)]
 pub struct Coordinator {
     pub(super) config: GroupConfig,
-    capacity: Capacity,
+    pub(super) capacity: Capacity,
     pub(super) groups: IndexMap<String, Group, FixedState>,
     partitions: BTreeMap<i32, Partition>,
     timers: BTreeSet<(u64, String)>,
-    offsets: usize,
+    pub(super) offsets: usize,
 }
 
 impl Coordinator {
@@ -507,12 +507,6 @@ impl Coordinator {
 
     fn known(&self, id: &str) -> Result<&Group, GroupError> {
         self.groups.get(id).ok_or(GroupError::UnknownMember)
-    }
-
-    /// Whether a commit of `more` offsets, maybe for a new group, fits.
-    pub(super) fn has_room(&self, id: &str, more: usize) -> bool {
-        let group_fits = self.groups.contains_key(id) || self.groups.len() < self.capacity.groups;
-        group_fits && self.offsets.saturating_add(more) <= self.capacity.offsets
     }
 
     pub(super) fn ensure_group(&mut self, now: Now, id: &str, partition: i32) {

@@ -257,6 +257,40 @@ fn a_snapshot_in_the_middle_of_a_rebalance_gives_nobody_an_empty_assignment() {
 }
 
 #[test]
+fn where_there_is_no_room_for_more_offsets_those_that_are_there_move_on() {
+    let mut node = Node::new();
+    for n in 0..1000 {
+        node.commit("g", &n.to_string(), 1).unwrap();
+    }
+    node.flush();
+    assert_eq!(node.commit("g", "more", 1), Err(GroupError::GroupFull));
+    assert_eq!(node.commit("h", "7", 1), Err(GroupError::GroupFull));
+    assert_eq!(node.commit("g", "7", 2), Ok(()));
+    node.flush();
+    assert_eq!(node.offset("g", "7"), Some(2));
+}
+
+#[test]
+fn a_tool_that_calls_itself_a_member_may_commit_for_an_empty_group() {
+    let mut node = Node::new();
+    node.commit("g", "a", 5).unwrap();
+    node.flush();
+    let claim = Claim {
+        member_id: "tool".to_owned(),
+        ..nobody()
+    };
+    let committed = node
+        .coordinator
+        .commit(node.now, "g", 0, &claim, Vec::new());
+    assert!(committed.is_ok(), "{committed:?}");
+    node.form("g");
+    let committed = node
+        .coordinator
+        .commit(node.now, "g", 0, &claim, Vec::new());
+    assert_eq!(committed.unwrap_err(), GroupError::UnknownMember);
+}
+
+#[test]
 fn a_deleted_group_stays_deleted_whatever_was_in_flight() {
     let mut node = Node::new();
     node.commit("g", "a", 5).unwrap();

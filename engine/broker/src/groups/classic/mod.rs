@@ -276,20 +276,21 @@ impl ClassicGroup {
 
     /// Whether an offset commit is admitted; one by a member counts as its heartbeat.
     ///
-    /// A commit without a member (a consumer that assigns itself) is taken while the group is
-    /// empty.
+    /// A commit without a generation (a consumer that assigns itself, or a tool) is taken while the
+    /// group is empty, whatever it calls itself.
     pub fn on_commit(&mut self, now: Now, claim: &Claim) -> Result<(), GroupError> {
+        if claim.generation < 0 && self.state == State::Empty {
+            return Ok(());
+        }
         let by_member =
             claim.generation >= 0 || !claim.member_id.is_empty() || claim.instance_id.is_some();
         if by_member {
             self.check_member(&claim.member_id, claim.instance_id.as_deref())?;
             self.check_generation(claim.generation)?;
-        } else if self.state != State::Empty {
+        } else {
             return Err(GroupError::UnknownMember);
         }
-        if by_member {
-            self.renew(now, &claim.member_id);
-        }
+        self.renew(now, &claim.member_id);
         match self.state {
             // The member knows of the generation by its JoinGroup; it has to sync first.
             State::CompletingRebalance => Err(GroupError::RebalanceInProgress),
