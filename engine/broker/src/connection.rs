@@ -25,7 +25,7 @@ use ringmill_wire::primitive::ReadError;
 use thiserror::Error;
 
 use crate::dispatch::dispatch;
-use crate::limits::{EAGER_FRAME_BYTES, Meter};
+use crate::limits::{EAGER_FRAME_BYTES, Meter, SMALL_FRAME_BYTES};
 use crate::shard::{Peer, Shard};
 
 /// One send carries at most so many bytes; the client has to take them within
@@ -203,6 +203,18 @@ impl Drop for Admission {
     }
 }
 
+/// What a large frame takes up of its core's limits while it is received.
+struct Receiving {
+    shard: Rc<Shard>,
+    bytes: u64,
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.shard.receiving.give_back(self.bytes);
+    }
+}
+
 struct Slot {
     stage: Stage,
     admission: Option<Admission>,
@@ -262,13 +274,14 @@ impl Connection {
         let mut received = BytesMut::new();
         let mut stopping = pin!(self.shard.stopping());
         loop {
-            let frame = match self.next_frame(&mut received, stopping.as_mut()).await {
+            let (frame, room) = match self.next_frame(&mut received, stopping.as_mut()).await {
                 Ok(frame) => frame,
                 Err(closed) if closed.is_immediate() => return closed,
                 Err(closed) => return self.end_after_answers(closed).await,
             };
             let bytes = frame.len() as u64;
             let admission = self.admitted(bytes).await;
+            drop(room);
             let metrics = &self.shard.metrics;
             metrics.requests.one();
             metrics.request_bytes.add(bytes + LENGTH_LEN as u64);
@@ -285,24 +298,32 @@ impl Connection {
         std::future::pending().await
     }
 
-    /// The next frame, once all of it is there.
+    /// The next frame, once all of it is there, and the room that it was received into if it is
+    /// large.
     async fn next_frame(
         &self,
         received: &mut BytesMut,
         mut stopping: Pin<&mut Notified<'_>>,
-    ) -> Result<Bytes, Closed> {
+    ) -> Result<(Bytes, Option<Receiving>), Closed> {
         let config = &self.shard.config;
         let mut began: Option<Instant> = (!received.is_empty()).then(now);
+        let mut large = None;
         loop {
             let missing = match split_frame(received, config.request_max_bytes)? {
                 Frame::Complete(frame) => {
                     if received.is_empty() && frame.len() >= OWN_BUFFER_BYTES {
                         *received = BytesMut::new();
                     }
-                    return Ok(frame);
+                    return Ok((frame, large));
                 }
                 Frame::Partial { missing } => missing,
             };
+            let whole = received.len() + missing;
+            if whole > SMALL_FRAME_BYTES && large.is_none() {
+                large = Some(self.room_to_receive(whole, stopping.as_mut()).await?);
+                // It was not the client that took so long.
+                began = Some(now());
+            }
             // As much as has come, but for frames that are small anyway.
             let room = missing.min(received.len().max(EAGER_FRAME_BYTES));
             received.reserve(room.max(READ_BYTES));
@@ -319,6 +340,23 @@ impl Connection {
                 None => return Err(Closed::SlowRequest(config.request_read_timeout)),
             }
         }
+    }
+
+    /// Waits until a large frame may be received: what dribbles in must not fill the memory. Those
+    /// that have room have to make use of it within `request.read.timeout.ms`.
+    async fn room_to_receive(
+        &self,
+        bytes: usize,
+        stopping: Pin<&mut Notified<'_>>,
+    ) -> Result<Receiving, Closed> {
+        let bytes = bytes as u64;
+        let shard = Rc::clone(&self.shard);
+        let room = pin!(shard.receiving.take(bytes, &shard.metrics));
+        if let Either::Right(_) = select(room, stopping).await {
+            return Err(Closed::Stopping);
+        }
+        let shard = Rc::clone(&self.shard);
+        Ok(Receiving { shard, bytes })
     }
 
     /// Receives for so long; none if nothing came.

@@ -16,6 +16,8 @@ pub const MAX_GROUPS_PER_REQUEST: usize = 10_000;
 pub const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// What an element of such an answer counts beside its texts.
 pub const ELEMENT_BYTES: usize = 32;
+/// A larger frame is received only while there is room for all of it among those of its core.
+pub const SMALL_FRAME_BYTES: usize = 128 << 10;
 /// A frame of up to so many bytes is given its whole buffer at its first byte; a larger one grows
 /// as it comes, by doubling.
 pub const EAGER_FRAME_BYTES: usize = 1 << 20;

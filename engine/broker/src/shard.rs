@@ -98,6 +98,8 @@ pub(crate) struct Shard {
     pub(crate) router: Router,
     pub(crate) metrics: Metrics,
     pub(crate) gate: Gate,
+    /// The same for large requests that are being received.
+    pub(crate) receiving: Gate,
     pub(crate) groups: Groups,
     pub(crate) sessions: RefCell<FetchSessions>,
     /// The metadata's home; on core 0 alone.
@@ -139,6 +141,7 @@ impl Shard {
             router: Router::new(core, cores, port),
             metrics: Metrics::default(),
             gate: Gate::new(share(config.max_queued_bytes)),
+            receiving: Gate::new(share(config.max_queued_bytes)),
             groups: Groups::new(&config, cores),
             sessions: RefCell::new(FetchSessions::new(
                 share(config.fetch_sessions as u64) as usize

@@ -203,3 +203,36 @@ fn who_does_not_read_large_answers_is_not_asked_for_more_questions() {
     });
     scene.stop(running);
 }
+
+#[test]
+fn large_requests_that_never_end_are_received_one_after_the_other() {
+    let mut scene = Scene::new(2);
+    scene.set("queued.max.request.bytes", "1048576");
+    let running = scene.start();
+    scene.client(async {
+        Client::connect().await.create_topic("t", 1).await;
+        let sent = Rc::new(Cell::new(0));
+        for _ in 0..20 {
+            let sent = Rc::clone(&sent);
+            spawn(async move {
+                let client = Client::connect().await;
+                let claim = Bytes::copy_from_slice(&5_000_000_i32.to_be_bytes());
+                let most = Bytes::from(vec![0; 4_900_000]);
+                // It may be let go before it has sent all.
+                if client.stream.send(vec![claim, most]).await.is_ok() {
+                    sent.set(sent.get() + 1);
+                }
+                std::future::pending::<()>().await;
+            });
+        }
+        sleep(Duration::from_secs(10)).await;
+        assert!(sent.get() < 3, "{} of five megabytes", sent.get());
+        for _ in 0..3 {
+            assert!(ping().await < Duration::from_secs(1));
+            let mut client = Client::connect().await;
+            let value = "v".repeat(100_000);
+            assert_eq!(client.produce("t", 0, batch(&[&value])).await.0, 0);
+        }
+    });
+    scene.stop(running);
+}
