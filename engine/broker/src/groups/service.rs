@@ -394,9 +394,16 @@ impl Shard {
     /// Topics were deleted.
     pub(crate) async fn forget_topics(self: &Rc<Self>, topics: &BTreeSet<String>) {
         let writes = self.groups.coordinator.borrow().forget_topics(topics);
-        for write in writes {
-            if let Err(error) = self.store_group(write).await {
-                tracing::warn!(?error, "offsets of a deleted topic stay");
+        self.store_all(writes, "offsets of a deleted topic stay")
+            .await;
+    }
+
+    /// Appends all of the writes before it waits for any: they share their flushes.
+    async fn store_all(self: &Rc<Self>, writes: Vec<Write>, failed: &'static str) {
+        let stored = writes.into_iter().map(|write| self.store_group(write));
+        for stored in stored.collect::<Vec<_>>() {
+            if let Err(error) = stored.await {
+                tracing::warn!(?error, "{failed}");
             }
         }
     }
@@ -440,11 +447,7 @@ impl Shard {
     /// Lets offsets and groups go whose time is over.
     pub(crate) async fn expire_groups(self: &Rc<Self>) {
         let writes = self.groups.coordinator.borrow_mut().expire(self.now());
-        for write in writes {
-            if let Err(error) = self.store_group(write).await {
-                tracing::warn!(?error, "expired offsets stay for now");
-            }
-        }
+        self.store_all(writes, "expired offsets stay for now").await;
     }
 
     /// Appends what still counts of a partition of `__consumer_offsets` anew, where much was
