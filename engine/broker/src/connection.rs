@@ -229,6 +229,9 @@ struct Connection {
     /// The writer, when it waits for the next request's first stage.
     writer: RefCell<Option<Waker>>,
     in_work: Rc<InWork>,
+    /// When a request came or a response was sent last.
+    active: Cell<Instant>,
+    is_sending: Cell<bool>,
 }
 
 /// Serves a client until one side ends it.
@@ -240,6 +243,8 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: Peer) {
         peer,
         queue: RefCell::default(),
         writer: RefCell::default(),
+        active: Cell::new(now()),
+        is_sending: Cell::new(false),
         in_work: Rc::new(InWork {
             meter: RefCell::new(meter),
             ready: Cell::new(0),
@@ -279,6 +284,7 @@ impl Connection {
                 Err(closed) if closed.is_immediate() => return closed,
                 Err(closed) => return self.end_after_answers(closed).await,
             };
+            self.active.set(now());
             let bytes = frame.len() as u64;
             let admission = self.admitted(bytes).await;
             drop(room);
@@ -328,18 +334,26 @@ impl Connection {
             let room = missing.min(received.len().max(EAGER_FRAME_BYTES));
             received.reserve(room.max(READ_BYTES));
             let allowed = match began {
-                None => config.connection_idle,
+                None => config.connection_idle.saturating_sub(self.silence()),
                 Some(began) => config.request_read_timeout.saturating_sub(now() - began),
             };
             let is_idle = began.is_none();
             match self.receive(received, allowed, stopping.as_mut()).await? {
                 Some(0) => return Err(Closed::ByPeer),
                 Some(_) => began = began.or(Some(now())),
-                None if is_idle && !self.queue.borrow().is_empty() => {}
+                None if is_idle && self.silence() < config.connection_idle => {}
                 None if is_idle => return Err(Closed::Idle(config.connection_idle)),
                 None => return Err(Closed::SlowRequest(config.request_read_timeout)),
             }
         }
+    }
+
+    /// For how long nothing has been asked, worked on or answered.
+    fn silence(&self) -> Duration {
+        if self.is_sending.get() || !self.queue.borrow().is_empty() {
+            self.active.set(now());
+        }
+        now() - self.active.get()
     }
 
     /// Waits until a large frame may be received: what dribbles in must not fill the memory. Those
@@ -415,9 +429,12 @@ impl Connection {
     async fn write(&self) -> Closed {
         loop {
             let (chunks, end) = poll_fn(|cx| self.poll_ready(cx)).await;
+            self.is_sending.set(true);
             if let Err(closed) = self.send(chunks).await {
                 return closed;
             }
+            self.is_sending.set(false);
+            self.active.set(now());
             if let Some(closed) = end {
                 return closed;
             }
