@@ -151,22 +151,6 @@ impl Coordinator {
         Ok((results, (!write.records.is_empty()).then_some(write)))
     }
 
-    /// Whether a commit, maybe for a new group, fits: what has an offset already may move it.
-    fn has_room(&self, id: &str, commits: &[Commit]) -> bool {
-        let group = self.groups.get(id);
-        let is_new = |commit: &&Commit| {
-            let known = group.and_then(|g| g.offsets.get(&commit.topic, commit.partition));
-            known.is_none()
-        };
-        let group_fits = group.is_some() || self.groups.len() < self.capacity.groups;
-        let most = self.offsets.saturating_add(commits.len());
-        group_fits
-            && (most <= self.capacity.offsets || {
-                let more = commits.iter().filter(is_new).count();
-                more == 0 || self.offsets.saturating_add(more) <= self.capacity.offsets
-            })
-    }
-
     /// Committed offsets: of `wanted`, or all of the group. A group that does not exist has none.
     pub fn fetch(
         &self,

@@ -10,7 +10,7 @@ use super::admin::Commit;
 use super::coordinator::{Capacity, Coordinator, partition_of};
 use super::records::OffsetRecord;
 use super::write::{Outcome, Write};
-use super::{Claim, GroupError, Join, Reply, Sync, Token};
+use super::{Claim, GroupError, Join, Leaver, Reply, Sync, Token};
 use crate::clock::Now;
 use crate::config::broker::GroupConfig;
 
@@ -33,6 +33,7 @@ fn coordinator() -> Coordinator {
     let capacity = Capacity {
         groups: 100,
         offsets: 1000,
+        metadata_bytes: 10_000,
     };
     Coordinator::new(config, capacity)
 }
@@ -174,16 +175,14 @@ impl Node {
 }
 
 fn consumer() -> Join {
+    let topic_a = Bytes::from_static(b"\0\0\0\0\0\x01\0\x01a");
     Join {
         client_id: "c".to_owned(),
         unique: "1".to_owned(),
         session_timeout_ms: 10_000,
         rebalance_timeout_ms: 10_000,
         protocol_type: "consumer".to_owned(),
-        protocols: vec![(
-            "range".to_owned(),
-            Bytes::from_static(b"\0\0\0\0\0\x01\0\x01a"),
-        )],
+        protocols: vec![("range".to_owned(), topic_a)],
         ..Join::default()
     }
 }
@@ -264,10 +263,37 @@ fn where_there_is_no_room_for_more_offsets_those_that_are_there_move_on() {
     }
     node.flush();
     assert_eq!(node.commit("g", "more", 1), Err(GroupError::GroupFull));
-    assert_eq!(node.commit("h", "7", 1), Err(GroupError::GroupFull));
     assert_eq!(node.commit("g", "7", 2), Ok(()));
     node.flush();
     assert_eq!(node.offset("g", "7"), Some(2));
+}
+
+#[test]
+fn all_groups_together_have_room_for_so_much_metadata() {
+    let mut node = Node::new();
+    let join = |node: &mut Node, group: &str, bytes: usize| {
+        let join = Join {
+            protocols: vec![("range".to_owned(), Bytes::from(vec![0; bytes]))],
+            ..consumer()
+        };
+        let outcome = node.coordinator.join(node.now, group, 0, Token(9), join);
+        let [Reply::Join(_, answer)] = &node.run(outcome)[..] else {
+            panic!("one answer");
+        };
+        answer.clone().map(|joined| joined.member_id)
+    };
+    let first = join(&mut node, "a", 4_000).unwrap();
+    join(&mut node, "b", 4_000).unwrap();
+    let refused = join(&mut node, "c", 4_000).unwrap_err();
+    assert_eq!(refused.error, GroupError::GroupFull);
+    assert_eq!(node.states().len(), 2, "nothing is left of it");
+    let leaver = Leaver {
+        member_id: first,
+        instance_id: None,
+    };
+    let left = node.coordinator.leave(node.now, "a", 0, &[leaver]);
+    node.run(left.unwrap().1);
+    assert!(join(&mut node, "c", 4_000).is_ok(), "who leaves makes room");
 }
 
 #[test]

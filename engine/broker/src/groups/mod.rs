@@ -10,6 +10,7 @@ mod coordinator_test;
 pub mod offsets;
 mod offsets_log;
 pub mod records;
+mod room;
 pub(crate) mod service;
 pub mod write;
 

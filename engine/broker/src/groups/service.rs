@@ -34,6 +34,8 @@ use crate::shard::Shard;
 
 /// How many committed offsets all groups of the broker have together, at most.
 const MAX_OFFSETS: u64 = 1_000_000;
+/// Bytes that all members of all groups have as metadata and assignments, at most.
+const MAX_METADATA_BYTES: u64 = 512 << 20;
 /// A partition of `__consumer_offsets` is compacted when so many bytes were appended,
 const COMPACT_BYTES_MIN: u64 = 1 << 20;
 /// and so many times as many as its last snapshot took.
@@ -102,6 +104,7 @@ impl Groups {
         let capacity = Capacity {
             groups: limits::share(config.max_groups as u64, cores) as usize,
             offsets: limits::share(MAX_OFFSETS, cores) as usize,
+            metadata_bytes: limits::share(MAX_METADATA_BYTES, cores) as usize,
         };
         Self {
             coordinator: RefCell::new(Coordinator::new(config.live.groups.clone(), capacity)),

@@ -233,6 +233,17 @@ impl ClassicGroup {
         self.members.len()
     }
 
+    /// Bytes that its members take: metadata, assignments and names.
+    pub fn metadata_bytes(&self) -> usize {
+        self.members.all_bytes()
+    }
+
+    /// Bytes of a member's protocols; none if there is no such member.
+    pub fn protocol_bytes(&self, member_id: &str) -> usize {
+        let member = self.members.get(member_id);
+        member.map_or(0, Member::protocol_bytes)
+    }
+
     /// Whether nothing is left that only memory holds: neither members nor promised member ids.
     pub fn is_vacant(&self) -> bool {
         self.state == State::Empty && self.pending.is_empty()
