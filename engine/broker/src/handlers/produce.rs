@@ -19,7 +19,7 @@ use ringmill_wire::error::ErrorCode;
 use ringmill_wire::header::RequestHeader;
 use ringmill_wire::produce::{
     ACKS_ALL, ACKS_LEADER, ACKS_NONE, ProducePartition, ProduceRequest, ProduceResponse,
-    ProducedPartition, ProducedTopic,
+    ProduceTopic, ProducedPartition, ProducedTopic,
 };
 use ringmill_wire::record::check_produced_records;
 use ringmill_wire::topic::TopicRef;
@@ -34,6 +34,8 @@ use crate::shard::Shard;
 
 /// A batch may decompress to so many bytes, or to twice what the topic takes compressed.
 const DECOMPRESSED_BYTES_MAX: usize = 32 << 20;
+/// A request of so many bytes may be kept for its batches' sake, whatever else is in it.
+const KEPT_BYTES: usize = 64 << 10;
 /// For a request without acknowledgement, which nobody waits for.
 const NEVER: Duration = Duration::from_secs(365 * 86_400);
 /// Replicas that a single node has of every partition.
@@ -83,11 +85,12 @@ pub(crate) async fn begin(
     body: Bytes,
 ) -> std::result::Result<Stage, Closed> {
     let request = ProduceRequest::decode(header.version, &body);
-    drop(body);
-    let request = request.map_err(|error| Closed::Body {
+    let mut request = request.map_err(|error| Closed::Body {
         api: "Produce",
         error,
     })?;
+    detach(&mut request, body.len());
+    drop(body);
     let acks = request.acks;
     let allowed = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let (parts, owners) = append_all(shard, request).await;
@@ -106,6 +109,22 @@ pub(crate) async fn begin(
         };
         (response, rest)
     })))
+}
+
+/// Takes the batches out of a request that is mostly something else: the log's tail keeps them, and
+/// counts them alone.
+fn detach(request: &mut ProduceRequest, body_len: usize) {
+    let parts = |topics: &[ProduceTopic]| -> usize {
+        let parts = topics.iter().flat_map(|topic| &topic.partitions);
+        parts.map(|part| part.records.len()).sum()
+    };
+    if body_len <= KEPT_BYTES || parts(&request.topics) >= body_len / 2 {
+        return;
+    }
+    let parts = request.topics.iter_mut();
+    for part in parts.flat_map(|topic| &mut topic.partitions) {
+        part.records = Bytes::copy_from_slice(&part.records);
+    }
 }
 
 /// Checks and appends all batches of a request, in its order. Others have their turn in between:
@@ -346,5 +365,33 @@ fn produced_partition(
             error_message: refused.message.map(StrBytes::from_string),
             ..ProducedPartition::failed(index, refused.code.code())
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(records: Bytes) -> ProduceRequest {
+        ProduceRequest {
+            transactional_id: None,
+            acks: ACKS_ALL,
+            timeout_ms: 0,
+            topics: vec![ProduceTopic {
+                topic: TopicRef::Name(StrBytes::from_static_str("t")),
+                partitions: vec![ProducePartition { index: 0, records }],
+            }],
+        }
+    }
+
+    #[test]
+    fn a_batch_does_not_keep_a_request_that_is_mostly_something_else() {
+        let body = Bytes::from(vec![7; 1 << 20]);
+        for (len, is_kept) in [(10_000, false), (1 << 19, true)] {
+            let mut request = request(body.slice(..len));
+            detach(&mut request, body.len());
+            assert_eq!(request.topics[0].partitions[0].records, body.slice(..len));
+            assert_eq!(body.is_unique(), !is_kept, "{len}");
+        }
     }
 }
