@@ -6,7 +6,7 @@
 //! the connection is not read, so that a client that does not read its answers, or asks faster
 //! than it is served, waits in its own socket. A connection lives on the core that accepted it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{Either, LocalBoxFuture, select};
-use ringmill_ring::{File, Instant, Notified, Notify, TcpStream, now, timeout};
+use ringmill_ring::{File, Instant, Notified, Notify, TcpStream, now, spawn, timeout};
 use ringmill_wire::control::{DecodeError, EncodeError};
 use ringmill_wire::frame::{Frame, FrameError, LENGTH_LEN, split_frame};
 use ringmill_wire::header::{HeaderError, TooLarge};
@@ -25,7 +25,7 @@ use ringmill_wire::primitive::ReadError;
 use thiserror::Error;
 
 use crate::dispatch::dispatch;
-use crate::limits::{EAGER_FRAME_BYTES, Meter};
+use crate::limits::{EAGER_FRAME_BYTES, Meter, SMALL_FRAME_BYTES};
 use crate::shard::{Peer, Shard};
 
 /// One send carries at most so many bytes; the client has to take them within
@@ -36,6 +36,8 @@ const SEND_BUFFERS: usize = 512;
 /// The receive buffer is given up after a frame of this size, so that the frame's bytes have it to
 /// themselves and nobody has to copy them.
 const OWN_BUFFER_BYTES: usize = 16 << 10;
+/// A connection with so many bytes of responses ready that wait to be sent is not read.
+const READY_BYTES: usize = 4 << 20;
 /// The least that is read at a time.
 const READ_BYTES: usize = 16 << 10;
 
@@ -111,7 +113,17 @@ pub(crate) enum Stage {
     Done(Response),
     /// The second stage.
     Waits(LocalBoxFuture<'static, Response>),
+    /// The second stage of a request that waits for other clients and holds nothing of what was
+    /// received: it takes up the connection's limits alone, for the clients it waits for need
+    /// room.
+    Parks(LocalBoxFuture<'static, Response>),
+    /// The second stage of a request whose batches are in memory until they are written, whatever
+    /// becomes of the client.
+    Appends(LocalBoxFuture<'static, (Response, Rest)>),
 }
+
+/// What holds memory after the response; none if nothing does.
+pub(crate) type Rest = Option<LocalBoxFuture<'static, ()>>;
 
 impl Stage {
     /// A frame to send at once.
@@ -123,12 +135,45 @@ impl Stage {
     pub(crate) fn waits(work: impl Future<Output = Response> + 'static) -> Self {
         Self::Waits(Box::pin(work))
     }
+
+    /// Looks whether the response is there.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(Response, Rest)> {
+        match self {
+            Self::Done(response) => {
+                Poll::Ready((std::mem::replace(response, Response::Nothing), None))
+            }
+            Self::Waits(work) | Self::Parks(work) => {
+                work.as_mut().poll(cx).map(|response| (response, None))
+            }
+            Self::Appends(work) => work.as_mut().poll(cx),
+        }
+    }
+
+    /// Bytes of a response that waits to be sent.
+    fn ready_bytes(&self) -> usize {
+        match self {
+            Self::Done(response) => response.len(),
+            _ => 0,
+        }
+    }
+}
+
+impl Response {
+    fn len(&self) -> usize {
+        match self {
+            Self::Nothing | Self::Close(_) => 0,
+            Self::Frame(frame) => frame.len(),
+            Self::Pieces(pieces) => pieces.iter().map(Chunk::len).sum(),
+        }
+    }
 }
 
 /// What a connection has in work.
 struct InWork {
     meter: RefCell<Meter>,
-    /// Rings when the meter went down.
+    /// Bytes of responses that wait to be sent.
+    ready: Cell<usize>,
+    /// Rings when one of them went down.
     room: Notify,
 }
 
@@ -138,19 +183,41 @@ struct Admission {
     shard: Rc<Shard>,
     in_work: Rc<InWork>,
     bytes: u64,
+    /// Whether the core's limits count it.
+    is_gated: bool,
+}
+
+impl Admission {
+    fn leave_gate(&mut self) {
+        if std::mem::replace(&mut self.is_gated, false) {
+            self.shard.gate.give_back(self.bytes);
+        }
+    }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
         self.in_work.meter.borrow_mut().give_back(self.bytes);
         self.in_work.room.notify_all();
-        self.shard.gate.give_back(self.bytes);
+        self.leave_gate();
+    }
+}
+
+/// What a large frame takes up of its core's limits while it is received.
+struct Receiving {
+    shard: Rc<Shard>,
+    bytes: u64,
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.shard.receiving.give_back(self.bytes);
     }
 }
 
 struct Slot {
     stage: Stage,
-    _admission: Option<Admission>,
+    admission: Option<Admission>,
 }
 
 /// What reader and writer share.
@@ -162,6 +229,9 @@ struct Connection {
     /// The writer, when it waits for the next request's first stage.
     writer: RefCell<Option<Waker>>,
     in_work: Rc<InWork>,
+    /// When a request came or a response was sent last.
+    active: Cell<Instant>,
+    is_sending: Cell<bool>,
 }
 
 /// Serves a client until one side ends it.
@@ -173,8 +243,11 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: Peer) {
         peer,
         queue: RefCell::default(),
         writer: RefCell::default(),
+        active: Cell::new(now()),
+        is_sending: Cell::new(false),
         in_work: Rc::new(InWork {
             meter: RefCell::new(meter),
+            ready: Cell::new(0),
             room: Notify::new(),
         }),
         shard,
@@ -186,6 +259,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: Peer) {
             Either::Left((closed, _)) | Either::Right((closed, _)) => closed,
         }
     };
+    connection.leave_appends();
     let metrics = &connection.shard.metrics;
     let client = &connection.peer.host;
     if closed.is_fault() {
@@ -205,13 +279,15 @@ impl Connection {
         let mut received = BytesMut::new();
         let mut stopping = pin!(self.shard.stopping());
         loop {
-            let frame = match self.next_frame(&mut received, stopping.as_mut()).await {
+            let (frame, room) = match self.next_frame(&mut received, stopping.as_mut()).await {
                 Ok(frame) => frame,
                 Err(closed) if closed.is_immediate() => return closed,
                 Err(closed) => return self.end_after_answers(closed).await,
             };
+            self.active.set(now());
             let bytes = frame.len() as u64;
             let admission = self.admitted(bytes).await;
+            drop(room);
             let metrics = &self.shard.metrics;
             metrics.requests.one();
             metrics.request_bytes.add(bytes + LENGTH_LEN as u64);
@@ -228,40 +304,73 @@ impl Connection {
         std::future::pending().await
     }
 
-    /// The next frame, once all of it is there.
+    /// The next frame, once all of it is there, and the room that it was received into if it is
+    /// large.
     async fn next_frame(
         &self,
         received: &mut BytesMut,
         mut stopping: Pin<&mut Notified<'_>>,
-    ) -> Result<Bytes, Closed> {
+    ) -> Result<(Bytes, Option<Receiving>), Closed> {
         let config = &self.shard.config;
         let mut began: Option<Instant> = (!received.is_empty()).then(now);
+        let mut large = None;
         loop {
             let missing = match split_frame(received, config.request_max_bytes)? {
                 Frame::Complete(frame) => {
                     if received.is_empty() && frame.len() >= OWN_BUFFER_BYTES {
                         *received = BytesMut::new();
                     }
-                    return Ok(frame);
+                    return Ok((frame, large));
                 }
                 Frame::Partial { missing } => missing,
             };
+            let whole = received.len() + missing;
+            if whole > SMALL_FRAME_BYTES && large.is_none() {
+                large = Some(self.room_to_receive(whole, stopping.as_mut()).await?);
+                // It was not the client that took so long.
+                began = Some(now());
+            }
             // As much as has come, but for frames that are small anyway.
             let room = missing.min(received.len().max(EAGER_FRAME_BYTES));
             received.reserve(room.max(READ_BYTES));
             let allowed = match began {
-                None => config.connection_idle,
+                None => config.connection_idle.saturating_sub(self.silence()),
                 Some(began) => config.request_read_timeout.saturating_sub(now() - began),
             };
             let is_idle = began.is_none();
             match self.receive(received, allowed, stopping.as_mut()).await? {
                 Some(0) => return Err(Closed::ByPeer),
                 Some(_) => began = began.or(Some(now())),
-                None if is_idle && !self.queue.borrow().is_empty() => {}
+                None if is_idle && self.silence() < config.connection_idle => {}
                 None if is_idle => return Err(Closed::Idle(config.connection_idle)),
                 None => return Err(Closed::SlowRequest(config.request_read_timeout)),
             }
         }
+    }
+
+    /// For how long nothing has been asked, worked on or answered.
+    fn silence(&self) -> Duration {
+        if self.is_sending.get() || !self.queue.borrow().is_empty() {
+            self.active.set(now());
+        }
+        now() - self.active.get()
+    }
+
+    /// Waits until a large frame may be received: what dribbles in must not fill the memory. Those
+    /// that have room have to make use of it within `request.read.timeout.ms`.
+    async fn room_to_receive(
+        &self,
+        bytes: usize,
+        stopping: Pin<&mut Notified<'_>>,
+    ) -> Result<Receiving, Closed> {
+        let bytes = bytes as u64;
+        let shard = Rc::clone(&self.shard);
+        let room = pin!(shard.receiving.take(bytes, &shard.metrics));
+        if let Either::Right(_) = select(room, stopping).await {
+            return Err(Closed::Stopping);
+        }
+        let shard = Rc::clone(&self.shard);
+        Ok(Receiving { shard, bytes })
     }
 
     /// Receives for so long; none if nothing came.
@@ -284,7 +393,11 @@ impl Connection {
 
     /// Waits until a request of so many bytes fits, within the connection's limits and the core's.
     async fn admitted(&self, bytes: u64) -> Admission {
-        while !self.in_work.meter.borrow().admits(bytes) {
+        let fits = || {
+            let in_work = &self.in_work;
+            in_work.ready.get() <= READY_BYTES && in_work.meter.borrow().admits(bytes)
+        };
+        while !fits() {
             self.shard.metrics.read_stalls.one();
             self.in_work.room.notified().await;
         }
@@ -294,14 +407,17 @@ impl Connection {
             shard: Rc::clone(&self.shard),
             in_work: Rc::clone(&self.in_work),
             bytes,
+            is_gated: true,
         }
     }
 
-    fn push(&self, stage: Stage, admission: Option<Admission>) {
-        let slot = Slot {
-            stage,
-            _admission: admission,
-        };
+    fn push(&self, stage: Stage, mut admission: Option<Admission>) {
+        if let (Stage::Parks(_), Some(admission)) = (&stage, &mut admission) {
+            admission.leave_gate();
+        }
+        let ready = &self.in_work.ready;
+        ready.set(ready.get() + stage.ready_bytes());
+        let slot = Slot { stage, admission };
         self.queue.borrow_mut().push_back(slot);
         if let Some(writer) = self.writer.borrow_mut().take() {
             writer.wake();
@@ -313,9 +429,12 @@ impl Connection {
     async fn write(&self) -> Closed {
         loop {
             let (chunks, end) = poll_fn(|cx| self.poll_ready(cx)).await;
+            self.is_sending.set(true);
             if let Err(closed) = self.send(chunks).await {
                 return closed;
             }
+            self.is_sending.set(false);
+            self.active.set(now());
             if let Some(closed) = end {
                 return closed;
             }
@@ -331,16 +450,18 @@ impl Connection {
                 *self.writer.borrow_mut() = Some(cx.waker().clone());
                 break;
             };
-            let response = match &mut slot.stage {
-                Stage::Done(response) => std::mem::replace(response, Response::Nothing),
-                Stage::Waits(work) => match work.as_mut().poll(cx) {
-                    Poll::Ready(response) => response,
-                    Poll::Pending => {
-                        self.queue.borrow_mut().push_front(slot);
-                        break;
-                    }
-                },
+            let ready = slot.stage.ready_bytes();
+            let Poll::Ready((response, rest)) = slot.stage.poll(cx) else {
+                self.queue.borrow_mut().push_front(slot);
+                break;
             };
+            self.in_work.ready.set(self.in_work.ready.get() - ready);
+            if let Some(rest) = rest {
+                spawn(async move {
+                    rest.await;
+                    drop(slot);
+                });
+            }
             match response {
                 Response::Nothing => {}
                 Response::Frame(frame) => {
@@ -358,6 +479,20 @@ impl Connection {
             return Poll::Pending;
         }
         Poll::Ready((chunks, end))
+    }
+
+    /// The client is gone; what it appended takes up the limits until it is written.
+    fn leave_appends(&self) {
+        for slot in self.queue.take() {
+            if let Stage::Appends(work) = slot.stage {
+                spawn(async move {
+                    if let (_, Some(rest)) = work.await {
+                        rest.await;
+                    }
+                    drop(slot.admission);
+                });
+            }
+        }
     }
 
     async fn send(&self, chunks: Vec<Chunk>) -> Result<(), Closed> {

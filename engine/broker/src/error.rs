@@ -58,6 +58,7 @@ impl From<GroupError> for ErrorCode {
             GroupError::GroupFull => Self::GroupMaxSizeReached,
             // As Kafka when the group's record exceeds what its log takes.
             GroupError::AssignmentTooLarge => Self::UnknownServerError,
+            GroupError::AnswerTooLarge => Self::InvalidRequest,
             GroupError::GroupIdNotFound => Self::GroupIdNotFound,
             GroupError::NonEmptyGroup => Self::NonEmptyGroup,
             GroupError::SubscribedToTopic => Self::GroupSubscribedToTopic,

@@ -11,12 +11,13 @@
 
 use foldhash::fast::FixedState;
 use indexmap::IndexMap;
+use indexmap::map::Entry;
 use ringmill_wire::StrBytes;
 use ringmill_wire::fetch::{
     FINAL_SESSION_EPOCH, FetchPartition, FetchRequest, FetchTopic, ForgottenTopic,
     INITIAL_SESSION_EPOCH, NO_SESSION_ID,
 };
-use ringmill_wire::topic::TopicRef;
+use ringmill_wire::topic::{MAX_TOPIC_NAME_LEN, TopicRef};
 use thiserror::Error;
 
 /// A session that was not used for so long makes room for any other; a younger one is never
@@ -141,14 +142,11 @@ struct Session {
 }
 
 impl Session {
+    /// `topic` is kept: see [`owned`].
     fn put(&mut self, topic: &TopicRef, part: &FetchPartition) {
-        let key = (topic.clone(), part.partition);
-        match self.partitions.get_mut(&key) {
-            Some(cached) => cached.part = part.clone(),
-            None => {
-                let key = (owned(topic), part.partition);
-                self.partitions.insert(key, Cached::new(part.clone()));
-            }
+        match self.partitions.entry((topic.clone(), part.partition)) {
+            Entry::Occupied(mut cached) => cached.get_mut().part = part.clone(),
+            Entry::Vacant(place) => drop(place.insert(Cached::new(part.clone()))),
         }
     }
 
@@ -196,17 +194,22 @@ impl FetchSessions {
         self.sessions.is_empty()
     }
 
-    /// What a request wants: by itself, or with what its session knows of earlier ones.
-    pub fn begin(&mut self, now_ms: u64, request: FetchRequest) -> Result<Plan, SessionError> {
+    /// What a request wants: by itself, or with what its session knows of earlier ones. `by_id` is
+    /// how the request's version names topics, and so how the answer has to.
+    pub fn begin(
+        &mut self,
+        now_ms: u64,
+        by_id: bool,
+        request: FetchRequest,
+    ) -> Result<Plan, SessionError> {
         let (id, epoch) = (request.session_id, request.session_epoch);
         let is_full = epoch == INITIAL_SESSION_EPOCH || epoch == FINAL_SESSION_EPOCH;
         if !is_full {
-            return self.begin_incremental(now_ms, request);
+            return self.begin_incremental(now_ms, by_id, request);
         }
         if id != NO_SESSION_ID {
             self.remove(id);
         }
-        let by_id = is_by_id(&request);
         let kind = match epoch {
             FINAL_SESSION_EPOCH => Kind::Sessionless,
             _ => Kind::Full { by_id },
@@ -220,6 +223,7 @@ impl FetchSessions {
     fn begin_incremental(
         &mut self,
         now_ms: u64,
+        by_id: bool,
         request: FetchRequest,
     ) -> Result<Plan, SessionError> {
         let id = request.session_id;
@@ -227,22 +231,26 @@ impl FetchSessions {
         if session.epoch != request.session_epoch {
             return Err(SessionError::InvalidEpoch);
         }
-        let mentions = !request.topics.is_empty() || !request.forgotten.is_empty();
-        if mentions && session.by_id != is_by_id(&request) {
+        // Also of a request that mentions no topic: its answer does.
+        if session.by_id != by_id {
             return Err(SessionError::TopicIdMismatch);
         }
         let before = session.partitions.len();
-        for topic in &request.topics {
+        let (kept, others): (Vec<_>, Vec<_>) =
+            request.topics.into_iter().partition(|t| is_kept(&t.topic));
+        for topic in kept {
+            let name = owned(&topic.topic);
             for part in &topic.partitions {
-                session.put(&topic.topic, part);
+                session.put(&name, part);
             }
         }
         forget(session, &request.forgotten);
         session.epoch = next_epoch(session.epoch);
         session.used_ms = now_ms;
-        let (wanted, after) = (session.wanted(), session.partitions.len());
+        let (mut wanted, after) = (session.wanted(), session.partitions.len());
+        wanted.extend(all_wanted(others));
         self.partitions = self.partitions + after - before;
-        if wanted.is_empty() || self.partitions > MAX_PARTITIONS {
+        if after == 0 || self.partitions > MAX_PARTITIONS {
             // Nothing is left to remember, or too much.
             self.remove(id);
             let kind = Kind::Sessionless;
@@ -300,8 +308,17 @@ impl FetchSessions {
             used_ms: now_ms,
             first: 0,
         };
-        for wanted in &plan.wanted {
-            session.put(&wanted.topic, &wanted.part);
+        let mut last: Option<(&TopicRef, TopicRef)> = None;
+        for wanted in plan.wanted.iter().filter(|w| is_kept(&w.topic)) {
+            let name = match last.take() {
+                Some((topic, name)) if *topic == wanted.topic => name,
+                _ => owned(&wanted.topic),
+            };
+            session.put(&name, &wanted.part);
+            last = Some((&wanted.topic, name));
+        }
+        if session.partitions.is_empty() {
+            return NO_SESSION_ID;
         }
         show(&mut session, plan, found);
         self.partitions += session.partitions.len();
@@ -347,7 +364,8 @@ fn show(session: &mut Session, plan: &Plan, found: &[Found]) -> Vec<bool> {
     let mut last_served = None;
     let shown = plan.wanted.iter().zip(found).map(|(wanted, found)| {
         let key = (wanted.topic.clone(), wanted.part.partition);
-        let Some((at, _, cached)) = session.partitions.get_full_mut(&key) else {
+        let kept = is_kept(&wanted.topic).then(|| session.partitions.get_full_mut(&key));
+        let Some((at, _, cached)) = kept.flatten() else {
             return true;
         };
         if found.bytes > 0 {
@@ -384,18 +402,21 @@ fn all_wanted(topics: Vec<FetchTopic>) -> Vec<Wanted> {
     parts.collect()
 }
 
-/// A topic's name that does not keep the request alive it came in.
+/// Whether a session remembers a topic. One whose name is too long for a topic is answered, and its
+/// name, which may have any size, is not kept.
+fn is_kept(topic: &TopicRef) -> bool {
+    match topic {
+        TopicRef::Name(name) => name.len() <= MAX_TOPIC_NAME_LEN,
+        TopicRef::Id(_) => true,
+    }
+}
+
+/// A topic's name that does not keep the request alive it came in; all its partitions share it.
 fn owned(topic: &TopicRef) -> TopicRef {
     match topic {
         TopicRef::Name(name) => TopicRef::Name(StrBytes::from_string(name.to_string())),
         TopicRef::Id(id) => TopicRef::Id(*id),
     }
-}
-
-fn is_by_id(request: &FetchRequest) -> bool {
-    let named = request.topics.iter().map(|topic| &topic.topic);
-    let forgotten = request.forgotten.iter().map(|topic| &topic.topic);
-    matches!(named.chain(forgotten).next(), Some(TopicRef::Id(_)))
 }
 
 /// The number after `epoch`; it never becomes one of the special ones again.

@@ -6,11 +6,47 @@
 pub const MAILBOX_DEPTH: usize = 1024;
 /// How many topics one CreateTopics, DeleteTopics or Metadata request may name.
 pub const MAX_TOPICS_PER_REQUEST: usize = 10_000;
+/// What one fetch may read on each other core, which takes memory for as long as the client takes
+/// to receive it; a last batch may exceed it. Twice a batch by default, so that half of it comes.
+pub const READ_ELSEWHERE_BYTES: usize = 2 << 20;
+/// How many groups one DeleteGroups request may name.
+pub const MAX_GROUPS_PER_REQUEST: usize = 10_000;
+/// The most bytes of an answer about groups, about: some hundred thousand committed offsets, or
+/// a group with all the metadata it may have. What a request asks for past it is refused.
+pub const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// What an element of such an answer counts beside its texts.
+pub const ELEMENT_BYTES: usize = 32;
+/// A larger frame is received only while there is room for all of it among those of its core.
+pub const SMALL_FRAME_BYTES: usize = 128 << 10;
 /// A frame of up to so many bytes is given its whole buffer at its first byte; a larger one grows
 /// as it comes, by doubling.
 pub const EAGER_FRAME_BYTES: usize = 1 << 20;
 /// How many partitions a core opens or closes at a time.
 pub const CONCURRENT_OPENS: usize = 64;
+
+/// A request that looks at so many bytes, decompressed if need be, lets others have their turn: a
+/// few milliseconds.
+const TURN_BYTES: usize = 4 << 20;
+/// What each part of a request counts beside its bytes.
+const PART_BYTES: usize = 1 << 10;
+
+/// When a long request lets others have their turn.
+#[derive(Debug, Default)]
+pub struct Pace {
+    done: usize,
+}
+
+impl Pace {
+    /// A part that took a look at so many bytes is done; whether it is others' turn.
+    pub fn is_over(&mut self, bytes: usize) -> bool {
+        self.done = self.done.saturating_add(bytes).saturating_add(PART_BYTES);
+        let is_over = self.done >= TURN_BYTES;
+        if is_over {
+            self.done = 0;
+        }
+        is_over
+    }
+}
 
 /// What is in work, and how much of it there may be: of one connection, or of one core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +135,14 @@ mod tests {
     #[should_panic(expected = "taken before")]
     fn giving_back_what_was_never_taken_is_a_programmers_error() {
         Meter::new(1, 1).give_back(1);
+    }
+
+    #[test]
+    fn many_small_parts_end_a_turn_as_few_large_ones_do() {
+        let mut pace = Pace::default();
+        let small = (0..10_000).filter(|_| pace.is_over(0)).count();
+        let large = (0..10).filter(|_| pace.is_over(32 << 20)).count();
+        assert_eq!((small, large), (2, 10));
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(crate) struct Hosted {
     pub(crate) id: PartitionId,
     pub(crate) log: Partition,
     /// Batches that found the log's queue full, in their order; bounded by what connections may
-    /// have in work.
+    /// have in work, which a request is until its batches are written.
     backlog: RefCell<VecDeque<(Bytes, oneshot::Sender<AppendResult>)>>,
     is_closed: Cell<bool>,
     /// Tells a waiting fetch how much there is.
@@ -238,13 +238,21 @@ impl Hosted {
         }
     }
 
-    /// Waits until the append is acknowledged, as the topic's durability demands.
-    pub(crate) async fn acknowledged(&self, ordered: Ordered) -> Result<AppendedAt> {
+    /// Waits until the append is acknowledged, as the topic's durability demands. Given up, it may
+    /// be waited for again.
+    pub(crate) async fn acknowledged(&self, ordered: &mut Ordered) -> Result<AppendedAt> {
         let told = match ordered {
             Ordered::Told(told) => told,
-            Ordered::Queued(receiver) => receiver.await.unwrap_or(Err(AppendError::Closed)),
+            Ordered::Queued(receiver) => {
+                let told = receiver.await.unwrap_or(Err(AppendError::Closed));
+                *ordered = Ordered::Told(told);
+                let Ordered::Told(told) = ordered else {
+                    unreachable!("just told");
+                };
+                told
+            }
         };
-        let appended = told.map_err(|error| error.to_code())?;
+        let appended = told.as_ref().map_err(|error| error.to_code())?;
         let done = self.log.acknowledged(&appended.receipt).await;
         done.map_err(|error| error.to_code())?;
         Ok(AppendedAt {

@@ -55,8 +55,8 @@ pub(crate) type Result<T> = std::result::Result<T, ErrorCode>;
 pub(crate) enum Call {
     /// Append batches; answered when they are acknowledged.
     Append(Vec<(PartitionId, Bytes)>),
-    /// Read what is visible now.
-    Read(Vec<ReadWant>),
+    /// Read what is visible now, so many bytes of all together.
+    Read(Vec<ReadWant>, usize),
     /// Wait until so many bytes more are visible of these than up to the offsets; may be given up.
     Watch(Vec<(PartitionId, i64)>, u64),
     /// Find offsets.

@@ -52,6 +52,8 @@ pub(crate) struct Peer {
 pub(crate) struct Gate {
     meter: RefCell<Meter>,
     room: Notify,
+    /// Rings when somebody begins to wait for room.
+    pressed: Notify,
 }
 
 impl Gate {
@@ -59,6 +61,7 @@ impl Gate {
         Self {
             meter: RefCell::new(Meter::new(usize::MAX, max_bytes)),
             room: Notify::new(),
+            pressed: Notify::new(),
         }
     }
 
@@ -66,9 +69,21 @@ impl Gate {
     pub(crate) async fn take(&self, bytes: u64, metrics: &Metrics) {
         while !self.meter.borrow().admits(bytes) {
             metrics.read_stalls.one();
-            self.room.notified().await;
+            let room = self.room.notified();
+            self.pressed.notify_all();
+            room.await;
         }
         self.meter.borrow_mut().take(bytes);
+    }
+
+    /// Whether somebody waits for room.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.room.is_awaited()
+    }
+
+    /// Rings when somebody begins to wait for room.
+    pub(crate) fn pressed(&self) -> Notified<'_> {
+        self.pressed.notified()
     }
 
     pub(crate) fn give_back(&self, bytes: u64) {
@@ -83,6 +98,8 @@ pub(crate) struct Shard {
     pub(crate) router: Router,
     pub(crate) metrics: Metrics,
     pub(crate) gate: Gate,
+    /// The same for large requests that are being received.
+    pub(crate) receiving: Gate,
     pub(crate) groups: Groups,
     pub(crate) sessions: RefCell<FetchSessions>,
     /// The metadata's home; on core 0 alone.
@@ -124,6 +141,7 @@ impl Shard {
             router: Router::new(core, cores, port),
             metrics: Metrics::default(),
             gate: Gate::new(share(config.max_queued_bytes)),
+            receiving: Gate::new(share(config.max_queued_bytes)),
             groups: Groups::new(&config, cores),
             sessions: RefCell::new(FetchSessions::new(
                 share(config.fetch_sessions as u64) as usize
@@ -334,7 +352,9 @@ impl Shard {
                 let work = self.begin_group(call);
                 Box::pin(async move { Answer::Group(work.await) })
             }
-            Call::Read(wants) => Box::pin(async move { Answer::Read(shard.read_all(wants).await) }),
+            Call::Read(wants, max_bytes) => {
+                Box::pin(async move { Answer::Read(shard.read_all(wants, max_bytes).await) })
+            }
             Call::Watch(seen, need) => {
                 let watched = self.watched(&seen);
                 Box::pin(async move {
@@ -414,7 +434,7 @@ impl Shard {
             let mut appended = Vec::with_capacity(ordered.len());
             for part in ordered {
                 appended.push(match part {
-                    Ok((hosted, ordered)) => hosted.acknowledged(ordered).await,
+                    Ok((hosted, mut ordered)) => hosted.acknowledged(&mut ordered).await,
                     Err(error) => Err(error),
                 });
             }
@@ -422,13 +442,16 @@ impl Shard {
         })
     }
 
-    async fn read_all(&self, wants: Vec<ReadWant>) -> Vec<ReadFound> {
-        let mut found = Vec::with_capacity(wants.len());
-        for want in wants {
-            found.push(match self.hosted(want.partition) {
+    async fn read_all(&self, wants: Vec<ReadWant>, max_bytes: usize) -> Vec<ReadFound> {
+        let (mut found, mut left) = (Vec::with_capacity(wants.len()), max_bytes);
+        for mut want in wants {
+            want.max_bytes = want.max_bytes.min(left);
+            let part = match self.hosted(want.partition) {
                 Ok(hosted) => hosted.read_to_memory(&want).await,
                 Err(error) => ReadFound::failed(error),
-            });
+            };
+            left = left.saturating_sub(part.len);
+            found.push(part);
         }
         found
     }

@@ -158,6 +158,26 @@ fn who_asks_nothing_for_long_is_let_go() {
 }
 
 #[test]
+fn a_client_that_was_just_answered_is_not_idle() {
+    let mut scene = Scene::new(1);
+    scene.set("connections.max.idle.ms", "3000");
+    let running = scene.start();
+    scene.client(async {
+        let mut client = Client::connect().await;
+        client.create_topic("t", 1).await;
+        client.fetch(2_900, 1, "t", &[(0, 0)]).await;
+        sleep(Duration::from_millis(2_000)).await;
+        client.call(3, &versions()).await;
+        let began = now();
+        assert!(client.frame().await.is_none());
+        let ended = now() - began;
+        assert!(ended > Duration::from_millis(2_900), "{ended:?}");
+        assert!(ended < Duration::from_millis(3_500), "{ended:?}");
+    });
+    scene.stop(running);
+}
+
+#[test]
 fn connections_are_bounded_and_places_come_free_again() {
     for cores in [1, 3] {
         let mut scene = Scene::with_cores(1, cores);

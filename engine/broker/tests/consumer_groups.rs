@@ -6,6 +6,7 @@ mod wire_client;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ringmill_ring::sim::Latency;
 use ringmill_ring::{now, sleep, spawn};
 use ringmill_wire::StrBytes;
 use ringmill_wire::kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
@@ -18,9 +19,9 @@ use ringmill_wire::kafka_protocol::messages::offset_fetch_request::{
 };
 use ringmill_wire::kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use ringmill_wire::kafka_protocol::messages::{
-    DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest, HeartbeatRequest,
-    JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest,
-    OffsetFetchRequest, SyncGroupRequest,
+    DeleteGroupsRequest, DeleteTopicsRequest, DescribeGroupsRequest, FindCoordinatorRequest,
+    HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, ListGroupsRequest,
+    OffsetCommitRequest, OffsetFetchRequest, SyncGroupRequest,
 };
 
 use wire_client::{Client, Scene, topic_name};
@@ -349,6 +350,36 @@ fn the_groups_log_stays_short_however_often_they_commit() {
     scene.client(async {
         let mut client = Client::connect().await;
         assert_eq!(committed(&mut client, &["g"]).await, [(0, 11_999)]);
+    });
+    scene.stop(running);
+}
+
+#[test]
+fn a_topic_of_many_groups_is_deleted_in_a_few_flushes() {
+    let mut scene = Scene::new(5);
+    let running = scene.start();
+    scene.client(async {
+        let mut client = Client::connect().await;
+        client.create_topic("t", 1).await;
+        find_coordinator(&mut client).await;
+        for n in 0..300 {
+            assert_eq!(commit(&mut client, &n.to_string(), None, 1).await, 0);
+        }
+    });
+    let slow = Duration::from_millis(20);
+    scene.world.disk(scene.broker).faults().sync_latency = Latency::between(slow, slow);
+    scene.client(async {
+        let mut client = Client::connect().await;
+        let request = DeleteTopicsRequest::default()
+            .with_topic_names(vec![topic_name("t")])
+            .with_timeout_ms(1000);
+        let began = now();
+        let response = client.call(5, &request).await;
+        assert_eq!(response.responses[0].error_code, 0);
+        let took = now() - began;
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        client.create_topic("t", 1).await;
+        assert_eq!(committed(&mut client, &["7"]).await, [(0, -1)]);
     });
     scene.stop(running);
 }

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ringmill_engine::{BrokerConfig, ServeError, Stopper, serve};
-use ringmill_ring::{RingConfig, run, spawn};
+use ringmill_ring::{RingConfig, now, run, spawn};
 use ringmill_wire::batch::{Compression, ProducerStamp};
 
 use wire_client::{Client, batch, batch_with};
@@ -176,5 +176,37 @@ fn a_second_broker_on_the_same_folder_or_port_is_told_so() {
     let other = Folder::new("second-port");
     let error = start(&other.0, broker.address.to_string());
     assert!(error.contains("cannot listen on"), "{error}");
+    broker.stop();
+}
+
+#[test]
+fn a_request_of_many_batches_that_take_long_to_check_does_not_hold_others_up() {
+    const BATCHES: usize = 300;
+    let folder = Folder::new("bombs");
+    let broker = Broker::start(&folder.0, 1);
+    broker.client(async |address| {
+        let mut client = Client::connect_to(address).await;
+        client.create_topic("t", 1).await;
+        // A few kilobytes that decompress to nine megabytes.
+        let zeros = "\0".repeat(9 << 20);
+        let bomb = batch_with(&[&zeros], Compression::Zstd, ProducerStamp::NONE);
+        let parts = vec![(0, bomb); BATCHES];
+        let began = now();
+        let id = client.ask_produce(-1, "t", parts).await;
+        let produced = spawn(async move {
+            let produced = client.produced(id).await;
+            assert!(produced.iter().all(|(error, _)| *error == 0));
+            assert_eq!(produced.len(), BATCHES);
+            now() - began
+        });
+        let (mut longest, mut other) = (Duration::ZERO, Client::connect_to(address).await);
+        while !produced.is_finished() {
+            let asked = now();
+            other.fetch(0, 1, "t", &[(0, 0)]).await;
+            longest = longest.max(now() - asked);
+        }
+        let all = produced.await.expect("its story holds");
+        assert!(longest < all / 4, "{longest:?} of {all:?}");
+    });
     broker.stop();
 }

@@ -87,7 +87,9 @@ fn read(codec: Compression, batch: &Bytes) {
         "read  {codec:6} {:6.2} M records/s",
         RECORDS as f64 / time * 1e3
     );
-    let time = best(|| check_produced_records(&view, 1 << 20).expect("our own batch"));
+    let time = best(|| {
+        check_produced_records(&view, 1 << 20).expect("our own batch");
+    });
     println!(
         "check {codec:6} {:6.2} M records/s, each record's shape",
         RECORDS as f64 / time * 1e3

@@ -269,6 +269,10 @@ fn encode_body<M: Encodable>(
     let size = message
         .compute_size(version)
         .map_err(|cause| value(cause.to_string()))?;
+    // Before memory is taken for what no frame can hold.
+    if i32::try_from(size).is_err() {
+        return Err(TooLarge(size).into());
+    }
     frame.reserve(size);
     message
         .encode(&mut frame, version)

@@ -20,7 +20,8 @@ pub enum ReadError {
         /// How many bytes are not there.
         missing: usize,
     },
-    /// A length that no writer produces (below −1, or null where null is not allowed).
+    /// A length that no writer produces: below −1, null where null is not allowed, or beyond what
+    /// a string may have.
     #[error("length {length} at byte {at} is not allowed")]
     Length {
         /// Where the length stands.
@@ -92,6 +93,8 @@ pub enum ReadError {
     },
 }
 
+/// Most bytes of a string, whatever its encoding could say.
+pub const MAX_STRING_LEN: usize = i16::MAX as usize;
 /// Most bytes of an unsigned 32-bit varint.
 pub const MAX_VARINT_LEN: usize = 5;
 /// Most bytes of an unsigned 64-bit varint.
@@ -407,10 +410,16 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// NULLABLE_STRING or COMPACT_NULLABLE_STRING; not yet checked to be UTF-8.
+    /// NULLABLE_STRING or COMPACT_NULLABLE_STRING; not yet checked to be UTF-8. Kafka's readers
+    /// take no longer ones in either encoding: what was taken can be answered in any version.
     #[inline]
     pub fn nullable_string(&mut self, flexible: bool) -> Result<Option<&'a [u8]>, ReadError> {
+        let at = self.at;
         match self.length(flexible, |reader| reader.i16().map(i32::from))? {
+            Some(length) if length > MAX_STRING_LEN => Err(ReadError::Length {
+                at,
+                length: length as i64,
+            }),
             Some(length) => self.take(length).map(Some),
             None => Ok(None),
         }

@@ -148,3 +148,20 @@ proptest! {
         prop_assert_eq!(varint_len(value), uvarint_len(zigzag64(value)));
     }
 }
+
+#[test]
+fn a_string_has_no_more_bytes_in_one_encoding_than_in_the_other() {
+    for (length, taken) in [(MAX_STRING_LEN, true), (MAX_STRING_LEN + 1, false)] {
+        let mut bytes = BytesMut::new();
+        put_string(&mut bytes, true, &"x".repeat(length));
+        let read = Reader::new(&bytes).nullable_string(true);
+        let too_long = ReadError::Length {
+            at: 0,
+            length: length as i64,
+        };
+        match taken {
+            true => assert_eq!(read.map(|s| s.map(<[u8]>::len)), Ok(Some(length))),
+            false => assert_eq!(read, Err(too_long)),
+        }
+    }
+}

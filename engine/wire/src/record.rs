@@ -128,8 +128,9 @@ pub fn decoded<'a>(view: &BatchView<'a>, limit: usize) -> Result<Cow<'a, [u8]>, 
 
 /// Walks the records of a produced batch without keeping them: each must be well-formed, as many as
 /// the header counts, with dense offsets (Kafka's `LogValidator`). Decompresses to at most `limit`
-/// bytes. Costs a visit to every record, unlike [`BatchView::check_produced`].
-pub fn check_produced_records(view: &BatchView<'_>, limit: usize) -> Result<(), RecordError> {
+/// bytes, and tells how many they were. Costs a visit to every record, unlike
+/// [`BatchView::check_produced`].
+pub fn check_produced_records(view: &BatchView<'_>, limit: usize) -> Result<usize, RecordError> {
     let bytes = decoded(view, limit)?;
     let base_offset = view.header().base_offset;
     for (index, record) in (0..).zip(Records::new(view.header(), &bytes)) {
@@ -138,7 +139,7 @@ pub fn check_produced_records(view: &BatchView<'_>, limit: usize) -> Result<(), 
             return Err(RecordError::Offset { index, delta });
         }
     }
-    Ok(())
+    Ok(bytes.len())
 }
 
 /// Lazy walk over a batch's records. Ends after the last record that the header counts, or after

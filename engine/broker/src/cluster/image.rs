@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use indexmap::IndexMap;
-use ringmill_wire::topic::{TopicNameError, check_topic_name};
+use ringmill_wire::topic::{MAX_TOPIC_NAME_LEN, TopicNameError, check_topic_name};
 use ringmill_wire::{StrBytes, Uuid};
 use thiserror::Error;
 
@@ -185,9 +185,13 @@ impl Image {
         self.by_id.values()
     }
 
-    /// The topic of a name.
+    /// The topic of a name. One that is too long for a topic is not even hashed: a request may ask
+    /// for each of many partitions by it.
     #[inline]
     pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
+        if name.len() > MAX_TOPIC_NAME_LEN {
+            return None;
+        }
         self.by_name.get(name.as_bytes())
     }
 

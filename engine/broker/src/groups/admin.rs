@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use ringmill_wire::StrBytes;
+
 use super::coordinator::Coordinator;
 use super::records::OffsetRecord;
 use super::write::{Outcome, Write, offset_key};
 use super::{Claim, GroupError, Results};
 use crate::clock::Now;
+use crate::limits::{ELEMENT_BYTES, MAX_ANSWER_BYTES};
 
 /// The name of a group that exists no more, or never did, in descriptions.
 pub const DEAD: &str = "Dead";
@@ -63,15 +66,47 @@ pub struct Listing {
     pub state: &'static str,
 }
 
-/// A committed offset as OffsetFetch shows it.
+/// A topic's committed offsets as OffsetFetch shows them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
     /// The topic's name.
-    pub topic: String,
-    /// The partition's number.
-    pub partition: i32,
-    /// What was committed; none if nothing was.
-    pub record: Option<OffsetRecord>,
+    pub topic: StrBytes,
+    /// Each partition with what was committed; none if nothing was.
+    pub partitions: Vec<(i32, Option<OffsetRecord>)>,
+}
+
+/// What is left of [`MAX_ANSWER_BYTES`].
+struct Left(usize);
+
+impl Left {
+    /// Takes an element with `bytes` of text and the like.
+    fn take(&mut self, bytes: usize) -> Result<(), GroupError> {
+        let left = self.0.checked_sub(bytes + ELEMENT_BYTES);
+        self.0 = left.ok_or(GroupError::AnswerTooLarge)?;
+        Ok(())
+    }
+}
+
+impl Description {
+    /// About how many bytes it takes in an answer.
+    pub fn size(&self) -> usize {
+        let size = |m: &DescribedMember| {
+            let instance = m.instance_id.as_ref().map_or(0, String::len);
+            let names = m.member_id.len() + instance + m.client_id.len() + m.client_host.len();
+            names + m.metadata.len() + m.assignment.len() + ELEMENT_BYTES
+        };
+        self.members.iter().map(size).sum::<usize>() + ELEMENT_BYTES
+    }
+}
+
+impl Fetched {
+    /// About how many bytes it takes in an answer.
+    pub fn size(&self) -> usize {
+        let notes = self.partitions.iter();
+        let notes = notes.map(|(_, record)| record.as_ref().map_or(0, |r| r.metadata.len()));
+        let notes: usize = notes.map(|note| note + ELEMENT_BYTES).sum();
+        self.topic.len() + notes
+    }
 }
 
 impl Coordinator {
@@ -90,7 +125,7 @@ impl Coordinator {
         commits: Vec<Commit>,
     ) -> Result<(Results, Option<Write>), GroupError> {
         self.admit_change(id, partition)?;
-        if !self.has_room(id, commits.len()) {
+        if !self.has_room(id, &commits) {
             return Err(GroupError::GroupFull);
         }
         match self.groups.get_mut(id) {
@@ -121,30 +156,37 @@ impl Coordinator {
         &self,
         id: &str,
         partition: i32,
-        wanted: Option<&[(String, Vec<i32>)]>,
+        wanted: Option<&[(StrBytes, Vec<i32>)]>,
     ) -> Result<Vec<Fetched>, GroupError> {
         self.admit_read(id, partition)?;
         let offsets = self.groups.get(id).map(|group| &group.offsets);
-        let Some(wanted) = wanted else {
-            let all = offsets.into_iter().flat_map(|offsets| offsets.iter());
-            return Ok(all
-                .map(|(topic, partition, record)| Fetched {
-                    topic: topic.to_owned(),
-                    partition,
-                    record: Some(record.clone()),
-                })
-                .collect());
+        let mut left = Left(MAX_ANSWER_BYTES);
+        let mut show = |number: i32, record: Option<&OffsetRecord>| {
+            left.take(record.map_or(0, |record| record.metadata.len()))?;
+            Ok((number, record.cloned()))
         };
-        let pairs = wanted
-            .iter()
-            .flat_map(|(topic, partitions)| partitions.iter().map(move |p| (topic, *p)));
-        Ok(pairs
-            .map(|(topic, partition)| Fetched {
+        let Some(wanted) = wanted else {
+            let all = offsets.into_iter().flat_map(|offsets| offsets.topics());
+            let all = all.map(|(topic, records)| {
+                let shown = records.iter().map(|(n, record)| show(*n, Some(record)));
+                Ok(Fetched {
+                    topic: StrBytes::from_string(topic.to_owned()),
+                    partitions: shown.collect::<Result<_, _>>()?,
+                })
+            });
+            return all.collect();
+        };
+        let found = wanted.iter().map(|(topic, numbers)| {
+            let records = offsets.and_then(|offsets| offsets.of_topic(topic));
+            let shown = numbers
+                .iter()
+                .map(|n| show(*n, records.and_then(|r| r.get(n))));
+            Ok(Fetched {
                 topic: topic.clone(),
-                partition,
-                record: offsets.and_then(|o| o.get(topic, partition)).cloned(),
+                partitions: shown.collect::<Result<_, _>>()?,
             })
-            .collect())
+        });
+        found.collect()
     }
 
     /// The group as it is; none if it does not exist.

@@ -31,6 +31,8 @@ pub struct Capacity {
     pub groups: usize,
     /// Committed offsets of all groups together.
     pub offsets: usize,
+    /// Bytes of all members' metadata and assignments together.
+    pub metadata_bytes: usize,
 }
 
 /// A group and its offsets.
@@ -44,8 +46,10 @@ pub(super) struct Group {
     pub(super) stored: bool,
     /// Its tombstones are on their way to the disk: it takes part in nothing until then.
     pub(super) is_ending: bool,
+    /// What it adds to the coordinator's `metadata`.
+    pub(super) metadata: usize,
     /// Its place in the timers.
-    timer: Option<u64>,
+    pub(super) timer: Option<u64>,
 }
 
 /// Where a partition of `__consumer_offsets` stands.
@@ -69,11 +73,13 @@ struct Partition {
 #[derive(Debug)]
 pub struct Coordinator {
     pub(super) config: GroupConfig,
-    capacity: Capacity,
+    pub(super) capacity: Capacity,
     pub(super) groups: IndexMap<String, Group, FixedState>,
     partitions: BTreeMap<i32, Partition>,
-    timers: BTreeSet<(u64, String)>,
-    offsets: usize,
+    pub(super) timers: BTreeSet<(u64, String)>,
+    pub(super) offsets: usize,
+    /// Bytes of all members' metadata and assignments.
+    pub(super) metadata: usize,
 }
 
 impl Coordinator {
@@ -86,6 +92,7 @@ impl Coordinator {
             partitions: BTreeMap::new(),
             timers: BTreeSet::new(),
             offsets: 0,
+            metadata: 0,
         }
     }
 
@@ -176,6 +183,7 @@ impl Coordinator {
             group.classic = ClassicGroup::restore(now, record);
             group.stored = true;
             self.reschedule(&id);
+            self.recount(&id);
         }
         self.groups.retain(|_, group| {
             group.partition != partition || group.stored || !group.offsets.is_empty()
@@ -355,6 +363,9 @@ impl Coordinator {
         if let Err(error) = self.admit(id, partition) {
             return refuse(error);
         }
+        if !self.has_room_to_join(id, &join) {
+            return refuse(GroupError::GroupFull);
+        }
         if !self.groups.contains_key(id) {
             if !join.member_id.is_empty() {
                 return refuse(GroupError::UnknownMember);
@@ -380,6 +391,11 @@ impl Coordinator {
     ) -> Outcome {
         let known = self.admit(id, partition).and_then(|()| self.known(id));
         let effects = match known {
+            Ok(_) if !self.has_room_to_assign(&sync) => {
+                let mut effects = Effects::default();
+                effects.sync(token, Err(GroupError::AssignmentTooLarge));
+                effects
+            }
             Ok(_) => {
                 let group = self.groups.get_mut(id).expect("just found");
                 group.classic.on_sync(now, &self.config, token, sync)
@@ -509,12 +525,6 @@ impl Coordinator {
         self.groups.get(id).ok_or(GroupError::UnknownMember)
     }
 
-    /// Whether a commit of `more` offsets, maybe for a new group, fits.
-    pub(super) fn has_room(&self, id: &str, more: usize) -> bool {
-        let group_fits = self.groups.contains_key(id) || self.groups.len() < self.capacity.groups;
-        group_fits && self.offsets.saturating_add(more) <= self.capacity.offsets
-    }
-
     pub(super) fn ensure_group(&mut self, now: Now, id: &str, partition: i32) {
         if !self.groups.contains_key(id) {
             let group = Group {
@@ -523,6 +533,7 @@ impl Coordinator {
                 partition,
                 stored: false,
                 is_ending: false,
+                metadata: 0,
                 timer: None,
             };
             self.groups.insert(id.to_owned(), group);
@@ -543,28 +554,10 @@ impl Coordinator {
                 outcome.write = Some(write);
             }
             self.reschedule(id);
+            self.recount(id);
             self.drop_if_done(id);
         }
         outcome
-    }
-
-    /// Forgets a group of which nothing is left, neither in memory nor in the log.
-    fn drop_if_done(&mut self, id: &str) {
-        let Some(group) = self.groups.get(id) else {
-            return;
-        };
-        if group.classic.is_vacant() && group.offsets.is_empty() && !group.stored {
-            self.remove_group(id);
-        }
-    }
-
-    pub(super) fn remove_group(&mut self, id: &str) {
-        if let Some(group) = self.groups.swap_remove(id) {
-            self.offsets -= group.offsets.len();
-            if let Some(at) = group.timer {
-                self.timers.remove(&(at, id.to_owned()));
-            }
-        }
     }
 
     fn reschedule(&mut self, id: &str) {

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use ringmill_wire::StrBytes;
 
 use super::admin::Commit;
 use super::coordinator::{Capacity, Coordinator, partition_of};
 use super::records::OffsetRecord;
 use super::write::{Outcome, Write};
-use super::{Claim, GroupError, Join, Reply, Sync, Token};
+use super::{Claim, GroupError, Join, Leaver, Reply, Sync, Token};
 use crate::clock::Now;
 use crate::config::broker::GroupConfig;
 
@@ -32,6 +33,7 @@ fn coordinator() -> Coordinator {
     let capacity = Capacity {
         groups: 100,
         offsets: 1000,
+        metadata_bytes: 10_000,
     };
     Coordinator::new(config, capacity)
 }
@@ -120,26 +122,17 @@ impl Node {
     }
 
     fn offset(&self, group: &str, topic: &str) -> Option<i64> {
-        let wanted = [(topic.to_owned(), vec![0])];
+        let wanted = [(StrBytes::from_string(topic.to_owned()), vec![0])];
         let fetched = self.coordinator.fetch(group, 0, Some(&wanted)).unwrap();
-        fetched[0].record.as_ref().map(|record| record.offset)
+        let (_, record) = &fetched[0].partitions[0];
+        record.as_ref().map(|record| record.offset)
     }
 
     /// Makes `group` a stable group of one consumer and returns its claim.
     fn form(&mut self, group: &str) -> Claim {
-        let join = Join {
-            client_id: "c".to_owned(),
-            unique: "1".to_owned(),
-            session_timeout_ms: 10_000,
-            rebalance_timeout_ms: 10_000,
-            protocol_type: "consumer".to_owned(),
-            protocols: vec![(
-                "range".to_owned(),
-                Bytes::from_static(b"\0\0\0\0\0\x01\0\x01a"),
-            )],
-            ..Join::default()
-        };
-        let outcome = self.coordinator.join(self.now, group, 0, Token(1), join);
+        let outcome = self
+            .coordinator
+            .join(self.now, group, 0, Token(1), consumer());
         let replies = self.run(outcome);
         let [Reply::Join(_, Ok(joined))] = &replies[..] else {
             panic!("{replies:?}");
@@ -178,6 +171,19 @@ impl Node {
             .collect();
         all.sort_unstable();
         all
+    }
+}
+
+fn consumer() -> Join {
+    let topic_a = Bytes::from_static(b"\0\0\0\0\0\x01\0\x01a");
+    Join {
+        client_id: "c".to_owned(),
+        unique: "1".to_owned(),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 10_000,
+        protocol_type: "consumer".to_owned(),
+        protocols: vec![("range".to_owned(), topic_a)],
+        ..Join::default()
     }
 }
 
@@ -225,6 +231,89 @@ fn groups_and_offsets_come_back_after_a_restart() {
         Err(GroupError::UnknownMember),
         "sessions end after a restart too"
     );
+}
+
+#[test]
+fn a_snapshot_in_the_middle_of_a_rebalance_gives_nobody_an_empty_assignment() {
+    let mut node = Node::new();
+    let mut claim = node.form("g");
+    let rejoin = Join {
+        member_id: claim.member_id.clone(),
+        ..consumer()
+    };
+    let outcome = node.coordinator.join(node.now, "g", 0, Token(3), rejoin);
+    assert!(matches!(node.run(outcome)[..], [Reply::Join(_, Ok(_))]));
+    claim.generation += 1;
+    let log = node.coordinator.snapshot(0);
+    let mut node = Node::over(log, node.now);
+    let sync = Sync {
+        claim,
+        ..Sync::default()
+    };
+    let outcome = node.coordinator.sync(node.now, "g", 0, Token(4), sync);
+    let refused = Reply::Sync(Token(4), Err(GroupError::UnknownMember));
+    assert_eq!(node.run(outcome), [refused], "it joins again");
+}
+
+#[test]
+fn where_there_is_no_room_for_more_offsets_those_that_are_there_move_on() {
+    let mut node = Node::new();
+    for n in 0..1000 {
+        node.commit("g", &n.to_string(), 1).unwrap();
+    }
+    node.flush();
+    assert_eq!(node.commit("g", "more", 1), Err(GroupError::GroupFull));
+    assert_eq!(node.commit("g", "7", 2), Ok(()));
+    node.flush();
+    assert_eq!(node.offset("g", "7"), Some(2));
+}
+
+#[test]
+fn all_groups_together_have_room_for_so_much_metadata() {
+    let mut node = Node::new();
+    let join = |node: &mut Node, group: &str, bytes: usize| {
+        let join = Join {
+            protocols: vec![("range".to_owned(), Bytes::from(vec![0; bytes]))],
+            ..consumer()
+        };
+        let outcome = node.coordinator.join(node.now, group, 0, Token(9), join);
+        let [Reply::Join(_, answer)] = &node.run(outcome)[..] else {
+            panic!("one answer");
+        };
+        answer.clone().map(|joined| joined.member_id)
+    };
+    let first = join(&mut node, "a", 4_000).unwrap();
+    join(&mut node, "b", 4_000).unwrap();
+    let refused = join(&mut node, "c", 4_000).unwrap_err();
+    assert_eq!(refused.error, GroupError::GroupFull);
+    assert_eq!(node.states().len(), 2, "nothing is left of it");
+    let leaver = Leaver {
+        member_id: first,
+        instance_id: None,
+    };
+    let left = node.coordinator.leave(node.now, "a", 0, &[leaver]);
+    node.run(left.unwrap().1);
+    assert!(join(&mut node, "c", 4_000).is_ok(), "who leaves makes room");
+}
+
+#[test]
+fn a_tool_that_calls_itself_a_member_may_commit_for_an_empty_group() {
+    let mut node = Node::new();
+    node.commit("g", "a", 5).unwrap();
+    node.flush();
+    let claim = Claim {
+        member_id: "tool".to_owned(),
+        ..nobody()
+    };
+    let committed = node
+        .coordinator
+        .commit(node.now, "g", 0, &claim, Vec::new());
+    assert!(committed.is_ok(), "{committed:?}");
+    node.form("g");
+    let committed = node
+        .coordinator
+        .commit(node.now, "g", 0, &claim, Vec::new());
+    assert_eq!(committed.unwrap_err(), GroupError::UnknownMember);
 }
 
 #[test]
@@ -500,11 +589,10 @@ fn all_offsets(coordinator: &Coordinator) -> Vec<(String, String, i64)> {
     let mut all = Vec::new();
     for group in coordinator.list() {
         for fetched in coordinator.fetch(&group.group, 0, None).unwrap() {
-            let offset = fetched
-                .record
-                .expect("only committed ones are listed")
-                .offset;
-            all.push((group.group.clone(), fetched.topic, offset));
+            for (_, record) in fetched.partitions {
+                let offset = record.expect("only committed ones are listed").offset;
+                all.push((group.group.clone(), fetched.topic.to_string(), offset));
+            }
         }
     }
     all.sort_unstable();

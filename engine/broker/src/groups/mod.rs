@@ -10,6 +10,7 @@ mod coordinator_test;
 pub mod offsets;
 mod offsets_log;
 pub mod records;
+mod room;
 pub(crate) mod service;
 pub mod write;
 
@@ -59,6 +60,9 @@ pub enum GroupError {
     /// The leader's assignment is larger than the group may store.
     #[error("the assignment is larger than a group may store")]
     AssignmentTooLarge,
+    /// What is asked for makes an answer that is larger than the broker gives.
+    #[error("the answer would be too large: ask in parts")]
+    AnswerTooLarge,
     /// No such group.
     #[error("no such group")]
     GroupIdNotFound,

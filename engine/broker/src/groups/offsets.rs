@@ -30,6 +30,11 @@ impl Offsets {
         self.topics.get(topic)?.get(&partition)
     }
 
+    /// A topic's offsets.
+    pub fn of_topic(&self, topic: &str) -> Option<&BTreeMap<i32, OffsetRecord>> {
+        self.topics.get(topic)
+    }
+
     /// All offsets, by topic.
     pub fn topics(&self) -> impl Iterator<Item = (&str, &BTreeMap<i32, OffsetRecord>)> {
         self.topics

@@ -14,6 +14,7 @@ use futures_channel::{mpsc, oneshot};
 use futures_util::StreamExt;
 use futures_util::future::{Either, LocalBoxFuture, select};
 use ringmill_ring::{Instant, Notify, sleep_until, spawn};
+use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
 
 use super::admin::{Commit, Description, Fetched, Listing};
@@ -33,6 +34,8 @@ use crate::shard::Shard;
 
 /// How many committed offsets all groups of the broker have together, at most.
 const MAX_OFFSETS: u64 = 1_000_000;
+/// Bytes that all members of all groups have as metadata and assignments, at most.
+const MAX_METADATA_BYTES: u64 = 512 << 20;
 /// A partition of `__consumer_offsets` is compacted when so many bytes were appended,
 const COMPACT_BYTES_MIN: u64 = 1 << 20;
 /// and so many times as many as its last snapshot took.
@@ -55,7 +58,7 @@ pub(crate) enum GroupAsk {
     Leave(Vec<Leaver>),
     Commit(Claim, Vec<Commit>),
     /// All offsets, or those of some partitions.
-    Fetch(Option<Vec<(String, Vec<i32>)>>),
+    Fetch(Option<Vec<(StrBytes, Vec<i32>)>>),
     Describe,
     Delete,
     DeleteOffsets(Vec<(String, i32)>),
@@ -101,6 +104,7 @@ impl Groups {
         let capacity = Capacity {
             groups: limits::share(config.max_groups as u64, cores) as usize,
             offsets: limits::share(MAX_OFFSETS, cores) as usize,
+            metadata_bytes: limits::share(MAX_METADATA_BYTES, cores) as usize,
         };
         Self {
             coordinator: RefCell::new(Coordinator::new(config.live.groups.clone(), capacity)),
@@ -350,8 +354,8 @@ impl Shard {
             spawn(async move {
                 while let Some(settling) = queue.next().await {
                     let mut is_durable = true;
-                    for append in settling.appends {
-                        is_durable &= settling.hosted.acknowledged(append).await.is_ok();
+                    for mut append in settling.appends {
+                        is_durable &= settling.hosted.acknowledged(&mut append).await.is_ok();
                     }
                     let Some(shard) = shard.upgrade() else {
                         return;
@@ -393,9 +397,16 @@ impl Shard {
     /// Topics were deleted.
     pub(crate) async fn forget_topics(self: &Rc<Self>, topics: &BTreeSet<String>) {
         let writes = self.groups.coordinator.borrow().forget_topics(topics);
-        for write in writes {
-            if let Err(error) = self.store_group(write).await {
-                tracing::warn!(?error, "offsets of a deleted topic stay");
+        self.store_all(writes, "offsets of a deleted topic stay")
+            .await;
+    }
+
+    /// Appends all of the writes before it waits for any: they share their flushes.
+    async fn store_all(self: &Rc<Self>, writes: Vec<Write>, failed: &'static str) {
+        let stored = writes.into_iter().map(|write| self.store_group(write));
+        for stored in stored.collect::<Vec<_>>() {
+            if let Err(error) = stored.await {
+                tracing::warn!(?error, "{failed}");
             }
         }
     }
@@ -439,11 +450,7 @@ impl Shard {
     /// Lets offsets and groups go whose time is over.
     pub(crate) async fn expire_groups(self: &Rc<Self>) {
         let writes = self.groups.coordinator.borrow_mut().expire(self.now());
-        for write in writes {
-            if let Err(error) = self.store_group(write).await {
-                tracing::warn!(?error, "expired offsets stay for now");
-            }
-        }
+        self.store_all(writes, "expired offsets stay for now").await;
     }
 
     /// Appends what still counts of a partition of `__consumer_offsets` anew, where much was
@@ -473,8 +480,8 @@ impl Shard {
             .sum();
         let batches = offsets_log::batches(&records, self.now().wall_ms);
         let appends: Vec<Ordered> = batches.into_iter().map(|b| hosted.append(b)).collect();
-        for append in appends {
-            match hosted.acknowledged(append).await {
+        for mut append in appends {
+            match hosted.acknowledged(&mut append).await {
                 // Appends that were taken back give their offsets to others.
                 Ok(at) if at.base_offset >= start => {}
                 _ => return,

@@ -1,8 +1,9 @@
-//! Fetch: the session is settled in the first stage; the second reads, and waits for data if there
-//! is less than the client asks for.
+//! Fetch: reads, and waits for data if there is less than the client asks for; all of it in the
+//! second stage.
 //!
-//! Nothing is read before the response's turn to be sent has come, so that a client that asks ahead
-//! cannot make the broker hold its answers in memory. Records go out as they are stored: from the
+//! Nothing is read, and not even said what a session wants, before the response's turn to be sent
+//! has come, so that a client that asks ahead cannot make the broker hold its answers in memory. A
+//! fetch that waits is answered early when others wait for the room that its request takes. Records go out as they are stored: from the
 //! memory of the log's hot tail, or from a file straight to the socket.
 
 use std::cell::Cell;
@@ -20,10 +21,12 @@ use ringmill_wire::fetch::{
     Piece,
 };
 use ringmill_wire::header::RequestHeader;
+use ringmill_wire::topic::TopicRef;
 
 use crate::connection::{Chunk, Closed, Response, Stage};
 use crate::delayed::watch;
 use crate::fetch_sessions::{Found as Told, Plan, Wanted};
+use crate::limits::READ_ELSEWHERE_BYTES;
 use crate::partition::{LocalFound, ReadFound, ReadWant};
 use crate::router::{Answer, Call, PartitionId, Result};
 use crate::shard::Shard;
@@ -69,16 +72,17 @@ pub(crate) async fn begin(
         max_bytes: at_most as usize,
         isolation: request.isolation_level,
     };
-    let begun = shard
-        .sessions
-        .borrow_mut()
-        .begin(shard.now().mono_ms, request);
-    let plan = match begun {
-        Ok(plan) => plan,
-        Err(error) => return Ok(Stage::Done(refuse(&header, error.into()))),
-    };
     let shard = Rc::clone(shard);
     Ok(Stage::waits(async move {
+        let by_id = header.version >= TopicRef::FIRST_BY_ID;
+        let begun = {
+            let mut sessions = shard.sessions.borrow_mut();
+            sessions.begin(shard.now().mono_ms, by_id, request)
+        };
+        let plan = match begun {
+            Ok(plan) => plan,
+            Err(error) => return refuse(&header, error.into()),
+        };
         let found = gather(&shard, &plan, &terms).await;
         answer(&shard, &header, &plan, found, terms.isolation)
     }))
@@ -103,14 +107,16 @@ fn refuse(header: &RequestHeader, code: ErrorCode) -> Response {
 async fn gather(shard: &Rc<Shard>, plan: &Plan, terms: &Terms) -> Vec<LocalFound> {
     let waited = Cell::new(false);
     loop {
-        let found = read(shard, plan, terms.max_bytes).await;
+        let (found, is_enough) = read(shard, plan, terms.max_bytes).await;
         let bytes: u64 = found.iter().map(|part| part.len as u64).sum();
         let must_tell =
             |part: &LocalFound| part.error != ErrorCode::None || part.diverging.is_some();
         if bytes >= terms.min_bytes
+            || is_enough
             || found.is_empty()
             || found.iter().any(must_tell)
             || now() >= terms.deadline
+            || shard.gate.is_pressed()
             || shard.is_stopping()
         {
             return found;
@@ -146,19 +152,25 @@ fn want(id: PartitionId, wanted: &Wanted, max_bytes: usize) -> ReadWant {
 }
 
 /// Reads all wanted partitions once, in order, up to `max_bytes` together; a first batch that is
-/// larger is read all the same, so that the consumer gets on (KIP-74).
-async fn read(shard: &Rc<Shard>, plan: &Plan, max_bytes: usize) -> Vec<LocalFound> {
+/// larger is read all the same, so that the consumer gets on (KIP-74). Tells also whether another
+/// core gave about all that it may give to one fetch: waiting would bring no more.
+async fn read(shard: &Rc<Shard>, plan: &Plan, max_bytes: usize) -> (Vec<LocalFound>, bool) {
     let ids: Vec<Result<PartitionId>> = plan.wanted.iter().map(|w| resolve(shard, w)).collect();
     let pairs = || plan.wanted.iter().zip(&ids);
     let mut remote = read_elsewhere(shard, pairs(), max_bytes).await.into_iter();
     let (mut found, mut left) = (Vec::with_capacity(ids.len()), max_bytes);
+    let mut by_core = vec![0; shard.router.cores()];
     for (wanted, id) in pairs() {
         let mut part = match id {
             Err(error) => LocalFound::failed(*error),
             Ok(id) if shard.router.is_local(*id) => {
                 shard.read_local(&want(*id, wanted, left)).await
             }
-            Ok(_) => remote.next().expect("one answer per question").into_local(),
+            Ok(id) => {
+                let part = remote.next().expect("one answer per question");
+                by_core[shard.router.owner(*id)] += part.len;
+                part.into_local()
+            }
         };
         let is_first = left == max_bytes;
         if part.len > left && !is_first {
@@ -167,7 +179,8 @@ async fn read(shard: &Rc<Shard>, plan: &Plan, max_bytes: usize) -> Vec<LocalFoun
         left = left.saturating_sub(part.len);
         found.push(part);
     }
-    found
+    let is_enough = by_core.iter().any(|len| *len >= READ_ELSEWHERE_BYTES / 2);
+    (found, is_enough)
 }
 
 /// Reads those of other cores.
@@ -188,13 +201,16 @@ async fn read_elsewhere<'a>(
         Answer::Read(found) => found,
         _ => unreachable!("a read was asked for"),
     };
-    shard.scatter(wants, Call::Read, take).await.await
+    let max_bytes = max_bytes.min(READ_ELSEWHERE_BYTES);
+    let call = |wants| Call::Read(wants, max_bytes);
+    shard.scatter(wants, call, take).await.await
 }
 
-/// Sleeps until about `need` bytes more are visible of the partitions together, the deadline, or
-/// the broker's end.
+/// Sleeps until about `need` bytes more are visible of the partitions together, the deadline, the
+/// broker's end, or others wait for room.
 async fn wait(shard: &Rc<Shard>, plan: &Plan, found: &[LocalFound], need: u64, deadline: Instant) {
     let stopping = pin!(shard.stopping());
+    let pressed = pin!(shard.gate.pressed());
     let mut by_core: Vec<Vec<(PartitionId, i64)>> = vec![Vec::new(); shard.router.cores()];
     for (wanted, found) in plan.wanted.iter().zip(found) {
         if let Ok(id) = resolve(shard, wanted) {
@@ -214,7 +230,7 @@ async fn wait(shard: &Rc<Shard>, plan: &Plan, found: &[LocalFound], need: u64, d
         }
     }
     let time_is_over = pin!(sleep_until(deadline));
-    let ended = select(time_is_over, stopping);
+    let ended = select(time_is_over, select(stopping, pressed));
     if watches.is_empty() {
         match ended.await {
             Either::Left(_) | Either::Right(_) => {}

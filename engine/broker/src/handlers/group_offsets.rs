@@ -17,7 +17,7 @@ use ringmill_wire::kafka_protocol::messages::offset_fetch_response::{
 };
 use ringmill_wire::kafka_protocol::messages::{
     GroupId, OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
-    OffsetFetchRequest, OffsetFetchResponse, TopicName,
+    OffsetFetchRequest, OffsetFetchResponse,
 };
 
 use super::groups::{optional, respond, text};
@@ -26,6 +26,7 @@ use crate::groups::Claim;
 use crate::groups::admin::{Commit, Fetched};
 use crate::groups::records::OffsetRecord;
 use crate::groups::service::{GroupAnswer, GroupAsk};
+use crate::limits::MAX_ANSWER_BYTES;
 use crate::router::Result;
 use crate::shard::Shard;
 
@@ -123,7 +124,7 @@ fn committed_response(
 struct Wanted {
     group: GroupId,
     /// None for all.
-    topics: Option<Vec<(String, Vec<i32>)>>,
+    topics: Option<Vec<(StrBytes, Vec<i32>)>>,
 }
 
 pub(crate) async fn fetch(
@@ -136,9 +137,7 @@ pub(crate) async fn fetch(
             group: request.group_id,
             topics: request.topics.map(|topics| {
                 let topics = topics.into_iter();
-                topics
-                    .map(|t| (text(&t.name), t.partition_indexes))
-                    .collect()
+                topics.map(|t| (t.name.0, t.partition_indexes)).collect()
             }),
         }],
         _ => request
@@ -148,29 +147,35 @@ pub(crate) async fn fetch(
                 group: group.group_id,
                 topics: group.topics.map(|topics| {
                     let topics = topics.into_iter();
-                    topics
-                        .map(|t| (text(&t.name), t.partition_indexes))
-                        .collect()
+                    topics.map(|t| (t.name.0, t.partition_indexes)).collect()
                 }),
             })
             .collect(),
     };
-    let asks = wanted
-        .iter()
-        .map(|one| (text(&one.group), GroupAsk::Fetch(one.topics.clone())));
-    let answers = shard.ask_groups(asks.collect()).await;
+    let shard = Rc::clone(shard);
     Stage::waits(async move {
-        let results = wanted.into_iter().zip(answers.await).map(|(one, answer)| {
-            let result = match answer {
+        let (mut results, mut left) = (Vec::with_capacity(wanted.len()), MAX_ANSWER_BYTES);
+        for mut one in wanted {
+            let topics = match header.version {
+                // Needed again if the answer has no other place for an error.
+                0..=1 => one.topics.clone(),
+                _ => one.topics.take(),
+            };
+            let ask = GroupAsk::Fetch(topics);
+            let size = |answer: &_| match answer {
+                GroupAnswer::Fetch(Ok(found)) => found.iter().map(Fetched::size).sum(),
+                _ => 0,
+            };
+            let result = match shard.ask_in_turn(&one.group, ask, &mut left, size).await {
                 Ok(GroupAnswer::Fetch(result)) => result,
                 Ok(_) => unreachable!("offsets were asked for"),
                 Err(error) => Err(error),
             };
-            (one, result)
-        });
+            results.push((one, result));
+        }
+        let mut results = results.into_iter();
         let response = match header.version {
             0..=7 => {
-                let mut results = results;
                 let (one, result) = results.next().expect("one group was asked for");
                 single_group(one, result, header.version)
             }
@@ -191,20 +196,20 @@ fn single_group(one: Wanted, result: Result<Vec<Fetched>>, version: i16) -> Offs
         Err(error) if version >= 2 => {
             return OffsetFetchResponse::default().with_error_code(error.code());
         }
-        Err(error) => (nothing(&one), error),
+        Err(error) => (nothing(one), error),
     };
-    let topics = by_topic(found).map(|(name, found)| {
-        let partitions = found.into_iter().map(|one| {
-            let (offset, epoch, metadata) = shown(&one);
+    let topics = found.into_iter().map(|topic| {
+        let partitions = topic.partitions.into_iter().map(|(index, record)| {
+            let (offset, epoch, metadata) = shown(record);
             OffsetFetchResponsePartition::default()
-                .with_partition_index(one.partition)
+                .with_partition_index(index)
                 .with_committed_offset(offset)
                 .with_committed_leader_epoch(if version >= 5 { epoch } else { -1 })
                 .with_metadata(Some(metadata))
                 .with_error_code(error.code())
         });
         OffsetFetchResponseTopic::default()
-            .with_name(name)
+            .with_name(topic.topic.into())
             .with_partitions(partitions.collect())
     });
     OffsetFetchResponse::default().with_topics(topics.collect())
@@ -217,53 +222,37 @@ fn group_of_many(one: Wanted, result: Result<Vec<Fetched>>) -> OffsetFetchRespon
         Ok(found) => found,
         Err(error) => return group.with_error_code(error.code()),
     };
-    let topics = by_topic(found).map(|(name, found)| {
-        let partitions = found.into_iter().map(|one| {
-            let (offset, epoch, metadata) = shown(&one);
+    let topics = found.into_iter().map(|topic| {
+        let partitions = topic.partitions.into_iter().map(|(index, record)| {
+            let (offset, epoch, metadata) = shown(record);
             OffsetFetchResponsePartitions::default()
-                .with_partition_index(one.partition)
+                .with_partition_index(index)
                 .with_committed_offset(offset)
                 .with_committed_leader_epoch(epoch)
                 .with_metadata(Some(metadata))
         });
         OffsetFetchResponseTopics::default()
-            .with_name(name)
+            .with_name(topic.topic.into())
             .with_partitions(partitions.collect())
     });
     group.with_topics(topics.collect())
 }
 
-fn nothing(one: &Wanted) -> Vec<Fetched> {
-    let topics = one.topics.iter().flatten();
-    let pairs = topics.flat_map(|(topic, parts)| parts.iter().map(move |p| (topic, *p)));
-    pairs
-        .map(|(topic, partition)| Fetched {
-            topic: topic.clone(),
-            partition,
-            record: None,
+fn nothing(one: Wanted) -> Vec<Fetched> {
+    let topics = one.topics.into_iter().flatten();
+    let none = |numbers: Vec<i32>| numbers.into_iter().map(|number| (number, None)).collect();
+    topics
+        .map(|(topic, numbers)| Fetched {
+            topic,
+            partitions: none(numbers),
         })
         .collect()
 }
 
-/// Neighbours of the same topic together.
-fn by_topic(found: Vec<Fetched>) -> impl Iterator<Item = (TopicName, Vec<Fetched>)> {
-    let mut topics: Vec<(TopicName, Vec<Fetched>)> = Vec::new();
-    for one in found {
-        match topics.last_mut() {
-            Some((name, parts)) if name.as_str() == one.topic => parts.push(one),
-            _ => {
-                let name = StrBytes::from_string(one.topic.clone()).into();
-                topics.push((name, vec![one]));
-            }
-        }
-    }
-    topics.into_iter()
-}
-
-fn shown(fetched: &Fetched) -> (i64, i32, StrBytes) {
-    match &fetched.record {
+fn shown(record: Option<OffsetRecord>) -> (i64, i32, StrBytes) {
+    match record {
         Some(record) => {
-            let metadata = StrBytes::from_string(record.metadata.clone());
+            let metadata = StrBytes::from_string(record.metadata);
             (record.offset, record.leader_epoch, metadata)
         }
         None => (NO_OFFSET, -1, StrBytes::new()),
@@ -277,18 +266,17 @@ pub(crate) async fn delete(
     header: RequestHeader,
     request: OffsetDeleteRequest,
 ) -> Stage {
-    let pairs = request.topics.iter().flat_map(|topic| {
-        let parts = topic.partitions.iter();
-        parts.map(|part| (text(&topic.name), part.partition_index))
-    });
-    let (wanted, known): (Vec<_>, Vec<bool>) = {
-        let mut known = Vec::new();
-        let wanted = pairs.filter(|(topic, index)| {
-            known.push(shard.partition_id(topic, *index).is_ok());
-            known[known.len() - 1]
-        });
-        (wanted.collect(), known)
-    };
+    let (mut wanted, mut known) = (Vec::new(), Vec::new());
+    for topic in &request.topics {
+        for part in &topic.partitions {
+            let index = part.partition_index;
+            let exists = shard.partition_id(&topic.name, index).is_ok();
+            known.push(exists);
+            if exists {
+                wanted.push((text(&topic.name), index));
+            }
+        }
+    }
     let group = request.group_id.clone();
     let finish = move |answer| {
         let parts = match answer {

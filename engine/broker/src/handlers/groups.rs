@@ -6,6 +6,8 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
 use ringmill_wire::StrBytes;
 use ringmill_wire::control::{Answer as Encoded, encode_response};
 use ringmill_wire::error::ErrorCode;
@@ -31,7 +33,8 @@ use crate::connection::{Response, Stage};
 use crate::groups::admin::{DEAD, Description, Listing};
 use crate::groups::coordinator::partition_of;
 use crate::groups::service::{GroupAnswer, GroupAsk, GroupCall};
-use crate::groups::{Claim, Join, JoinRefused, Joined, Leaver, Sync, Synced};
+use crate::groups::{Claim, GroupError, Join, JoinRefused, Joined, Leaver, Sync, Synced};
+use crate::limits::{MAX_ANSWER_BYTES, MAX_GROUPS_PER_REQUEST};
 use crate::router::{Answer, Call, PartitionId, Result};
 use crate::shard::{Peer, Shard};
 
@@ -50,6 +53,12 @@ pub(crate) fn respond<R: Encoded>(header: &RequestHeader, response: &R) -> Respo
 
 pub(crate) fn text(name: &StrBytes) -> String {
     name.as_str().to_owned()
+}
+
+/// Bytes that do not keep the request alive they came in: a member has them for long, and only
+/// they are counted.
+fn own(bytes: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(bytes)
 }
 
 pub(crate) fn optional(name: Option<&StrBytes>) -> Option<String> {
@@ -92,14 +101,43 @@ impl Shard {
             Err(error) => return Stage::Done(finish(Err(error))),
         };
         let group = group.to_owned();
+        let waits_for_others = matches!(ask, GroupAsk::Join(_) | GroupAsk::Sync(_));
         let call = Call::Group(GroupCall { group, home, ask });
         let answer = self.call(core, call).await;
-        Stage::waits(async move {
+        let work: LocalBoxFuture<'static, Response> = Box::pin(async move {
             match answer.await {
                 Answer::Group(answer) => finish(Ok(answer)),
                 _ => unreachable!("a group call has a group's answer"),
             }
-        })
+        });
+        match waits_for_others {
+            true => Stage::Parks(work),
+            false => Stage::Waits(work),
+        }
+    }
+
+    /// Asks a group's owner as one of several whose answers make up one response, of which `left`
+    /// bytes are left: what is past them is not even asked for.
+    pub(crate) async fn ask_in_turn(
+        self: &Rc<Self>,
+        group: &str,
+        ask: GroupAsk,
+        left: &mut usize,
+        size: impl FnOnce(&GroupAnswer) -> usize,
+    ) -> Result<GroupAnswer> {
+        if *left == 0 {
+            return Err(GroupError::AnswerTooLarge.into());
+        }
+        let (core, home) = self.home_of(group)?;
+        let group = group.to_owned();
+        let call = Call::Group(GroupCall { group, home, ask });
+        match self.ask(core, call).await {
+            Answer::Group(answer) => {
+                *left = left.saturating_sub(size(&answer));
+                Ok(answer)
+            }
+            _ => unreachable!("a group call has a group's answer"),
+        }
     }
 
     /// Asks the owners of several groups, and gives the answers in order.
@@ -138,11 +176,13 @@ impl Shard {
 pub(crate) async fn join(
     shard: &Rc<Shard>,
     peer: &Peer,
-    header: RequestHeader,
+    mut header: RequestHeader,
     request: JoinGroupRequest,
 ) -> Stage {
     let group = text(&request.group_id);
     let join = join_of(peer, &header, request);
+    // Its bytes are the request's, which is not kept while the member waits.
+    header.client_id = None;
     let (version, said_id) = (header.version, join.member_id.clone());
     let finish = move |answer| {
         let response = match answer {
@@ -175,7 +215,9 @@ fn join_of(peer: &Peer, header: &RequestHeader, request: JoinGroupRequest) -> Jo
         rebalance_timeout_ms: millis(rebalance),
         session_timeout_ms: millis(request.session_timeout_ms),
         protocol_type: text(&request.protocol_type),
-        protocols: protocols.map(|p| (text(&p.name), p.metadata)).collect(),
+        protocols: protocols
+            .map(|p| (text(&p.name), own(&p.metadata)))
+            .collect(),
         require_known_member_id: header.version >= 4,
         supports_skip_assignment: header.version >= 9,
         unique: random_id().to_string(),
@@ -215,9 +257,10 @@ fn refused_join(error: ErrorCode, member_id: String, version: i16) -> JoinGroupR
 
 pub(crate) async fn sync(
     shard: &Rc<Shard>,
-    header: RequestHeader,
+    mut header: RequestHeader,
     request: SyncGroupRequest,
 ) -> Stage {
+    header.client_id = None;
     let group = text(&request.group_id);
     let assignments = request.assignments.into_iter();
     let sync = Sync {
@@ -229,7 +272,7 @@ pub(crate) async fn sync(
         protocol_type: optional(request.protocol_type.as_ref()),
         protocol: optional(request.protocol_name.as_ref()),
         assignments: assignments
-            .map(|a| (text(&a.member_id), a.assignment))
+            .map(|a| (text(&a.member_id), own(&a.assignment)))
             .collect(),
     };
     let version = header.version;
@@ -346,28 +389,30 @@ pub(crate) async fn describe(
     header: RequestHeader,
     request: DescribeGroupsRequest,
 ) -> Stage {
-    let names = request.groups;
-    let asks = names.iter().map(|name| (text(name), GroupAsk::Describe));
-    let answers = shard.ask_groups(asks.collect()).await;
     let version = header.version;
     let operations = match request.include_authorized_operations && version >= 3 {
         true => GROUP_OPERATIONS,
         false => OPERATIONS_OMITTED,
     };
+    let shard = Rc::clone(shard);
     Stage::waits(async move {
-        let described = names.into_iter().zip(answers.await).map(|(name, answer)| {
-            let result = match answer {
+        let (mut groups, mut left) = (Vec::new(), MAX_ANSWER_BYTES);
+        for name in request.groups {
+            let size = |answer: &_| match answer {
+                GroupAnswer::Describe(Ok(Some(found))) => found.size(),
+                _ => 0,
+            };
+            let ask = GroupAsk::Describe;
+            let result = match shard.ask_in_turn(&name, ask, &mut left, size).await {
                 Ok(GroupAnswer::Describe(result)) => result,
                 Ok(_) => unreachable!("a description was asked for"),
                 Err(error) => Err(error),
             };
-            described_group(name, result, version).with_authorized_operations(operations)
-        });
-        let groups = described.collect();
-        respond(
-            &header,
-            &DescribeGroupsResponse::default().with_groups(groups),
-        )
+            let described = described_group(name, result, version);
+            groups.push(described.with_authorized_operations(operations));
+        }
+        let response = DescribeGroupsResponse::default().with_groups(groups);
+        respond(&header, &response)
     })
 }
 
@@ -466,14 +511,18 @@ pub(crate) async fn delete(
     request: DeleteGroupsRequest,
 ) -> Stage {
     let names = request.groups_names;
-    let asks = names.iter().map(|name| (text(name), GroupAsk::Delete));
+    // Each is asked at once, in the order of the connection's requests.
+    let asked = names.iter().take(MAX_GROUPS_PER_REQUEST);
+    let asks = asked.map(|name| (text(name), GroupAsk::Delete));
     let answers = shard.ask_groups(asks.collect()).await;
     Stage::waits(async move {
-        let results = names.into_iter().zip(answers.await).map(|(name, answer)| {
-            let result = match answer {
-                Ok(GroupAnswer::Done(result)) => result,
-                Ok(_) => unreachable!("a deletion has a plain answer"),
-                Err(error) => Err(error),
+        let mut answers = answers.await.into_iter();
+        let results = names.into_iter().map(|name| {
+            let result = match answers.next() {
+                Some(Ok(GroupAnswer::Done(result))) => result,
+                Some(Ok(_)) => unreachable!("a deletion has a plain answer"),
+                Some(Err(error)) => Err(error),
+                None => Err(ErrorCode::InvalidRequest),
             };
             DeletableGroupResult::default()
                 .with_group_id(name)
@@ -485,4 +534,34 @@ pub(crate) async fn delete(
             &DeleteGroupsResponse::default().with_results(results),
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use ringmill_ring::sim::World;
+    use ringmill_wire::api::ApiKey;
+    use ringmill_wire::kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+
+    use super::*;
+
+    #[test]
+    fn a_member_does_not_keep_the_request_that_it_came_with() {
+        let body = Bytes::from(vec![b'x'; 1 << 20]);
+        let protocol = JoinGroupRequestProtocol::default()
+            .with_name(StrBytes::from_static_str("range"))
+            .with_metadata(body.slice(..10));
+        let request = JoinGroupRequest::default().with_protocols(vec![protocol]);
+        let header = RequestHeader {
+            key: ApiKey::JoinGroup,
+            version: 9,
+            correlation_id: 1,
+            client_id: None,
+        };
+        let peer = Peer::new("10.0.0.1:1".parse().unwrap(), None);
+        let mut world = World::new(1);
+        let node = world.add_node("broker", "10.0.0.1".parse().unwrap());
+        let join = world.block_on(node, async move { join_of(&peer, &header, request) });
+        assert_eq!(join.protocols[0].1, body.slice(..10));
+        assert!(body.is_unique(), "a mebibyte for ten bytes");
+    }
 }

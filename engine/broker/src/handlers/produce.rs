@@ -4,33 +4,40 @@
 //! acks=1 and acks=all wait for the same on a single node: the topic's `durability`. That is more
 //! than Kafka's acks=1 promises, and what its users believe it does. acks=0 gets no answer; when
 //! such a batch is refused, the connection is closed, as Kafka does, so that the client notices.
+//! Batches are in memory until they are written, and take up the connection's and the core's limits
+//! for so long, also when nobody waits for them (any more): a slow disk must not fill the memory.
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
-use ringmill_ring::{now, timeout};
+use ringmill_ring::{now, timeout, yield_now};
 use ringmill_wire::StrBytes;
 use ringmill_wire::batch::{BatchHeader, BatchView, NO_TIMESTAMP, TimestampType, produced_batch};
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::header::RequestHeader;
 use ringmill_wire::produce::{
     ACKS_ALL, ACKS_LEADER, ACKS_NONE, ProducePartition, ProduceRequest, ProduceResponse,
-    ProducedPartition, ProducedTopic,
+    ProduceTopic, ProducedPartition, ProducedTopic,
 };
 use ringmill_wire::record::check_produced_records;
 use ringmill_wire::topic::TopicRef;
 
 use crate::cluster::image::Topic;
-use crate::connection::{Closed, Response, Stage};
+use crate::connection::{Closed, Response, Rest, Stage};
 use crate::error::ToCode;
+use crate::limits::Pace;
 use crate::partition::{AppendedAt, Hosted, Ordered};
 use crate::router::{Answer, Call, PartitionId, Result};
 use crate::shard::Shard;
 
 /// A batch may decompress to so many bytes, or to twice what the topic takes compressed.
 const DECOMPRESSED_BYTES_MAX: usize = 32 << 20;
+/// A request of so many bytes may be kept for its batches' sake, whatever else is in it.
+const KEPT_BYTES: usize = 64 << 10;
+/// For a request without acknowledgement, which nobody waits for.
+const NEVER: Duration = Duration::from_secs(365 * 86_400);
 /// Replicas that a single node has of every partition.
 const REPLICAS: u32 = 1;
 
@@ -78,31 +85,54 @@ pub(crate) async fn begin(
     body: Bytes,
 ) -> std::result::Result<Stage, Closed> {
     let request = ProduceRequest::decode(header.version, &body);
-    drop(body);
-    let request = request.map_err(|error| Closed::Body {
+    let mut request = request.map_err(|error| Closed::Body {
         api: "Produce",
         error,
     })?;
+    detach(&mut request, body.len());
+    drop(body);
     let acks = request.acks;
     let allowed = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let (parts, owners) = append_all(shard, request).await;
     if acks == ACKS_NONE {
-        return Ok(Stage::Done(unacknowledged(&parts)));
+        return Ok(Stage::Appends(Box::pin(async move {
+            let (response, rest) = acknowledge(parts, owners, now() + NEVER).await;
+            (unacknowledged(&response), rest)
+        })));
     }
     let deadline = now() + allowed;
-    Ok(Stage::waits(async move {
-        let response = acknowledge(parts, owners, deadline).await;
-        match response.encode(&header) {
+    Ok(Stage::Appends(Box::pin(async move {
+        let (response, rest) = acknowledge(parts, owners, deadline).await;
+        let response = match response.encode(&header) {
             Ok(frame) => Response::Frame(frame),
             Err(error) => Response::Close(error.into()),
-        }
-    }))
+        };
+        (response, rest)
+    })))
 }
 
-/// Checks and appends all batches of a request, in its order.
+/// Takes the batches out of a request that is mostly something else: the log's tail keeps them, and
+/// counts them alone.
+fn detach(request: &mut ProduceRequest, body_len: usize) {
+    let parts = |topics: &[ProduceTopic]| -> usize {
+        let parts = topics.iter().flat_map(|topic| &topic.partitions);
+        parts.map(|part| part.records.len()).sum()
+    };
+    if body_len <= KEPT_BYTES || parts(&request.topics) >= body_len / 2 {
+        return;
+    }
+    let parts = request.topics.iter_mut();
+    for part in parts.flat_map(|topic| &mut topic.partitions) {
+        part.records = Bytes::copy_from_slice(&part.records);
+    }
+}
+
+/// Checks and appends all batches of a request, in its order. Others have their turn in between:
+/// a request may hold thousands of batches that decompress to megabytes each.
 async fn append_all(shard: &Rc<Shard>, request: ProduceRequest) -> (Vec<Parts>, Owners) {
     let mut elsewhere: Vec<(usize, (PartitionId, Bytes))> = Vec::new();
     let mut all = Vec::with_capacity(request.topics.len());
+    let mut pace = Pace::default();
     let terms = terms_of(&request);
     for asked in request.topics {
         let topic = match &terms {
@@ -112,11 +142,15 @@ async fn append_all(shard: &Rc<Shard>, request: ProduceRequest) -> (Vec<Parts>, 
         let acks = *terms.as_ref().unwrap_or(&ACKS_ALL);
         let mut partitions = Vec::with_capacity(asked.partitions.len());
         for ProducePartition { index, records } in asked.partitions {
+            let mut looked_at = records.len();
             let checked = match &topic {
-                Ok(topic) => check(shard, topic, index, acks, &records),
+                Ok(topic) => check(shard, topic, index, acks, &records, &mut looked_at),
                 Err(refused) => Err(refused.code.into()),
             };
             partitions.push((index, append(shard, checked, records, &mut elsewhere)));
+            if pace.is_over(looked_at) {
+                yield_now().await;
+            }
         }
         all.push(Parts {
             topic: asked.topic,
@@ -178,13 +212,15 @@ fn append(
     part
 }
 
-/// All that can be said of a batch before its owner sees it.
+/// All that can be said of a batch before its owner sees it; `looked_at` becomes how many bytes that
+/// took.
 fn check(
     shard: &Shard,
     topic: &Topic,
     index: i32,
     acks: i16,
     records: &Bytes,
+    looked_at: &mut usize,
 ) -> std::result::Result<PartitionId, Refused> {
     if !topic.has(index) {
         return Err(ErrorCode::UnknownTopicOrPartition.into());
@@ -205,7 +241,9 @@ fn check(
     check_timestamps(shard, topic, &header)?;
     let view = BatchView::parse(records).expect("just accepted");
     let decompressed = DECOMPRESSED_BYTES_MAX.max(2 * limit);
-    check_produced_records(&view, decompressed)
+    // What is refused may have been decompressed almost to the end.
+    *looked_at = decompressed;
+    *looked_at = check_produced_records(&view, decompressed)
         .map_err(|error| Refused::new(error.to_code(), error))?;
     Ok(PartitionId {
         topic: topic.id,
@@ -237,42 +275,44 @@ fn check_timestamps(
 }
 
 /// The end of a request that wants no answer.
-fn unacknowledged(parts: &[Parts]) -> Response {
-    let all = parts.iter().flat_map(|topic| &topic.partitions);
-    let refused = all.filter_map(|(_, part)| match part {
-        Part::Refused(refused) => Some(refused.code),
-        Part::Here(_, Ordered::Told(Err(error))) => Some(error.to_code()),
-        _ => None,
-    });
-    match refused.into_iter().next() {
-        Some(code) => Response::Close(Closed::RefusedUnacknowledged(code.name())),
+fn unacknowledged(response: &ProduceResponse) -> Response {
+    let mut all = response.topics.iter().flat_map(|topic| &topic.partitions);
+    match all.find(|partition| partition.error_code != 0) {
+        Some(refused) => {
+            let code = ErrorCode::from_code(refused.error_code);
+            let name = code.unwrap_or(ErrorCode::UnknownServerError).name();
+            Response::Close(Closed::RefusedUnacknowledged(name))
+        }
         None => Response::Nothing,
     }
 }
 
-/// Waits for all batches, at most until the deadline.
+/// Waits for all batches, at most until the deadline; gives also what is still to be waited for
+/// after it.
 async fn acknowledge(
     parts: Vec<Parts>,
-    owners: Owners,
+    mut owners: Owners,
     deadline: ringmill_ring::Instant,
-) -> ProduceResponse {
+) -> (ProduceResponse, Rest) {
     let left = || deadline.saturating_duration_since(now());
-    let mut elsewhere = None;
-    let mut owners = Some(owners);
+    let (mut elsewhere, mut is_asked, mut late) = (None, false, Vec::new());
     let mut topics = Vec::with_capacity(parts.len());
     for Parts { topic, partitions } in parts {
         let mut produced = Vec::with_capacity(partitions.len());
         for (index, part) in partitions {
             let result = match part {
                 Part::Refused(refused) => Err(refused),
-                Part::Here(hosted, ordered) => {
-                    let done = timeout(left(), hosted.acknowledged(ordered)).await;
+                Part::Here(hosted, mut ordered) => {
+                    let done = timeout(left(), hosted.acknowledged(&mut ordered)).await;
+                    if done.is_err() {
+                        late.push((hosted, ordered));
+                    }
                     done.unwrap_or(Err(ErrorCode::RequestTimedOut))
                         .map_err(Refused::from)
                 }
                 Part::Elsewhere => {
-                    if let Some(owners) = owners.take() {
-                        let results = timeout(left(), owners).await;
+                    if !std::mem::replace(&mut is_asked, true) {
+                        let results = timeout(left(), &mut owners).await;
                         elsewhere = results.ok().map(Vec::into_iter);
                     }
                     let result = elsewhere.as_mut().and_then(Iterator::next);
@@ -288,10 +328,28 @@ async fn acknowledge(
             partitions: produced,
         });
     }
-    ProduceResponse {
+    let owners = (is_asked && elsewhere.is_none()).then_some(owners);
+    let response = ProduceResponse {
         topics,
         ..ProduceResponse::default()
+    };
+    (response, rest(late, owners))
+}
+
+/// What was not acknowledged in time is in memory until it is.
+fn rest(late: Vec<(Rc<Hosted>, Ordered)>, owners: Option<Owners>) -> Rest {
+    if late.is_empty() && owners.is_none() {
+        return None;
     }
+    Some(Box::pin(async move {
+        for (hosted, mut ordered) in late {
+            // Who wanted to know is told already.
+            let _ = hosted.acknowledged(&mut ordered).await;
+        }
+        if let Some(owners) = owners {
+            owners.await;
+        }
+    }))
 }
 
 fn produced_partition(
@@ -307,5 +365,33 @@ fn produced_partition(
             error_message: refused.message.map(StrBytes::from_string),
             ..ProducedPartition::failed(index, refused.code.code())
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(records: Bytes) -> ProduceRequest {
+        ProduceRequest {
+            transactional_id: None,
+            acks: ACKS_ALL,
+            timeout_ms: 0,
+            topics: vec![ProduceTopic {
+                topic: TopicRef::Name(StrBytes::from_static_str("t")),
+                partitions: vec![ProducePartition { index: 0, records }],
+            }],
+        }
+    }
+
+    #[test]
+    fn a_batch_does_not_keep_a_request_that_is_mostly_something_else() {
+        let body = Bytes::from(vec![7; 1 << 20]);
+        for (len, is_kept) in [(10_000, false), (1 << 19, true)] {
+            let mut request = request(body.slice(..len));
+            detach(&mut request, body.len());
+            assert_eq!(request.topics[0].partitions[0].records, body.slice(..len));
+            assert_eq!(body.is_unique(), !is_kept, "{len}");
+        }
     }
 }

@@ -10,7 +10,6 @@ use bytes::{Bytes, BytesMut};
 use ringmill_engine::{BrokerConfig, Launch, Stopper};
 use ringmill_ring::sim::{NodeId, Outputs, World};
 use ringmill_ring::{Cores, RingConfig, TcpStream, sleep};
-use ringmill_wire::StrBytes;
 use ringmill_wire::api::ApiKey;
 use ringmill_wire::batch::{Compression, ProducerStamp};
 use ringmill_wire::builder::{BatchBuilder, NewRecord};
@@ -25,6 +24,7 @@ use ringmill_wire::kafka_protocol::messages::{CreateTopicsRequest, TopicName};
 use ringmill_wire::produce::{ProducePartition, ProduceRequest, ProduceResponse, ProduceTopic};
 use ringmill_wire::record::{Records, decoded};
 use ringmill_wire::topic::TopicRef;
+use ringmill_wire::{StrBytes, Uuid};
 
 pub(crate) const BROKER: &str = "10.0.0.1:9092";
 pub(crate) const MAX_FRAME: usize = 100 << 20;
@@ -189,7 +189,8 @@ impl Client {
         self.answer::<R>(version, id).await
     }
 
-    pub(crate) async fn create_topic(&mut self, name: &str, partitions: i32) {
+    /// Creates a topic and tells its id.
+    pub(crate) async fn create_topic(&mut self, name: &str, partitions: i32) -> Uuid {
         let topic = CreatableTopic::default()
             .with_name(topic_name(name))
             .with_num_partitions(partitions)
@@ -199,6 +200,7 @@ impl Client {
             .with_timeout_ms(1000);
         let response = self.call(7, &request).await;
         assert_eq!(response.topics[0].error_code, 0, "{response:?}");
+        response.topics[0].topic_id
     }
 
     /// Sends batches, one for each partition, without waiting.

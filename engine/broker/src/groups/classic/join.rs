@@ -7,6 +7,9 @@ use crate::clock::Now;
 use crate::config::broker::GroupConfig;
 use crate::groups::{Effects, GroupError, Join, Joined, JoinedMember, Reply, Token};
 
+/// How much of a client's id, or of an instance's, goes into a member's id.
+const MAX_ID_PREFIX_BYTES: usize = 255;
+
 impl ClassicGroup {
     /// A member joins, for the first time or again. The answer comes now or by a later event, under
     /// `token`.
@@ -53,13 +56,7 @@ impl ClassicGroup {
             .iter()
             .map(|(name, m)| name.len() + m.len())
             .sum();
-        let replaced: usize = known.map_or(0, |member| {
-            member
-                .protocols
-                .iter()
-                .map(|(name, m)| name.len() + m.len())
-                .sum()
-        });
+        let replaced = known.map_or(0, Member::protocol_bytes);
         if (self.members.stored_bytes() - replaced).saturating_add(bytes)
             > config.max_metadata_bytes
         {
@@ -103,6 +100,9 @@ impl ClassicGroup {
     ) {
         // As Kafka: a static member's id begins with its instance, a dynamic one's with its client.
         let prefix = join.instance_id.as_deref().unwrap_or(&join.client_id);
+        // Its leader may speak a version whose strings have 16-bit lengths; and an id that was
+        // promised is kept before anything else of its member is.
+        let prefix = &prefix[..prefix.floor_char_boundary(MAX_ID_PREFIX_BYTES)];
         let id = format!("{prefix}-{}", join.unique);
         if let Some(instance) = &join.instance_id {
             match self.members.static_id(instance).map(str::to_owned) {

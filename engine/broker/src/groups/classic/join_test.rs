@@ -291,3 +291,17 @@ fn a_static_member_that_cannot_be_stored_starts_over() {
     assert_eq!(lab.refused(token), GroupError::CoordinatorNotAvailable);
     assert_eq!(lab.group.state(), State::PreparingRebalance);
 }
+
+#[test]
+fn the_id_of_a_member_with_a_very_long_client_id_can_be_told_in_every_version() {
+    let mut lab = Lab::eager();
+    let long = Join {
+        client_id: "ä".repeat(16_383),
+        unique: "u".repeat(36),
+        ..member("")
+    };
+    let token = lab.join(long);
+    let id = lab.joined(token).member_id;
+    assert!(id.len() <= i16::MAX as usize, "{} bytes", id.len());
+    assert!(id.ends_with(&"u".repeat(36)));
+}

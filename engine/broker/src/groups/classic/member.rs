@@ -90,10 +90,18 @@ impl Member {
         self.is_new || (self.awaiting_join.is_none() && self.awaiting_sync.is_none())
     }
 
+    /// Bytes of its protocols, names included.
+    pub(super) fn protocol_bytes(&self) -> usize {
+        self.protocols.iter().map(|(n, m)| n.len() + m.len()).sum()
+    }
+
     /// Bytes that its metadata and assignment take.
     fn stored_bytes(&self) -> usize {
-        let protocols: usize = self.protocols.iter().map(|(n, m)| n.len() + m.len()).sum();
-        protocols + self.assignment.len()
+        self.protocol_bytes() + self.assignment.len()
+    }
+
+    fn name_bytes(&self) -> usize {
+        self.id.len() + self.client_id.len() + self.client_host.len()
     }
 }
 
@@ -105,6 +113,7 @@ pub(super) struct Members {
     protocol_support: BTreeMap<String, usize>,
     joining: usize,
     stored_bytes: usize,
+    name_bytes: usize,
 }
 
 impl Members {
@@ -124,6 +133,11 @@ impl Members {
     /// Bytes that all members' metadata and assignments take.
     pub(super) fn stored_bytes(&self) -> usize {
         self.stored_bytes
+    }
+
+    /// The same, with the members' names.
+    pub(super) fn all_bytes(&self) -> usize {
+        self.stored_bytes + self.name_bytes
     }
 
     pub(super) fn contains(&self, id: &str) -> bool {
@@ -265,6 +279,7 @@ impl Members {
         }
         self.joining += usize::from(member.awaiting_join.is_some());
         self.stored_bytes += member.stored_bytes();
+        self.name_bytes += member.name_bytes();
     }
 
     fn uncount(&mut self, member: &Member) {
@@ -277,6 +292,7 @@ impl Members {
         }
         self.joining -= usize::from(member.awaiting_join.is_some());
         self.stored_bytes -= member.stored_bytes();
+        self.name_bytes -= member.name_bytes();
     }
 }
 

@@ -168,8 +168,21 @@ impl ClassicGroup {
         group
     }
 
-    /// What a stored record of the group as it is now would say.
+    /// What a stored record of the group as it is now would say. Of a rebalance under way nobody
+    /// is named: members are stored with their assignments, and a group that was restored as stable
+    /// without them would hand out nothing to whoever asks for its own.
     pub fn record(&self) -> GroupRecord {
+        if matches!(
+            self.state,
+            State::PreparingRebalance | State::CompletingRebalance
+        ) {
+            return GroupRecord {
+                protocol_type: self.protocol_type.clone().unwrap_or_default(),
+                generation: self.generation,
+                state_since_ms: self.state_since_ms,
+                ..GroupRecord::default()
+            };
+        }
         let protocol = self.protocol.as_deref().unwrap_or_default();
         GroupRecord {
             protocol_type: self.protocol_type.clone().unwrap_or_default(),
@@ -220,6 +233,17 @@ impl ClassicGroup {
         self.members.len()
     }
 
+    /// Bytes that its members take: metadata, assignments and names.
+    pub fn metadata_bytes(&self) -> usize {
+        self.members.all_bytes()
+    }
+
+    /// Bytes of a member's protocols; none if there is no such member.
+    pub fn protocol_bytes(&self, member_id: &str) -> usize {
+        let member = self.members.get(member_id);
+        member.map_or(0, Member::protocol_bytes)
+    }
+
     /// Whether nothing is left that only memory holds: neither members nor promised member ids.
     pub fn is_vacant(&self) -> bool {
         self.state == State::Empty && self.pending.is_empty()
@@ -263,20 +287,21 @@ impl ClassicGroup {
 
     /// Whether an offset commit is admitted; one by a member counts as its heartbeat.
     ///
-    /// A commit without a member (a consumer that assigns itself) is taken while the group is
-    /// empty.
+    /// A commit without a generation (a consumer that assigns itself, or a tool) is taken while the
+    /// group is empty, whatever it calls itself.
     pub fn on_commit(&mut self, now: Now, claim: &Claim) -> Result<(), GroupError> {
+        if claim.generation < 0 && self.state == State::Empty {
+            return Ok(());
+        }
         let by_member =
             claim.generation >= 0 || !claim.member_id.is_empty() || claim.instance_id.is_some();
         if by_member {
             self.check_member(&claim.member_id, claim.instance_id.as_deref())?;
             self.check_generation(claim.generation)?;
-        } else if self.state != State::Empty {
+        } else {
             return Err(GroupError::UnknownMember);
         }
-        if by_member {
-            self.renew(now, &claim.member_id);
-        }
+        self.renew(now, &claim.member_id);
         match self.state {
             // The member knows of the generation by its JoinGroup; it has to sync first.
             State::CompletingRebalance => Err(GroupError::RebalanceInProgress),

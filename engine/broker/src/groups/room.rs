@@ -1,0 +1,72 @@
+//! How much the groups of one core may hold together: each has limits of its own, but there may be
+//! very many of them. And what goes when nothing is left of one.
+
+use super::admin::Commit;
+use super::coordinator::Coordinator;
+use super::{Join, Sync};
+
+impl Coordinator {
+    /// Whether a commit, maybe for a new group, fits: what has an offset already may move it.
+    pub(super) fn has_room(&self, id: &str, commits: &[Commit]) -> bool {
+        let group = self.groups.get(id);
+        let is_new = |commit: &&Commit| {
+            let known = group.and_then(|g| g.offsets.get(&commit.topic, commit.partition));
+            known.is_none()
+        };
+        let group_fits = group.is_some() || self.groups.len() < self.capacity.groups;
+        let most = self.offsets.saturating_add(commits.len());
+        group_fits
+            && (most <= self.capacity.offsets || {
+                let more = commits.iter().filter(is_new).count();
+                more == 0 || self.offsets.saturating_add(more) <= self.capacity.offsets
+            })
+    }
+
+    /// Whether a member's metadata fits, in place of what it had.
+    pub(super) fn has_room_to_join(&self, id: &str, join: &Join) -> bool {
+        let classic = self.groups.get(id).map(|group| &group.classic);
+        let replaced = classic.map_or(0, |classic| classic.protocol_bytes(&join.member_id));
+        let parts = join.protocols.iter();
+        let more: usize = parts.map(|(name, data)| name.len() + data.len()).sum();
+        more <= replaced || self.fits(more - replaced)
+    }
+
+    /// Whether a leader's assignment fits.
+    pub(super) fn has_room_to_assign(&self, sync: &Sync) -> bool {
+        let parts = sync.assignments.iter();
+        self.fits(parts.map(|(_, part)| part.len()).sum())
+    }
+
+    fn fits(&self, more: usize) -> bool {
+        more == 0 || self.metadata.saturating_add(more) <= self.capacity.metadata_bytes
+    }
+
+    /// A group's members have changed.
+    pub(super) fn recount(&mut self, id: &str) {
+        if let Some(group) = self.groups.get_mut(id) {
+            let now = group.classic.metadata_bytes();
+            self.metadata = self.metadata + now - group.metadata;
+            group.metadata = now;
+        }
+    }
+
+    /// Forgets a group of which nothing is left, neither in memory nor in the log.
+    pub(super) fn drop_if_done(&mut self, id: &str) {
+        let Some(group) = self.groups.get(id) else {
+            return;
+        };
+        if group.classic.is_vacant() && group.offsets.is_empty() && !group.stored {
+            self.remove_group(id);
+        }
+    }
+
+    pub(super) fn remove_group(&mut self, id: &str) {
+        if let Some(group) = self.groups.swap_remove(id) {
+            self.offsets -= group.offsets.len();
+            self.metadata -= group.metadata;
+            if let Some(at) = group.timer {
+                self.timers.remove(&(at, id.to_owned()));
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Fetches that do not go by the book: what a client may mix up, repeat or exaggerate, and what
+//! that may cost the broker.
+
+mod wire_client;
+
+use std::time::Duration;
+
+use ringmill_ring::now;
+use ringmill_ring::sim::Latency;
+use ringmill_wire::topic::TopicRef;
+
+use wire_client::{Client, Scene, batch, fetch_request};
+
+#[test]
+fn a_session_by_topic_id_is_not_continued_in_a_version_that_has_names() {
+    const MIXED: i16 = 106;
+    for cores in [1, 3] {
+        for (first, next) in [(13, 12), (12, 13)] {
+            let mut scene = Scene::with_cores(1, cores);
+            let running = scene.start();
+            scene.client(async move {
+                let mut client = Client::connect().await;
+                let id = client.create_topic("t", 1).await;
+                let mut full = fetch_request(0, 1, "t", &[(0, 0)]);
+                (full.session_id, full.session_epoch) = (0, 0);
+                if first >= TopicRef::FIRST_BY_ID {
+                    full.topics[0].topic = TopicRef::Id(id);
+                }
+                let session = client.fetch_with(first, full).await.0.session_id;
+                assert_ne!(session, 0);
+                client.produce("t", 0, batch(&["x"])).await;
+                let mut more = fetch_request(0, 1, "t", &[]);
+                more.topics.clear();
+                (more.session_id, more.session_epoch) = (session, 1);
+                let mixed = client.fetch_with(next, more.clone()).await;
+                assert_eq!(mixed.0.error_code, MIXED, "FETCH_SESSION_TOPIC_ID_ERROR");
+                // The session itself is as it was.
+                let fetched = client.fetch_with(first, more).await;
+                assert_eq!(fetched.records(), [(0, "x".to_owned())]);
+            });
+            scene.stop(running);
+        }
+    }
+}
+
+/// Partitions of other cores are read into memory: what one fetch may have there does not grow with
+/// what it names. Told by the time, for each read takes a while.
+#[test]
+fn a_fetch_that_names_a_partition_again_and_again_does_not_read_it_as_often() {
+    let mut scene = Scene::with_cores(3, 3);
+    let running = scene.start();
+    scene.client(async {
+        let mut client = Client::connect().await;
+        client.create_topic("t", 3).await;
+        let value = "v".repeat(900_000);
+        for n in 0..9 {
+            assert_eq!(client.produce("t", n % 3, batch(&[&value])).await.0, 0);
+        }
+    });
+    // The next one has nothing in memory.
+    scene.stop(running);
+    let slow = Duration::from_millis(10);
+    scene.world.disk(scene.broker).faults().read_latency = Latency::between(slow, slow);
+    let running = scene.start();
+    scene.client(async {
+        let mut client = Client::connect().await;
+        let began = now();
+        let parts: Vec<(i32, i64)> = (0..300).map(|n| (n % 3, 0)).collect();
+        let fetched = client.fetch(0, 1, "t", &parts).await;
+        let took = now() - began;
+        let parts = fetched.parts();
+        assert!(parts.iter().all(|part| part.error == 0 && part.end == 3));
+        for index in 0..3 {
+            let has = |part: &&wire_client::Part| part.index == index && !part.records.is_empty();
+            assert!(parts.iter().any(|part| has(&part)), "{index} has records");
+        }
+        assert!(took < Duration::from_secs(2), "{took:?}");
+    });
+    scene.stop(running);
+}
