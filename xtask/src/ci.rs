@@ -9,7 +9,7 @@ use crate::process::{Failure, cargo, run};
 use crate::report::table;
 
 /// Seeds of the simulation that one check runs (DESIGN: at least ten thousand).
-const SIM_SEEDS: u64 = 500;
+const SIM_SEEDS: u64 = 10_000;
 
 /// How long each fuzz target runs; longer runs are `cargo xtask fuzz NAME --seconds N`.
 const FUZZ_SMOKE_SECONDS: u64 = 5;

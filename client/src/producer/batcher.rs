@@ -161,7 +161,7 @@ impl Batcher {
         })?;
         let shrunk = self.seal(builders);
         let appended = Appended {
-            grown: open.builder.size() as isize - shrunk.unwrap_or(0) as isize,
+            grown: open.builder.size() as isize - shrunk.unwrap_or(0),
             begun: Some(open.serial),
             sealed: shrunk.is_some(),
             delivery: tracked.then(|| open.delivery(index)),
@@ -170,8 +170,9 @@ impl Batcher {
         Ok(appended)
     }
 
-    /// Seals the open batch, if there is one, and returns by how many bytes that made it smaller.
-    pub(crate) fn seal(&mut self, builders: &mut Builders) -> Option<usize> {
+    /// Seals the open batch, if there is one, and returns by how many bytes that made it smaller;
+    /// what does not compress grows.
+    pub(crate) fn seal(&mut self, builders: &mut Builders) -> Option<isize> {
         let mut open = self.open.take()?;
         let before = open.builder.size();
         let builder = &mut open.builder;
@@ -183,8 +184,7 @@ impl Batcher {
         if open.reusable {
             builders.give_back(open.builder);
         }
-        // what does not compress may grow by a few bytes, which nobody counts
-        Some(before.saturating_sub(after))
+        Some(before as isize - after as isize)
     }
 
     /// The open batch waits no longer for more records. False if there is none, or it was due
@@ -295,8 +295,20 @@ mod tests {
         let appended = append(&mut batcher, &mut builders, 900);
         let shrunk = batcher.seal(&mut builders).unwrap();
         let batch = batcher.lane.next(Instant::default()).unwrap();
-        assert_eq!(appended.grown as usize - shrunk, batch.bytes.len());
+        assert_eq!(appended.grown - shrunk, batch.bytes.len() as isize);
         assert!(shrunk > 700);
+    }
+
+    /// Or settling the batch would give back more than was ever taken.
+    #[test]
+    fn what_does_not_compress_is_counted_as_it_grew() {
+        let mut batcher = Batcher::new(None);
+        let mut builders = Builders::new(1000, 4000, Compression::Gzip);
+        let appended = append(&mut batcher, &mut builders, 1);
+        let shrunk = batcher.seal(&mut builders).unwrap();
+        assert!(shrunk < 0);
+        let batch = batcher.lane.next(Instant::default()).unwrap();
+        assert_eq!(appended.grown - shrunk, batch.bytes.len() as isize);
     }
 
     #[test]

@@ -345,7 +345,7 @@ impl Core {
         let batcher = &mut self.topics[key.0].partitions[key.1].batcher;
         if batcher.is_due() && !batcher.lane.has_waiting() {
             let shrunk = batcher.seal(&mut self.builders).unwrap_or(0);
-            self.buffered -= shrunk;
+            self.buffered = self.buffered.saturating_sub_signed(shrunk);
         }
         let Some(batch) = batcher.lane.next(now) else {
             self.wait_for_retry(now, key);
@@ -518,7 +518,8 @@ impl Core {
             .open_since()
             .is_some_and(|since| since + limit <= now)
         {
-            self.buffered -= batcher.seal(&mut self.builders).unwrap_or(0);
+            let shrunk = batcher.seal(&mut self.builders).unwrap_or(0);
+            self.buffered = self.buffered.saturating_sub_signed(shrunk);
         }
         let timed_out = |last: &str, may_be_written| {
             Err(DeliveryError::TimedOut {
@@ -566,7 +567,8 @@ impl Core {
         for at in 0..self.topics.len() {
             for number in 0..self.topics[at].partitions.len() {
                 let batcher = &mut self.topics[at].partitions[number].batcher;
-                self.buffered -= batcher.seal(&mut self.builders).unwrap_or(0);
+                let shrunk = batcher.seal(&mut self.builders).unwrap_or(0);
+                self.buffered = self.buffered.saturating_sub_signed(shrunk);
                 let settled = batcher.lane.fail_all(&Err(error.clone()));
                 self.on_settled(settled);
             }

@@ -59,22 +59,25 @@ fn a_fetch_that_names_a_partition_again_and_again_does_not_read_it_as_often() {
     });
     // The next one has nothing in memory.
     scene.stop(running);
-    let slow = Duration::from_millis(10);
+    // A cold read is several: its place is looked up, and its CRCs are checked piece by piece.
+    let slow = Duration::from_millis(1);
     scene.world.disk(scene.broker).faults().read_latency = Latency::between(slow, slow);
     let running = scene.start();
     scene.client(async {
         let mut client = Client::connect().await;
-        let began = now();
-        let parts: Vec<(i32, i64)> = (0..300).map(|n| (n % 3, 0)).collect();
-        let fetched = client.fetch(0, 1, "t", &parts).await;
-        let took = now() - began;
-        let parts = fetched.parts();
-        assert!(parts.iter().all(|part| part.error == 0 && part.end == 3));
+        let mut times = Vec::new();
         for index in 0..3 {
-            let has = |part: &&wire_client::Part| part.index == index && !part.records.is_empty();
-            assert!(parts.iter().any(|part| has(&part)), "{index} has records");
+            let began = now();
+            let fetched = client.fetch(0, 1, "t", &[(index, 0); 300]).await;
+            times.push(now() - began);
+            let parts = fetched.parts();
+            assert!(parts.iter().all(|part| part.error == 0 && part.end == 3));
+            let has_records = parts.iter().any(|part| !part.records.is_empty());
+            assert!(has_records, "{index} has records");
         }
-        assert!(took < Duration::from_secs(2), "{took:?}");
+        // One of the three may be the connection's own core's, which reads what it sends.
+        times.sort_unstable();
+        assert!(times[1] < Duration::from_millis(200), "{times:?}");
     });
     scene.stop(running);
 }
