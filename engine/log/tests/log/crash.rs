@@ -106,10 +106,12 @@ fn on_acked(history: &Shared, base_offset: i64, batch: &Bytes) {
     history.acks += 1;
 }
 
-fn some_len() -> usize {
+/// Now and then as large as the segment allows, so that write and flush are no linked pair.
+fn some_len(p: &Partition) -> usize {
+    let segment_bytes = p.config().segment_bytes;
     match below(20) {
-        0 => below(60_000) as usize,
-        1..5 => below(5_000) as usize,
+        0..2 => below((u64::from(segment_bytes.min(1_000_000)) - 5_000) / 5) as usize,
+        2..5 => below(5_000) as usize,
         _ => below(200) as usize,
     }
 }
@@ -119,7 +121,7 @@ async fn anonymous(p: Partition, history: Shared) {
     loop {
         let mut sent = Vec::new();
         for _ in 0..=below(4) {
-            let batch = batch(1 + below(5) as usize, some_len(), below(1000) as i64);
+            let batch = batch(1 + below(5) as usize, some_len(&p), below(1000) as i64);
             match p.append(batch.clone()) {
                 Ok(appended) => {
                     on_appended(&history, appended.base_offset, &batch);
@@ -145,7 +147,11 @@ async fn idempotent(p: Partition, history: Shared, number: usize) {
         let batch = {
             let mut history = history.borrow_mut();
             let client = &mut history.producers[number];
-            let next = || client.producer.batch(1 + below(3) as usize, some_len(), 5);
+            let next = || {
+                client
+                    .producer
+                    .batch(1 + below(3) as usize, some_len(&p), 5)
+            };
             client.pending.get_or_insert_with(next).clone()
         };
         let appended = match p.append(batch.clone()) {
