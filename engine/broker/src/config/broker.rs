@@ -108,7 +108,7 @@ const OWN: &[Key] = &[
         "group.metadata.max.bytes",
         Kind::Int(4096, INT_MAX),
         "16777216",
-        "The most bytes that a group's members may store as subscriptions and assignments.",
+        "The most bytes that a group's members may store as subscriptions and assignments; at most half of offsets.topic.segment.bytes.",
     ),
     live(
         "group.min.session.timeout.ms",
@@ -467,7 +467,10 @@ impl LiveConfig {
                 min_session_timeout_ms: read.u64("group.min.session.timeout.ms"),
                 max_session_timeout_ms: read.u64("group.max.session.timeout.ms"),
                 max_size: read.usize("group.max.size"),
-                max_metadata_bytes: read.usize("group.metadata.max.bytes"),
+                // a group is one record, which has to fit into a segment
+                max_metadata_bytes: read
+                    .usize("group.metadata.max.bytes")
+                    .min(read.usize("offsets.topic.segment.bytes") / 2),
                 max_offset_metadata_bytes: read.usize("offset.metadata.max.bytes"),
                 offsets_retention_ms: read.long("offsets.retention.minutes") * 60_000,
             },
@@ -573,6 +576,15 @@ mod tests {
             config.describe_topic(key, &none, &dynamic),
             ("7000".to_owned(), Source::DynamicBroker)
         );
+    }
+
+    /// A group that cannot be stored would rebalance for ever.
+    #[test]
+    fn what_a_group_stores_fits_into_a_segment() {
+        let small = BrokerConfig::from_pairs([("offsets.topic.segment.bytes", "65536")]).unwrap();
+        assert_eq!(small.live.groups.max_metadata_bytes, 32_768);
+        let groups = BrokerConfig::default().live.groups;
+        assert_eq!(groups.max_metadata_bytes, 8 << 20);
     }
 
     #[test]
