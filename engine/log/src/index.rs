@@ -183,6 +183,10 @@ pub struct IndexBuilder {
     misfit: bool,
 }
 
+/// Cells of one segment, at most: many times what appends make before they roll, and a bound on
+/// what a file costs whose batches lie about their offsets.
+const CELLS_MAX: u32 = 1 << 24;
+
 impl IndexBuilder {
     /// For a segment whose first `cells` cells are in the file.
     pub fn new(base_offset: i64, shift: u8, cells: u32) -> Self {
@@ -201,6 +205,8 @@ impl IndexBuilder {
     /// A batch that ends with `last_offset` stands at `position`. Batches come in their order.
     pub fn on_batch(&mut self, last_offset: i64, position: u32) {
         let until = cells_until(self.base_offset, self.shift, last_offset.saturating_add(1));
+        // what lies beyond is not found by this index, and is told as damage
+        let until = until.min(CELLS_MAX);
         let next = self.next_cell();
         if until > next {
             let stored = position + 1;

@@ -150,3 +150,12 @@ fn a_huge_batch_alone_between_two_cells_is_no_misfit() {
     builder.on_batch(47, 100 << 20);
     assert!(!builder.is_misfit());
 }
+
+/// A header may claim two thousand million records in a few bytes.
+#[test]
+fn a_batch_that_lies_about_its_offsets_costs_bounded_memory() {
+    let mut index = IndexBuilder::new(0, 0, 0);
+    index.on_batch(i64::from(i32::MAX) - 1, 0);
+    index.on_batch(i64::from(i32::MAX), 100);
+    assert_eq!(index.pending(), CELLS_MAX as usize);
+}
