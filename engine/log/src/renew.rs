@@ -68,8 +68,18 @@ pub(crate) async fn copy(dir: &Path, old: &Candidate) -> Result<Candidate, IoFai
     copied
 }
 
+/// The checkpoint's place in the log is no place between batches: somebody has changed files.
+fn astray(old: &Candidate) -> IoFailure {
+    let text = "it is not the log that the checkpoint beside it was written for; with the \
+                checkpoint removed, the log is read from its beginning";
+    IoFailure::of("recover", &old.path)(std::io::Error::other(text))
+}
+
 async fn copy_to(old: &Candidate, temporary: &Path) -> Result<Candidate, IoFailure> {
     let (from, end) = (old.durable, old.mark);
+    if end.position < from.position {
+        return Err(astray(old));
+    }
     let options = OpenOptions::new()
         .read(true)
         .write(true)
@@ -110,8 +120,7 @@ async fn copy_to(old: &Candidate, temporary: &Path) -> Result<Candidate, IoFailu
         position += len as u64;
     }
     if new.mark.offset != end.offset {
-        let error = std::io::Error::other("it does not read the same twice");
-        return Err(IoFailure::of("read", &old.path)(error));
+        return Err(astray(old));
     }
     file.sync_all()
         .await

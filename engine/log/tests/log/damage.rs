@@ -557,3 +557,31 @@ fn a_segment_that_cannot_be_read_does_not_end_the_partition() {
         });
     }
 }
+
+/// As an operator leaves it who puts another replica's file into the folder.
+#[test]
+fn a_log_that_its_checkpoint_was_not_written_for_is_refused_and_kept() {
+    let fill = |seed, batches: usize, records, value_len| {
+        let mut machine = Machine::new(seed);
+        machine.life(LogConfig::default(), async move |p| {
+            for n in 0..batches {
+                let mut model = Model::default();
+                append(&p, &mut model, batch(records, value_len, n as i64)).await;
+            }
+            p.close().await.unwrap();
+        });
+        machine
+    };
+    let dense = fill(2, 30, 3, 10).read(&path(0, "log"));
+    let mut machine = fill(1, 5, 1, 2000);
+    machine.put(&path(0, "log"), &dense);
+    let refused = machine
+        .world
+        .block_on(machine.node, try_open(LogConfig::default()));
+    let error = refused.expect_err("it does not open").to_string();
+    assert!(error.contains("checkpoint"), "{error}");
+    assert_eq!(machine.read(&path(0, "log")), dense);
+    machine.put(&format!("{DIR}/checkpoint"), b"");
+    let end = machine.life(LogConfig::default(), async |p| p.log_end_offset());
+    assert_eq!(end, 90);
+}
