@@ -6,7 +6,7 @@
 //! that cannot be; zeros up to the end of the file are the unwritten part of a pre-written file
 //! and no fault. Pure.
 
-use ringmill_wire::batch::{BatchError, BatchHeader, HEADER_LEN, is_zeros};
+use ringmill_wire::batch::{BatchError, BatchHeader, Compression, HEADER_LEN, is_zeros};
 use thiserror::Error;
 
 /// Where the CRC's range begins in a batch.
@@ -76,6 +76,20 @@ pub struct Scanner {
     /// A damaged batch, until the next header shows that this one's can be trusted.
     damaged: Option<(u64, BatchHeader, ScanError)>,
     error: Option<ScanError>,
+}
+
+/// Bytes of the smallest record: seven fields of one byte.
+const RECORD_LEN_MIN: usize = 7;
+
+/// Whether a batch has a record for each of its offsets, as every append has, and they may fit
+/// into its bytes. A few bytes that claim 2^31 offsets would cost their index as many cells.
+fn holds_its_offsets(header: &BatchHeader) -> bool {
+    let Some(count) = header.last_offset_delta.checked_add(1) else {
+        return false;
+    };
+    let room = (header.size() - HEADER_LEN) / RECORD_LEN_MIN;
+    let compressed = header.compression() != Ok(Compression::None);
+    count == header.records_count && (compressed || count as usize <= room)
 }
 
 impl Scanner {
@@ -181,6 +195,15 @@ impl Scanner {
             });
             return;
         }
+        if !holds_its_offsets(&header) {
+            let error = BatchError::Offsets {
+                base_offset: header.base_offset,
+                last_offset_delta: header.last_offset_delta,
+                records_count: header.records_count,
+            };
+            self.error = Some(error.into());
+            return;
+        }
         self.crc = crc32c::crc32c(&self.header[CRC_FROM..]);
         self.parsed = Some(header);
         self.state = State::Body(header.size() - HEADER_LEN);
@@ -228,7 +251,7 @@ impl Scanner {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use ringmill_wire::batch::{self, Compression, ProducerStamp};
+    use ringmill_wire::batch::{self, ProducerStamp};
     use ringmill_wire::builder::{BatchBuilder, NewRecord};
 
     fn log_of(shapes: &[(usize, usize)]) -> (Vec<u8>, Vec<u64>) {
@@ -289,6 +312,26 @@ mod tests {
                     assert!(found.len() >= whole.len());
                 }
             }
+        }
+    }
+
+    /// Under a right CRC: nobody but a liar writes it.
+    #[test]
+    fn a_few_bytes_that_claim_a_thousand_million_records_are_no_batch() {
+        for (delta, count) in [(1 << 30, 1), (1 << 30, (1 << 30) + 1), (i32::MAX, 1)] {
+            let (mut log, _) = log_of(&[(1, 5)]);
+            log[23..27].copy_from_slice(&i32::to_be_bytes(delta));
+            log[57..61].copy_from_slice(&i32::to_be_bytes(count));
+            let crc = crc32c::crc32c(&log[CRC_FROM..]);
+            log[17..21].copy_from_slice(&crc.to_be_bytes());
+            let (found, end) = scan(&log, 4096);
+            assert_eq!(found, []);
+            let offsets = ScanError::Batch(BatchError::Offsets {
+                base_offset: 50,
+                last_offset_delta: delta,
+                records_count: count,
+            });
+            assert_eq!(end.error, Some(offsets));
         }
     }
 
