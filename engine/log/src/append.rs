@@ -14,6 +14,7 @@ use crate::index::{self, SHIFT_DEFAULT};
 use crate::partition::{Appending, Inner, Partition, Phase, State};
 use crate::producers::{Verdict, WrittenBatch};
 use crate::queue::{Fate, QUEUE_BYTES_MAX, QueuedBatch, RollPlan};
+use crate::scan::holds_its_offsets;
 use crate::snapshot;
 use crate::waits::Level;
 
@@ -209,9 +210,7 @@ impl State {
         if size > limit {
             return Err(BatchError::TooLarge { size, limit });
         }
-        let dense =
-            header.records_count > 0 && header.last_offset_delta == header.records_count - 1;
-        if !dense {
+        if header.records_count <= 0 || !holds_its_offsets(header) {
             return Err(BatchError::Offsets {
                 base_offset: header.base_offset,
                 last_offset_delta: header.last_offset_delta,

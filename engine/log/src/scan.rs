@@ -83,7 +83,8 @@ const RECORD_LEN_MIN: usize = 7;
 
 /// Whether a batch has a record for each of its offsets, as every append has, and they may fit
 /// into its bytes. A few bytes that claim 2^31 offsets would cost their index as many cells.
-fn holds_its_offsets(header: &BatchHeader) -> bool {
+/// Appends are held to the same: what is taken must be found whole again.
+pub(crate) fn holds_its_offsets(header: &BatchHeader) -> bool {
     let Some(count) = header.last_offset_delta.checked_add(1) else {
         return false;
     };

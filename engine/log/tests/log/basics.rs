@@ -447,3 +447,18 @@ fn a_kafka_header_stands_at_every_batch() {
         b"0\n0\n"
     );
 }
+
+/// What is acknowledged must be found whole by the next recovery, and so must what is behind it.
+#[test]
+fn a_batch_that_cannot_hold_its_records_is_refused() {
+    let mut lying = batch(1, 5, 0).to_vec();
+    lying[23..27].copy_from_slice(&999_i32.to_be_bytes());
+    lying[57..61].copy_from_slice(&1000_i32.to_be_bytes());
+    let crc = crc32c::crc32c(&lying[21..]);
+    lying[17..21].copy_from_slice(&crc.to_be_bytes());
+    Machine::new(1).life(LogConfig::default(), async move |p| {
+        let refused = p.append(lying.into());
+        assert!(matches!(refused, Err(AppendError::Batch(_))), "{refused:?}");
+        assert_eq!(p.log_end_offset(), 0);
+    });
+}
