@@ -7,6 +7,7 @@
 //! led to holds the offset; otherwise it is built anew. What is handed out is checked first
 //! ([`cold`](crate::cold)).
 
+use std::path::Path;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -222,13 +223,25 @@ impl Inner {
                     }));
                 }
                 Walk::Further { position: next } if next > position => position = next,
-                Walk::Further { .. } | Walk::Beyond | Walk::Broken { .. } => {
-                    return Ok(Lookup::Wrong);
-                }
+                Walk::Broken { position: at, .. } => match self.beyond_damage(&path, at, offset) {
+                    Some(next) => position = next,
+                    None => return Ok(Lookup::Wrong),
+                },
+                Walk::Further { .. } | Walk::Beyond => return Ok(Lookup::Wrong),
             }
             len = HEADER_LEN;
         }
         Ok(Lookup::Wrong)
+    }
+
+    /// Where the log goes on behind a known damage that stands between an index cell and what it
+    /// leads to.
+    fn beyond_damage(&self, path: &Path, position: u64, offset: i64) -> Option<u64> {
+        let state = self.state.borrow();
+        let damage = state.damages.iter().find(|damage| {
+            damage.bytes.contains(&position) && damage.offsets.end <= offset && damage.file == path
+        });
+        damage.map(|damage| damage.bytes.end)
     }
 
     /// A segment's log for reading.

@@ -209,6 +209,31 @@ fn a_flipped_bit_costs_its_own_batch_and_is_never_cut_off() {
 }
 
 #[test]
+fn what_is_appended_behind_a_broken_header_is_found() {
+    let mut machine = Machine::new(1);
+    let model = prepared(&mut machine, true, 6);
+    let (file, _) = machine.files(".log").pop().unwrap();
+    let mut content = machine.read(&file);
+    let broken = starts(&content)[2];
+    content[broken + 16] = 117; // its magic number
+    machine.put(&file, &content);
+    machine.life_from_files(LogConfig::default(), async move |p| {
+        let mut model = model;
+        append(&p, &mut model, batch(1, 10, 0)).await;
+        for n in 0..model.batches.len() {
+            let (offsets, bytes) = &model.batches[n];
+            match p.read(offsets.start, 1).await {
+                Ok(slice) => assert_eq!(&bytes_of(&slice).await[..], &bytes[..]),
+                Err(ReadError::Damaged(damage)) => {
+                    assert!((2..6).contains(&n), "batch {n}: {damage}");
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    });
+}
+
+#[test]
 fn any_index_is_built_anew() {
     for seed in seeds(30) {
         let _seed = Seed(seed);
