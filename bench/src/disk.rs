@@ -15,7 +15,7 @@ use crate::progress;
 use crate::report::{Report, grouped};
 
 /// A file that is overwritten is written to this size before, so that no block of it is new.
-const PREPARED: u64 = 64 << 20;
+const PREPARED: u64 = 8 << 20;
 /// Bytes of one step of that.
 const PREPARED_STEP: usize = 1 << 20;
 
@@ -89,16 +89,39 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     report.finish(&args.output).await
 }
 
+/// A fresh folder for the files of a measure.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    /// In a folder on the disk to measure.
+    pub(crate) async fn make(within: &Path) -> Result<Self, Failure> {
+        let folder = Self(within.join(format!("ringmill-fdatasync-{}", std::process::id())));
+        let made = fs::create_dir_all(&folder.0).await;
+        made.map_err(|error| folder.wrong(&error))?;
+        Ok(folder)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) async fn remove(self) -> Result<(), Failure> {
+        let removed = fs::remove_dir_all(&self.0).await;
+        removed.map_err(|error| self.wrong(&error))
+    }
+
+    fn wrong(&self, error: &std::io::Error) -> Failure {
+        Failure::new(format!("{}: {error}", self.0.display()))
+    }
+}
+
 /// Writes and flushes in a fresh folder of its own.
 pub(crate) async fn measure(load: &Load) -> Result<Gathered, Failure> {
-    let folder = load
-        .dir
-        .join(format!("ringmill-fdatasync-{}", std::process::id()));
-    let wrong = |error: std::io::Error| Failure::new(format!("{}: {error}", folder.display()));
-    fs::create_dir_all(&folder).await.map_err(wrong)?;
-    let measured = measure_in(load, &folder).await;
-    fs::remove_dir_all(&folder).await.map_err(wrong)?;
-    measured.map_err(wrong)
+    let folder = Folder::make(&load.dir).await?;
+    let measured = measure_in(load, folder.path()).await;
+    let measured = measured.map_err(|error| folder.wrong(&error));
+    folder.remove().await?;
+    measured
 }
 
 async fn measure_in(load: &Load, folder: &Path) -> std::io::Result<Gathered> {
@@ -139,15 +162,20 @@ async fn write(
         file.write_at_sync(offset, vec![content.clone()]).await?;
         gathered.took(now() - begun);
         gathered.done(1, size);
-        offset += size;
-        if mode == Mode::Overwrite && offset + size > PREPARED {
-            offset = 0;
-        }
+        offset = next_offset(offset, size, mode);
     }
     Ok(())
 }
 
-async fn prepare(path: &Path, mode: Mode) -> std::io::Result<File> {
+/// Where the write after the one at `offset` goes.
+pub(crate) fn next_offset(offset: u64, size: u64, mode: Mode) -> u64 {
+    let next = offset + size;
+    let over = mode == Mode::Overwrite && next + size > PREPARED;
+    if over { 0 } else { next }
+}
+
+/// Makes a file for a writer.
+pub(crate) async fn prepare(path: &Path, mode: Mode) -> std::io::Result<File> {
     let options = OpenOptions::new().read(true).write(true).create(true);
     let file = File::open(path, options).await?;
     if mode == Mode::Overwrite {

@@ -1,6 +1,6 @@
 //! `flush`: single-record requests that each wait for the disk, beside what the disk itself allows
-//! with as many writers, in turn, round after round: the ratio holds where the machine's speed
-//! drifts.
+//! with as many writers, and a bare server on that disk with as many connections; in turn, round
+//! after round: the ratio holds where the machine's speed drifts.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use ringmill_ring::{Instant, now, spawn};
 use serde_json::json;
 
 use crate::Failure;
+use crate::bare;
 use crate::broker::Broker;
 use crate::chart::Curve;
 use crate::disk::{self, Mode};
@@ -46,9 +47,10 @@ pub(crate) struct Args {
 }
 
 /// What is measured in turn.
-const SERIES: [&str; 4] = [
+const SERIES: [&str; 5] = [
     "disk, appended",
     "disk, overwritten",
+    "bare server, overwritten",
     "broker, 1 partition",
     "broker, a partition each",
 ];
@@ -103,11 +105,12 @@ async fn level(
         let appended = disk::measure(&load(Mode::Append)).await?;
         let one = produce(args, &shared).await?;
         let overwritten = disk::measure(&load(Mode::Overwrite)).await?;
+        let bare = bare::measure(&load(Mode::Overwrite)).await?;
         let each = produce(args, &own).await?;
         if round == 0 {
             continue;
         }
-        let all = [&appended, &overwritten, &one, &each];
+        let all = [&appended, &overwritten, &bare, &one, &each];
         for (rates, gathered) in rates.iter_mut().zip(all) {
             let series = gathered.series();
             rates.push(series.records() as f64 / series.elapsed().as_secs_f64().max(1e-9));
@@ -216,10 +219,12 @@ fn tell(report: &mut Report, concurrency: usize, rates: &Rates, latencies: &Hist
             format!("{}/s", grouped(rate as u64)),
         );
     }
-    let [appended, overwritten, one, each] = rates;
+    let [appended, overwritten, bare, one, each] = rates;
     for (name, ours, disk) in [
         ("1 partition : appended", one, appended),
         ("1 partition : overwritten", one, overwritten),
+        ("1 partition : bare server", one, bare),
+        ("bare server : appended", bare, appended),
         ("a partition each : appended", each, appended),
     ] {
         let ratios: Vec<f64> = ours

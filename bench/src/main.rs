@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bare;
 mod broker;
 mod chart;
 mod consume;

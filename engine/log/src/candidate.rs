@@ -12,6 +12,7 @@ use crate::append::FIRST_SHIFT;
 use crate::checkpoint::Mark;
 use crate::error::IoFailure;
 use crate::index::{self, IndexBuilder, IndexHeader, Seal};
+use crate::lanes::Lanes;
 use crate::names::{self, Kind};
 use crate::partition::Active;
 use crate::segment::Segment;
@@ -198,6 +199,7 @@ impl Candidate {
         Ok(Active {
             segment: Rc::new(Segment::new(self.base, self.shift, None, true)),
             file: self.file,
+            lanes: Lanes::default(),
             index: self.index,
             times: self.times,
             first_timestamp,

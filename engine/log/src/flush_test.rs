@@ -31,7 +31,9 @@ struct Shell {
     commit: Commit,
     queue: VecDeque<Queued>,
     now: Instant,
-    writing: Option<(Mark, bool)>,
+    writing: Option<Mark>,
+    /// In flight: lane and end, in the order in which they began.
+    pairs: Vec<(usize, Mark)>,
     syncing: Option<Mark>,
     rolling: bool,
     flushes: usize,
@@ -44,6 +46,7 @@ impl Shell {
             queue: VecDeque::new(),
             now: at(0),
             writing: None,
+            pairs: Vec::new(),
             syncing: None,
             rolling: false,
             flushes: 0,
@@ -78,25 +81,28 @@ impl Shell {
     fn pump(&mut self) {
         while let Some(step) = self.commit.step(self.now, self.front()) {
             match step {
-                Step::Write { linked } => {
-                    assert!(self.writing.is_none(), "one write at a time");
-                    let Some(Queued::Batches(end, bytes)) = self.queue.pop_front() else {
-                        panic!("a write of nothing")
-                    };
-                    assert!(!linked || self.syncing.is_none(), "one flush at a time");
-                    self.commit.begin_write(end, bytes, linked);
-                    self.writing = Some((end, linked));
-                    self.flushes += usize::from(linked);
+                Step::Write => {
+                    assert!(self.writing.is_none() && self.pairs.is_empty());
+                    let (end, bytes) = self.take();
+                    self.commit.begin_write(end, bytes);
+                    self.writing = Some(end);
+                }
+                Step::Pair { lane } => {
+                    assert!(self.writing.is_none() && self.syncing.is_none());
+                    assert!(self.pairs.iter().all(|(taken, _)| *taken != lane));
+                    let (end, bytes) = self.take();
+                    self.commit.begin_pair(lane, end, bytes);
+                    self.pairs.push((lane, end));
+                    self.flushes += 1;
                 }
                 Step::Sync => {
-                    assert!(self.syncing.is_none(), "one flush at a time");
-                    assert!(!self.writing.is_some_and(|(_, linked)| linked));
+                    assert!(self.syncing.is_none() && self.pairs.is_empty());
                     self.syncing = Some(self.commit.written());
                     self.commit.begin_sync();
                     self.flushes += 1;
                 }
                 Step::Roll => {
-                    assert!(self.writing.is_none() && self.syncing.is_none());
+                    assert!(self.commit.is_idle());
                     assert_eq!(self.commit.flushed(), self.commit.written());
                     assert!(matches!(self.queue.pop_front(), Some(Queued::Roll)));
                     self.commit.begin_roll();
@@ -106,11 +112,45 @@ impl Shell {
         }
     }
 
+    /// The run at the front of the queue.
+    fn take(&mut self) -> (Mark, u64) {
+        match self.queue.pop_front() {
+            Some(Queued::Batches(end, bytes)) => (end, bytes),
+            other => panic!("a write of {other:?}"),
+        }
+    }
+
     fn complete_write(&mut self) {
-        if let Some((end, linked)) = self.writing.take() {
+        if let Some(end) = self.writing.take() {
+            let flushed = self.commit.flushed();
             self.commit.on_written(self.now);
             assert_eq!(self.commit.written(), end);
-            assert_eq!(self.commit.flushed().offset == end.offset, linked);
+            assert_eq!(self.commit.flushed(), flushed);
+        }
+    }
+
+    /// Any of the pairs that are in flight lands.
+    fn complete_pair(&mut self, nth: usize) {
+        if self.pairs.is_empty() {
+            return;
+        }
+        let (lane, _) = self.pairs.remove(nth % self.pairs.len());
+        let before = self.commit.flushed();
+        let passed = self.commit.on_pair(lane);
+        assert_eq!(passed > 0, self.commit.flushed() != before);
+        if let Some((_, first)) = self.pairs.first() {
+            let flushed = self.commit.flushed();
+            assert!(flushed.offset < first.offset, "one before it is in flight");
+        }
+    }
+
+    /// One more lane, if it would be of use.
+    fn widen(&mut self) {
+        if self.commit.wants_lane(self.front()) {
+            assert_eq!(self.pairs.len(), self.commit.lanes);
+            self.commit.set_lanes(self.commit.lanes + 1);
+            self.pump();
+            assert_eq!(self.pairs.len(), self.commit.lanes, "it is used");
         }
     }
 
@@ -137,6 +177,17 @@ impl Shell {
             self.commit.on_roll_no_space();
         } else if self.writing.take().is_some() {
             self.commit.on_no_space();
+        } else if !self.pairs.is_empty() {
+            let (lane, _) = self.pairs.remove(0);
+            self.commit.on_pair_no_space(lane);
+            while !self.commit.is_spoilt() {
+                let next = self.commit.step(self.now, self.front());
+                assert_eq!(next, None, "nothing begins behind a hole");
+                let (lane, _) = self.pairs.remove(0);
+                self.commit.on_pair(lane);
+            }
+            assert!(self.pairs.is_empty(), "all have landed");
+            self.commit.on_no_space();
         } else {
             return;
         }
@@ -147,10 +198,11 @@ impl Shell {
     fn drain(&mut self) {
         loop {
             self.pump();
-            if self.writing.is_none() && self.syncing.is_none() && !self.rolling {
+            if self.commit.is_idle() {
                 break;
             }
             self.complete_write();
+            self.complete_pair(0);
             self.complete_sync();
             self.complete_roll();
         }
@@ -159,7 +211,9 @@ impl Shell {
     fn check(&self) {
         let c = &self.commit;
         assert!(c.flushed().offset <= c.written().offset);
-        assert!(c.written().offset <= c.appended().offset);
+        assert!(c.written().offset <= c.begun().offset);
+        assert!(c.begun().offset <= c.appended().offset);
+        assert!(self.pairs.len() <= c.lanes);
         let visible = if c.policy.always {
             c.flushed()
         } else {
@@ -175,6 +229,8 @@ enum Event {
     Roll,
     Pump,
     Written,
+    Pair(usize),
+    Widen,
     Synced,
     Rolled,
     NoSpace,
@@ -188,6 +244,8 @@ fn events() -> impl Strategy<Value = Event> {
         1 => Just(Event::Roll),
         6 => Just(Event::Pump),
         4 => Just(Event::Written),
+        4 => any::<usize>().prop_map(Event::Pair),
+        2 => Just(Event::Widen),
         4 => Just(Event::Synced),
         2 => Just(Event::Rolled),
         1 => Just(Event::NoSpace),
@@ -220,6 +278,8 @@ proptest! {
                 Event::Roll => shell.roll(),
                 Event::Pump => shell.pump(),
                 Event::Written => shell.complete_write(),
+                Event::Pair(nth) => shell.complete_pair(nth),
+                Event::Widen => shell.widen(),
                 Event::Synced => shell.complete_sync(),
                 Event::Rolled => shell.complete_roll(),
                 Event::NoSpace => shell.no_space(),
@@ -257,8 +317,7 @@ fn one_flush_serves_all_who_came_during_the_last() {
     let mut shell = Shell::new(ALWAYS);
     shell.append(1, 100);
     shell.pump();
-    let linked = shell.writing.is_some_and(|(_, linked)| linked);
-    assert!(linked, "alone and small: write and flush as a pair");
+    assert_eq!(shell.pairs.len(), 1, "alone and small: a pair");
     for _ in 0..1000 {
         shell.append(1, 10);
         shell.pump();
@@ -269,11 +328,35 @@ fn one_flush_serves_all_who_came_during_the_last() {
 }
 
 #[test]
+fn who_comes_while_a_pair_is_under_way_takes_the_next_lane() {
+    let mut shell = Shell::new(ALWAYS);
+    for n in 0..LANES_MAX as i64 + 3 {
+        shell.append(1, 100);
+        shell.pump();
+        shell.widen();
+        assert_eq!(shell.commit.begun().offset, (n + 1).min(LANES_MAX as i64));
+    }
+    // the last two land first, and claim nothing
+    shell.complete_pair(3);
+    shell.complete_pair(2);
+    assert_eq!(shell.commit.flushed().offset, 0);
+    shell.complete_pair(0);
+    assert_eq!(shell.commit.flushed().offset, 1);
+    shell.complete_pair(0);
+    assert_eq!(shell.commit.flushed().offset, 4);
+    shell.drain();
+    assert_eq!(shell.flushes, LANES_MAX + 1, "the others shared one");
+    shell.append(1, LINKED_BYTES_MAX + 1);
+    shell.pump();
+    assert!(shell.writing.is_some(), "nothing stays behind");
+}
+
+#[test]
 fn large_appends_are_written_while_the_flush_runs() {
     let mut shell = Shell::new(ALWAYS);
     shell.append(1, LINKED_BYTES_MAX + 1);
     shell.pump();
-    assert!(!shell.writing.unwrap().1);
+    assert!(shell.writing.is_some());
     shell.complete_write();
     shell.pump();
     assert!(shell.syncing.is_some());

@@ -25,6 +25,7 @@ pub mod epochs;
 mod error;
 pub mod flush;
 pub mod index;
+mod lanes;
 mod mend;
 mod meta;
 mod names;

@@ -482,6 +482,7 @@ impl Assembled<'_> {
             told_visible: end.offset,
             phase: Phase::Open,
             failure: None,
+            no_space: None,
         };
         let id = caches.next_partition();
         Rc::new(Inner {

@@ -19,6 +19,7 @@ use crate::epochs::Epochs;
 use crate::error::{ChangeError, Damage, IoFailure, OpenError};
 use crate::flush::Commit;
 use crate::index::{IndexBuilder, Seal};
+use crate::lanes::Lanes;
 use crate::meta::Meta;
 use crate::names::{self, Kind};
 use crate::open::{self, RecoveryReport};
@@ -73,6 +74,7 @@ pub(crate) struct Appending {
 pub(crate) struct Active {
     pub(crate) segment: Rc<Segment>,
     pub(crate) file: File,
+    pub(crate) lanes: Lanes,
     pub(crate) index: IndexBuilder,
     pub(crate) times: TimeIndexBuilder,
     /// As [`Appending::first_timestamp`], of what is written.
@@ -86,15 +88,16 @@ impl Active {
         Active {
             segment,
             file,
+            lanes: Lanes::default(),
             index: IndexBuilder::new(base, shift, 0),
             times: TimeIndexBuilder::new(base, 0, -1, MaxTimestamp::NONE),
             first_timestamp: None,
         }
     }
 
-    /// A run was written at `position`.
-    pub(crate) fn on_written(&mut self, run: &Run, position: u64) {
-        let mut position = position;
+    /// A run was written.
+    pub(crate) fn on_written(&mut self, run: &Run) {
+        let mut position = run.end.position - run.bytes;
         for batch in &run.batches {
             self.index.on_batch(batch.last_offset, position as u32);
             self.times
@@ -145,6 +148,8 @@ pub(crate) struct State {
     pub(crate) told_visible: i64,
     pub(crate) phase: Phase,
     pub(crate) failure: Option<Rc<IoFailure>>,
+    /// Why a pair found no room, until all that are in flight have landed.
+    pub(crate) no_space: Option<IoFailure>,
 }
 
 impl State {

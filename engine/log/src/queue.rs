@@ -165,12 +165,12 @@ enum Item {
 pub(crate) struct Queue {
     items: VecDeque<Item>,
     bytes: u64,
-    /// The run that is being written: its fate and its end.
-    taken: Option<(Rc<Cell<Fate>>, i64)>,
+    /// The runs that are being written.
+    taken: VecDeque<Run>,
 }
 
 impl Queue {
-    /// Bytes that wait; a run that was taken for its write counts until [`Queue::on_gone`].
+    /// Bytes that wait; a run that was taken for its write counts until it has landed.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -211,16 +211,23 @@ impl Queue {
         self.items.push_back(Item::Roll(plan));
     }
 
-    /// Takes the run at the front, to be written.
-    pub(crate) fn take_run(&mut self) -> Run {
+    /// Takes the run at the front, to be written. It stays here until it has landed.
+    pub(crate) fn take_run(&mut self) -> &Run {
         match self.items.pop_front() {
             Some(Item::Run(mut run)) => {
                 run.close();
-                self.taken = Some((run.fate.clone(), run.end.offset));
-                run
+                self.taken.push_back(run);
             }
             other => unreachable!("a run was at the front, not {other:?}"),
         }
+        self.taken.back().expect("it was just put there")
+    }
+
+    /// The first of the runs that were taken is in the file.
+    pub(crate) fn land(&mut self) -> Run {
+        let run = self.taken.pop_front().expect("a run was taken");
+        self.bytes -= run.bytes;
+        run
     }
 
     /// Takes the roll at the front, to be carried out.
@@ -231,35 +238,26 @@ impl Queue {
         }
     }
 
-    /// A run of so many bytes that was taken is in the file, or given up.
-    pub(crate) fn on_gone(&mut self, bytes: u64) {
-        self.taken = None;
-        self.bytes -= bytes;
-    }
-
-    /// Gives up everything: the runs, in the order of the log.
+    /// Gives up everything: the runs, in the order of the log, those included that were taken.
     pub(crate) fn drain(&mut self) -> Vec<Run> {
         let runs = self.items.drain(..).filter_map(|item| match item {
             Item::Run(run) => Some(run),
             Item::Roll(_) => None,
         });
-        let runs: Vec<Run> = runs.collect();
-        self.bytes -= runs.iter().map(|run| run.bytes).sum::<u64>();
+        let runs = self.taken.drain(..).chain(runs).collect();
+        self.bytes = 0;
         runs
     }
 
     /// The fate of the batch that holds an offset, for one that is not known to be written.
     pub(crate) fn fate_of(&self, offset: i64) -> Option<Rc<Cell<Fate>>> {
         let queued = self.items.iter().filter_map(|item| match item {
-            Item::Run(run) => Some((&run.fate, run.end.offset)),
+            Item::Run(run) => Some(run),
             Item::Roll(_) => None,
         });
-        let taken = self.taken.as_ref().map(|(fate, end)| (fate, *end));
-        let found = taken
-            .into_iter()
-            .chain(queued)
-            .find(|(_, end)| offset < *end);
-        found.map(|(fate, _)| fate.clone())
+        let mut runs = self.taken.iter().chain(queued);
+        let found = runs.find(|run| offset < run.end.offset);
+        found.map(|run| run.fate.clone())
     }
 }
 
@@ -313,12 +311,12 @@ mod tests {
             prop_assert_eq!(queue.bytes(), expected.len() as u64);
             let mut found = Vec::new();
             while let Front::Batches { bytes } = queue.front() {
-                let run = queue.take_run();
+                queue.take_run();
+                let run = queue.land();
                 prop_assert_eq!(run.bytes, bytes);
                 prop_assert_eq!(run.parts.iter().map(|p| p.len() as u64).sum::<u64>(), bytes);
                 prop_assert!(run.parts.len() <= RUN_PARTS_MAX + 2);
                 run.parts.iter().for_each(|part| found.extend_from_slice(part));
-                queue.on_gone(run.bytes);
             }
             prop_assert_eq!(found, expected);
             prop_assert_eq!(queue.bytes(), 0);

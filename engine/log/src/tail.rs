@@ -260,8 +260,8 @@ mod tests {
                 queue.push(bytes, assignment, batch, self.end);
             }
             while queue.bytes() > 0 {
-                let run = queue.take_run();
-                queue.on_gone(run.bytes);
+                queue.take_run();
+                let run = queue.land();
                 pool.push(&self.tail, &run);
             }
         }

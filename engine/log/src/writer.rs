@@ -6,13 +6,14 @@ use std::rc::Rc;
 use bytes::Bytes;
 use ringmill_ring::{File, now, sleep_until, spawn};
 
+use crate::checkpoint::Mark;
 use crate::config::Durability;
 use crate::error::IoFailure;
-use crate::flush::{Front, Step};
+use crate::flush::{Commit, Front, Step};
 use crate::names::Kind;
 use crate::partition::{Appending, Inner, State};
 use crate::prewrite::Fill;
-use crate::queue::{Fate, QUEUE_BYTES_MAX, Run};
+use crate::queue::{Fate, QUEUE_BYTES_MAX};
 
 /// What is written ahead.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -42,12 +43,15 @@ impl Inner {
                 break;
             };
             match step {
-                Step::Write { linked } => {
-                    let run = state.queue.take_run();
-                    let position = state.commit.written().position;
-                    state.commit.begin_write(run.end, run.bytes, linked);
-                    let file = state.active.file.clone();
-                    spawn(self.clone().write(run, file, position, linked));
+                Step::Write => {
+                    let write = state.take_write(0);
+                    state.commit.begin_write(write.end, write.bytes);
+                    spawn(self.clone().write(write));
+                }
+                Step::Pair { lane } => {
+                    let write = state.take_write(lane);
+                    state.commit.begin_pair(lane, write.end, write.bytes);
+                    spawn(self.clone().write_pair(write, lane));
                 }
                 Step::Sync => {
                     state.commit.begin_sync();
@@ -61,6 +65,7 @@ impl Inner {
                 }
             }
         }
+        self.widen();
         self.arm_flush_timer();
     }
 
@@ -88,34 +93,64 @@ impl Inner {
         });
     }
 
-    async fn write(self: Rc<Self>, run: Run, file: File, position: u64, linked: bool) {
-        let bufs = run.parts.clone();
-        let result = if linked {
-            file.write_at_sync(position, bufs).await
-        } else {
-            file.write_at(position, bufs).await
-        };
-        let path = self.path(run.end.segment, Kind::Log);
+    async fn write(self: Rc<Self>, write: Write) {
+        let result = write.file.write_at(write.position, write.parts).await;
+        let path = self.path(write.end.segment, Kind::Log);
         match result.map_err(IoFailure::of("write", &path)) {
-            Ok(()) => self.on_written(run),
-            Err(failure) if failure.is_no_space() => {
-                self.give_up(run, &file, position, failure).await;
-            }
+            Ok(()) => self.on_landed(|commit| {
+                commit.on_written(now());
+                1
+            }),
+            Err(failure) if failure.is_no_space() => self.give_up(&failure).await,
             Err(failure) => self.fail(failure),
         }
         self.pump();
     }
 
-    fn on_written(self: &Rc<Self>, run: Run) {
+    async fn write_pair(self: Rc<Self>, write: Write, lane: usize) {
+        let result = write.file.write_at_sync(write.position, write.parts).await;
+        let path = self.path(write.end.segment, Kind::Log);
+        match result.map_err(IoFailure::of("write", &path)) {
+            Ok(()) => self.on_landed(|commit| commit.on_pair(lane)),
+            Err(failure) if failure.is_no_space() => {
+                let mut state = self.state.borrow_mut();
+                if state.failure.is_none() {
+                    state.no_space = Some(failure);
+                    state.commit.on_pair_no_space(lane);
+                }
+            }
+            Err(failure) => self.fail(failure),
+        }
+        let spoilt = self.state.borrow_mut().take_spoilt();
+        if let Some(failure) = spoilt {
+            self.give_up(&failure).await;
+        }
+        self.pump();
+    }
+
+    /// A write is done; `landed` tells the group commit, and returns how many runs are behind
+    /// the log's end now.
+    fn on_landed(self: &Rc<Self>, landed: impl FnOnce(&mut Commit) -> usize) {
         let mut state = self.state.borrow_mut();
         if state.failure.is_some() {
             return;
         }
-        let start = state.commit.written();
-        state.queue.on_gone(run.bytes);
-        state.commit.on_written(now());
+        let count = landed(&mut state.commit);
+        drop(state);
+        for _ in 0..count {
+            self.on_written();
+        }
+        if count > 0 {
+            self.on_progress();
+        }
+    }
+
+    /// The first of the runs that were taken is in the file.
+    fn on_written(self: &Rc<Self>) {
+        let mut state = self.state.borrow_mut();
+        let run = state.queue.land();
         run.fate.set(Fate::Written);
-        state.active.on_written(&run, start.position);
+        state.active.on_written(&run);
         let fill = state.fill_ahead(run.bytes);
         let spill = state.active.index.pending() >= SPILL_CELLS && !state.spilling;
         state.spilling |= spill;
@@ -131,7 +166,6 @@ impl Inner {
         if spill {
             spawn(self.clone().spill_ahead());
         }
-        self.on_progress();
     }
 
     async fn sync(self: Rc<Self>, file: File) {
@@ -169,21 +203,25 @@ impl Inner {
     }
 
     /// The disk is full. What the write left behind is cut off, and all that was appended after
-    /// the last good byte is taken back, as if it had never come.
-    async fn give_up(self: &Rc<Self>, run: Run, file: &File, position: u64, failure: IoFailure) {
+    /// the last good byte is taken back, as if it had never come. No write is in flight.
+    async fn give_up(self: &Rc<Self>, failure: &IoFailure) {
         tracing::warn!(%failure, "appends are refused until there is room");
         self.filled().await;
-        if let Err(error) = file.set_len(position).await {
-            let path = self.path(run.end.segment, Kind::Log);
-            self.fail(IoFailure::of("cut", &path)(error));
+        let (file, end) = {
+            let state = self.state.borrow();
+            (state.active.file.clone(), state.commit.written())
+        };
+        if let Err(error) = file.set_len(end.position).await {
+            self.fail(IoFailure::of("cut", &self.path(end.segment, Kind::Log))(
+                error,
+            ));
             return;
         }
         let mut state = self.state.borrow_mut();
         if state.failure.is_none() {
             state.prewrite.on_cut();
-            state.queue.on_gone(run.bytes);
             state.commit.on_no_space();
-            state.take_back(Some(run));
+            state.take_back();
         }
         drop(state);
         self.room.notify_all();
@@ -195,7 +233,7 @@ impl Inner {
         let mut state = self.state.borrow_mut();
         if state.failure.is_none() {
             state.commit.on_roll_no_space();
-            state.take_back(None);
+            state.take_back();
         }
         drop(state);
         self.room.notify_all();
@@ -272,15 +310,45 @@ impl Inner {
     }
 }
 
+/// What one write puts where.
+struct Write {
+    file: File,
+    position: u64,
+    parts: Vec<Bytes>,
+    /// The log's end behind it.
+    end: Mark,
+    bytes: u64,
+}
+
 impl State {
+    /// Takes what is at the front of the queue, to be written through one of the active segment's
+    /// files.
+    fn take_write(&mut self, lane: usize) -> Write {
+        let position = self.commit.begun().position;
+        let run = self.queue.take_run();
+        Write {
+            file: self.active.lane(lane).clone(),
+            position,
+            parts: run.parts.clone(),
+            end: run.end,
+            bytes: run.bytes,
+        }
+    }
+
+    /// Why the disk is full, when the last of the pairs has landed and all can be given up.
+    fn take_spoilt(&mut self) -> Option<IoFailure> {
+        let spoilt = self.failure.is_none() && self.commit.is_spoilt();
+        spoilt.then(|| self.no_space.take()).flatten()
+    }
+
     /// What comes next, unless it would run into zeros that are being written.
-    fn front(&self) -> Front {
+    pub(crate) fn front(&self) -> Front {
         let front = self.queue.front();
         let clear = match front {
             Front::Empty => true,
             Front::Batches { bytes } => self
                 .prewrite
-                .may_write(self.commit.written().position + bytes),
+                .may_write(self.commit.begun().position + bytes),
             Front::Roll => !self.prewrite.is_filling(),
         };
         if clear { front } else { Front::Empty }
@@ -288,18 +356,17 @@ impl State {
 
     /// A run was written: what to fill with zeros, if it is worth it.
     fn fill_ahead(&mut self, bytes: u64) -> Option<(Fill, File)> {
-        let position = self.commit.written().position;
+        let position = self.commit.begun().position;
         let flushed = self.config.durability == Durability::Flushed;
         let limit = u64::from(self.config.segment_bytes);
         let fill = self.prewrite.on_written(position, bytes, flushed, limit)?;
         Some((fill, self.active.file.clone()))
     }
 
-    /// Takes back all appends that are not written: `first` and what is in the queue.
-    fn take_back(&mut self, first: Option<Run>) {
-        let runs = first.into_iter().chain(self.queue.drain());
+    /// Takes back all appends that are not written.
+    fn take_back(&mut self) {
         let mut undos = Vec::new();
-        for run in runs {
+        for run in self.queue.drain() {
             run.fate.set(Fate::Dropped);
             undos.extend(run.batches.into_iter().filter_map(|batch| batch.undo));
         }

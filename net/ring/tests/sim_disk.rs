@@ -155,6 +155,24 @@ fn failing_disks_lose_nothing_that_was_acknowledged() {
 }
 
 #[test]
+fn a_failed_flush_is_told_once_to_each_who_has_the_file_open() {
+    let (mut world, node) = one_node(1);
+    world.disk(node).faults().sync_error = Chance::Nth(1);
+    world.block_on(node, async {
+        let first = File::open("/f", writer()).await.unwrap();
+        let second = File::open("/f", writer()).await.unwrap();
+        for (file, told) in [(&first, true), (&second, true), (&second, false)] {
+            let page = vec![Bytes::from(vec![1; 4096])];
+            let written = file.write_at_sync(0, page).await;
+            assert_eq!(written.is_err(), told);
+        }
+        let late = File::open("/f", writer()).await.unwrap();
+        late.sync_data().await.unwrap();
+        first.sync_data().await.unwrap();
+    });
+}
+
+#[test]
 fn retrying_a_failed_flush_is_found_out() {
     let lost = (0..100).filter(|seed| {
         let (mut world, node) = one_node(*seed);

@@ -6,6 +6,7 @@ mod basics;
 mod crash;
 mod damage;
 mod fixture;
+mod lanes;
 mod races;
 mod retention;
 mod space;

@@ -48,6 +48,9 @@ struct Node {
     linked: bool,
     /// Open descriptors.
     opens: u32,
+    /// Flushes that failed, and how many of them somebody was told of.
+    failures: u64,
+    told: u64,
 }
 
 impl Node {
@@ -318,10 +321,29 @@ impl Disk {
         let (image, mut medium) = self.parts(inode);
         if fails {
             image.fail_sync(mark, &mut medium);
+            self.node(inode).failures += 1;
             return Err(libc::EIO);
         }
         image.sync(mark, &mut medium);
         Ok(())
+    }
+
+    /// What a descriptor that is opened now counts as heard of: a failure that nobody was told
+    /// of is still to be told (`errseq_sample` in Linux).
+    pub(super) fn failures_told(&mut self, inode: Inode) -> u64 {
+        self.node(inode).told
+    }
+
+    /// Tells a descriptor of a failed flush since `heard`, its own or another's, once
+    /// (`errseq_check_and_advance` in Linux).
+    pub(super) fn tell(&mut self, inode: Inode, heard: &mut u64) -> Result<(), Errno> {
+        let node = self.node(inode);
+        if *heard == node.failures {
+            return Ok(());
+        }
+        node.told = node.failures;
+        *heard = node.failures;
+        Err(libc::EIO)
     }
 
     /// `fallocate(2)`, mode 0.

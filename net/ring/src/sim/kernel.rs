@@ -54,7 +54,12 @@ struct SimCore {
 
 #[derive(Debug)]
 enum Opened {
-    File { inode: Inode, options: OpenOptions },
+    File {
+        inode: Inode,
+        options: OpenOptions,
+        /// Failed flushes of the file that this descriptor was told of.
+        heard: u64,
+    },
     Socket(SocketId),
 }
 

@@ -68,12 +68,27 @@ impl Kernel {
         match self.open.get(&number(fd)) {
             Some(OpenDescriptor {
                 node,
-                what: Opened::File { inode, options },
+                what: Opened::File { inode, options, .. },
                 ..
             }) => Ok((*node, *inode, *options)),
             Some(_) => Err(libc::EINVAL),
             None => Err(libc::EBADF),
         }
+    }
+
+    /// `fdatasync(2)` ends.
+    fn flush(&mut self, fd: &Fd, mark: u64) -> Result<(), Errno> {
+        let Some(OpenDescriptor {
+            node,
+            what: Opened::File { inode, heard, .. },
+            ..
+        }) = self.open.get_mut(&number(fd))
+        else {
+            return Err(libc::EBADF);
+        };
+        let disk = &mut self.nodes[*node].disk;
+        let flushed = disk.sync(*inode, mark);
+        disk.tell(*inode, heard).and(flushed)
     }
 
     /// A file that is open for reading, at an offset and length that its mode allows.
@@ -168,7 +183,13 @@ impl Kernel {
             self.nodes[node].disk.close(inode);
             return self.complete(key, -libc::EMFILE, false, Payload::Op(op));
         }
-        let fd = self.install(node, process, Opened::File { inode, options });
+        let heard = self.nodes[node].disk.failures_told(inode);
+        let file = Opened::File {
+            inode,
+            options,
+            heard,
+        };
+        let fd = self.install(node, process, file);
         self.complete(
             key,
             fd.number as i32,
@@ -209,8 +230,7 @@ impl Kernel {
                 Ok(Effect::Done(Ok(read)))
             }
             Op::Write { fd, bufs, .. } if flight.flushing => {
-                let (_, inode, _) = self.file_of(fd)?;
-                self.nodes[node].disk.sync(inode, flight.mark)?;
+                self.flush(fd, flight.mark)?;
                 // The whole was written before the flush began.
                 Ok(Effect::Done(Ok(total(bufs))))
             }
@@ -259,10 +279,7 @@ impl Kernel {
     fn on_file(&mut self, node: usize, flight: &mut InFlight) -> Result<Effect, Errno> {
         let ms = self.nodes[node].clock.wall_ms(self.now);
         match &mut flight.op {
-            Op::Sync { fd, .. } => {
-                let (_, inode, _) = self.file_of(fd)?;
-                Ok(self.nodes[node].disk.sync(inode, flight.mark).into())
-            }
+            Op::Sync { fd, .. } => Ok(self.flush(fd, flight.mark).into()),
             Op::Allocate { fd, offset, len } => {
                 let inode = self.writable(fd, 0, 0)?;
                 Ok(self.nodes[node]
