@@ -19,9 +19,9 @@ use ringmill_wire::kafka_protocol::messages::create_topics_response::CreatableTo
 use ringmill_wire::kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use ringmill_wire::kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use ringmill_wire::kafka_protocol::messages::{
-    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
-    DeleteTopicsRequest, DeleteTopicsResponse, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse,
+    AlterConfigsRequest, AlterConfigsResponse, CreatePartitionsRequest, CreatePartitionsResponse,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, alter_configs_response,
 };
 
 use crate::cluster::image::{Command, Image};
@@ -67,6 +67,13 @@ impl Shard {
                 let failed = alter_configs_failed(&request);
                 let decide = move |image: &Image, ctx: Context<'_>| {
                     configs::incremental_alter_configs(image, ctx, &request)
+                };
+                self.change_or(&header, decide, failed).await
+            }
+            Request::AlterConfigs(request) => {
+                let failed = alter_all_configs_failed(&request);
+                let decide = move |image: &Image, ctx: Context<'_>| {
+                    configs::alter_configs(image, ctx, &request)
                 };
                 self.change_or(&header, decide, failed).await
             }
@@ -223,4 +230,14 @@ fn alter_configs_failed(
             .with_error_code(NOT_WRITTEN.code())
     });
     IncrementalAlterConfigsResponse::default().with_responses(responses.collect())
+}
+
+fn alter_all_configs_failed(request: &AlterConfigsRequest) -> AlterConfigsResponse {
+    let responses = request.resources.iter().map(|resource| {
+        alter_configs_response::AlterConfigsResourceResponse::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone())
+            .with_error_code(NOT_WRITTEN.code())
+    });
+    AlterConfigsResponse::default().with_responses(responses.collect())
 }

@@ -16,7 +16,8 @@ use crate::cluster::image::OFFSETS_TOPIC;
 use crate::connection::{Closed, Response, Stage};
 use crate::handlers::groups::respond;
 use crate::handlers::{
-    cluster, configs, fetch, group_offsets, groups, metadata, offsets, produce, producer_ids,
+    cluster, config_resources, configs, fetch, group_offsets, groups, inspect, metadata, offsets,
+    produce, producer_ids, topic_partitions,
 };
 use crate::router::{Answer, Call};
 use crate::shard::{Peer, Shard};
@@ -71,6 +72,22 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
             });
             Stage::Done(respond(&header, &response))
         }
+        Request::ListConfigResources(request) => {
+            let (image, version) = (shard.image(), header.version);
+            let response = shard.with_context(Some(peer), |ctx| {
+                config_resources::list_config_resources(&image, ctx, &request, version)
+            });
+            Stage::Done(respond(&header, &response))
+        }
+        Request::DescribeTopicPartitions(request) => {
+            let image = shard.image();
+            let response = shard.with_context(Some(peer), |ctx| {
+                topic_partitions::describe_topic_partitions(&image, ctx, &request)
+            });
+            Stage::Done(respond(&header, &response))
+        }
+        Request::DescribeLogDirs(request) => inspect::log_dirs(shard, header, request).await,
+        Request::DescribeProducers(request) => inspect::producers(shard, header, request).await,
         Request::InitProducerId(request) => {
             Stage::Done(init_producer_id(shard, &header, &request).await)
         }
@@ -92,6 +109,7 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
         Request::CreateTopics(_)
         | Request::DeleteTopics(_)
         | Request::CreatePartitions(_)
+        | Request::AlterConfigs(_)
         | Request::IncrementalAlterConfigs(_) => administer(shard, header, request).await,
     }
 }

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use foldhash::fast::FixedState;
 use futures_channel::oneshot;
 use futures_util::future::LocalBoxFuture;
+use ringmill_log::ActiveProducer;
 use ringmill_ring::{JoinHandle, Port, spawn};
 use ringmill_wire::Uuid;
 use ringmill_wire::control::{EncodeError, Request};
@@ -65,6 +66,10 @@ pub(crate) enum Call {
     Epochs(Vec<(PartitionId, EpochQuery)>),
     /// Move the log's start up.
     DeleteRecords(Vec<(PartitionId, i64)>),
+    /// How many bytes the logs have.
+    Sizes(Vec<PartitionId>),
+    /// The idempotent producers that wrote lately, so many of all together.
+    Producers(Vec<PartitionId>, usize),
     /// Something about a group.
     Group(GroupCall),
     /// A request that changes the metadata, with its header: for core 0.
@@ -103,6 +108,10 @@ pub(crate) enum Answer {
     Epochs(Vec<Result<(i32, i64)>>),
     /// To [`Call::DeleteRecords`], in its order: the log's start.
     Deleted(Vec<Result<i64>>),
+    /// To [`Call::Sizes`], in its order.
+    Sizes(Vec<Result<u64>>),
+    /// To [`Call::Producers`], in its order.
+    Producers(Vec<Result<Vec<ActiveProducer>>>),
     /// To [`Call::Group`].
     Group(GroupAnswer),
     /// To [`Call::Admin`]: the response's frame.

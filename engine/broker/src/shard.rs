@@ -14,7 +14,7 @@ use bytes::Bytes;
 use foldhash::fast::FixedState;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{self, StreamExt};
-use ringmill_log::{CacheLimits, CoreCaches, LogConfig, Partition};
+use ringmill_log::{ActiveProducer, CacheLimits, CoreCaches, LogConfig, Partition};
 use ringmill_ring::{Notified, Notify, Port, now, wall_clock_ms};
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::topic::TopicRef;
@@ -387,6 +387,15 @@ impl Shard {
                 }
                 Answer::Deleted(starts)
             }),
+            Call::Sizes(ids) => {
+                let size = |id| self.hosted(id).map(|hosted| hosted.log.size());
+                let sizes = ids.into_iter().map(size).collect();
+                Box::pin(std::future::ready(Answer::Sizes(sizes)))
+            }
+            Call::Producers(ids, max) => {
+                let producers = self.producers(ids, max);
+                Box::pin(std::future::ready(Answer::Producers(producers)))
+            }
             other => self.begin_lifecycle(other),
         }
     }
@@ -454,6 +463,18 @@ impl Shard {
             found.push(part);
         }
         found
+    }
+
+    /// Who wrote lately, one more than `max` of all together: whoever asks sees that they are too
+    /// many.
+    fn producers(&self, ids: Vec<PartitionId>, max: usize) -> Vec<Result<Vec<ActiveProducer>>> {
+        let mut left = max + 1;
+        let found = ids.into_iter().map(|id| {
+            let producers = self.hosted(id)?.log.producers(left);
+            left -= producers.len();
+            Ok(producers)
+        });
+        found.collect()
     }
 
     /// Reads a partition of this core.

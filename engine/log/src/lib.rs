@@ -62,7 +62,7 @@ pub use crate::error::{
 };
 pub use crate::open::RecoveryReport;
 pub use crate::partition::Partition;
-pub use crate::producers::ProducerError;
+pub use crate::producers::{ActiveProducer, ProducerError};
 pub use crate::read::{FetchData, FetchSlice};
 pub use crate::recover::Cut;
 pub use crate::times::TimestampOffset;

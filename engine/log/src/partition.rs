@@ -24,7 +24,7 @@ use crate::meta::Meta;
 use crate::names::{self, Kind};
 use crate::open::{self, RecoveryReport};
 use crate::prewrite::Prewrite;
-use crate::producers::Producers;
+use crate::producers::{ActiveProducer, Producers};
 use crate::queue::{Queue, Run};
 use crate::segment::Segment;
 use crate::tail::Tail;
@@ -321,6 +321,13 @@ impl Partition {
     /// How many segments there are.
     pub fn segments(&self) -> usize {
         self.inner.state.borrow().segments.len()
+    }
+
+    /// The idempotent producers that wrote lately, by id; at most `max` of them.
+    pub fn producers(&self, max: usize) -> Vec<ActiveProducer> {
+        let state = self.inner.state.borrow();
+        let active = state.producers.iter().take(max);
+        active.filter_map(ActiveProducer::of).collect()
     }
 
     /// What of the log cannot be read.

@@ -114,6 +114,31 @@ impl ProducerEntry {
     }
 }
 
+/// A producer as administrators see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActiveProducer {
+    /// Its id.
+    pub id: i64,
+    /// The newest epoch that wrote.
+    pub epoch: i16,
+    /// Sequence number of the last record that it wrote.
+    pub last_sequence: i32,
+    /// Largest timestamp of its last batch, in milliseconds.
+    pub last_timestamp: i64,
+}
+
+impl ActiveProducer {
+    pub(crate) fn of((id, entry): (i64, &ProducerEntry)) -> Option<Self> {
+        let last = entry.batches.back()?;
+        Some(ActiveProducer {
+            id,
+            epoch: entry.epoch,
+            last_sequence: last.last_sequence,
+            last_timestamp: last.timestamp,
+        })
+    }
+}
+
 /// Takes one append back: see [`Producers::undo`].
 #[derive(Debug)]
 pub struct Undo {

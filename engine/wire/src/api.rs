@@ -29,11 +29,16 @@ pub enum ApiKey {
     InitProducerId = 22,
     OffsetForLeaderEpoch = 23,
     DescribeConfigs = 32,
+    AlterConfigs = 33,
+    DescribeLogDirs = 35,
     CreatePartitions = 37,
     DeleteGroups = 42,
     IncrementalAlterConfigs = 44,
     OffsetDelete = 47,
     DescribeCluster = 60,
+    DescribeProducers = 61,
+    ListConfigResources = 74,
+    DescribeTopicPartitions = 75,
 }
 
 /// A row of the table.
@@ -101,6 +106,8 @@ pub const APIS: &[Api] = &[
         4,
     ),
     api(ApiKey::DescribeConfigs, "DescribeConfigs", 1, 4, 4),
+    api(ApiKey::AlterConfigs, "AlterConfigs", 0, 2, 2),
+    api(ApiKey::DescribeLogDirs, "DescribeLogDirs", 1, 4, 2),
     api(ApiKey::CreatePartitions, "CreatePartitions", 0, 3, 2),
     api(ApiKey::DeleteGroups, "DeleteGroups", 0, 2, 2),
     api(
@@ -112,6 +119,15 @@ pub const APIS: &[Api] = &[
     ),
     api(ApiKey::OffsetDelete, "OffsetDelete", 0, 0, NEVER),
     api(ApiKey::DescribeCluster, "DescribeCluster", 0, 2, 0),
+    api(ApiKey::DescribeProducers, "DescribeProducers", 0, 0, 0),
+    api(ApiKey::ListConfigResources, "ListConfigResources", 0, 1, 0),
+    api(
+        ApiKey::DescribeTopicPartitions,
+        "DescribeTopicPartitions",
+        0,
+        0,
+        0,
+    ),
 ];
 
 /// One more than the highest key of the table.
@@ -185,7 +201,7 @@ mod tests {
             assert_eq!(api.key.api(), api);
             assert_eq!(api.name, format!("{:?}", api.key));
         }
-        for unknown in [i16::MIN, -1, 4, 7, 17, 61, i16::MAX] {
+        for unknown in [i16::MIN, -1, 4, 7, 17, 62, i16::MAX] {
             assert_eq!(Api::by_number(unknown), None);
         }
     }

@@ -192,6 +192,13 @@ controls! {
         INCREMENTAL_ALTER_CONFIGS;
     OffsetDelete: OffsetDeleteRequest => OffsetDeleteResponse, OFFSET_DELETE;
     DescribeCluster: DescribeClusterRequest => DescribeClusterResponse, DESCRIBE_CLUSTER;
+    AlterConfigs: AlterConfigsRequest => AlterConfigsResponse, ALTER_CONFIGS;
+    DescribeLogDirs: DescribeLogDirsRequest => DescribeLogDirsResponse, DESCRIBE_LOG_DIRS;
+    DescribeProducers: DescribeProducersRequest => DescribeProducersResponse, DESCRIBE_PRODUCERS;
+    ListConfigResources: ListConfigResourcesRequest => ListConfigResourcesResponse,
+        LIST_CONFIG_RESOURCES;
+    DescribeTopicPartitions: DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse,
+        DESCRIBE_TOPIC_PARTITIONS;
 }
 
 fn encoding(key: ApiKey, version: i16) -> Encoding {

@@ -117,6 +117,13 @@ impl Writer {
                 (0..count).for_each(|_| self.value(element));
             }
             Kind::Struct(fields) => self.fields(fields),
+            Kind::Optional(content) => {
+                let is_there = self.below(2) == 0;
+                self.out.put_i8(if is_there { 1 } else { -1 });
+                if is_there {
+                    self.value(content);
+                }
+            }
         }
     }
 }

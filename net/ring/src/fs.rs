@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::file::File;
 use crate::future::{run, run_with};
-use crate::op::{DirEntry, Metadata, Op, OpenOptions};
+use crate::op::{DirEntry, Metadata, Op, OpenOptions, Space};
 
 /// What is known of a path.
 pub async fn metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
@@ -29,6 +29,21 @@ pub async fn metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
         ) => Ok(metadata),
         (Err(e), _) => Err(e),
         (Ok(_), op) => unreachable!("a stat came back as {op:?}"),
+    }
+}
+
+/// The room on the file system that holds a path.
+pub async fn space(path: impl AsRef<Path>) -> io::Result<Space> {
+    let path = path.as_ref().to_owned();
+    match run_with(Op::StatFs { path, out: None }).await {
+        (
+            Ok(_),
+            Op::StatFs {
+                out: Some(space), ..
+            },
+        ) => Ok(space),
+        (Err(e), _) => Err(e),
+        (Ok(_), op) => unreachable!("a file system's room came back as {op:?}"),
     }
 }
 

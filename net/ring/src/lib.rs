@@ -64,7 +64,7 @@ pub use crate::file::File;
 pub use crate::launch::{Cores, RingConfig, Running, probe, run};
 pub use crate::mailbox::{Port, Sending};
 pub use crate::notify::{Notified, Notify};
-pub use crate::op::{DirEntry, Metadata, OpenOptions, Shutdown};
+pub use crate::op::{DirEntry, Metadata, OpenOptions, Shutdown, Space};
 pub use crate::task::{Aborted, JoinHandle, spawn, yield_now};
 pub use crate::tcp::{ListenOptions, TcpListener, TcpStream};
 pub use crate::time::{Elapsed, Sleep, sleep, sleep_until, timeout};

@@ -95,6 +95,15 @@ pub struct Metadata {
     pub modified_ms: i64,
 }
 
+/// The room on a file system (`statvfs(3)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Its size in bytes.
+    pub total: u64,
+    /// Bytes that this process may still use.
+    pub available: u64,
+}
+
 /// One entry of a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirEntry {
@@ -214,6 +223,8 @@ pub(crate) enum Op {
     },
     /// Names in a folder; `out` is filled in, sorted.
     ReadDir { path: PathBuf, out: Vec<DirEntry> },
+    /// `statvfs(3)` of the file system that holds a path; `out` is filled in.
+    StatFs { path: PathBuf, out: Option<Space> },
     /// `mkdir(2)`.
     Mkdir { path: PathBuf },
     /// `unlink(2)`, or `rmdir(2)` with `dir`.

@@ -139,6 +139,10 @@ fn names_are_made_listed_renamed_and_removed() {
         );
         assert!(fs::metadata(&deep).await.unwrap().is_dir);
         fs::remove_dir_all(dir.join("x")).await.unwrap();
+        let space = fs::space(&deep).await.unwrap();
+        assert!(space.total > 0 && space.available <= space.total);
+        let gone = fs::space(dir.join("x")).await.unwrap_err();
+        assert_eq!(gone.kind(), std::io::ErrorKind::NotFound);
         let gone = fs::metadata(dir.join("x")).await.unwrap_err();
         assert_eq!(gone.kind(), std::io::ErrorKind::NotFound);
         let missing = File::open(dir.join("none"), OpenOptions::new().read(true)).await;

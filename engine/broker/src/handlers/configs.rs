@@ -1,8 +1,8 @@
-//! DescribeConfigs and IncrementalAlterConfigs (KIP-226, KIP-339, KIP-569) for topics, for this
+//! DescribeConfigs, AlterConfigs and IncrementalAlterConfigs (KIP-226, KIP-339, KIP-569) for topics, for this
 //! broker and for all brokers (the empty name). A setting's value comes from layers, the strongest
 //! first: the topic, this broker while it ran, all brokers, the config file, the table's default.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
@@ -14,8 +14,8 @@ use ringmill_wire::kafka_protocol::messages::describe_configs_response::{
 use ringmill_wire::kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use ringmill_wire::kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use ringmill_wire::kafka_protocol::messages::{
-    DescribeConfigsRequest, DescribeConfigsResponse, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse,
+    AlterConfigsRequest, AlterConfigsResponse, DescribeConfigsRequest, DescribeConfigsResponse,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, alter_configs_response,
 };
 use ringmill_wire::topic::check_topic_name;
 
@@ -33,10 +33,12 @@ const DESCRIBED_MAX: usize = 1 << 18;
 const DYNAMIC_DEFAULT_BROKER: i8 = 3;
 
 /// The codes of `ConfigResource.Type`.
-mod kind {
-    pub(super) const TOPIC: i8 = 2;
-    pub(super) const BROKER: i8 = 4;
-    pub(super) const BROKER_LOGGER: i8 = 8;
+pub(super) mod kind {
+    pub(in crate::handlers) const TOPIC: i8 = 2;
+    pub(in crate::handlers) const BROKER: i8 = 4;
+    pub(in crate::handlers) const BROKER_LOGGER: i8 = 8;
+    pub(in crate::handlers) const CLIENT_METRICS: i8 = 16;
+    pub(in crate::handlers) const GROUP: i8 = 32;
 }
 
 /// What a request names.
@@ -253,39 +255,66 @@ fn synonym(layer: Layer) -> DescribeConfigsSynonym {
         .with_source(layer.source)
 }
 
-/// Answers IncrementalAlterConfigs: of each resource all changes are made or none.
+/// A resource whose settings a request changes.
+struct Altered<'a> {
+    kind: i8,
+    name: &'a StrBytes,
+    changes: Result<Wanted, Refusal>,
+}
+
+/// How settings are to be.
+enum Wanted {
+    /// As they are but for these changes.
+    Changed(Vec<Change>),
+    /// These, and no others (AlterConfigs).
+    Just(Vec<Change>),
+}
+
+/// Decides on each resource by itself: all its changes are made or none.
+fn alter_all(
+    image: &Image,
+    ctx: Context<'_>,
+    resources: Vec<Altered<'_>>,
+) -> (Vec<Result<(), Refusal>>, Vec<Command>) {
+    let mut named: BTreeMap<(i8, &str), usize> = BTreeMap::new();
+    for resource in &resources {
+        *named.entry((resource.kind, resource.name)).or_default() += 1;
+    }
+    let mut commands = Vec::new();
+    let decided = resources.iter().map(|resource| {
+        if named[&(resource.kind, resource.name.as_str())] > 1 {
+            let reason = "Each resource must appear at most once.";
+            return Err(Refusal::request(reason));
+        }
+        let command = alter(image, ctx, resource)?;
+        commands.extend(command);
+        Ok(())
+    });
+    (decided.collect(), commands)
+}
+
+/// Answers IncrementalAlterConfigs.
 pub fn incremental_alter_configs(
     image: &Image,
     ctx: Context<'_>,
     request: &IncrementalAlterConfigsRequest,
 ) -> (IncrementalAlterConfigsResponse, Vec<Command>) {
-    let mut named: BTreeMap<(i8, &str), usize> = BTreeMap::new();
-    for resource in &request.resources {
-        let key = (resource.resource_type, &*resource.resource_name);
-        *named.entry(key).or_default() += 1;
-    }
-    let mut commands = Vec::new();
-    let mut responses = Vec::with_capacity(request.resources.len());
-    for resource in &request.resources {
-        let key = (resource.resource_type, &*resource.resource_name);
-        let altered = match named[&key] {
-            1 => alter(image, ctx, resource),
-            _ => Err(Refusal::request("Each resource must appear at most once.")),
-        };
-        let answer = AlterConfigsResourceResponse::default()
+    let resources = request.resources.iter().map(|resource| Altered {
+        kind: resource.resource_type,
+        name: &resource.resource_name,
+        changes: changes(resource).map(Wanted::Changed),
+    });
+    let (decided, mut commands) = alter_all(image, ctx, resources.collect());
+    let responses = request.resources.iter().zip(decided);
+    let responses = responses.map(|(resource, decided)| {
+        let (code, message) = told(decided);
+        AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone())
-            .with_error_message(None);
-        responses.push(match altered {
-            Ok(command) => {
-                commands.extend(command);
-                answer
-            }
-            Err(refusal) => answer
-                .with_error_code(refusal.code.code())
-                .with_error_message(refusal.message()),
-        });
-    }
+            .with_error_code(code)
+            .with_error_message(message)
+    });
+    let responses = responses.collect();
     if request.validate_only {
         commands.clear();
     }
@@ -293,18 +322,67 @@ pub fn incremental_alter_configs(
     (response, commands)
 }
 
+/// Answers AlterConfigs, the older request: what it does not name loses its setting.
+pub fn alter_configs(
+    image: &Image,
+    ctx: Context<'_>,
+    request: &AlterConfigsRequest,
+) -> (AlterConfigsResponse, Vec<Command>) {
+    let resources = request.resources.iter().map(|resource| {
+        let set = resource.configs.iter().map(|config| Change {
+            name: config.name.to_string(),
+            op: Op::Set,
+            value: config.value.as_ref().map(ToString::to_string),
+        });
+        Altered {
+            kind: resource.resource_type,
+            name: &resource.resource_name,
+            changes: Ok(Wanted::Just(set.collect())),
+        }
+    });
+    let (decided, mut commands) = alter_all(image, ctx, resources.collect());
+    let responses = request.resources.iter().zip(decided);
+    let responses = responses.map(|(resource, decided)| {
+        let (code, message) = told(decided);
+        alter_configs_response::AlterConfigsResourceResponse::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone())
+            .with_error_code(code)
+            .with_error_message(message)
+    });
+    let responses = responses.collect();
+    if request.validate_only {
+        commands.clear();
+    }
+    let response = AlterConfigsResponse::default().with_responses(responses);
+    (response, commands)
+}
+
+fn told(decided: Result<(), Refusal>) -> (i16, Option<StrBytes>) {
+    match decided {
+        Ok(()) => (ErrorCode::None.code(), None),
+        Err(refusal) => (refusal.code.code(), refusal.message()),
+    }
+}
+
 /// The command that makes a resource's changes; none if they change nothing.
 fn alter(
     image: &Image,
     ctx: Context<'_>,
-    resource: &AlterConfigsResource,
+    resource: &Altered<'_>,
 ) -> Result<Option<Command>, Refusal> {
-    let (kind, name) = (resource.resource_type, &*resource.resource_name);
+    let (kind, name) = (resource.kind, resource.name.as_str());
     if kind == kind::TOPIC && name.is_empty() {
         return Err(Refusal::request("Default topic resources are not allowed."));
     }
     let found = Resource::find(image, ctx, kind, name)?;
-    let changes = changes(resource)?;
+    let set = match found {
+        Resource::Topic(topic) => &topic.overrides,
+        Resource::Broker => &image.broker,
+        Resource::Brokers => &image.broker_defaults,
+    };
+    let changes = resource.changes.as_ref().map_err(Refusal::clone)?;
+    let changes = changes.of(set);
     match found {
         Resource::Topic(topic) => alter_topic(image, ctx, topic, &changes),
         Resource::Broker => {
@@ -323,6 +401,25 @@ fn alter(
             };
             Ok((next != image.broker_defaults).then_some(command))
         }
+    }
+}
+
+impl Wanted {
+    /// The changes that make `set` as it is wanted.
+    fn of(&self, set: &Overrides) -> Vec<Change> {
+        let (changes, others) = match self {
+            Self::Changed(changes) => (changes, None),
+            Self::Just(changes) => (changes, Some(set)),
+        };
+        let named: BTreeSet<&str> = changes.iter().map(|change| change.name.as_str()).collect();
+        let others = others.into_iter().flat_map(Overrides::keys);
+        let gone = others.filter(|name| !named.contains(name.as_str()));
+        let gone = gone.map(|name| Change {
+            name: name.clone(),
+            op: Op::Delete,
+            value: None,
+        });
+        changes.iter().cloned().chain(gone).collect()
     }
 }
 

@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 use ringmill_wire::api::ApiKey;
-use ringmill_wire::kafka_protocol::messages::incremental_alter_configs_request::AlterableConfig;
+use ringmill_wire::kafka_protocol::messages::alter_configs_request;
+use ringmill_wire::kafka_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
 
 use super::super::lab::{Lab, code, seen, text, versions};
 use super::*;
@@ -499,3 +502,61 @@ const VALUES: &[&str] = &[
     " flushed ",
     "producer",
 ];
+
+#[test]
+fn alter_configs_leaves_only_what_it_names() {
+    use alter_configs_request::{AlterConfigsResource, AlterableConfig};
+    let mut lab = Lab::new(&[]);
+    let id = lab.topic("t", 1);
+    let mut alter = |kind, name: &str, pairs: &[(&str, Option<&str>)], validate| {
+        let configs = pairs.iter().map(|(name, value)| {
+            AlterableConfig::default()
+                .with_name(text(name))
+                .with_value(value.map(text))
+        });
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(kind)
+            .with_resource_name(text(name))
+            .with_configs(configs.collect());
+        let request = AlterConfigsRequest::default()
+            .with_resources(vec![resource])
+            .with_validate_only(validate);
+        let (response, commands) = alter_configs(&lab.image, lab.ctx(), &request);
+        for version in versions(ApiKey::AlterConfigs) {
+            let seen = seen::<AlterConfigsRequest>(version, &response);
+            assert_eq!(seen, response, "version {version}");
+        }
+        lab.apply(&commands);
+        let set = lab.image.topic_by_id(id).unwrap().overrides.clone();
+        (
+            code(response.responses[0].error_code),
+            set,
+            lab.image.broker_defaults.clone(),
+        )
+    };
+    let both = [("retention.ms", Some("5")), ("segment.ms", Some("6"))];
+    let (told, set, _) = alter(kind::TOPIC, "t", &both, false);
+    assert_eq!((told, set.len()), (ErrorCode::None, 2));
+    let one = [("segment.ms", Some("7"))];
+    let (told, set, _) = alter(kind::TOPIC, "t", &one, true);
+    assert_eq!((told, set.len()), (ErrorCode::None, 2), "only asked");
+    let (told, set, _) = alter(kind::TOPIC, "t", &one, false);
+    let left = Overrides::from([("segment.ms".to_owned(), "7".to_owned())]);
+    assert_eq!((told, &set), (ErrorCode::None, &left));
+    let refused = [
+        (&[("segment.ms", None)][..], ErrorCode::InvalidRequest),
+        (&[("no.such", Some("1"))], ErrorCode::InvalidConfig),
+        (
+            &[("segment.ms", Some("1")), ("segment.ms", Some("2"))],
+            ErrorCode::InvalidRequest,
+        ),
+    ];
+    for (pairs, expected) in refused {
+        let (told, set, _) = alter(kind::TOPIC, "t", pairs, false);
+        assert_eq!((told, &set), (expected, &left), "{pairs:?}");
+    }
+    let (told, _, brokers) = alter(kind::BROKER, "", &[("log.retention.ms", Some("9"))], false);
+    assert_eq!((told, brokers.len()), (ErrorCode::None, 1));
+    let (told, _, brokers) = alter(kind::BROKER, "", &[], false);
+    assert_eq!((told, brokers.len()), (ErrorCode::None, 0));
+}

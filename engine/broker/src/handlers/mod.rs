@@ -3,11 +3,13 @@
 //! come out.
 
 pub mod cluster;
+pub mod config_resources;
 pub mod configs;
 mod context;
 pub(crate) mod fetch;
 pub(crate) mod group_offsets;
 pub(crate) mod groups;
+pub(crate) mod inspect;
 #[cfg(test)]
 mod lab;
 pub mod metadata;
@@ -15,6 +17,7 @@ pub(crate) mod offsets;
 pub(crate) mod produce;
 pub mod producer_ids;
 mod refusal;
+pub mod topic_partitions;
 pub mod topics;
 
 pub use context::Context;

@@ -2,7 +2,8 @@
 //! (`clients/src/main/resources/common/message/*Request.json`), for the versions of THE table.
 
 use super::shape::{
-    Shape, array, boolean, bytes, int8, int16, int32, int32s, int64, string, strings, uuid,
+    Shape, array, boolean, bytes, int8, int8s, int16, int32, int32s, int64, optional, string,
+    strings, uuid,
 };
 
 pub(super) static LIST_OFFSETS: Shape = Shape(&[
@@ -239,4 +240,37 @@ pub(super) static DESCRIBE_CLUSTER: Shape = Shape(&[
     boolean("include_cluster_authorized_operations"),
     int8("endpoint_type").since(1),
     boolean("include_fenced_brokers").since(2),
+]);
+
+pub(super) static ALTER_CONFIGS: Shape = Shape(&[
+    array!("resources" => [
+        int8("resource_type"),
+        string("resource_name"),
+        array!("configs" => [
+            string("name"),
+            string("value"),
+        ]),
+    ]),
+    boolean("validate_only"),
+]);
+
+pub(super) static DESCRIBE_LOG_DIRS: Shape = Shape(&[array!("topics" => [
+    string("topic"),
+    int32s("partitions"),
+])]);
+
+pub(super) static DESCRIBE_PRODUCERS: Shape = Shape(&[array!("topics" => [
+    string("name"),
+    int32s("partition_indexes"),
+])]);
+
+pub(super) static LIST_CONFIG_RESOURCES: Shape = Shape(&[int8s("resource_types").since(1)]);
+
+pub(super) static DESCRIBE_TOPIC_PARTITIONS: Shape = Shape(&[
+    array!("topics" => [string("name")]),
+    int32("response_partition_limit"),
+    optional!("cursor" => [
+        string("topic_name"),
+        int32("partition_index"),
+    ]),
 ]);

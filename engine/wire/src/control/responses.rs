@@ -1,7 +1,9 @@
 //! Shapes of the responses that the protocol crate decodes, as in Kafka's own schemas
 //! (`clients/src/main/resources/common/message/*Response.json`), for the versions of THE table.
 
-use super::shape::{Shape, array, boolean, bytes, int8, int16, int32, int32s, int64, string, uuid};
+use super::shape::{
+    Shape, array, boolean, bytes, int8, int16, int32, int32s, int64, optional, string, uuid,
+};
 
 pub(super) static LIST_OFFSETS: Shape = Shape(&[
     int32("throttle_time_ms").since(2),
@@ -341,4 +343,89 @@ pub(super) static DESCRIBE_CLUSTER: Shape = Shape(&[
         boolean("is_fenced").since(2),
     ]),
     int32("cluster_authorized_operations"),
+]);
+
+pub(super) static ALTER_CONFIGS: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    array!("responses" => [
+        int16("error_code"),
+        string("error_message"),
+        int8("resource_type"),
+        string("resource_name"),
+    ]),
+]);
+
+pub(super) static DESCRIBE_LOG_DIRS: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    int16("error_code").since(3),
+    array!("results" => [
+        int16("error_code"),
+        string("log_dir"),
+        array!("topics" => [
+            string("name"),
+            array!("partitions" => [
+                int32("partition_index"),
+                int64("partition_size"),
+                int64("offset_lag"),
+                boolean("is_future_key"),
+            ]),
+        ]),
+        int64("total_bytes").since(4),
+        int64("usable_bytes").since(4),
+    ]),
+]);
+
+pub(super) static DESCRIBE_PRODUCERS: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    array!("topics" => [
+        string("name"),
+        array!("partitions" => [
+            int32("partition_index"),
+            int16("error_code"),
+            string("error_message"),
+            array!("active_producers" => [
+                int64("producer_id"),
+                int32("producer_epoch"),
+                int32("last_sequence"),
+                int64("last_timestamp"),
+                int32("coordinator_epoch"),
+                int64("current_txn_start_offset"),
+            ]),
+        ]),
+    ]),
+]);
+
+pub(super) static LIST_CONFIG_RESOURCES: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    int16("error_code"),
+    array!("config_resources" => [
+        string("resource_name"),
+        int8("resource_type").since(1),
+    ]),
+]);
+
+pub(super) static DESCRIBE_TOPIC_PARTITIONS: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    array!("topics" => [
+        int16("error_code"),
+        string("name"),
+        uuid("topic_id"),
+        boolean("is_internal"),
+        array!("partitions" => [
+            int16("error_code"),
+            int32("partition_index"),
+            int32("leader_id"),
+            int32("leader_epoch"),
+            int32s("replica_nodes"),
+            int32s("isr_nodes"),
+            int32s("eligible_leader_replicas"),
+            int32s("last_known_elr"),
+            int32s("offline_replicas"),
+        ]),
+        int32("topic_authorized_operations"),
+    ]),
+    optional!("next_cursor" => [
+        string("topic_name"),
+        int32("partition_index"),
+    ]),
 ]);

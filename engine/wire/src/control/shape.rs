@@ -37,6 +37,8 @@ pub(crate) enum Kind {
     Array(&'static Kind),
     /// Fields in order, then the tagged ones.
     Struct(&'static [Field]),
+    /// A byte that tells whether it is there (1, or -1 for null), and then it.
+    Optional(&'static Kind),
 }
 
 /// A whole message.
@@ -81,6 +83,7 @@ kinds! {
     string: Kind::String;
     bytes: Kind::Bytes;
     strings: Kind::Array(&Kind::String);
+    int8s: Kind::Array(&Kind::Fixed(1));
     int32s: Kind::Array(&Kind::Fixed(4));
 }
 
@@ -94,6 +97,21 @@ macro_rules! array {
     };
 }
 pub(crate) use array;
+
+/// A structure or null: `optional!("cursor" => [string("name"), …])`.
+macro_rules! optional {
+    ($name:literal => [$($field:expr),* $(,)?]) => {
+        $crate::control::shape::optional_of(
+            $name,
+            const { &$crate::control::shape::Kind::Struct(const { &[$($field),*] }) },
+        )
+    };
+}
+pub(crate) use optional;
+
+pub(crate) const fn optional_of(name: &'static str, content: &'static Kind) -> Field {
+    field(name, Kind::Optional(content))
+}
 
 pub(crate) const fn array_of(name: &'static str, element: &'static Kind) -> Field {
     field(name, Kind::Array(element))
@@ -211,6 +229,17 @@ impl Walk {
                 }
             }
             Kind::Struct(fields) => self.fields(fields, reader)?,
+            Kind::Optional(content) => {
+                let at = reader.position();
+                match reader.i8()? {
+                    1 => self.value(content, reader)?,
+                    -1 => {}
+                    other => {
+                        let value = other.into();
+                        return Err(ReadError::Value { at, value });
+                    }
+                }
+            }
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ use self::names::Names;
 use super::faults::DiskFaults;
 use super::network::Origin;
 use super::random::Random;
-use crate::op::{DirEntry, Metadata, OpenOptions};
+use crate::op::{DirEntry, Metadata, OpenOptions, Space};
 
 /// The number of a file or folder.
 pub(super) type Inode = u64;
@@ -379,6 +379,16 @@ impl Disk {
         let freed = image.set_len(len, &mut medium);
         image.modified_ms = ms;
         self.used -= freed;
+    }
+
+    /// `statvfs(3)`.
+    pub(super) fn space(&mut self, path: &Path) -> Result<Space, Errno> {
+        self.stat(path)?;
+        let total = self.faults.capacity;
+        Ok(Space {
+            total,
+            available: total.saturating_sub(self.used),
+        })
     }
 
     /// `fstat(2)`.

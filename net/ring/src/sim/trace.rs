@@ -78,6 +78,7 @@ pub(super) fn describe(op: &Op) -> (&'static str, u64) {
         Op::Fstat { .. } => ("fstat", 5),
         Op::Stat { path: at, .. } => ("stat", path(at)),
         Op::ReadDir { path: at, .. } => ("read dir", path(at)),
+        Op::StatFs { path: at, .. } => ("stat fs", path(at)),
         Op::Mkdir { path: at } => ("mkdir", path(at)),
         Op::Unlink { path: at, .. } => ("unlink", path(at)),
         Op::Rename { from, to } => ("rename", mix(path(from)) ^ path(to)),

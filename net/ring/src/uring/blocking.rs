@@ -1,10 +1,12 @@
 //! What the ring has no operation for: done at once, on the core's own time.
 
+use std::ffi::CString;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 
 use super::Uring;
 use super::flight::raw;
-use crate::op::{DirEntry, Op};
+use crate::op::{DirEntry, Op, Space};
 
 impl Uring {
     /// Runs an operation that this ring cannot, or hands it back.
@@ -14,6 +16,13 @@ impl Uring {
             Op::ReadDir { path, .. } => {
                 let (result, out) = read_dir(&path);
                 Ok((result, Op::ReadDir { path, out }))
+            }
+            Op::StatFs { path, .. } => {
+                let (result, out) = match stat_fs(&path) {
+                    Ok(space) => (Ok(0), Some(space)),
+                    Err(error) => (Err(error), None),
+                };
+                Ok((result, Op::StatFs { path, out }))
             }
             Op::SetLen { fd, len } if !self.features.ftruncate => {
                 let result = truncate(raw(&fd).0, len);
@@ -31,6 +40,20 @@ fn truncate(fd: i32, len: u64) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+fn stat_fs(path: &std::path::Path) -> io::Result<Space> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: all zeros are a value of this plain structure.
+    let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: both point to what lives until the call ends; the path ends with a zero.
+    if unsafe { libc::statvfs(path.as_ptr(), &raw mut found) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Space {
+        total: found.f_blocks.saturating_mul(found.f_frsize),
+        available: found.f_bavail.saturating_mul(found.f_frsize),
+    })
 }
 
 fn read_dir(path: &std::path::Path) -> (io::Result<usize>, Vec<DirEntry>) {

@@ -312,6 +312,7 @@ impl Kernel {
             },
             Op::Stat { path, out } => disk.stat(path).map(|found| *out = Some(found)).into(),
             Op::ReadDir { path, out } => disk.read_dir(path).map(|found| *out = found).into(),
+            Op::StatFs { path, out } => disk.space(path).map(|found| *out = Some(found)).into(),
             Op::Mkdir { path } => disk.mkdir(path).into(),
             Op::Unlink { path, dir } => disk.unlink(path, *dir).into(),
             Op::Rename { from, to } => disk.rename(from, to).into(),
