@@ -25,7 +25,8 @@ pub(crate) struct Broker {
     pub(crate) bootstrap: String,
     /// What it wrote to stderr.
     pub(crate) log: PathBuf,
-    data: PathBuf,
+    /// Its data folder.
+    pub(crate) data: PathBuf,
 }
 
 impl Broker {

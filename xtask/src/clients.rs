@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::peer::kafka_tools;
 use crate::process::{Failure, apt_install, root, run, succeeds, target_dir};
 
 /// A client that `cargo xtask conformance` can run.
@@ -12,17 +13,22 @@ pub(crate) enum Client {
     Kcat,
     /// PyPI's confluent-kafka (librdkafka from its own wheel)
     Python,
+    /// Apache Kafka's own command-line tools, from Maven Central; needs `java` (17) and `mvn`
+    KafkaTools,
 }
 
 impl Client {
     /// Every client, in the order of the table.
-    pub(crate) const ALL: [Client; 2] = [Client::Kcat, Client::Python];
+    pub(crate) const ALL: [Client; 3] = [Client::Kcat, Client::Python, Client::KafkaTools];
+    /// Those that the continuous check runs.
+    pub(crate) const CHECKED: [Client; 2] = [Client::Kcat, Client::Python];
 
     /// The name on the command line and at the head of the column.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Client::Kcat => "kcat",
             Client::Python => "python",
+            Client::KafkaTools => "kafka-tools",
         }
     }
 
@@ -31,6 +37,7 @@ impl Client {
         root().join(match self {
             Client::Kcat => "tests/conformance/kcat_client.py",
             Client::Python => "tests/conformance/python_client.py",
+            Client::KafkaTools => "tests/conformance/kafka_tools.py",
         })
     }
 
@@ -41,6 +48,18 @@ impl Client {
             Client::Kcat => apt_install(&["kcat"]),
             // In the virtual environment that runs the scripts.
             Client::Python => Ok(()),
+            Client::KafkaTools => kafka_tools().map(drop),
+        }
+    }
+
+    /// What the script is told through its environment.
+    pub(crate) fn environment(self) -> Result<Vec<(&'static str, PathBuf)>, Failure> {
+        match self {
+            Client::Kcat | Client::Python => Ok(Vec::new()),
+            Client::KafkaTools => {
+                let (lib, log4j) = kafka_tools()?;
+                Ok(vec![("KAFKA_LIB", lib), ("KAFKA_LOG4J", log4j)])
+            }
         }
     }
 }

@@ -48,13 +48,14 @@ pub(crate) fn conformance(args: &Args) -> Result<(), Failure> {
         client.install()?;
     }
     if let Some(bootstrap) = &args.bootstrap {
-        let reports = run_clients(&clients, &python, &scratch, bootstrap, args)?;
+        let reports = run_clients(&clients, &python, &scratch, (bootstrap, None), args)?;
         return verdict(&reports);
     }
     let mut broker = Broker::start(&scratch)?;
     let bootstrap = broker.bootstrap.clone();
-    let outcome = run_clients(&clients, &python, &scratch, &bootstrap, args)
-        .and_then(|reports| verdict(&reports));
+    let place = (&*bootstrap, Some(&*broker.data));
+    let outcome =
+        run_clients(&clients, &python, &scratch, place, args).and_then(|reports| verdict(&reports));
     if !broker.alive() || outcome.is_err() {
         println!("{}", broker.last_words());
     }
@@ -62,10 +63,11 @@ pub(crate) fn conformance(args: &Args) -> Result<(), Failure> {
     outcome.and(stopped)
 }
 
-/// All clients with the defaults, as the continuous check runs them.
-pub(crate) fn every_client() -> Result<(), Failure> {
+/// The clients of the continuous check, with the defaults.
+pub(crate) fn checked_clients() -> Result<(), Failure> {
+    let names = Client::CHECKED.map(|client| client.name().to_owned());
     conformance(&Args {
-        clients: Vec::new(),
+        clients: names.to_vec(),
         bootstrap: None,
         records: 1_000_000,
         only: None,
@@ -92,7 +94,7 @@ fn run_clients(
     clients: &[Client],
     python: &Path,
     scratch: &Path,
-    bootstrap: &str,
+    (bootstrap, data): (&str, Option<&Path>),
     args: &Args,
 ) -> Result<Vec<(String, Vec<Outcome>)>, Failure> {
     let mut reports = Vec::new();
@@ -112,6 +114,10 @@ fn run_clients(
             .arg(scratch.join(client.name()))
             .arg("--report")
             .arg(&report);
+        command.envs(client.environment()?);
+        if let Some(data) = data {
+            command.env("RINGMILL_DATA", std::path::absolute(data)?);
+        }
         if let Some(only) = &args.only {
             command.args(["--only", only]);
         }

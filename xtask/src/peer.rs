@@ -34,7 +34,7 @@ struct Kafka {
     #[arg(long)]
     keep: bool,
     /// Release to run
-    #[arg(long, default_value = "4.3.1")]
+    #[arg(long, default_value = KAFKA_VERSION)]
     version: String,
     /// A further `key=value` of server.properties; may be repeated
     #[arg(long = "set")]
@@ -54,8 +54,24 @@ pub(crate) fn peer(args: &Args) -> Result<(), Failure> {
     }
 }
 
+/// The release whose broker and tools are compared with.
+const KAFKA_VERSION: &str = "4.3.1";
+
+/// Where a release is installed: jars in `lib`, the logging's configuration beside it.
+fn kafka_home(version: &str) -> PathBuf {
+    target_dir().join(format!("peers/kafka-{version}"))
+}
+
+/// Installs Kafka's command-line tools. Returns the folder of their jars and the file of their
+/// logging's configuration.
+pub(crate) fn kafka_tools() -> Result<(PathBuf, PathBuf), Failure> {
+    let home = kafka_home(KAFKA_VERSION);
+    install_kafka(&home, KAFKA_VERSION)?;
+    Ok((home.join("lib"), home.join("log4j2.properties")))
+}
+
 fn start_kafka(args: &Kafka) -> Result<(), Failure> {
-    let home = target_dir().join(format!("peers/kafka-{}", args.version));
+    let home = kafka_home(&args.version);
     install_kafka(&home, &args.version)?;
     // Before its data is emptied: another one may be running on it.
     for port in [args.port, args.port + 1] {
@@ -99,7 +115,7 @@ const KAFKA_CLUSTER_ID: &str = "cmluZ21pbGwtcGVlci0xMA";
 
 fn install_kafka(home: &Path, version: &str) -> Result<(), Failure> {
     let lib = home.join("lib");
-    if lib.join(format!("kafka_2.13-{version}.jar")).exists() {
+    if lib.join(format!("kafka-tools-{version}.jar")).exists() {
         return Ok(());
     }
     for (program, package) in [("java", "openjdk-17-jre-headless"), ("mvn", "maven")] {
@@ -121,6 +137,9 @@ fn install_kafka(home: &Path, version: &str) -> Result<(), Failure> {
         .arg("dependency:copy-dependencies")
         .arg("-DincludeScope=runtime")
         .arg(format!("-DoutputDirectory={}", partial.display())))?;
+    if lib.exists() {
+        std::fs::remove_dir_all(&lib)?;
+    }
     std::fs::rename(&partial, &lib)?;
     Ok(())
 }
@@ -136,6 +155,11 @@ fn kafka_pom(version: &str) -> String {
     <dependency>
       <groupId>org.apache.kafka</groupId>
       <artifactId>kafka_2.13</artifactId>
+      <version>{version}</version>
+    </dependency>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka-tools</artifactId>
       <version>{version}</version>
     </dependency>
     <dependency>

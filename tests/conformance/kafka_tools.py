@@ -1,0 +1,287 @@
+"""Apache Kafka's own command-line tools (Java), unmodified, put through what administrators and
+benchmarks do with them.
+
+The jars are in the folder that KAFKA_LIB names, and KAFKA_LOG4J is their logging's configuration;
+RINGMILL_DATA, if set, is the broker's data folder, whose segments Kafka's dump tool reads.
+"""
+
+import glob
+import json
+import os
+import re
+import subprocess
+
+from harness import eventually, feature, main
+from history import check, dense, same
+
+# How long a tool may take: a Java machine starts in a second or two, or ten on a busy one.
+SECONDS = 90
+
+TOOLS = "org.apache.kafka.tools."
+SHORT = {
+    "topics": TOOLS + "TopicCommand",
+    "configs": "kafka.admin.ConfigCommand",
+    "console-producer": TOOLS + "ConsoleProducer",
+    "console-consumer": TOOLS + "consumer.ConsoleConsumer",
+    "consumer-groups": TOOLS + "consumer.group.ConsumerGroupCommand",
+    "groups": TOOLS + "GroupsCommand",
+    "get-offsets": TOOLS + "GetOffsetShell",
+    "delete-records": TOOLS + "DeleteRecordsCommand",
+    "log-dirs": TOOLS + "LogDirsCommand",
+    "transactions": TOOLS + "TransactionsCommand",
+    "client-metrics": TOOLS + "ClientMetricsCommand",
+    "broker-api-versions": TOOLS + "BrokerApiVersionsCommand",
+    "cluster": TOOLS + "ClusterTool",
+    "features": TOOLS + "FeatureCommand",
+    "producer-perf-test": TOOLS + "ProducerPerformance",
+    "consumer-perf-test": TOOLS + "ConsumerPerformance",
+    "e2e-latency": TOOLS + "EndToEndLatency",
+    "verifiable-producer": TOOLS + "VerifiableProducer",
+    "verifiable-consumer": TOOLS + "VerifiableConsumer",
+    "dump-log": TOOLS + "DumpLogSegments",
+}
+
+
+def java(tool, *arguments, stdin="", fails=False):
+    """Runs a tool to its end; returns what it printed, both streams where it is meant to fail."""
+    command = [
+        "java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", os.environ["KAFKA_LIB"] + "/*",
+        "-Dlog4j2.configurationFile=" + os.environ["KAFKA_LOG4J"], SHORT[tool], *arguments,
+    ]
+    done = subprocess.run(command, input=stdin, capture_output=True, timeout=SECONDS, text=True)
+    words = (done.stdout + done.stderr).strip()
+    if fails:
+        check(done.returncode != 0, f"kafka-{tool} did not fail: {words}")
+        return words
+    check(done.returncode == 0, f"kafka-{tool} {' '.join(arguments)} exited {done.returncode}: {words}")
+    return done.stdout
+
+
+def kafka(run, tool, *arguments, **how):
+    """The same, told where the broker is."""
+    return java(tool, "--bootstrap-server", run.bootstrap, *arguments, **how)
+
+
+def consume(run, topic, count, *arguments):
+    """The console consumer's lines, from the topic's beginning."""
+    out = kafka(run, "console-consumer", "--topic", topic, "--from-beginning",
+                "--max-messages", str(count), "--timeout-ms", "30000", *arguments)
+    return out.splitlines()
+
+
+def produce(run, topic, lines, *arguments):
+    """Sends lines by the console producer."""
+    kafka(run, "console-producer", "--topic", topic, *arguments, stdin="\n".join(lines) + "\n")
+
+
+def rows(out, first):
+    """A table's rows that begin with this word, split into their fields."""
+    return [line.split() for line in out.splitlines() if line.split()[:1] == [first]]
+
+
+@feature("versions of every API")
+def api_versions(run):
+    out = kafka(run, "broker-api-versions")
+    served = re.findall(r"(\w+)\((\d+)\): (\d+ to \d+|\d+) \[usable: (\d+)\]", out)
+    check(len(served) >= 25, f"only {len(served)} are usable: {out}")
+    check("UNSUPPORTED_VERSION" not in out, out)
+
+
+@feature("metadata")
+def metadata(run):
+    topic = run.create("metadata", partitions=3)
+    out = kafka(run, "topics", "--describe", "--topic", topic)
+    check("PartitionCount: 3" in out and out.count("Leader: 1") == 3, out)
+    check("Cluster ID:" in java("cluster", "cluster-id", "--bootstrap-server", run.bootstrap), "the cluster has no id")
+
+
+@feature("topics created, listed, grown and deleted")
+def topics(run):
+    topic = run.name("topics")
+    kafka(run, "topics", "--create", "--topic", topic, "--partitions", "2", "--config", "retention.ms=360000")
+    check(topic in kafka(run, "topics", "--list").split(), "it is not listed")
+    out = kafka(run, "topics", "--describe", "--topic", topic)
+    check("retention.ms=360000" in out, out)
+    kafka(run, "topics", "--alter", "--topic", topic, "--partitions", "5")
+    eventually(lambda: kafka(run, "topics", "--describe", "--topic", topic).count("Leader: 1"), 5, "partitions")
+    words = kafka(run, "topics", "--create", "--topic", topic, fails=True)
+    check("already exists" in words, words)
+    kafka(run, "topics", "--delete", "--topic", topic)
+    eventually(lambda: topic in kafka(run, "topics", "--list").split(), False, "it is listed")
+
+
+@feature("topics described in pages")
+def pages(run):
+    names = [run.create(f"page{n}", partitions=7) for n in range(3)]
+    for size in ["2", "100"]:
+        out = kafka(run, "topics", "--describe", "--topic", "|".join(names), "--partition-size-limit-per-response", size)
+        found = re.findall(r"Topic: (\S+)\tPartition: (\d+)", out)
+        want = {(name, str(partition)) for name in names for partition in range(7)}
+        same(sorted(want), sorted(found), "partition")
+
+
+@feature("keys")
+def keys(run):
+    topic = run.create("keys")
+    produce(run, topic, [f"key{n}:value{n}" for n in range(50)],
+            "--reader-property", "parse.key=true", "--reader-property", "key.separator=:")
+    got = consume(run, topic, 50, "--formatter-property", "print.key=true",
+                  "--formatter-property", "print.offset=true")
+    same([f"Offset:{n}\tkey{n}\tvalue{n}" for n in range(50)], got)
+
+
+@feature("headers")
+def headers(run):
+    topic = run.create("headers")
+    produce(run, topic, ["a:1,b:2\tvalue", "c:3\tother"], "--reader-property", "parse.headers=true")
+    got = consume(run, topic, 2, "--formatter-property", "print.headers=true")
+    same(["a:1,b:2\tvalue", "c:3\tother"], got)
+
+
+def codec(run, name):
+    topic = run.create(name)
+    lines = [f"line {n} " + "x" * (n % 300) for n in range(500)]
+    produce(run, topic, lines, "--compression-codec", name)
+    same(lines, consume(run, topic, 500))
+
+
+for each in ["none", "gzip", "snappy", "lz4", "zstd"]:
+    feature(f"codec {each}")(lambda run, each=each: codec(run, each))
+
+
+@feature("read committed")
+def read_committed(run):
+    topic = run.create("committed")
+    produce(run, topic, ["one", "two"])
+    same(["one", "two"], consume(run, topic, 2, "--isolation-level", "read_committed"))
+
+
+@feature("group resumes from committed offsets")
+def groups(run):
+    topic, group = run.create("group"), run.name("group")
+    produce(run, topic, [str(n) for n in range(30)])
+    same([str(n) for n in range(10)], consume(run, topic, 10, "--group", group))
+    check(group in kafka(run, "consumer-groups", "--list").split(), "it is not listed")
+    check(any(row[0] == group for row in rows(kafka(run, "groups", "--list"), group)), "it is not among all groups")
+    [row] = rows(kafka(run, "consumer-groups", "--describe", "--group", group), group)
+    same([group, topic, "0", "10", "30", "20"], row[:6], "field")
+    kafka(run, "consumer-groups", "--group", group, "--topic", topic, "--reset-offsets", "--to-offset", "25", "--execute")
+    same([str(n) for n in range(25, 30)], consume(run, topic, 5, "--group", group))
+    state = kafka(run, "consumer-groups", "--describe", "--group", group, "--state")
+    check("Empty" in state, state)
+    kafka(run, "consumer-groups", "--group", group, "--topic", topic, "--delete-offsets")
+    kafka(run, "consumer-groups", "--group", group, "--delete")
+    check(group not in kafka(run, "consumer-groups", "--list").split(), "it is still listed")
+
+
+@feature("settings of topics and brokers")
+def configs(run):
+    topic = run.create("configs")
+    of_topic = ["--entity-type", "topics", "--entity-name", topic]
+    kafka(run, "configs", "--alter", *of_topic, "--add-config", "retention.ms=5000,cleanup.policy=[compact,delete]")
+    out = kafka(run, "configs", "--describe", *of_topic)
+    check("retention.ms=5000" in out and "cleanup.policy=compact,delete" in out, out)
+    out = kafka(run, "configs", "--describe", *of_topic, "--all")
+    check("segment.bytes=1073741824" in out, out)
+    kafka(run, "configs", "--alter", *of_topic, "--delete-config", "retention.ms")
+    check("retention.ms=5000" not in kafka(run, "configs", "--describe", *of_topic), "it was deleted")
+    words = kafka(run, "configs", "--alter", *of_topic, "--add-config", "no.such=1", fails=True)
+    check("Unknown topic config name" in words, words)
+    brokers = ["--entity-type", "brokers", "--entity-default"]
+    kafka(run, "configs", "--alter", *brokers, "--add-config", "log.retention.ms=99000000")
+    check("log.retention.ms=99000000" in kafka(run, "configs", "--describe", *brokers), "it was set")
+    kafka(run, "configs", "--alter", *brokers, "--delete-config", "log.retention.ms")
+    same([], kafka(run, "client-metrics", "--list").split(), "client metrics")
+
+
+@feature("offsets by timestamp")
+def offsets(run):
+    topic = run.create("offsets", partitions=2)
+    produce(run, topic, [str(n) for n in range(40)])
+    total = lambda time: sum(int(line.rsplit(":", 1)[1]) for line in
+                             kafka(run, "get-offsets", "--topic", topic, "--time", time).split())
+    same([40, 0], [total("latest"), total("earliest")], "sum")
+    check(total("0") == 0, "the first record is not older than 1970")
+    check(total("max-timestamp") > 0, "no record is the newest")
+
+
+@feature("records deleted")
+def delete_records(run):
+    topic = run.create("delete")
+    produce(run, topic, [str(n) for n in range(20)])
+    path = run.path("delete.json")
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump({"version": 1, "partitions": [{"topic": topic, "partition": 0, "offset": 15}]}, file)
+    out = kafka(run, "delete-records", "--offset-json-file", path)
+    check("low_watermark: 15" in out, out)
+    same([str(n) for n in range(15, 20)], consume(run, topic, 5))
+
+
+@feature("log dirs")
+def log_dirs(run):
+    topic = run.create("dirs", partitions=2)
+    produce(run, topic, ["x" * 1000])
+    out = kafka(run, "log-dirs", "--describe", "--topic-list", topic)
+    found = json.loads(out.splitlines()[-1])
+    [broker] = found["brokers"]
+    [folder] = broker["logDirs"]
+    sizes = {p["partition"]: p["size"] for p in folder["partitions"]}
+    same([f"{topic}-0", f"{topic}-1"], sorted(sizes), "partition")
+    check(sum(sizes.values()) > 1000 and folder["error"] is None, out)
+
+
+@feature("producers described")
+def producers(run):
+    topic = run.create("producers")
+    produce(run, topic, ["one", "two"])
+    out = kafka(run, "transactions", "describe-producers", "--topic", topic, "--partition", "0")
+    rows_of = [line.split() for line in out.splitlines() if line[:1].isdigit()]
+    check(len(rows_of) == 1 and rows_of[0][1] == "0", out)
+
+
+@feature("performance tools")
+def performance(run):
+    topic = run.create("perf", partitions=3)
+    out = java("producer-perf-test", "--bootstrap-server", run.bootstrap, "--topic", topic, "--num-records", "50000",
+               "--record-size", "100", "--throughput", "-1")
+    check("50000 records sent" in out, out)
+    out = kafka(run, "consumer-perf-test", "--topic", topic, "--num-records", "50000", "--timeout", "30000")
+    check(out.splitlines()[-1].split(", ")[4] == "50000", out)
+    out = kafka(run, "e2e-latency", "--topic", run.create("latency"), "--num-records", "50",
+                "--producer-acks", "all", "--record-size", "100")
+    check("Percentiles" in out, out)
+
+
+@feature("verifiable producer and consumer")
+def verifiable(run):
+    topic = run.create("verifiable")
+    events = [json.loads(line) for line in
+              kafka(run, "verifiable-producer", "--topic", topic, "--max-messages", "500").splitlines()]
+    sent = [event for event in events if event["name"] == "producer_send_success"]
+    dense([event["offset"] for event in sent])
+    check(len(sent) == 500, f"{len(sent)} of 500 were acknowledged")
+    out = kafka(run, "verifiable-consumer", "--topic", topic, "--group-id", run.name("verifiable"),
+                "--max-messages", "500", "--reset-policy", "earliest", "--verbose")
+    events = [json.loads(line) for line in out.splitlines()]
+    got = [event for event in events if event["name"] == "record_data"]
+    same([event["value"] for event in sent], [event["value"] for event in got])
+
+
+@feature("segments read by Kafka's dump tool")
+def dump(run):
+    if not os.environ.get("RINGMILL_DATA"):
+        return "not run: the broker's folder is not known"
+    topic = run.create("dump", config={"segment.bytes": "1048576"})
+    lines = [f"{n} " + "x" * 500 for n in range(4000)]
+    produce(run, topic, lines)
+    files = sorted(glob.glob(os.path.join(os.environ["RINGMILL_DATA"], f"{topic}-0", "*.log")))
+    check(len(files) > 1, f"one segment only: {files}")
+    out = java("dump-log", "--files", ",".join(files), "--print-data-log", "--deep-iteration")
+    found = re.findall(r"offset: (\d+) .*payload: (.*)", out)
+    dense([int(offset) for offset, _ in found])
+    same(lines, [payload for _, payload in found])
+    check("isvalid: false" not in out, "a checksum is wrong")
+
+
+if __name__ == "__main__":
+    main()
