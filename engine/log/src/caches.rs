@@ -18,7 +18,8 @@ use crate::tail::TailPool;
 pub struct CacheLimits {
     /// Memory for hot tails, in bytes.
     pub tail_bytes: usize,
-    /// Open files of sealed segments. Active segments have one more each.
+    /// Open files of sealed segments. Active segments have one more each, and as many again as
+    /// this together, for flushes that overlap.
     pub open_files: usize,
 }
 
@@ -40,6 +41,8 @@ pub struct CoreCaches {
     pub(crate) tails: TailPool,
     files: RefCell<Recent<FileKey, File>>,
     partitions: Cell<u64>,
+    /// Lanes that may still be opened: an idle partition's are let go, a busy one takes turns.
+    pub(crate) lanes_left: Cell<usize>,
     /// How often a file was forgotten.
     forgotten: Cell<u64>,
 }
@@ -51,6 +54,7 @@ impl CoreCaches {
             tails: TailPool::new(limits.tail_bytes),
             files: RefCell::new(Recent::new(limits.open_files)),
             partitions: Cell::new(0),
+            lanes_left: Cell::new(limits.open_files),
             forgotten: Cell::new(0),
         })
     }

@@ -258,7 +258,7 @@ impl Commit {
                 return self.free_lane().map(|lane| Step::Pair { lane });
             }
             let overlaps = bytes >= GATHER_BYTES || !self.policy.always;
-            if self.pairs.is_empty() && (self.syncing.is_none() || overlaps) {
+            if self.pairs.is_empty() && (self.is_all_flushed() || overlaps) {
                 return Some(Step::Write);
             }
         }
@@ -304,6 +304,14 @@ impl Commit {
     /// The segment's file has so many lanes.
     pub fn set_lanes(&mut self, lanes: usize) {
         self.lanes = lanes.clamp(1, LANES_MAX);
+    }
+
+    /// Lets all lanes go but the first, if nothing is in flight. Returns whether it has.
+    pub fn narrow(&mut self) -> bool {
+        if self.is_idle() {
+            self.lanes = 1;
+        }
+        self.is_idle()
     }
 
     /// The write of the queue's front up to `end` begins.
@@ -356,9 +364,9 @@ impl Commit {
         passed
     }
 
-    /// The pair in this lane found no room. Once none is under way any more, which is what this
-    /// returns or [`Commit::is_spoilt`] tells later, the shell cuts the file at the written end
-    /// and calls [`Commit::on_no_space`].
+    /// The pair in this lane found no room. Once none is under way any more, as
+    /// [`Commit::is_spoilt`] tells, the shell cuts the file at the written end and calls
+    /// [`Commit::on_no_space`].
     pub fn on_pair_no_space(&mut self, lane: usize) {
         self.land(lane, Landed::NoSpace);
     }

@@ -147,10 +147,10 @@ impl Shell {
     /// One more lane, if it would be of use.
     fn widen(&mut self) {
         if self.commit.wants_lane(self.front()) {
-            assert_eq!(self.pairs.len(), self.commit.lanes);
+            assert_eq!(self.commit.pairs.len(), self.commit.lanes);
             self.commit.set_lanes(self.commit.lanes + 1);
             self.pump();
-            assert_eq!(self.pairs.len(), self.commit.lanes, "it is used");
+            assert_eq!(self.commit.pairs.len(), self.commit.lanes, "it is used");
         }
     }
 
@@ -236,6 +236,7 @@ enum Event {
     NoSpace,
     Want(i64),
     Wait(u64),
+    Policy(FlushPolicy),
 }
 
 fn events() -> impl Strategy<Value = Event> {
@@ -251,6 +252,7 @@ fn events() -> impl Strategy<Value = Event> {
         1 => Just(Event::NoSpace),
         1 => (0i64..500).prop_map(Event::Want),
         1 => (1u64..50).prop_map(Event::Wait),
+        2 => policies().prop_map(Event::Policy),
     ]
 }
 
@@ -267,7 +269,7 @@ fn policies() -> impl Strategy<Value = FlushPolicy> {
 proptest! {
     #[test]
     fn whatever_happens_the_ends_stay_in_order_and_waits_end(
-        policy in policies(),
+        mut policy in policies(),
         events in prop::collection::vec(events(), 1..200),
     ) {
         let mut shell = Shell::new(policy);
@@ -287,6 +289,7 @@ proptest! {
                     shell.commit.want(offset);
                     wanted = wanted.max(offset.min(shell.commit.appended().offset));
                 }
+                Event::Policy(p) => { policy = p; shell.commit.set_policy(p); }
                 Event::Wait(ms) => shell.now += Duration::from_millis(ms),
             }
             wanted = wanted.min(shell.commit.appended().offset);
@@ -400,4 +403,26 @@ fn a_poisoned_log_does_nothing_more() {
     shell.append(1, 1);
     shell.commit.poison();
     assert_eq!(shell.commit.step(at(0), shell.front()), None);
+}
+
+/// After a large append under steady small ones, pairs are taken again.
+#[test]
+fn pairs_come_back_after_a_large_append() {
+    let mut shell = Shell::new(ALWAYS);
+    shell.append(1, LINKED_BYTES_MAX + 1);
+    shell.pump();
+    let mut pairs = 0;
+    for _ in 0..1000 {
+        shell.append(1, 100);
+        shell.pump();
+        shell.complete_write();
+        shell.append(1, 100);
+        shell.pump();
+        pairs += shell.pairs.len();
+        shell.complete_sync();
+        shell.pump();
+        shell.complete_pair(0);
+        shell.pump();
+    }
+    assert!(pairs > 0, "every small append since waits for two flushes");
 }

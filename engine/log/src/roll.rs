@@ -31,6 +31,10 @@ impl Inner {
         let Ok(mut meta) = self.lock_meta().await else {
             return;
         };
+        // whoever had the lock may have failed
+        if self.state.borrow().failure.is_some() {
+            return;
+        }
         let snapshot = plan.snapshot.is_some();
         let (base, shift) = (plan.base_offset, plan.shift);
         let file = match self.prepare_segment(&mut meta, plan).await {

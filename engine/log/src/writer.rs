@@ -211,7 +211,12 @@ impl Inner {
             let state = self.state.borrow();
             (state.active.file.clone(), state.commit.written())
         };
-        if let Err(error) = file.set_len(end.position).await {
+        let mut cut = file.set_len(end.position).await;
+        if cut.is_ok() {
+            // else a power cut would bring back what was refused
+            cut = file.sync_data().await;
+        }
+        if let Err(error) = cut {
             self.fail(IoFailure::of("cut", &self.path(end.segment, Kind::Log))(
                 error,
             ));

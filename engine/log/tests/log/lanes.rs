@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use ringmill_log::{CacheLimits, CoreCaches, LogConfig, Partition};
-use ringmill_ring::sim::{DiskFaults, Latency};
+use ringmill_ring::sim::{Chance, DiskFaults, Latency};
 use ringmill_ring::{now, sleep, spawn};
 
 use crate::fixture::*;
@@ -139,4 +139,138 @@ fn nothing_acknowledged_is_lost_when_the_disk_is_full_for_some_of_the_pairs() {
         found > 1_000 && full > 10,
         "{found} acknowledged, {full} full"
     );
+}
+
+/// Appends so close that they do not gather, all flushed.
+async fn burst(p: &Partition, count: usize) {
+    let mut tasks = Vec::new();
+    for n in 0..count {
+        let p = p.clone();
+        tasks.push(spawn(async move {
+            let appended = p.append(batch(1, 50, n as i64)).unwrap();
+            p.flushed(&appended.receipt).await.unwrap();
+        }));
+        sleep(Duration::from_micros(100)).await;
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+/// Partitions that had a busy moment each.
+async fn busy_once(count: usize, config: &LogConfig, open_files: usize) -> Vec<Partition> {
+    let limits = CacheLimits {
+        open_files,
+        ..CacheLimits::default()
+    };
+    let caches = CoreCaches::new(limits);
+    let mut all = Vec::new();
+    for n in 0..count {
+        let dir = format!("/data/t-{n}");
+        let p = Partition::open(&dir, config.clone(), &caches).await;
+        let p = p.unwrap();
+        for _ in 0..6 {
+            burst(&p, 8).await;
+        }
+        all.push(p);
+    }
+    all
+}
+
+#[test]
+fn idle_partitions_let_go_of_their_lanes() {
+    let mut machine = Machine::new(1);
+    let node = machine.node;
+    machine.world.disk(node).faults().sync_latency = Latency::micros(2_000, 2_000);
+    let _output = machine.world.start(node, async {
+        let all = busy_once(20, &LogConfig::default(), 512).await;
+        sleep(Duration::from_secs(6_000)).await;
+        drop(all);
+    });
+    machine.world.run_for(Duration::from_secs(1_000));
+    let open = machine.world.descriptors(node);
+    // log, index, time index and checkpoint
+    assert!(open <= 20 * 4, "{open} descriptors for 20 idle partitions");
+}
+
+#[test]
+fn lanes_do_not_take_the_descriptors_that_rolls_need() {
+    let mut machine = Machine::new(1);
+    let node = machine.node;
+    machine.world.disk(node).faults().sync_latency = Latency::micros(2_000, 2_000);
+    machine.world.limit_descriptors(node, 20 * 5);
+    machine.world.block_on(node, async {
+        let all = busy_once(20, &small_segments(66_000), 4).await;
+        for p in &all {
+            for n in 0..5 {
+                let appended = p.append(batch(1, 30_000, n)).unwrap();
+                let kept = p.acknowledged(&appended.receipt).await;
+                kept.unwrap_or_else(|error| panic!("{error}"));
+            }
+        }
+    });
+}
+
+/// The mean wait of small appends for a while.
+async fn mean_wait(p: &Partition) -> Duration {
+    let tasks = [(); 8].map(|()| {
+        let p = p.clone();
+        spawn(async move {
+            let mut waited = Duration::ZERO;
+            for n in 0..200 {
+                sleep(Duration::from_micros(below(400))).await;
+                let begun = now();
+                let appended = p.append(batch(1, 100, n)).unwrap();
+                p.flushed(&appended.receipt).await.unwrap();
+                waited += now() - begun;
+                if n == 100 {
+                    let large = p.append(batch(1, 300 << 10, 1)).unwrap();
+                    p.flushed(&large.receipt).await.unwrap();
+                }
+            }
+            waited
+        })
+    });
+    let mut sum = Duration::ZERO;
+    for task in tasks {
+        sum += task.await.unwrap();
+    }
+    sum / (8 * 200)
+}
+
+#[test]
+fn large_appends_do_not_slow_down_the_small_ones_that_follow() {
+    let mut machine = Machine::new(1);
+    machine.world.disk(machine.node).faults().sync_latency = Latency::micros(1_000, 1_000);
+    let mean = machine.life(LogConfig::default(), async |p| mean_wait(&p).await);
+    // two flushes, if they waited for one to end and one of their own
+    assert!(mean < Duration::from_micros(1_500), "{mean:?}");
+}
+
+#[test]
+fn a_checkpoint_that_fails_while_a_roll_waits_for_it_ends_the_partition_alone() {
+    let mut machine = Machine::new(1);
+    let node = machine.node;
+    machine.world.disk(node).faults().sync_latency = Latency::micros(100_000, 100_000);
+    let output = machine.world.start(node, async {
+        let caches = CoreCaches::new(CacheLimits::default());
+        let p = Partition::open(DIR, small_segments(66_000), &caches).await;
+        let p = p.unwrap();
+        let first = p.append(batch(1, 40_000, 1)).unwrap();
+        p.flushed(&first.receipt).await.unwrap();
+        // the checkpoint begins five seconds after the flush
+        sleep(Duration::from_millis(5_050)).await;
+        let second = p.append(batch(1, 40_000, 2)).unwrap();
+        let told = p.flushed(&second.receipt).await;
+        assert!(told.is_err() && p.failure().is_some());
+        sleep(Duration::from_secs(50)).await;
+    });
+    machine.world.run_for(Duration::from_millis(5_000));
+    while machine.files(".index").is_empty() {
+        machine.world.run_for(Duration::from_millis(1));
+    }
+    machine.world.run_for(Duration::from_millis(55));
+    machine.world.disk(node).faults().sync_error = Chance::Nth(1);
+    machine.world.run_for(Duration::from_secs(100));
+    assert_eq!(output.take().len(), 1, "the core goes on");
 }

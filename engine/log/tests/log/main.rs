@@ -10,4 +10,5 @@ mod lanes;
 mod races;
 mod retention;
 mod space;
+mod stress;
 mod times;
