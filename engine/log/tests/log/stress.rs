@@ -196,7 +196,8 @@ fn live(seed: u64, disk: Disk) -> (usize, usize) {
     machine.life(LogConfig::default(), async move |p| match disk {
         Disk::Fills => check(&p, &last).await,
         Disk::Fails => {
-            for (offset, bytes) in &last.borrow().acked {
+            let acked = std::mem::take(&mut last.borrow_mut().acked);
+            for (offset, bytes) in &acked {
                 let slice = p.read(*offset, 1).await;
                 let slice = slice.unwrap_or_else(|error| panic!("at {offset}: {error}"));
                 assert_eq!(&bytes_of(&slice).await[..], &bytes[..]);
@@ -211,6 +212,22 @@ async fn check(p: &Partition, history: &Shared) {
     assert_eq!(p.damages(), []);
     let content = read_all(p, 0, 100_000).await.expect("readable");
     history.borrow_mut().check(&content, p.log_end_offset());
+}
+
+/// Time goes by; now and then there is little room for a while.
+fn fill_and_free(machine: &mut Machine, disk: Disk) {
+    let node = machine.node;
+    for _ in 0..6 {
+        let time = machine.world.random().below(30_000);
+        machine.world.run_for(Duration::from_micros(time));
+        let (room, full) = (
+            machine.world.random().below(60_000),
+            machine.world.random().coin(),
+        );
+        let used = machine.world.disk(node).used();
+        let full = full && disk == Disk::Fills;
+        machine.world.disk(node).faults().capacity = if full { used + room } else { 1 << 50 };
+    }
 }
 
 fn one_life(machine: &mut Machine, history: &Shared, disk: Disk) {
@@ -260,17 +277,7 @@ fn one_life(machine: &mut Machine, history: &Shared, disk: Disk) {
         }
         sleep(Duration::from_secs(100_000)).await;
     });
-    for _ in 0..6 {
-        let time = machine.world.random().below(30_000);
-        machine.world.run_for(Duration::from_micros(time));
-        let (room, full) = (
-            machine.world.random().below(60_000),
-            machine.world.random().coin(),
-        );
-        let used = machine.world.disk(node).used();
-        let full = full && disk == Disk::Fills;
-        machine.world.disk(node).faults().capacity = if full { used + room } else { 1 << 50 };
-    }
+    fill_and_free(machine, disk);
     if machine.world.random().below(3) == 0 {
         stop.set(true);
         let time = machine.world.random().below(3_000);
