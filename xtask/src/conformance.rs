@@ -6,9 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::broker::Broker;
-use crate::clients::{Client, python};
+use crate::clients::{CLIENTS, Client, harness_python};
 use crate::process::{Failure, root, run, run_within, target_dir};
-use crate::report::{Outcome, matrix, read};
+use crate::report::{Outcome, compatibility, matrix, read};
 
 /// No client's script may run longer: each of its steps has a deadline of its own.
 const CLIENT_LIMIT: Duration = Duration::from_secs(600);
@@ -30,7 +30,7 @@ pub(crate) struct Args {
 }
 
 fn names() -> Vec<&'static str> {
-    let mut names: Vec<&str> = Client::ALL.iter().map(|client| client.name()).collect();
+    let mut names: Vec<&str> = CLIENTS.iter().map(|client| client.name).collect();
     names.push("all");
     names
 }
@@ -38,24 +38,34 @@ fn names() -> Vec<&'static str> {
 /// Runs what the arguments name.
 pub(crate) fn conformance(args: &Args) -> Result<(), Failure> {
     let everyone = args.clients.is_empty() || args.clients.iter().any(|name| name == "all");
-    let wanted = |client: &Client| everyone || args.clients.iter().any(|n| n == client.name());
-    let clients: Vec<Client> = Client::ALL.into_iter().filter(wanted).collect();
+    let wanted = |client: &Client| everyone || args.clients.iter().any(|n| n == client.name);
+    let (mut clients, mut not_run) = (Vec::new(), Vec::new());
+    for client in CLIENTS.into_iter().filter(wanted) {
+        match client.missing() {
+            None => clients.push(client),
+            Some(program) => {
+                println!("{}: not run: `{program}` is missing", client.name);
+                not_run.push(client);
+            }
+        }
+    }
     let scratch = target_dir().join("conformance");
     std::fs::create_dir_all(&scratch)?;
-    let python = python()?;
-    check_the_checkers(&python)?;
-    for client in &clients {
-        client.install()?;
-    }
+    check_the_checkers(&harness_python()?)?;
     if let Some(bootstrap) = &args.bootstrap {
-        let reports = run_clients(&clients, &python, &scratch, (bootstrap, None), args)?;
+        let reports = run_clients(&clients, &scratch, (bootstrap, None), args)?;
         return verdict(&reports);
     }
     let mut broker = Broker::start(&scratch)?;
     let bootstrap = broker.bootstrap.clone();
     let place = (&*bootstrap, Some(&*broker.data));
-    let outcome =
-        run_clients(&clients, &python, &scratch, place, args).and_then(|reports| verdict(&reports));
+    let outcome = run_clients(&clients, &scratch, place, args).and_then(|reports| {
+        if everyone && args.only.is_none() {
+            let text = compatibility(&reports, &clients, &not_run);
+            std::fs::write(root().join("docs/COMPATIBILITY.md"), text)?;
+        }
+        verdict(&reports)
+    });
     if !broker.alive() || outcome.is_err() {
         println!("{}", broker.last_words());
     }
@@ -65,9 +75,9 @@ pub(crate) fn conformance(args: &Args) -> Result<(), Failure> {
 
 /// The clients of the continuous check, with the defaults.
 pub(crate) fn checked_clients() -> Result<(), Failure> {
-    let names = Client::CHECKED.map(|client| client.name().to_owned());
+    let checked = CLIENTS.iter().filter(|client| client.checked);
     conformance(&Args {
-        clients: names.to_vec(),
+        clients: checked.map(|client| client.name.to_owned()).collect(),
         bootstrap: None,
         records: 1_000_000,
         only: None,
@@ -92,29 +102,29 @@ fn check_the_checkers(python: &Path) -> Result<(), Failure> {
 
 fn run_clients(
     clients: &[Client],
-    python: &Path,
     scratch: &Path,
     (bootstrap, data): (&str, Option<&Path>),
     args: &Args,
 ) -> Result<Vec<(String, Vec<Outcome>)>, Failure> {
     let mut reports = Vec::new();
     for client in clients {
-        println!("\n== conformance: {}", client.name());
-        let report: PathBuf = scratch.join(format!("{}.tsv", client.name()));
+        println!("\n== conformance: {}", client.name);
+        let ready = client.install()?;
+        let report: PathBuf = scratch.join(format!("{}.tsv", client.name));
         if report.exists() {
             std::fs::remove_file(&report)?;
         }
-        let mut command = Command::new(python);
+        let mut command = Command::new(&ready.python);
         command
             .args(["-B", "-u"])
             .arg(client.script())
             .args(["--bootstrap", bootstrap])
             .args(["--records", &args.records.to_string()])
             .arg("--scratch")
-            .arg(scratch.join(client.name()))
+            .arg(scratch.join("files").join(client.name))
             .arg("--report")
             .arg(&report);
-        command.envs(client.environment()?);
+        command.envs(ready.environment);
         if let Some(data) = data {
             command.env("RINGMILL_DATA", std::path::absolute(data)?);
         }
@@ -132,7 +142,7 @@ fn run_clients(
                 detail: failure.0,
             });
         }
-        reports.push((client.name().to_owned(), outcomes));
+        reports.push((client.name.to_owned(), outcomes));
     }
     Ok(reports)
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::clients::Client;
 use crate::process::Failure;
 
 /// One feature as one client saw it: a line of the client's report file.
@@ -41,9 +42,11 @@ fn parse(line: &str) -> Result<Outcome, Failure> {
     })
 }
 
-/// The table client × feature: seconds where it held, FAIL where not, `–` where the client has
-/// no such feature.
-pub(crate) fn matrix(reports: &[(String, Vec<Outcome>)]) -> String {
+/// A client's name and what it saw.
+type Report = (String, Vec<Outcome>);
+
+/// All features, in the order in which clients come to them.
+fn features(reports: &[Report]) -> Vec<&str> {
     let mut features: Vec<&str> = Vec::new();
     for (_, outcomes) in reports {
         for outcome in outcomes {
@@ -52,6 +55,47 @@ pub(crate) fn matrix(reports: &[(String, Vec<Outcome>)]) -> String {
             }
         }
     }
+    features
+}
+
+/// The head of docs/COMPATIBILITY.md.
+const PAGE: &str = "# Compatibility
+
+Unmodified clients of Kafka against `ringmill serve`. `cargo xtask conformance all` installs them,
+runs each feature and writes this page: `ok` where it held, `FAIL` where it did not, `–` where the
+client has no such feature or its script does not ask for it.
+
+";
+
+/// The page that tells users which clients work.
+pub(crate) fn compatibility(reports: &[Report], clients: &[Client], not_run: &[Client]) -> String {
+    let all: Vec<&Client> = clients.iter().chain(not_run).collect();
+    let row = |first: &str, cells: Vec<&str>| format!("| {first} | {} |\n", cells.join(" | "));
+    let mut text = PAGE.to_owned();
+    text += &row("feature", all.iter().map(|client| client.name).collect());
+    text += &row("---", vec!["---"; all.len()]);
+    for feature in features(reports) {
+        let seen = reports.iter().map(|(_, outcomes)| {
+            match outcomes.iter().find(|outcome| outcome.feature == feature) {
+                None => "–",
+                Some(outcome) if outcome.pass => "ok",
+                Some(_) => "FAIL",
+            }
+        });
+        let unseen = not_run.iter().map(|_| "not run");
+        text += &row(feature, seen.chain(unseen).collect());
+    }
+    text.push('\n');
+    for client in all {
+        text += &format!("- `{}`: {}\n", client.name, client.title);
+    }
+    text
+}
+
+/// The table client × feature: seconds where it held, FAIL where not, `–` where the client has
+/// no such feature.
+pub(crate) fn matrix(reports: &[Report]) -> String {
+    let features = features(reports);
     let mut head = vec!["feature".to_owned()];
     head.extend(reports.iter().map(|(client, _)| client.clone()));
     let mut rows = vec![head];

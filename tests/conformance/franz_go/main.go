@@ -1,0 +1,250 @@
+// franz-go, unmodified, as foreign_client.py drives it.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// A record as the harness writes and reads it; bytes are base64 in JSON.
+type record struct {
+	Partition *int32     `json:"partition,omitempty"`
+	Offset    int64      `json:"offset"`
+	Timestamp int64      `json:"timestamp"`
+	Key       *[]byte    `json:"key"`
+	Value     *[]byte    `json:"value"`
+	Headers   [][2]any   `json:"headers"`
+}
+
+// How long nothing may come before the rest is taken to be all.
+const quiet = 300 * time.Millisecond
+
+var out = bufio.NewWriter(os.Stdout)
+
+func write(value any) {
+	line, err := json.Marshal(value)
+	if err != nil {
+		panic(err)
+	}
+	out.Write(append(line, '\n'))
+}
+
+func orNil(bytes *[]byte) []byte {
+	if bytes == nil {
+		return nil
+	}
+	return *bytes
+}
+
+func pointer(bytes []byte) *[]byte {
+	if bytes == nil {
+		return nil
+	}
+	return &bytes
+}
+
+var codecs = map[string]kgo.CompressionCodec{
+	"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
+	"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
+}
+
+func produce(ctx context.Context, seed, topic, codec string) error {
+	client, err := kgo.NewClient(kgo.SeedBrokers(seed), kgo.ProducerBatchCompression(codecs[codec]),
+		kgo.RecordPartitioner(partitioner{kgo.StickyKeyPartitioner(nil)}), kgo.ProducerBatchMaxBytes(3<<19))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	var records []*kgo.Record
+	lines := bufio.NewScanner(os.Stdin)
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		var in record
+		if err := json.Unmarshal(lines.Bytes(), &in); err != nil {
+			return err
+		}
+		sent := &kgo.Record{Topic: topic, Key: orNil(in.Key), Value: orNil(in.Value), Partition: -1}
+		if in.Partition != nil {
+			sent.Partition = *in.Partition
+		}
+		if in.Timestamp > 0 {
+			sent.Timestamp = time.UnixMilli(in.Timestamp)
+		}
+		for _, header := range in.Headers {
+			var value []byte
+			text, _ := json.Marshal(header[1])
+			if err := json.Unmarshal(text, &value); err != nil {
+				return err
+			}
+			sent.Headers = append(sent.Headers, kgo.RecordHeader{Key: header[0].(string), Value: value})
+		}
+		records = append(records, sent)
+	}
+	results := client.ProduceSync(ctx, records...)
+	if err := results.FirstErr(); err != nil {
+		return err
+	}
+	for _, sent := range records {
+		write(map[string]any{"partition": sent.Partition, "offset": sent.Offset})
+	}
+	return nil
+}
+
+// The record's own partition if it names one, else as the client does it by default.
+type partitioner struct{ kgo.Partitioner }
+
+func (p partitioner) ForTopic(topic string) kgo.TopicPartitioner {
+	return topicPartitioner{p.Partitioner.ForTopic(topic)}
+}
+
+type topicPartitioner struct{ kgo.TopicPartitioner }
+
+func (p topicPartitioner) RequiresConsistency(r *kgo.Record) bool {
+	return r.Partition >= 0 || p.TopicPartitioner.RequiresConsistency(r)
+}
+
+func (p topicPartitioner) Partition(r *kgo.Record, n int) int {
+	if r.Partition >= 0 {
+		return int(r.Partition)
+	}
+	return p.TopicPartitioner.Partition(r, n)
+}
+
+func show(r *kgo.Record) {
+	headers := [][2]any{}
+	for _, header := range r.Headers {
+		headers = append(headers, [2]any{header.Key, header.Value})
+	}
+	write(record{Partition: &r.Partition, Offset: r.Offset, Timestamp: r.Timestamp.UnixMilli(),
+		Key: pointer(r.Key), Value: pointer(r.Value), Headers: headers})
+}
+
+// Shows at least count records, and those that follow at once.
+func poll(ctx context.Context, client *kgo.Client, count int) error {
+	for count > 0 {
+		fetches := client.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			return err
+		}
+		fetches.EachRecord(func(r *kgo.Record) { show(r); count-- })
+	}
+	rest, cancel := context.WithTimeout(ctx, quiet)
+	defer cancel()
+	client.PollFetches(rest).EachRecord(show)
+	return nil
+}
+
+func consume(ctx context.Context, seed, topic string, count int, start int64, partitions string) error {
+	offsets := map[int32]kgo.Offset{}
+	for _, text := range strings.Split(partitions, ",") {
+		partition, err := strconv.Atoi(text)
+		if err != nil {
+			return err
+		}
+		offsets[int32(partition)] = kgo.NewOffset().At(start)
+	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(seed),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: offsets}))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return poll(ctx, client, count)
+}
+
+func group(ctx context.Context, seed, topic, name string, count int) error {
+	client, err := kgo.NewClient(kgo.SeedBrokers(seed), kgo.ConsumerGroup(name), kgo.ConsumeTopics(topic),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit())
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if err := poll(ctx, client, count); err != nil {
+		return err
+	}
+	if err := client.CommitUncommittedOffsets(ctx); err != nil {
+		return err
+	}
+	return client.LeaveGroupContext(ctx)
+}
+
+func admin(ctx context.Context, seed, command, topic string, arguments []string) error {
+	client, err := kgo.NewClient(kgo.SeedBrokers(seed))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	switch command {
+	case "create":
+		partitions, err := strconv.Atoi(arguments[0])
+		if err != nil {
+			return err
+		}
+		_, err = admin.CreateTopic(ctx, int32(partitions), 1, nil, topic)
+		return err
+	case "delete":
+		_, err := admin.DeleteTopic(ctx, topic)
+		return err
+	case "list":
+		topics, err := admin.ListTopics(ctx)
+		if err != nil {
+			return err
+		}
+		write(len(topics[topic].Partitions))
+		return nil
+	case "offset":
+		time, err := strconv.ParseInt(arguments[0], 10, 64)
+		if err != nil {
+			return err
+		}
+		found, err := admin.ListOffsetsAfterMilli(ctx, time, topic)
+		if err != nil {
+			return err
+		}
+		at, _ := found.Lookup(topic, 0)
+		write(at.Offset)
+		return at.Err
+	}
+	return fmt.Errorf("no such command: %s", command)
+}
+
+func run() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if len(os.Args) < 4 {
+		return errors.New("usage: BOOTSTRAP COMMAND TOPIC ...")
+	}
+	seed, command, topic, arguments := os.Args[1], os.Args[2], os.Args[3], os.Args[4:]
+	switch command {
+	case "produce":
+		return produce(ctx, seed, topic, arguments[0])
+	case "consume":
+		count, _ := strconv.Atoi(arguments[0])
+		start, _ := strconv.ParseInt(arguments[1], 10, 64)
+		return consume(ctx, seed, topic, count, start, arguments[2])
+	case "group":
+		count, _ := strconv.Atoi(arguments[1])
+		return group(ctx, seed, topic, arguments[0], count)
+	}
+	return admin(ctx, seed, command, topic, arguments)
+}
+
+func main() {
+	err := run()
+	out.Flush()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
