@@ -1,14 +1,16 @@
 //! Appending: the order is fixed here, at once; what follows is waited for with the receipt.
 
 use std::cell::Cell;
+use std::hash::BuildHasher;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use foldhash::fast::FixedState;
 use ringmill_ring::wall_clock_ms;
 use ringmill_wire::batch::{Assignment, BatchError, BatchHeader, BatchView, TimestampType};
 
 use crate::checkpoint::Mark;
-use crate::config::Durability;
+use crate::config::{Durability, LogConfig};
 use crate::error::{AppendError, ChangeError};
 use crate::index::{self, SHIFT_DEFAULT};
 use crate::partition::{Appending, Inner, Partition, Phase, State};
@@ -70,6 +72,19 @@ impl State {
         Ok(())
     }
 
+    /// How long a segment takes records: another share of the jitter for each, in this partition
+    /// and in others, so that partitions do not roll together.
+    fn segment_age(&self, base_offset: i64) -> i64 {
+        let LogConfig {
+            segment_ms,
+            segment_jitter_ms,
+            ..
+        } = self.config;
+        let chance = FixedState::with_seed(self.jitter_seed).hash_one(base_offset);
+        let range = segment_jitter_ms.clamp(0, segment_ms.max(0)) as u64;
+        segment_ms - chance.checked_rem(range).unwrap_or(0) as i64
+    }
+
     /// Whether a batch, its offsets assigned, has to begin a new segment.
     fn is_roll_due(&self, header: &BatchHeader, timestamp: i64) -> bool {
         let end = self.commit.appended();
@@ -81,7 +96,7 @@ impl State {
         let aged = self
             .appending
             .first_timestamp
-            .is_some_and(|first| timestamp.saturating_sub(first) > self.config.segment_ms);
+            .is_some_and(|first| timestamp.saturating_sub(first) > self.segment_age(end.segment));
         let misfit =
             end.segment == self.active.segment.base_offset && self.active.index.is_misfit();
         end.position + header.size() as u64 > self.config.segment_bytes.into()

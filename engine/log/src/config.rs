@@ -28,6 +28,8 @@ pub struct LogConfig {
     pub segment_bytes: u32,
     /// `segment.ms`: a segment takes records for so long at most, by the records' timestamps.
     pub segment_ms: i64,
+    /// `segment.jitter.ms`: so much at most is taken off `segment_ms`, by chance.
+    pub segment_jitter_ms: i64,
     /// `retention.ms`: a segment whose newest record is older is deleted.
     pub retention_ms: Option<i64>,
     /// `retention.bytes`: the oldest segments are deleted as long as the rest is not below this.
@@ -54,6 +56,7 @@ impl Default for LogConfig {
             durability: Durability::Flushed,
             segment_bytes: 1 << 30,
             segment_ms: 7 * DAY_MS,
+            segment_jitter_ms: 0,
             retention_ms: Some(7 * DAY_MS),
             retention_bytes: None,
             max_message_bytes: 1_048_588,

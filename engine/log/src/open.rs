@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use futures_util::lock::Mutex;
 use futures_util::stream::{self, StreamExt};
-use ringmill_ring::{File, Notify, OpenOptions, fs, spawn, wall_clock_ms};
+use ringmill_ring::{File, Notify, OpenOptions, fs, random_u64, spawn, wall_clock_ms};
 
 use crate::append::FIRST_SHIFT;
 use crate::caches::CoreCaches;
@@ -483,6 +483,7 @@ impl Assembled<'_> {
             phase: Phase::Open,
             failure: None,
             no_space: None,
+            jitter_seed: random_u64(),
         };
         let id = caches.next_partition();
         Rc::new(Inner {

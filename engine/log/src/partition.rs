@@ -136,6 +136,8 @@ pub(crate) struct State {
     pub(crate) epochs: Epochs,
     pub(crate) epochs_dirty: bool,
     pub(crate) waits: Waits,
+    /// Tells this partition's jitter from others'.
+    pub(crate) jitter_seed: u64,
     /// How often appends were taken back.
     pub(crate) rollbacks: u64,
     pub(crate) upkeep: Upkeep,

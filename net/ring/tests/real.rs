@@ -138,9 +138,9 @@ fn names_are_made_listed_renamed_and_removed() {
             ("g", 3, false)
         );
         assert!(fs::metadata(&deep).await.unwrap().is_dir);
-        fs::remove_dir_all(dir.join("x")).await.unwrap();
         let space = fs::space(&deep).await.unwrap();
         assert!(space.total > 0 && space.available <= space.total);
+        fs::remove_dir_all(dir.join("x")).await.unwrap();
         let gone = fs::space(dir.join("x")).await.unwrap_err();
         assert_eq!(gone.kind(), std::io::ErrorKind::NotFound);
         let gone = fs::metadata(dir.join("x")).await.unwrap_err();

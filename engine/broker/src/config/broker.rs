@@ -22,6 +22,7 @@ const fn fixed(name: &'static str, kind: Kind, default: &'static str, doc: &'sta
         synonym: None,
         dynamic: false,
         doc,
+        without_effect: None,
     }
 }
 
@@ -33,6 +34,7 @@ const fn live(name: &'static str, kind: Kind, default: &'static str, doc: &'stat
         synonym: None,
         dynamic: true,
         doc,
+        without_effect: None,
     }
 }
 

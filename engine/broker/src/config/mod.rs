@@ -127,9 +127,27 @@ pub struct Key {
     pub dynamic: bool,
     /// One or two sentences for people, with the unit.
     pub doc: &'static str,
+    /// Why it is taken and changes nothing; none if it does what it says.
+    pub without_effect: Option<&'static str>,
 }
 
 impl Key {
+    /// The same key, which is taken for clients' sake and changes nothing.
+    pub(crate) const fn changes_nothing(self, why: &'static str) -> Self {
+        Self {
+            without_effect: Some(why),
+            ..self
+        }
+    }
+
+    /// What people are told of it.
+    pub fn documentation(&self) -> String {
+        match self.without_effect {
+            Some(why) => format!("{} Without effect: {why}", self.doc),
+            None => self.doc.to_owned(),
+        }
+    }
+
     /// Checks a value for this key.
     pub fn check(&self, value: &str) -> Result<(), ConfigError> {
         let invalid = |value: String, reason| ConfigError::Invalid {

@@ -12,6 +12,11 @@ const LONG_MAX: &str = "9223372036854775807";
 const MILLIS: Kind = Kind::Long(0, i64::MAX);
 const MILLIS_OR_NONE: Kind = Kind::Long(-1, i64::MAX);
 
+/// Why the settings of compaction are without effect.
+const UNTIL_COMPACTION: &str = "Compaction is yet to come.";
+/// Why others are.
+const BY_DESIGN: &str = "Ringmill works without it.";
+
 const fn key(
     name: &'static str,
     kind: Kind,
@@ -26,6 +31,7 @@ const fn key(
         synonym,
         dynamic: true,
         doc,
+        without_effect: None,
     }
 }
 
@@ -38,7 +44,7 @@ pub static TABLE: Table = Table {
             Kind::List(&["compact", "delete"]),
             "delete",
             Some("log.cleanup.policy"),
-            "What becomes of old segments: \"delete\" drops them by retention.ms and retention.bytes, \"compact\" keeps the last record of every key.",
+            "What becomes of old segments: \"delete\" drops them by retention.ms and retention.bytes, \"compact\" keeps the last record of every key (taken, and all records are kept until compaction comes).",
         ),
         key(
             "compression.type",
@@ -53,7 +59,8 @@ pub static TABLE: Table = Table {
             "86400000",
             Some("log.cleaner.delete.retention.ms"),
             "How long a compacted topic keeps the tombstone of a deleted key, in milliseconds.",
-        ),
+        )
+        .changes_nothing(UNTIL_COMPACTION),
         key(
             "durability",
             Kind::Choice(DURABILITIES),
@@ -88,14 +95,16 @@ pub static TABLE: Table = Table {
             "4096",
             Some("log.index.interval.bytes"),
             "Bytes of records between two entries of Kafka's sparse index. Kept for tools; Ringmill's index has a fixed step.",
-        ),
+        )
+        .changes_nothing(BY_DESIGN),
         key(
             "max.compaction.lag.ms",
             Kind::Long(1, i64::MAX),
             LONG_MAX,
             Some("log.cleaner.max.compaction.lag.ms"),
             "The longest time a record of a compacted topic may stay uncompacted, in milliseconds.",
-        ),
+        )
+        .changes_nothing(UNTIL_COMPACTION),
         key(
             "max.message.bytes",
             Kind::Int(0, i32::MAX as i64),
@@ -130,14 +139,16 @@ pub static TABLE: Table = Table {
             "0.5",
             Some("log.cleaner.min.cleanable.ratio"),
             "The share of a compacted log that must be uncompacted before it is compacted again.",
-        ),
+        )
+        .changes_nothing(UNTIL_COMPACTION),
         key(
             "min.compaction.lag.ms",
             MILLIS,
             "0",
             Some("log.cleaner.min.compaction.lag.ms"),
             "How long a record of a compacted topic stays uncompacted at least, in milliseconds.",
-        ),
+        )
+        .changes_nothing(UNTIL_COMPACTION),
         key(
             "min.insync.replicas",
             Kind::Int(1, i32::MAX as i64),
@@ -151,7 +162,8 @@ pub static TABLE: Table = Table {
             "false",
             Some("log.preallocate"),
             "Whether a new segment's file is allocated at its full size. Ringmill writes the next segment's blocks ahead by itself, so this changes nothing.",
-        ),
+        )
+        .changes_nothing(BY_DESIGN),
         key(
             "retention.bytes",
             MILLIS_OR_NONE,
@@ -179,7 +191,8 @@ pub static TABLE: Table = Table {
             "10485760",
             Some("log.index.size.max.bytes"),
             "The largest size of Kafka's index file. Kept for tools; Ringmill's index grows with its segment.",
-        ),
+        )
+        .changes_nothing(BY_DESIGN),
         key(
             "segment.jitter.ms",
             MILLIS,
@@ -200,7 +213,8 @@ pub static TABLE: Table = Table {
             "false",
             Some("unclean.leader.election.enable"),
             "Whether a replica that may lack acknowledged records can become leader when no other is left.",
-        ),
+        )
+        .changes_nothing("There are no replicas yet."),
     ],
 };
 
@@ -290,6 +304,7 @@ impl TopicConfig {
             durability: self.durability,
             segment_bytes: self.segment_bytes,
             segment_ms: millis(self.segment_age),
+            segment_jitter_ms: millis(self.segment_jitter),
             retention_ms: self.retention.filter(|_| self.delete).map(millis),
             retention_bytes: self.retention_bytes.filter(|_| self.delete),
             max_message_bytes: if is_internal {

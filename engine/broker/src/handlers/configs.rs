@@ -234,7 +234,7 @@ fn entry(
         .with_read_only(!key.dynamic)
         .with_config_type(key.kind.code());
     let documentation = match request.include_documentation {
-        true => Some(StrBytes::from_static_str(key.doc)),
+        true => Some(StrBytes::from_string(key.documentation())),
         false => None,
     };
     let synonyms = match request.include_synonyms {

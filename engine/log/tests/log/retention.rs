@@ -20,6 +20,32 @@ fn hourly() -> LogConfig {
 const HOUR_MS: i64 = 3_600_000;
 
 #[test]
+fn segments_of_many_partitions_do_not_roll_together_with_jitter() {
+    let mut lengths = std::collections::BTreeSet::new();
+    for seed in 0..10 {
+        let mut machine = Machine::new(seed);
+        let config = LogConfig {
+            segment_jitter_ms: 600,
+            ..hourly()
+        };
+        machine.life(config, async |p| {
+            let mut model = Model::default();
+            for n in 0..100 {
+                append(&p, &mut model, batch(1, 10, n * 100)).await;
+            }
+            // a thousand milliseconds at most, four hundred at least
+            assert!((10..=20).contains(&p.segments()), "{}", p.segments());
+        });
+        let mut bases = machine.files(".log").into_iter().map(|(file, _)| {
+            let name = file.rsplit('/').next().unwrap();
+            name.trim_end_matches(".log").parse::<i64>().unwrap()
+        });
+        lengths.insert(bases.nth(1).unwrap());
+    }
+    assert!(lengths.len() > 2, "first segments of {lengths:?} batches");
+}
+
+#[test]
 fn segments_roll_by_age_and_size() {
     let mut machine = Machine::new(1);
     machine.life(hourly(), async |p| {
