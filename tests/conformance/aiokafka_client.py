@@ -104,7 +104,7 @@ async def timestamps(run):
     same(sent, [record.timestamp for record in await read(run, topic, len(sent))], "timestamp")
 
 
-@feature("idempotence")
+@feature("idempotent producer")
 @story
 async def idempotence(run):
     topic, sent = run.create("idempotence"), [b"%d" % i for i in range(5_000)]

@@ -130,7 +130,7 @@ def timestamps(run):
     same(sent, [each["timestamp"] for each in read(run, topic, len(sent))], "timestamp")
 
 
-@feature("idempotence")
+@feature("idempotent producer")
 def idempotence(run):
     topic, sent = run.create("idempotence"), [b"%d" % i for i in range(5_000)]
     dense(produce(run, topic, [record(value) for value in sent]))

@@ -137,7 +137,7 @@ def timestamps(run):
     producer.close()
 
 
-@feature("idempotence")
+@feature("idempotent producer")
 def idempotence(run):
     topic = run.create("idempotence")
     sent = [b"%d" % i for i in range(5_000)]

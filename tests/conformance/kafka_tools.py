@@ -95,7 +95,7 @@ def metadata(run):
     check("Cluster ID:" in java("cluster", "cluster-id", "--bootstrap-server", run.bootstrap), "the cluster has no id")
 
 
-@feature("topics created, listed, grown and deleted")
+@feature("admin: topics")
 def topics(run):
     topic = run.name("topics")
     kafka(run, "topics", "--create", "--topic", topic, "--partitions", "2", "--config", "retention.ms=360000")
@@ -156,7 +156,7 @@ def read_committed(run):
     same(["one", "two"], consume(run, topic, 2, "--isolation-level", "read_committed"))
 
 
-@feature("group resumes from committed offsets")
+@feature("resume from committed offsets")
 def groups(run):
     topic, group = run.create("group"), run.name("group")
     produce(run, topic, [str(n) for n in range(30)])
@@ -174,7 +174,7 @@ def groups(run):
     check(group not in kafka(run, "consumer-groups", "--list").split(), "it is still listed")
 
 
-@feature("settings of topics and brokers")
+@feature("admin: configs")
 def configs(run):
     topic = run.create("configs")
     of_topic = ["--entity-type", "topics", "--entity-name", topic]
@@ -205,7 +205,7 @@ def offsets(run):
     check(total("max-timestamp") > 0, "no record is the newest")
 
 
-@feature("records deleted")
+@feature("admin: delete records")
 def delete_records(run):
     topic = run.create("delete")
     produce(run, topic, [str(n) for n in range(20)])
