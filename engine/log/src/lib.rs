@@ -29,6 +29,7 @@ mod lanes;
 mod mend;
 mod meta;
 mod names;
+mod on_disk;
 mod open;
 mod partition;
 pub mod prewrite;

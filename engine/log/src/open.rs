@@ -114,6 +114,20 @@ pub(crate) async fn open(
     fs::create_dir_all(dir)
         .await
         .map_err(IoFailure::of("create", dir))?;
+    loop {
+        // each time that nothing comes back, the log has become shorter
+        let opened = try_open(dir, config.clone(), caches.clone()).await?;
+        if let Some(inner) = opened {
+            return Ok(inner);
+        }
+    }
+}
+
+async fn try_open(
+    dir: &Path,
+    config: LogConfig,
+    caches: Rc<CoreCaches>,
+) -> Result<Option<Rc<Inner>>, OpenError> {
     let mut folder = Folder::read(dir).await?;
     let (checkpoint_file, content) = meta::open_checkpoint(dir).await?;
     let checkpoint = Checkpoint::parse(&content);
@@ -162,7 +176,9 @@ pub(crate) async fn open(
     if known.rescan {
         rescan(&mut tail, &sealed).await?;
     }
-    let found = tail.recover(after).await?;
+    let Some(found) = tail.recover(after).await? else {
+        return Ok(None);
+    };
     if found.end.offset < known.log_start {
         return Err(OpenError::Missing {
             file: names::path_of(dir, found.end.offset, Kind::Log),
@@ -204,7 +220,7 @@ pub(crate) async fn open(
     };
     let inner = assembled.into_inner(dir, caches);
     settle(&inner, changed).await;
-    Ok(inner)
+    Ok(Some(inner))
 }
 
 /// Makes the names of a folder and of those above it durable. A process that was killed while it

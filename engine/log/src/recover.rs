@@ -18,6 +18,7 @@ use crate::checkpoint::{Mark, Replay};
 use crate::epochs::Epochs;
 use crate::error::{Damage, DamageReason, IoFailure, OpenError};
 use crate::names::{self, Kind};
+use crate::on_disk;
 use crate::partition::Active;
 use crate::producers::Producers;
 use crate::renew::{copy, renew};
@@ -71,7 +72,12 @@ pub(crate) struct Found {
 
 impl Tail<'_> {
     /// Recovers the segments from the recovery point's on, each with its base offset and length.
-    pub(crate) async fn recover(&mut self, segments: &[(i64, u64)]) -> Result<Found, OpenError> {
+    /// Nothing comes back if the disk turned out to have less than was read: it is cut off, and
+    /// what was learnt of it is to be forgotten.
+    pub(crate) async fn recover(
+        &mut self,
+        segments: &[(i64, u64)],
+    ) -> Result<Option<Found>, OpenError> {
         let mut left = segments.iter().copied().peekable();
         loop {
             let current = left.next().expect("the recovery point's segment is there");
@@ -99,8 +105,11 @@ impl Tail<'_> {
                 Some((base, _)) => self.complete(candidate, end, base).await?,
                 None => {
                     let found = self.end_with(candidate, end).await?;
-                    let changed = found.changed || segments.len() > 1;
-                    return Ok(Found { changed, ..found });
+                    let more = segments.len() > 1;
+                    return Ok(found.map(|found| Found {
+                        changed: found.changed || more,
+                        ..found
+                    }));
                 }
             }
         }
@@ -206,49 +215,60 @@ impl Tail<'_> {
     }
 
     /// The last segment.
-    async fn end_with(&mut self, c: Candidate, end: ScanEnd) -> Result<Found, OpenError> {
+    async fn end_with(&mut self, c: Candidate, end: ScanEnd) -> Result<Option<Found>, OpenError> {
         let mark = c.mark;
         if c.len < mark.position {
             // flushed bytes are missing from the file's end: nothing can follow there
             let base = mark.offset;
             self.complete(c, end, base).await?;
             let active = new_active(self.dir, base, FIRST_SHIFT).await?;
-            return Ok(Found {
+            return Ok(Some(Found {
                 active,
                 end: Mark::start_of(base),
                 changed: true,
-            });
+            }));
         }
         self.report_cut(&c, &end).await;
         let changed = c.len > mark.position || mark != c.durable || c.index.pending() > 0;
         let candidate = if mark.offset > c.durable.offset {
-            self.renewed(c).await?
+            match self.renewed(c).await? {
+                Some(renewed) => renewed,
+                None => return Ok(None),
+            }
         } else {
             cut_off(&c).await?;
             c
         };
-        Ok(Found {
+        Ok(Some(Found {
             end: candidate.mark,
             active: candidate.into_active().await?,
             changed,
-        })
+        }))
     }
 
-    /// Renews the end of the log; on a full disk, flushes it where it is.
-    async fn renewed(&mut self, c: Candidate) -> Result<Candidate, IoFailure> {
-        match copy(self.dir, &c).await {
+    /// Renews the end of the log. On a full disk it stays where it is, as far as the disk has it.
+    async fn renewed(&mut self, mut c: Candidate) -> Result<Option<Candidate>, IoFailure> {
+        let failure = match copy(self.dir, &c).await {
             Ok(copied) => {
                 let renewed = renew(self.dir, c, copied).await?;
                 self.sealed.extend(renewed.sealed);
-                Ok(renewed.candidate)
+                return Ok(Some(renewed.candidate));
             }
-            Err(failure) if failure.is_no_space() => {
-                tracing::warn!(%failure, "the end of the log is used where it is");
-                cut_off(&c).await?;
-                Ok(c)
-            }
-            Err(failure) => Err(failure),
+            Err(failure) if failure.is_no_space() => failure,
+            Err(failure) => return Err(failure),
+        };
+        let (end, read) = (on_disk::whole_end(&c).await?, c.mark.position);
+        c.mark.position = end;
+        cut_off(&c).await?;
+        if end < read {
+            tracing::warn!(
+                file = %c.path.display(), position = end, bytes = read - end,
+                "a failed flush lost the end of the log, which was not acknowledged: cut off",
+            );
+            return Ok(None);
         }
+        tracing::warn!(%failure, "the end of the log is used where it is");
+        Ok(Some(c))
     }
 
     /// Tells what stands behind the last whole batch and is no batch, and keeps a copy of it.

@@ -12,11 +12,27 @@ use crate::op::{Fd, IOV_MAX, Metadata, Op, OpenOptions, Payload, check};
 /// Bytes that one read or write asks of the kernel at most (its own limit is 2 GiB - 4 KiB).
 const CHUNK: usize = 1 << 30;
 
+/// The least that a disk reads.
+const DIRECT_SECTOR: usize = 512;
+
 /// An open file. Clones share the descriptor, which closes when the last clone is dropped and
 /// no operation is in flight.
 #[derive(Clone, Debug)]
 pub struct File {
     pub(crate) fd: Fd,
+    direct: bool,
+}
+
+/// What offsets, lengths and buffers of files that are read around the page cache are multiples
+/// of, whatever the disk's block size is.
+pub const DIRECT_ALIGNMENT: usize = 4096;
+
+/// An empty buffer for `len` bytes that a file opened with [`OpenOptions::direct`] can be read
+/// into.
+pub fn direct_buffer(len: usize) -> BytesMut {
+    let mut buffer = BytesMut::with_capacity(len + DIRECT_ALIGNMENT);
+    let before = buffer.as_ptr().align_offset(DIRECT_ALIGNMENT);
+    buffer.split_off(before)
 }
 
 impl File {
@@ -26,7 +42,10 @@ impl File {
         let outcome = submit(Op::Open { path, options }).await;
         check(outcome.result)?;
         match outcome.payload {
-            Payload::Descriptor(fd) => Ok(File { fd: Rc::new(fd) }),
+            Payload::Descriptor(fd) => Ok(File {
+                fd: Rc::new(fd),
+                direct: options.direct,
+            }),
             other => unreachable!("an open came back as {other:?}"),
         }
     }
@@ -57,6 +76,11 @@ impl File {
             buf = back;
             match result {
                 Ok(0) => break,
+                // the end of the file, and no place to go on reading at
+                Ok(count) if self.direct && count % DIRECT_SECTOR != 0 => {
+                    done += count;
+                    break;
+                }
                 Ok(count) => done += count,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return (Err(e), buf),

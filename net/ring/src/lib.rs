@@ -60,7 +60,7 @@ mod wake;
 
 pub use crate::clock::Instant;
 pub use crate::core::{core_id, now, random_u64, wall_clock_ms};
-pub use crate::file::File;
+pub use crate::file::{DIRECT_ALIGNMENT, File, direct_buffer};
 pub use crate::launch::{Cores, RingConfig, Running, probe, run};
 pub use crate::mailbox::{Port, Sending};
 pub use crate::notify::{Notified, Notify};

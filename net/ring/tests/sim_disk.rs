@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use ringmill_ring::sim::{Chance, DiskFaults, NodeId, World};
-use ringmill_ring::{File, OpenOptions, fs, random_u64, sleep, spawn};
+use ringmill_ring::{File, OpenOptions, direct_buffer, fs, random_u64, sleep, spawn};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -367,6 +367,37 @@ fn direct_files_want_alignment() {
         let refused = reader.write_at(0, vec![Bytes::from_static(b"x")]).await;
         assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EBADF));
     });
+}
+
+#[test]
+fn a_read_around_the_page_cache_finds_what_a_failed_flush_has_lost() {
+    let mut different = 0;
+    for seed in 0..100 {
+        let (mut world, node) = one_node(seed);
+        world.disk(node).faults().sync_error = Chance::Nth(2);
+        world.disk(node).faults().evict_after_failed_sync = Chance::Never;
+        let (shown, had) = world.block_on(node, async {
+            let file = File::open("/f", writer()).await.unwrap();
+            fs::sync_dir("/").await.unwrap();
+            file.write_at(0, vec![Bytes::from(vec![7; 9_000])])
+                .await
+                .unwrap();
+            assert!(file.sync_data().await.is_err());
+            file.sync_data().await.unwrap();
+            let options = OpenOptions::new().read(true).direct(true);
+            let direct = File::open("/f", options).await.unwrap();
+            let (read, had) = direct.read_into(0, direct_buffer(1 << 20), 1 << 20).await;
+            assert_eq!(read.unwrap(), 9_000, "the end is no multiple of anything");
+            (file.read_at(0, 9_000).await.unwrap(), had.freeze())
+        });
+        assert_eq!(shown, vec![7; 9_000]);
+        different += u64::from(had != shown);
+        world.power_off(node);
+        let mut found = world.disk(node).read("/f").unwrap().to_vec();
+        found.resize(9_000, 0);
+        assert_eq!(found, had, "seed {seed}");
+    }
+    assert!(different > 50, "{different}");
 }
 
 #[test]

@@ -222,6 +222,58 @@ fn whatever_fails_nothing_acknowledged_is_lost() {
     }
 }
 
+/// What a failed flush leaves clean in the page cache must not be taken for durable by a process
+/// that has no room to write it anew: not when it is sent again, not when it is built upon.
+#[test]
+fn what_a_failed_flush_lost_is_not_acknowledged_on_a_full_disk() {
+    let mut resent = [0; 2];
+    for seed in seeds(60) {
+        let _seed = Seed(seed);
+        let mut machine = Machine::new(seed);
+        let node = machine.node;
+        let value_len = machine.world.random().pick(&[100, 5_000, 30_000]);
+        machine.world.disk(node).faults().evict_after_failed_sync = Chance::Never;
+        machine.life(LogConfig::default(), async |p| p.close().await.unwrap());
+        machine.world.disk(node).faults().sync_error = Chance::Nth(3);
+        let (mut acked, pending) = machine.life(LogConfig::default(), async move |p| {
+            let (mut model, mut producer) = (Model::default(), Producer::new(1));
+            loop {
+                let batch = producer.batch(1, value_len, 5);
+                let appended = p.append(batch.clone()).unwrap();
+                match p.acknowledged(&appended.receipt).await {
+                    Ok(()) => model.push(&batch, appended.base_offset, 3),
+                    Err(_) => return (model, batch),
+                }
+            }
+        });
+        // killed, and there is no room for a copy of the log's end
+        fill(&machine, 0);
+        let known = acked.clone();
+        let again = machine.life(LogConfig::default(), async move |p| {
+            assert_eq!(
+                read_all(&p, 0, 10_000).await.unwrap()[..known.from(0).len()],
+                known.from(0)
+            );
+            let again = p.append(pending.clone()).ok()?;
+            p.acknowledged(&again.receipt).await.ok()?;
+            Some((pending, again.base_offset))
+        });
+        resent[usize::from(again.is_some())] += 1;
+        if let Some((batch, base_offset)) = again {
+            acked.push(&batch, base_offset, 3);
+        }
+        machine.world.power_off(node);
+        free(&machine);
+        machine.life(LogConfig::default(), async move |p| {
+            assert_eq!(p.damages(), []);
+            let content = read_all(&p, 0, 10_000).await.unwrap();
+            let expected = acked.from(0);
+            assert_eq!(&content[..expected.len()], &expected[..]);
+        });
+    }
+    assert!(resent.iter().all(|count| *count > 3), "{resent:?}");
+}
+
 #[test]
 fn who_waits_for_room_is_told_of_a_failure() {
     let mut machine = Machine::new(5);

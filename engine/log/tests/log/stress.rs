@@ -176,7 +176,7 @@ impl Life {
     }
 }
 
-/// Whether each life's disk fails, beside filling up.
+/// Whether each life's disk fails, beside filling up and being freed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Disk {
     Fills,
@@ -215,7 +215,7 @@ async fn check(p: &Partition, history: &Shared) {
 }
 
 /// Time goes by; now and then there is little room for a while.
-fn fill_and_free(machine: &mut Machine, disk: Disk) {
+fn fill_and_free(machine: &mut Machine) {
     let node = machine.node;
     for _ in 0..6 {
         let time = machine.world.random().below(30_000);
@@ -225,7 +225,6 @@ fn fill_and_free(machine: &mut Machine, disk: Disk) {
             machine.world.random().coin(),
         );
         let used = machine.world.disk(node).used();
-        let full = full && disk == Disk::Fills;
         machine.world.disk(node).faults().capacity = if full { used + room } else { 1 << 50 };
     }
 }
@@ -277,7 +276,7 @@ fn one_life(machine: &mut Machine, history: &Shared, disk: Disk) {
         }
         sleep(Duration::from_secs(100_000)).await;
     });
-    fill_and_free(machine, disk);
+    fill_and_free(machine);
     if machine.world.random().below(3) == 0 {
         stop.set(true);
         let time = machine.world.random().below(3_000);

@@ -215,6 +215,23 @@ impl Disk {
         len
     }
 
+    /// `pread(2)` of a file opened with `O_DIRECT`: what the medium has, whatever the page cache
+    /// shows, but for what is still to be written back.
+    pub(super) fn read_direct(
+        &mut self,
+        inode: Inode,
+        offset: u64,
+        len: usize,
+        out: &mut BytesMut,
+    ) -> Result<usize, Errno> {
+        if self.faults.read_error.strikes(&mut self.random) {
+            return Err(libc::EIO);
+        }
+        let mut image = self.node(inode).image.clone();
+        image.drop_cache();
+        image.read(offset, len, out).ok_or(libc::EIO)
+    }
+
     /// `pread(2)`: appends to `out`.
     pub(super) fn read(
         &mut self,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use ringmill_ring::{
-    Features, File, OpenOptions, RingConfig, Shutdown, TcpStream, UdpSocket, fs, run, spawn,
-    timeout,
+    DIRECT_ALIGNMENT, Features, File, OpenOptions, RingConfig, Shutdown, TcpStream, UdpSocket,
+    direct_buffer, fs, run, spawn, timeout,
 };
 
 use super::{any, echo, folder, pair, pattern, ring};
@@ -207,6 +207,30 @@ fn a_child_process_does_not_disturb_the_ring() {
                 client.recv(&mut back).await.unwrap();
             }
             assert!(back.iter().all(|byte| *byte == round));
+        }
+    });
+}
+
+/// Also where the file's end is no multiple of anything.
+#[test]
+fn files_are_read_around_the_page_cache() {
+    let path = folder("direct").join("f");
+    ring(async {
+        let options = OpenOptions::new().read(true).write(true).create(true);
+        let file = File::open(&path, options).await.unwrap();
+        let content = pattern(3 * DIRECT_ALIGNMENT + 77, 1);
+        file.write_at(0, vec![content.clone()]).await.unwrap();
+        let options = OpenOptions::new().read(true).direct(true);
+        let direct = match File::open(&path, options).await {
+            // not all file systems can
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return,
+            opened => opened.unwrap(),
+        };
+        for (from, len) in [(0, 1 << 20), (DIRECT_ALIGNMENT, DIRECT_ALIGNMENT)] {
+            let (read, bytes) = direct.read_into(from as u64, direct_buffer(len), len).await;
+            let end = content.len().min(from + len);
+            assert_eq!(read.unwrap(), end - from);
+            assert!(bytes == content[from..end]);
         }
     });
 }

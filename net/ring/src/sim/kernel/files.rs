@@ -226,7 +226,12 @@ impl Kernel {
                 len,
             } => {
                 let inode = self.readable(fd, *offset, *len)?;
-                let read = self.nodes[node].disk.read(inode, *offset, *len, buf)?;
+                let direct = matches!(self.file_of(fd)?, (_, _, options) if options.direct);
+                let disk = &mut self.nodes[node].disk;
+                let read = match direct {
+                    true => disk.read_direct(inode, *offset, *len, buf)?,
+                    false => disk.read(inode, *offset, *len, buf)?,
+                };
                 Ok(Effect::Done(Ok(read)))
             }
             Op::Write { fd, bufs, .. } if flight.flushing => {
