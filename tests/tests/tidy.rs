@@ -84,11 +84,6 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
         "one line of Kafka's dump format, field by field",
     ),
     (
-        "engine/log/src/open.rs",
-        "open",
-        "the order of a start, step by step",
-    ),
-    (
         "engine/log/src/verify.rs",
         "check_segment",
         "one pass over a segment",

@@ -114,6 +114,16 @@ impl ToCode for AppendError {
             AppendError::Producer(ProducerError::OutOfOrderSequence { .. }) => {
                 ErrorCode::OutOfOrderSequenceNumber
             }
+            AppendError::Producer(ProducerError::InvalidTxnState { .. }) => {
+                ErrorCode::InvalidTxnState
+            }
+            AppendError::Producer(ProducerError::CoordinatorFenced { .. }) => {
+                ErrorCode::TransactionCoordinatorFenced
+            }
+            // retried by clients, as while the end of the last one is being written
+            AppendError::Producer(ProducerError::TooManyTransactions) => {
+                ErrorCode::ConcurrentTransactions
+            }
             AppendError::Producer(ProducerError::InvalidProducerEpoch { .. }) => {
                 ErrorCode::InvalidProducerEpoch
             }

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use foldhash::fast::FixedState;
 use ringmill_ring::wall_clock_ms;
 use ringmill_wire::batch::{Assignment, BatchError, BatchHeader, BatchView, TimestampType};
+use ringmill_wire::marker::EndTxnMarker;
 
+use crate::aborted::AbortedTxn;
 use crate::checkpoint::Mark;
 use crate::config::{Durability, LogConfig};
 use crate::error::{AppendError, ChangeError};
@@ -18,6 +20,7 @@ use crate::producers::{Verdict, WrittenBatch};
 use crate::queue::{Fate, QUEUE_BYTES_MAX, QueuedBatch, RollPlan};
 use crate::scan::holds_its_offsets;
 use crate::snapshot;
+use crate::transactions::VerificationGuard;
 use crate::waits::Level;
 
 /// An index file takes so many bytes at most (Kafka's `segment.index.bytes`); a log of very
@@ -153,14 +156,42 @@ impl State {
         }
     }
 
-    fn append(&mut self, bytes: Bytes, now_ms: i64) -> Result<Appended, AppendError> {
+    fn append(
+        &mut self,
+        bytes: Bytes,
+        guard: Option<&VerificationGuard>,
+        now_ms: i64,
+    ) -> Result<Appended, AppendError> {
         self.check_open()?;
         let view = BatchView::parse(&bytes)?;
-        let mut header = *view.header();
+        let header = *view.header();
         self.check_size(&header, bytes.len())?;
-        if let Verdict::Duplicate(batch) = self.producers.check(&header)? {
+        if let Verdict::Duplicate(batch) = self.producers.check(&header, guard)? {
             return Ok(self.duplicate(&batch));
         }
+        self.enqueue(bytes, header, None, now_ms)
+    }
+
+    fn append_marker(
+        &mut self,
+        marker: &EndTxnMarker,
+        now_ms: i64,
+    ) -> Result<Appended, AppendError> {
+        self.check_open()?;
+        self.producers.check_marker(marker)?;
+        let bytes = marker.seal(now_ms);
+        let header = *BatchView::parse(&bytes)?.header();
+        self.enqueue(bytes, header, Some(marker), now_ms)
+    }
+
+    /// Gives a batch that has passed its checks its place in the log.
+    fn enqueue(
+        &mut self,
+        bytes: Bytes,
+        mut header: BatchHeader,
+        marker: Option<&EndTxnMarker>,
+        now_ms: i64,
+    ) -> Result<Appended, AppendError> {
         self.check_room(bytes.len())?;
         let base_offset = self.commit.appended().offset;
         header.base_offset = base_offset;
@@ -184,7 +215,7 @@ impl State {
             self.commit
                 .appended()
                 .after(last_offset, header.max_timestamp, bytes.len() as u64);
-        let undo = self.producers.on_appended(&header, now_ms);
+        let (undo, ended) = self.producers.on_batch(&header, marker, now_ms);
         if undo.is_some() {
             self.upkeep.producers_end = end.offset;
         }
@@ -200,6 +231,7 @@ impl State {
             max_timestamp: header.max_timestamp,
             size: bytes.len() as u32,
             undo,
+            aborted: ended.and_then(AbortedTxn::of),
         };
         let fate = self.queue.push(bytes, assignment, batch, end);
         self.commit.on_appended(end);
@@ -311,14 +343,63 @@ impl Partition {
     /// accepted: gives it its offsets, leader epoch and, if the topic says so, timestamp, and
     /// queues it. The order of appends is fixed when this returns; nothing else is: wait with
     /// the receipt. A batch that an idempotent producer has sent before gets its first offsets.
+    ///
+    /// The first batch of a transaction needs [`Partition::append_verified`].
     pub fn append(&self, batch: Bytes) -> Result<Appended, AppendError> {
+        self.append_with(batch, None)
+    }
+
+    /// As [`Partition::append`], for a batch that may begin a transaction which the coordinator
+    /// knows of: taken only as long as no marker has come since the guard was given out (KIP-890).
+    pub fn append_verified(
+        &self,
+        batch: Bytes,
+        guard: &VerificationGuard,
+    ) -> Result<Appended, AppendError> {
+        self.append_with(batch, Some(guard))
+    }
+
+    fn append_with(
+        &self,
+        batch: Bytes,
+        guard: Option<&VerificationGuard>,
+    ) -> Result<Appended, AppendError> {
+        let now_ms = wall_clock_ms();
+        let mut state = self.inner.state.borrow_mut();
+        let appended = state.append(batch, guard, now_ms)?;
+        drop(state);
+        self.inner.schedule_pump();
+        Ok(appended)
+    }
+
+    /// Appends the end of a transaction. A marker that was appended before is appended again, and
+    /// changes nothing.
+    pub fn append_marker(&self, marker: EndTxnMarker) -> Result<Appended, AppendError> {
+        let now_ms = wall_clock_ms();
         let appended = self
             .inner
             .state
             .borrow_mut()
-            .append(batch, wall_clock_ms())?;
+            .append_marker(&marker, now_ms)?;
         self.inner.schedule_pump();
         Ok(appended)
+    }
+
+    /// Begins to verify a producer's first batch in a transaction.
+    pub fn begin_verification(&self, producer_id: i64, producer_epoch: i16) -> VerificationGuard {
+        let mut state = self.inner.state.borrow_mut();
+        state
+            .producers
+            .begin_verification(producer_id, producer_epoch)
+    }
+
+    /// Whether the producer has a transaction open here in this epoch: its batches need no
+    /// verification.
+    pub fn has_open_transaction(&self, producer_id: i64, producer_epoch: i16) -> bool {
+        let state = self.inner.state.borrow();
+        state
+            .producers
+            .has_open_transaction(producer_id, producer_epoch)
     }
 
     /// Waits until the append may be acknowledged as far as this node goes: it is flushed or

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use ringmill_ring::{File, OpenOptions, fs};
 use ringmill_wire::batch::{BatchHeader, HEADER_LEN};
 
+use crate::aborted::{self, AbortedIndexBuilder, AbortedTxn};
 use crate::append::FIRST_SHIFT;
 use crate::checkpoint::Mark;
 use crate::error::IoFailure;
@@ -17,6 +18,9 @@ use crate::names::{self, Kind};
 use crate::partition::Active;
 use crate::segment::Segment;
 use crate::time_index::{self, ENTRY_LEN, MaxTimestamp, TimeIndexBuilder};
+
+/// Aborted transactions read at a time.
+const ENTRIES_READ: u32 = 2048;
 
 /// A segment that may become the active one.
 pub(crate) struct Candidate {
@@ -28,6 +32,7 @@ pub(crate) struct Candidate {
     pub(crate) shift: u8,
     pub(crate) index: IndexBuilder,
     pub(crate) times: TimeIndexBuilder,
+    pub(crate) aborted: AbortedIndexBuilder,
     /// Everything before it is known to be on the disk.
     pub(crate) durable: Mark,
     /// The end of what is whole, as far as is known.
@@ -60,9 +65,11 @@ impl Candidate {
             shift: FIRST_SHIFT,
             index: IndexBuilder::new(base, FIRST_SHIFT, 0),
             times: TimeIndexBuilder::new(base, 0, -1, MaxTimestamp::NONE),
+            aborted: AbortedIndexBuilder::default(),
             durable,
             mark: Mark::start_of(base),
         };
+        candidate.aborted = candidate.known_aborted(dir).await?;
         // too short for what is known of it, it is read from its beginning
         if durable.position > 0 && len >= durable.position {
             candidate.take_known(dir).await?;
@@ -95,6 +102,30 @@ impl Candidate {
         Ok(())
     }
 
+    /// The aborted transactions whose markers stand before the recovery point.
+    async fn known_aborted(&self, dir: &Path) -> Result<AbortedIndexBuilder, IoFailure> {
+        let path = names::path_of(dir, self.base, Kind::TxnIndex);
+        let Some((file, len)) = open_existing(&path).await? else {
+            return Ok(AbortedIndexBuilder::default());
+        };
+        let (mut known, mut last) = (0, -1);
+        let piece = aborted::position(ENTRIES_READ);
+        loop {
+            let bytes = file.read_at(aborted::position(known), piece as usize).await;
+            let bytes = bytes.map_err(IoFailure::of("read", &path))?;
+            let txns = aborted::parse(&bytes);
+            let in_order = txns.first().is_some_and(|txn| txn.last_offset > last);
+            let before = txns.partition_point(|txn| txn.last_offset < self.durable.offset);
+            if !in_order || before == 0 {
+                break;
+            }
+            last = txns[before - 1].last_offset;
+            known += before as u32;
+        }
+        cut(&file, &path, len, aborted::position(known)).await?;
+        Ok(AbortedIndexBuilder::new(known))
+    }
+
     async fn known_times(&self, dir: &Path) -> Result<TimeIndexBuilder, IoFailure> {
         let path = names::path_of(dir, self.base, Kind::TimeIndex);
         let Some((file, len)) = open_existing(&path).await? else {
@@ -116,8 +147,16 @@ impl Candidate {
         ))
     }
 
-    /// A whole batch was found at `position`.
-    pub(crate) fn on_batch(&mut self, position: u64, header: &BatchHeader) {
+    /// A whole batch was found at `position`; it may have aborted a transaction.
+    pub(crate) fn on_batch(
+        &mut self,
+        position: u64,
+        header: &BatchHeader,
+        aborted: Option<AbortedTxn>,
+    ) {
+        // those before the recovery point are in the file
+        let news = aborted.filter(|txn| txn.last_offset >= self.durable.offset);
+        news.into_iter().for_each(|txn| self.aborted.push(txn));
         let (last, max) = (header.last_offset(), header.max_timestamp);
         let size = header.size() as u64;
         self.index.on_batch(last, position as u32);
@@ -154,6 +193,7 @@ impl Candidate {
             max_timestamp: end.max.timestamp,
             max_timestamp_offset: end.max.offset,
             time_entries: self.times.entries(),
+            aborted_entries: self.aborted.entries(),
         };
         let entries = self.times.encode_pending();
         match write_part(dir, self.base, Kind::TimeIndex, entries, None).await {
@@ -162,6 +202,10 @@ impl Candidate {
                 seal.time_entries -= self.times.pending().len() as u32;
             }
             written => written?,
+        }
+        let aborted = self.aborted.encode_pending();
+        if !aborted.1.is_empty() {
+            write_part(dir, self.base, Kind::TxnIndex, aborted, None).await?;
         }
         let header = IndexHeader {
             base_offset: self.base,
@@ -202,6 +246,7 @@ impl Candidate {
             lanes: Lanes::default(),
             index: self.index,
             times: self.times,
+            aborted: self.aborted,
             first_timestamp,
         })
     }

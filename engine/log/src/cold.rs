@@ -24,6 +24,15 @@ use crate::segment::Segment;
 /// Bytes of a large answer that are checked at a time.
 const CHECK_BYTES: usize = 128 << 10;
 
+/// What a reader asks for.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted {
+    pub(crate) offset: i64,
+    pub(crate) max_bytes: usize,
+    /// A batch begins here, and nothing from it on is wanted.
+    pub(crate) limit: i64,
+}
+
 /// A part of a segment's log, from a batch on, that may be handed out if it is whole.
 struct Part {
     file: File,
@@ -31,6 +40,8 @@ struct Part {
     base_offset: i64,
     /// What is wanted of it.
     len: usize,
+    /// No batch from this offset on is wanted.
+    limit: i64,
     /// The log can be read up to here, and the next offset there.
     end: (u64, i64),
 }
@@ -39,6 +50,7 @@ struct Part {
 /// themselves if they are few.
 struct Whole {
     len: usize,
+    next_offset: i64,
     bytes: Option<Bytes>,
 }
 
@@ -66,10 +78,10 @@ impl Inner {
     /// A read that the hot tail has no answer to.
     pub(crate) async fn read_file(
         self: &Rc<Self>,
-        offset: i64,
-        max_bytes: usize,
+        wanted: Wanted,
         visible: Mark,
     ) -> Result<FetchSlice, ReadError> {
+        let offset = wanted.offset;
         for _ in 0..2 {
             let (segment, extent) = {
                 let state = self.state.borrow();
@@ -80,7 +92,7 @@ impl Inner {
                 found.ok_or_else(|| state.out_of_range(offset))?
             };
             let mends = segment.mends.get();
-            let mut done = self.read_segment(&segment, offset, max_bytes, extent).await;
+            let mut done = self.read_segment(&segment, wanted, extent).await;
             if let Ok(None) = done {
                 // what is wrong, and how far, shows when the whole segment is looked at
                 done = self.mend(&segment, mends).await.map(|()| None);
@@ -103,16 +115,15 @@ impl Inner {
     async fn read_segment(
         self: &Rc<Self>,
         segment: &Rc<Segment>,
-        offset: i64,
-        max_bytes: usize,
+        wanted: Wanted,
         extent: Extent,
     ) -> Result<Option<FetchSlice>, ReadError> {
-        let want = max_bytes.saturating_add(HEADER_LEN);
+        let want = wanted.max_bytes.saturating_add(HEADER_LEN);
         let Located {
             position,
             header,
             bytes,
-        } = self.locate(segment, offset, extent, want).await?;
+        } = self.locate(segment, wanted.offset, extent, want).await?;
         let base_offset = header.base_offset;
         let end = self.state.borrow().readable(segment, base_offset, extent);
         let available = end.0.saturating_sub(position) as usize;
@@ -123,7 +134,8 @@ impl Inner {
             file: self.log_file(segment).await?,
             start: position,
             base_offset,
-            len: max_bytes.clamp(header.size(), available),
+            len: wanted.max_bytes.clamp(header.size(), available),
+            limit: wanted.limit,
             end,
         };
         let path = self.path(segment.base_offset, Kind::Log);
@@ -132,6 +144,7 @@ impl Inner {
         Ok(whole.map(|whole| FetchSlice {
             base_offset,
             len: whole.len,
+            next_offset: whole.next_offset,
             data: match whole.bytes {
                 Some(bytes) => FetchData::Memory(vec![bytes]),
                 None => FetchData::File {
@@ -150,12 +163,12 @@ impl Part {
     async fn check(&self, known: Bytes) -> std::io::Result<Option<Whole>> {
         let available = self.end.0 - self.start;
         let look = (self.len + HEADER_LEN).min(available as usize);
-        let mut len = 0;
+        let (mut len, mut next_offset) = (0, self.base_offset);
         let visit = |position: u64, batch: Scanned<'_>| {
-            if let Scanned::Whole(header) = batch {
+            if let Scanned::Whole(header, _) = batch {
                 let end = (position - self.start) as usize + header.size();
-                if end <= self.len {
-                    len = end;
+                if end <= self.len && header.base_offset < self.limit {
+                    (len, next_offset) = (end, header.next_offset());
                 }
             }
         };
@@ -173,7 +186,11 @@ impl Part {
         }
         let end = scanner.finish();
         let bytes = bytes.map(|bytes| bytes.slice(..len));
-        Ok((len > 0 && self.is_dense(&end)).then_some(Whole { len, bytes }))
+        Ok((len > 0 && self.is_dense(&end)).then_some(Whole {
+            len,
+            next_offset,
+            bytes,
+        }))
     }
 
     /// Reads so many bytes to check them, in pieces that stay in the processor's cache.

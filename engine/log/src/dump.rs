@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use ringmill_ring::{File, OpenOptions, fs};
 use ringmill_wire::batch::{BatchError, BatchHeader, BatchView, TimestampType};
+use ringmill_wire::marker::EndTxnMarker;
 use ringmill_wire::record::{RecordError, Records, decoded};
 
+use crate::aborted::{self, AbortedTxn};
 use crate::checkpoint::Checkpoint;
 use crate::epochs::{EpochEntry, Epochs};
 use crate::error::IoFailure;
@@ -67,6 +69,15 @@ pub enum Dumped {
     },
     /// An entry of a `.timeindex`.
     Time(TimeEntry),
+    /// An entry of a `.txnindex`.
+    Aborted(AbortedTxn),
+    /// The end of a transaction, in the batch before.
+    Marker {
+        /// Its offset.
+        offset: i64,
+        /// What it says.
+        marker: EndTxnMarker,
+    },
     /// An entry of `leader-epoch-checkpoint`.
     Epoch(EpochEntry),
     /// A producer's batch of a `.snapshot`.
@@ -75,8 +86,12 @@ pub enum Dumped {
         producer_id: i64,
         /// Its epoch.
         epoch: i16,
-        /// The batch.
-        batch: WrittenBatch,
+        /// The batch; none if a marker alone has brought the epoch.
+        batch: Option<WrittenBatch>,
+        /// Of who wrote its last marker, −1 for none.
+        coordinator_epoch: i32,
+        /// First offset of its open transaction.
+        txn: Option<i64>,
     },
     /// The latest sound slot of `checkpoint`.
     Checkpoint(Checkpoint),
@@ -135,6 +150,17 @@ impl fmt::Display for Dumped {
                 offset,
                 position: None,
             } => write!(f, "offset: {offset} never written"),
+            Dumped::Aborted(txn) => write!(
+                f,
+                "version: 0 producerId: {} firstOffset: {} lastOffset: {} lastStableOffset: {}",
+                txn.producer_id, txn.first_offset, txn.last_offset, txn.last_stable_offset
+            ),
+            Dumped::Marker { offset, marker } => write!(
+                f,
+                "| offset: {offset} endTxnMarker: {} coordinatorEpoch: {}",
+                if marker.committed { "COMMIT" } else { "ABORT" },
+                marker.coordinator_epoch
+            ),
             Dumped::Time(entry) => {
                 write!(f, "timestamp: {} offset: {}", entry.timestamp, entry.offset)
             }
@@ -147,15 +173,24 @@ impl fmt::Display for Dumped {
                 producer_id,
                 epoch,
                 batch,
-            } => write!(
-                f,
-                "producerId: {producer_id} producerEpoch: {epoch} firstSequence: {} lastSequence: {} lastOffset: {} offsetDelta: {} timestamp: {}",
-                batch.base_sequence(),
-                batch.last_sequence,
-                batch.last_offset,
-                batch.offset_delta,
-                batch.timestamp
-            ),
+                coordinator_epoch,
+                txn,
+            } => {
+                let batch = batch.unwrap_or(WrittenBatch::NONE);
+                write!(
+                    f,
+                    "producerId: {producer_id} producerEpoch: {epoch} firstSequence: {} lastSequence: {} lastOffset: {} offsetDelta: {} timestamp: {} coordinatorEpoch: {coordinator_epoch} currentTxnFirstOffset: ",
+                    batch.base_sequence(),
+                    batch.last_sequence,
+                    batch.last_offset,
+                    batch.offset_delta,
+                    batch.timestamp
+                )?;
+                match txn {
+                    Some(first) => write!(f, "{first}"),
+                    None => f.write_str("None"),
+                }
+            }
             Dumped::Checkpoint(checkpoint) => fmt_checkpoint(f, checkpoint),
         }
     }
@@ -293,6 +328,12 @@ async fn dump_file(
                 .for_each(|entry| show(Dumped::Time(entry)));
             (end < content.len()).then(|| "an entry is cut off or out of order".to_owned())
         }
+        Some((_, Kind::TxnIndex)) => {
+            let txns = aborted::parse(&content);
+            let end = aborted::position(txns.len() as u32) as usize;
+            txns.into_iter().for_each(|txn| show(Dumped::Aborted(txn)));
+            (end < content.len()).then(|| "an entry is cut off or out of order".to_owned())
+        }
         Some((_, Kind::Snapshot)) => dump_snapshot(&content, show),
         Some((_, Kind::Log)) => None,
         None if name == names::EPOCHS => match Epochs::parse(&content) {
@@ -341,11 +382,15 @@ fn dump_snapshot(content: &[u8], show: &mut impl FnMut(Dumped)) -> Option<String
         Err(error) => Some(error.to_string()),
         Ok(producers) => {
             for (producer_id, entry) in producers.iter() {
-                for batch in &entry.batches {
+                let none = entry.batches.is_empty().then_some(None);
+                let batches = entry.batches.iter().copied().map(Some);
+                for batch in batches.chain(none) {
                     show(Dumped::Producer {
                         producer_id,
                         epoch: entry.epoch,
-                        batch: *batch,
+                        batch,
+                        coordinator_epoch: entry.coordinator_epoch,
+                        txn: entry.txn,
                     });
                 }
             }
@@ -390,6 +435,10 @@ async fn dump_log(
 }
 
 fn dump_records(view: &BatchView<'_>, position: u64, show: &mut impl FnMut(Dumped)) {
+    if let Some(marker) = EndTxnMarker::parse(view.header(), view.records_bytes()) {
+        let offset = view.header().base_offset;
+        return show(Dumped::Marker { offset, marker });
+    }
     let broken = |error: RecordError| Dumped::Broken {
         position,
         error: error.to_string(),

@@ -46,6 +46,8 @@ pub struct Seal {
     pub max_timestamp_offset: i64,
     /// Entries of the time index.
     pub time_entries: u32,
+    /// Entries of the index of aborted transactions.
+    pub aborted_entries: u32,
 }
 
 /// The header of an index file.
@@ -74,6 +76,7 @@ impl IndexHeader {
             out.put_i64(seal.max_timestamp);
             out.put_i64(seal.max_timestamp_offset);
             out.put_u32(seal.time_entries);
+            out.put_u32(seal.aborted_entries);
         }
         out.resize(CRC_AT, 0);
         let crc = crc32c::crc32c(&out);
@@ -105,6 +108,7 @@ impl IndexHeader {
                 max_timestamp: i64_at(32)?,
                 max_timestamp_offset: i64_at(40)?,
                 time_entries: u32::from_be_bytes(content[48..52].try_into().ok()?),
+                aborted_entries: u32::from_be_bytes(content[52..56].try_into().ok()?),
             })
         };
         Some(IndexHeader {

@@ -14,11 +14,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod aborted;
 mod append;
 mod caches;
 mod candidate;
 pub mod checkpoint;
 mod cold;
+mod committed;
 pub mod config;
 mod dump;
 pub mod epochs;
@@ -47,6 +49,7 @@ mod sweep;
 mod tail;
 pub mod time_index;
 mod times;
+mod transactions;
 pub mod trie;
 mod upkeep;
 mod verify;
@@ -54,6 +57,7 @@ mod waits;
 mod walk;
 mod writer;
 
+pub use crate::aborted::AbortedTxn;
 pub use crate::append::{Appended, Receipt};
 pub use crate::caches::{CacheLimits, CoreCaches};
 pub use crate::config::{Durability, LogConfig, TimestampType};
@@ -67,4 +71,6 @@ pub use crate::producers::{ActiveProducer, ProducerError};
 pub use crate::read::{FetchData, FetchSlice};
 pub use crate::recover::Cut;
 pub use crate::times::TimestampOffset;
+pub use crate::transactions::{EndedTxn, VerificationGuard};
 pub use crate::verify::{Finding, Severity, Verified, verify};
+pub use ringmill_wire::marker::EndTxnMarker;

@@ -36,7 +36,7 @@ struct Rebuilt {
 impl Rebuilt {
     fn on_batch(&mut self, path: &Path, position: u64, batch: Scanned<'_>) {
         let header = match batch {
-            Scanned::Whole(header) => header,
+            Scanned::Whole(header, _) => header,
             Scanned::Damaged(header, error) => {
                 let damage = Damage {
                     file: path.to_owned(),

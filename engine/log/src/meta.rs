@@ -23,7 +23,8 @@ pub(crate) struct Meta {
     /// The active segment's, once there is something to write.
     pub(crate) index: Option<File>,
     pub(crate) times: Option<File>,
-    /// What was written to the two and not flushed.
+    pub(crate) aborted: Option<File>,
+    /// What was written to them and not flushed.
     pub(crate) unsynced: bool,
 }
 
@@ -35,6 +36,7 @@ impl Meta {
             snapshots,
             index: None,
             times: None,
+            aborted: None,
             unsynced: false,
         }
     }
@@ -43,6 +45,7 @@ impl Meta {
     pub(crate) fn on_rolled(&mut self) {
         self.index = None;
         self.times = None;
+        self.aborted = None;
         self.unsynced = false;
     }
 }
@@ -126,8 +129,31 @@ impl Inner {
         Ok(file)
     }
 
-    /// Writes the active segment's index cells and time entries that are in memory only; with
-    /// `sync`, makes them durable.
+    /// Writes the active segment's aborted transactions that are in memory only.
+    async fn spill_aborted(&self, meta: &mut Meta) -> Result<(), IoFailure> {
+        let (base, (at, content), entries) = {
+            let state = self.state.borrow();
+            let (base, aborted) = (state.active.segment.base_offset, &state.active.aborted);
+            (base, aborted.encode_pending(), aborted.entries())
+        };
+        if content.is_empty() {
+            return Ok(());
+        }
+        let path = self.path(base, Kind::TxnIndex);
+        let file = match &meta.aborted {
+            Some(file) => file.clone(),
+            None => open_cut(&path, at).await?,
+        };
+        meta.aborted = Some(file.clone());
+        let written = file.write_at(at, vec![content]).await;
+        written.map_err(IoFailure::of("write", &path))?;
+        self.state.borrow_mut().active.aborted.on_written(entries);
+        meta.unsynced = true;
+        Ok(())
+    }
+
+    /// Writes what of the active segment's indexes is in memory only: cells, time entries and
+    /// aborted transactions; with `sync`, makes them durable.
     pub(crate) async fn spill(&self, meta: &mut Meta, sync: bool) -> Result<(), IoFailure> {
         let (base, cells, next_cell, times, entries) = {
             let state = self.state.borrow();
@@ -156,6 +182,7 @@ impl Inner {
             self.state.borrow_mut().active.times.on_written(entries);
             meta.unsynced = true;
         }
+        self.spill_aborted(meta).await?;
         if sync && meta.unsynced {
             self.sync_indexes(meta).await?;
         }
@@ -163,7 +190,8 @@ impl Inner {
     }
 
     async fn sync_indexes(&self, meta: &mut Meta) -> Result<(), IoFailure> {
-        for file in [&meta.index, &meta.times].into_iter().flatten() {
+        let files = [&meta.index, &meta.times, &meta.aborted];
+        for file in files.into_iter().flatten() {
             file.sync_data()
                 .await
                 .map_err(IoFailure::of("flush an index in", &self.dir))?;

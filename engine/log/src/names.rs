@@ -23,18 +23,21 @@ pub(crate) enum Kind {
     Log,
     Index,
     TimeIndex,
+    TxnIndex,
     Snapshot,
 }
 
 impl Kind {
-    /// The three files of a segment.
-    pub(crate) const OF_SEGMENT: [Kind; 3] = [Kind::Log, Kind::Index, Kind::TimeIndex];
+    /// The files of a segment; not all have the last.
+    pub(crate) const OF_SEGMENT: [Kind; 4] =
+        [Kind::Log, Kind::Index, Kind::TimeIndex, Kind::TxnIndex];
 
     fn extension(self) -> &'static str {
         match self {
             Kind::Log => "log",
             Kind::Index => "index",
             Kind::TimeIndex => "timeindex",
+            Kind::TxnIndex => "txnindex",
             Kind::Snapshot => "snapshot",
         }
     }
@@ -48,7 +51,7 @@ pub(crate) fn path_of(dir: &Path, offset: i64, kind: Kind) -> PathBuf {
 /// What a name says, if it is one made by [`path_of`].
 pub(crate) fn parse(name: &str) -> Option<(i64, Kind)> {
     let (digits, extension) = name.split_once('.')?;
-    let kinds = [Kind::Log, Kind::Index, Kind::TimeIndex, Kind::Snapshot];
+    let kinds = Kind::OF_SEGMENT.into_iter().chain([Kind::Snapshot]);
     let kind = kinds
         .into_iter()
         .find(|kind| kind.extension() == extension)?;
@@ -71,7 +74,7 @@ mod tests {
     fn names_are_kafkas_and_read_back() {
         let path = path_of(Path::new("t-0"), 368_769, Kind::TimeIndex);
         assert_eq!(path, Path::new("t-0/00000000000000368769.timeindex"));
-        for kind in [Kind::Log, Kind::Index, Kind::TimeIndex, Kind::Snapshot] {
+        for kind in Kind::OF_SEGMENT.into_iter().chain([Kind::Snapshot]) {
             for offset in [0, 42, i64::MAX] {
                 let path = path_of(Path::new(""), offset, kind);
                 assert_eq!(parse(path.to_str().unwrap()), Some((offset, kind)));
@@ -86,7 +89,7 @@ mod tests {
             "checkpoint",
             "0.log",
             "00000000000000000000.log.deleted",
-            "00000000000000000000.txnindex",
+            "00000000000000000000.swap",
             "99999999999999999999.log",
             "+0000000000000000000.log",
             "00000000000000000000log",

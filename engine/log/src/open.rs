@@ -9,6 +9,7 @@ use futures_util::lock::Mutex;
 use futures_util::stream::{self, StreamExt};
 use ringmill_ring::{File, Notify, OpenOptions, fs, random_u64, spawn, wall_clock_ms};
 
+use crate::aborted;
 use crate::append::FIRST_SHIFT;
 use crate::caches::CoreCaches;
 use crate::candidate::new_active;
@@ -49,6 +50,20 @@ pub struct RecoveryReport {
     /// Sealed segments whose index is missing or wrong; they are built anew in the background.
     pub indexes_missing: usize,
 }
+
+impl RecoveryReport {
+    fn of(tail: &Tail<'_>, sealed: &[Rc<Segment>]) -> Self {
+        let missing = sealed.iter().filter(|segment| !segment.indexed.get());
+        RecoveryReport {
+            swept_bytes: tail.swept_bytes,
+            cut: tail.cut.clone(),
+            indexes_missing: missing.count(),
+        }
+    }
+}
+
+/// Base offset and length of the logs of segments.
+type Segments<'a> = &'a [(i64, u64)];
 
 /// What is in a partition's folder.
 #[derive(Debug, Default)]
@@ -92,6 +107,18 @@ impl Folder {
         folder.snapshots.sort_unstable();
         Ok(folder)
     }
+
+    /// The segments before the recovery point's, and from it on.
+    fn split(&self, dir: &Path, point: Mark) -> Result<(Segments<'_>, Segments<'_>), OpenError> {
+        let of_point = |(base, _): &(i64, u64)| *base == point.segment;
+        match self.logs.iter().position(of_point) {
+            Some(at) => Ok(self.logs.split_at(at)),
+            None => Err(OpenError::Missing {
+                file: names::path_of(dir, point.segment, Kind::Log),
+                end_offset: point.offset,
+            }),
+        }
+    }
 }
 
 /// What is known before the log's end is looked at.
@@ -123,11 +150,9 @@ pub(crate) async fn open(
     }
 }
 
-async fn try_open(
-    dir: &Path,
-    config: LogConfig,
-    caches: Rc<CoreCaches>,
-) -> Result<Option<Rc<Inner>>, OpenError> {
+/// What is in the folder, with a first segment if there was none, and without what a crash left
+/// behind.
+async fn prepare(dir: &Path) -> Result<(Folder, File, Option<Checkpoint>), OpenError> {
     let mut folder = Folder::read(dir).await?;
     let (checkpoint_file, content) = meta::open_checkpoint(dir).await?;
     let checkpoint = Checkpoint::parse(&content);
@@ -146,18 +171,17 @@ async fn try_open(
             .map_err(IoFailure::of("remove", &path))?;
     }
     remove_later(dir, std::mem::take(&mut folder.deleted));
+    Ok((folder, checkpoint_file, checkpoint))
+}
+
+async fn try_open(
+    dir: &Path,
+    config: LogConfig,
+    caches: Rc<CoreCaches>,
+) -> Result<Option<Rc<Inner>>, OpenError> {
+    let (folder, checkpoint_file, checkpoint) = prepare(dir).await?;
     let known = read_known(dir, &folder, checkpoint).await?;
-    let at = folder
-        .logs
-        .iter()
-        .position(|(base, _)| *base == known.point.segment);
-    let Some(at) = at else {
-        return Err(OpenError::Missing {
-            file: names::path_of(dir, known.point.segment, Kind::Log),
-            end_offset: known.point.offset,
-        });
-    };
-    let (before, after) = folder.logs.split_at(at);
+    let (before, after) = folder.split(dir, known.point)?;
     let (mut sealed, mut damages) = read_sealed(dir, before, &known).await?;
     let mut tail = Tail {
         dir,
@@ -187,14 +211,7 @@ async fn try_open(
     }
     damages.append(&mut tail.damages);
     sealed.append(&mut tail.sealed);
-    let report = RecoveryReport {
-        swept_bytes: tail.swept_bytes,
-        cut: tail.cut.clone(),
-        indexes_missing: sealed
-            .iter()
-            .filter(|segment| !segment.indexed.get())
-            .count(),
-    };
+    let report = RecoveryReport::of(&tail, &sealed);
     let blank = Checkpoint {
         sequence: 0,
         log_start_offset: known.log_start,
@@ -370,6 +387,7 @@ async fn read_sealed(
                     max_timestamp: -1,
                     max_timestamp_offset: -1,
                     time_entries: 0,
+                    aborted_entries: aborted_entries(dir, base).await?,
                 };
                 Segment::new(base, FIRST_SHIFT, Some(seal), false)
             }
@@ -414,6 +432,13 @@ async fn read_header(dir: &Path, base: i64) -> Result<Option<IndexHeader>, IoFai
     Ok(IndexHeader::parse(&bytes, base))
 }
 
+/// How many aborted transactions a segment's file has: for one whose seal is lost.
+async fn aborted_entries(dir: &Path, base: i64) -> Result<u32, IoFailure> {
+    let path = names::path_of(dir, base, Kind::TxnIndex);
+    let content = read_existing(&path).await?;
+    Ok(content.map_or(0, |content| aborted::parse(&content).len() as u32))
+}
+
 /// Builds producers and epochs from all of the log before the replay's start.
 async fn rescan(tail: &mut Tail<'_>, sealed: &[Rc<Segment>]) -> Result<(), IoFailure> {
     tail.producers = Producers::new();
@@ -436,8 +461,9 @@ async fn rescan(tail: &mut Tail<'_>, sealed: &[Rc<Segment>]) -> Result<(), IoFai
             lenient: true,
         };
         let swept = sweep(&file, range, |_, batch| {
-            if let Scanned::Whole(header) = batch {
-                tail.producers.on_appended(header, tail.now_ms);
+            if let Scanned::Whole(header, marker) = batch {
+                tail.producers
+                    .on_batch(header, marker.as_ref(), tail.now_ms);
                 tail.epochs
                     .on_batch(header.partition_leader_epoch, header.base_offset);
             }
@@ -470,6 +496,8 @@ impl Assembled<'_> {
         }
         let mut epochs = self.tail.epochs;
         let truncated = epochs.truncate_end(end.offset);
+        let mut producers = self.tail.producers;
+        producers.on_visible(end.offset);
         let mut upkeep = Upkeep::new(self.tail.point, self.tail.replay, self.tail.producers_end);
         upkeep.unsaved = self.rescanned || self.tail.point.segment != end.segment;
         let state = State {
@@ -486,7 +514,7 @@ impl Assembled<'_> {
             prewrite: Prewrite::default(),
             segments,
             damages: self.damages,
-            producers: self.tail.producers,
+            producers,
             epochs,
             epochs_dirty: self.tail.epochs_changed || truncated,
             waits: Waits::default(),

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use futures_util::lock::{Mutex, MutexGuard};
 use ringmill_ring::{File, Instant, Notify};
 
+use crate::aborted::AbortedIndexBuilder;
 use crate::caches::{CoreCaches, FileKey};
 use crate::checkpoint::Mark;
 use crate::config::LogConfig;
@@ -77,6 +78,7 @@ pub(crate) struct Active {
     pub(crate) lanes: Lanes,
     pub(crate) index: IndexBuilder,
     pub(crate) times: TimeIndexBuilder,
+    pub(crate) aborted: AbortedIndexBuilder,
     /// As [`Appending::first_timestamp`], of what is written.
     pub(crate) first_timestamp: Option<i64>,
 }
@@ -91,6 +93,7 @@ impl Active {
             lanes: Lanes::default(),
             index: IndexBuilder::new(base, shift, 0),
             times: TimeIndexBuilder::new(base, 0, -1, MaxTimestamp::NONE),
+            aborted: AbortedIndexBuilder::default(),
             first_timestamp: None,
         }
     }
@@ -103,6 +106,9 @@ impl Active {
             self.times
                 .on_batch(batch.last_offset, batch.max_timestamp, batch.size.into());
             position += u64::from(batch.size);
+            if let Some(txn) = batch.aborted {
+                self.aborted.push(txn);
+            }
             if batch.max_timestamp >= 0 {
                 self.first_timestamp.get_or_insert(batch.max_timestamp);
             }
@@ -329,7 +335,7 @@ impl Partition {
     pub fn producers(&self, max: usize) -> Vec<ActiveProducer> {
         let state = self.inner.state.borrow();
         let active = state.producers.iter().take(max);
-        active.filter_map(ActiveProducer::of).collect()
+        active.map(ActiveProducer::of).collect()
     }
 
     /// What of the log cannot be read.

@@ -21,10 +21,10 @@ fn header(producer_id: i64, epoch: i16, sequence: i32, records: i32) -> BatchHea
 }
 
 fn append(producers: &mut Producers, offset: &mut i64, mut h: BatchHeader) -> Option<Undo> {
-    assert_eq!(producers.check(&h), Ok(Verdict::New));
+    assert_eq!(producers.check(&h, None), Ok(Verdict::New));
     h.base_offset = *offset;
     *offset = h.next_offset();
-    producers.on_appended(&h, 0)
+    producers.on_batch(&h, None, 0).0
 }
 
 #[test]
@@ -34,28 +34,28 @@ fn a_batch_sent_again_gets_its_first_offsets() {
         append(&mut p, &mut offset, header(1, 0, n * 10, 10));
     }
     for n in 2..7 {
-        let Ok(Verdict::Duplicate(batch)) = p.check(&header(1, 0, n * 10, 10)) else {
+        let Ok(Verdict::Duplicate(batch)) = p.check(&header(1, 0, n * 10, 10), None) else {
             panic!("batch {n} is known")
         };
         assert_eq!(batch.base_offset(), 100 + i64::from(n) * 10);
     }
     // older than five batches: forgotten, hence out of order, never appended twice
     for n in 0..2 {
-        let error = p.check(&header(1, 0, n * 10, 10)).unwrap_err();
+        let error = p.check(&header(1, 0, n * 10, 10), None).unwrap_err();
         assert!(matches!(
             error,
             ProducerError::OutOfOrderSequence { last: 69, .. }
         ));
     }
     // the same start, another length, is not the same batch
-    assert!(p.check(&header(1, 0, 60, 9)).is_err());
+    assert!(p.check(&header(1, 0, 60, 9), None).is_err());
 }
 
 #[test]
 fn a_gap_is_out_of_order() {
     let (mut p, mut offset) = (Producers::new(), 0);
     append(&mut p, &mut offset, header(1, 0, 5, 3));
-    assert!(p.check(&header(1, 0, 9, 1)).is_err());
+    assert!(p.check(&header(1, 0, 9, 1), None).is_err());
     append(&mut p, &mut offset, header(1, 0, 8, 1));
 }
 
@@ -65,7 +65,7 @@ fn sequences_wrap_to_zero() {
     append(&mut p, &mut offset, header(1, 0, i32::MAX - 1, 2));
     append(&mut p, &mut offset, header(1, 0, 0, 2));
     append(&mut p, &mut offset, header(2, 0, i32::MAX, 3));
-    let Ok(Verdict::Duplicate(batch)) = p.check(&header(2, 0, i32::MAX, 3)) else {
+    let Ok(Verdict::Duplicate(batch)) = p.check(&header(2, 0, i32::MAX, 3), None) else {
         panic!("a batch across the wrap is known")
     };
     assert_eq!((batch.base_sequence(), batch.last_sequence), (i32::MAX, 1));
@@ -76,13 +76,13 @@ fn sequences_wrap_to_zero() {
 fn a_new_epoch_starts_at_zero_and_fences_the_old() {
     let (mut p, mut offset) = (Producers::new(), 0);
     append(&mut p, &mut offset, header(1, 3, 0, 5));
-    let error = p.check(&header(1, 4, 5, 1)).unwrap_err();
+    let error = p.check(&header(1, 4, 5, 1), None).unwrap_err();
     assert!(matches!(
         error,
         ProducerError::OutOfOrderSequence { last: -1, .. }
     ));
     append(&mut p, &mut offset, header(1, 4, 0, 1));
-    let error = p.check(&header(1, 3, 5, 1)).unwrap_err();
+    let error = p.check(&header(1, 3, 5, 1), None).unwrap_err();
     assert!(matches!(
         error,
         ProducerError::InvalidProducerEpoch {
@@ -96,8 +96,8 @@ fn a_new_epoch_starts_at_zero_and_fences_the_old() {
 #[test]
 fn idle_producers_expire_and_busy_ones_stay() {
     let mut p = Producers::new();
-    p.on_appended(&header(1, 0, 0, 1), 1_000);
-    p.on_appended(&header(2, 0, 0, 1), 5_000);
+    p.on_batch(&header(1, 0, 0, 1), None, 1_000);
+    p.on_batch(&header(2, 0, 0, 1), None, 5_000);
     assert!(!p.expire(1_999, 1_000));
     assert!(p.expire(2_001, 1_000));
     assert_eq!(p.iter().map(|(id, _)| id).collect::<Vec<_>>(), [2]);
@@ -107,17 +107,17 @@ fn idle_producers_expire_and_busy_ones_stay() {
 fn the_number_of_producers_is_bounded() {
     let mut p = Producers::new();
     for id in 0..(PRODUCERS_MAX as i64 + 10) {
-        p.on_appended(&header(id, 0, 0, 1), id);
+        p.on_batch(&header(id, 0, 0, 1), None, id);
     }
     assert!(p.len() <= PRODUCERS_MAX);
     assert_eq!(
-        p.check(&header(0, 0, 7, 1)),
+        p.check(&header(0, 0, 7, 1), None),
         Ok(Verdict::New),
         "the oldest is forgotten"
     );
     let newest = PRODUCERS_MAX as i64 + 9;
     assert!(
-        p.check(&header(newest, 0, 7, 1)).is_err(),
+        p.check(&header(newest, 0, 7, 1), None).is_err(),
         "the newest is not"
     );
 }
@@ -136,7 +136,7 @@ proptest! {
             let mut h = header(id, epoch, sequence, records);
             let mut mine = log.iter().filter(|b| b.producer_id == id);
             let newest = mine.clone().map(|b| b.producer_epoch).max();
-            match p.check(&h) {
+            match p.check(&h, None) {
                 Ok(Verdict::New) => {
                     prop_assert!(newest.is_none_or(|n| n <= epoch));
                     let last = mine.rfind(|b| b.producer_epoch == epoch);
@@ -146,7 +146,7 @@ proptest! {
                     }
                     h.base_offset = offset;
                     let before = p.clone();
-                    let undo = p.on_appended(&h, 0).unwrap();
+                    let undo = p.on_batch(&h, None, 0).0.unwrap();
                     if fails {
                         p.undo(undo);
                         prop_assert_eq!(&p, &before);
@@ -165,7 +165,58 @@ proptest! {
                     prop_assert_eq!(Some(current), newest);
                 }
                 Err(ProducerError::OutOfOrderSequence { .. }) => prop_assert!(newest.is_some()),
+                Err(error) => panic!("{error}"),
             }
+        }
+    }
+}
+
+proptest! {
+    /// Against a naive model: one open transaction per producer, and the oldest undecided one holds
+    /// the stable end. What was taken back leaves no trace.
+    #[test]
+    fn transactions_open_end_and_are_taken_back(
+        steps in prop::collection::vec((0i64..4, 0u8..4, any::<bool>(), any::<bool>()), 1..80),
+    ) {
+        let mut p = Producers::new();
+        let (mut open, mut sequences, mut offset) = (BTreeMap::new(), BTreeMap::new(), 0);
+        for (id, kind, committed, fails) in steps {
+            let sequence: &mut i32 = sequences.entry(id).or_default();
+            let mut h = header(id, 0, *sequence, 1);
+            h.base_offset = offset;
+            h.attributes = 1 << 4;
+            let marker = EndTxnMarker { producer_id: id, producer_epoch: 0, coordinator_epoch: 0, committed };
+            let marker = (kind == 0).then_some(marker);
+            if marker.is_some() {
+                h.attributes |= 1 << 5;
+            }
+            let guard = p.begin_verification(id, 0);
+            let before = p.clone();
+            if marker.is_none() {
+                prop_assert_eq!(p.check(&h, Some(&guard)), Ok(Verdict::New));
+            }
+            let (undo, ended) = p.on_batch(&h, marker.as_ref(), 0);
+            if fails {
+                p.undo(undo.unwrap());
+                prop_assert_eq!(p.first_unstable(), before.first_unstable());
+                prop_assert_eq!(&p.entries, &before.entries);
+                prop_assert_eq!(&p.txns, &before.txns);
+                continue;
+            }
+            match marker {
+                Some(_) => {
+                    let first = open.remove(&id);
+                    prop_assert_eq!(ended.map(|txn| txn.first_offset), first);
+                    prop_assert_eq!(ended.map(|txn| txn.aborted), first.map(|_| !committed));
+                }
+                None => {
+                    open.entry(id).or_insert(offset);
+                    *sequence += 1;
+                }
+            }
+            offset += 1;
+            p.on_visible(offset);
+            prop_assert_eq!(p.first_unstable(), open.values().copied().min());
         }
     }
 }

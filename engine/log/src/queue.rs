@@ -15,6 +15,7 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 use ringmill_wire::batch::{self, Assignment, BatchView, HEADER_LEN};
 
+use crate::aborted::AbortedTxn;
 use crate::checkpoint::Mark;
 use crate::flush::Front;
 use crate::producers::Undo;
@@ -51,6 +52,8 @@ pub(crate) struct QueuedBatch {
     pub(crate) max_timestamp: i64,
     pub(crate) size: u32,
     pub(crate) undo: Option<Undo>,
+    /// The transaction that it aborts, as a marker.
+    pub(crate) aborted: Option<AbortedTxn>,
 }
 
 /// What one write takes.
@@ -305,6 +308,7 @@ mod tests {
                     max_timestamp: 0,
                     size: bytes.len() as u32,
                     undo: None,
+                    aborted: None,
                 };
                 queue.push(bytes, assignment, queued, end);
             }
@@ -344,6 +348,7 @@ mod tests {
                 max_timestamp: 0,
                 size: bytes.len() as u32,
                 undo: None,
+                aborted: None,
             };
             queue.push(bytes, assignment, queued, end);
         }

@@ -15,6 +15,7 @@ use ringmill_ring::File;
 use ringmill_wire::batch::{BatchHeader, HEADER_LEN};
 
 use crate::checkpoint::Mark;
+use crate::cold::Wanted;
 use crate::error::{Damage, DamageReason, IoFailure, ReadError};
 use crate::index::{self, Bracket, CELL_LEN, SPAN_MAX, Walk};
 use crate::names::Kind;
@@ -50,6 +51,8 @@ pub struct FetchSlice {
     pub base_offset: i64,
     /// Bytes.
     pub len: usize,
+    /// The offset after the last batch.
+    pub next_offset: i64,
     /// The bytes.
     pub data: FetchData,
 }
@@ -269,31 +272,45 @@ impl Partition {
     /// Reads from the batch that holds `offset`, up to `max_bytes` and not beyond the visible
     /// end; at least the whole first batch, however large. Empty at the visible end itself.
     pub async fn read(&self, offset: i64, max_bytes: usize) -> Result<FetchSlice, ReadError> {
+        self.read_until(offset, max_bytes, i64::MAX).await
+    }
+
+    /// The same, and not beyond `limit`, an offset at which a batch begins.
+    pub(crate) async fn read_until(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        limit: i64,
+    ) -> Result<FetchSlice, ReadError> {
         let visible = {
             let state = self.inner.state.borrow();
             state.check_range(offset)?;
             state.commit.visible()
         };
-        if offset >= visible.offset {
+        let limit = limit.min(visible.offset);
+        if offset >= limit {
             return Ok(FetchSlice {
                 base_offset: offset,
                 len: 0,
+                next_offset: offset,
                 data: FetchData::Empty,
             });
         }
-        let tail = self
-            .inner
-            .tail
-            .borrow()
-            .read(offset, max_bytes, visible.offset);
+        let tail = self.inner.tail.borrow().read(offset, max_bytes, limit);
         if let Some(slice) = tail {
             return Ok(FetchSlice {
                 base_offset: slice.base_offset,
                 len: slice.len,
+                next_offset: slice.next_offset,
                 data: FetchData::Memory(slice.bytes),
             });
         }
-        self.inner.read_file(offset, max_bytes, visible).await
+        let wanted = Wanted {
+            offset,
+            max_bytes,
+            limit,
+        };
+        self.inner.read_file(wanted, visible).await
     }
 
     /// Waits until something from `offset` on is visible. Fails once the partition has failed or

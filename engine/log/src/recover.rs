@@ -11,7 +11,9 @@ use std::rc::Rc;
 
 use ringmill_ring::{File, OpenOptions, fs};
 use ringmill_wire::batch::BatchHeader;
+use ringmill_wire::marker::EndTxnMarker;
 
+use crate::aborted::AbortedTxn;
 use crate::append::FIRST_SHIFT;
 use crate::candidate::{Candidate, new_active};
 use crate::checkpoint::{Mark, Replay};
@@ -170,8 +172,10 @@ impl Tail<'_> {
         };
         let file = candidate.file.clone();
         let end = sweep(&file, range, |position, batch| match batch {
-            Scanned::Whole(header) if limit.is_none_or(|limit| header.base_offset < limit) => {
-                self.on_batch(candidate, position, header);
+            Scanned::Whole(header, marker)
+                if limit.is_none_or(|limit| header.base_offset < limit) =>
+            {
+                self.on_batch(candidate, position, header, marker);
             }
             _ => {}
         });
@@ -180,17 +184,28 @@ impl Tail<'_> {
         Ok(end)
     }
 
-    fn on_batch(&mut self, candidate: &mut Candidate, position: u64, header: &BatchHeader) {
+    fn on_batch(
+        &mut self,
+        candidate: &mut Candidate,
+        position: u64,
+        header: &BatchHeader,
+        marker: Option<EndTxnMarker>,
+    ) {
+        let mut ended = None;
         if header.base_offset >= self.replay.offset {
-            let news = self.producers.on_appended(header, self.now_ms).is_some();
-            if news {
+            let undo;
+            (undo, ended) = self
+                .producers
+                .on_batch(header, marker.as_ref(), self.now_ms);
+            if undo.is_some() {
                 self.producers_end = header.next_offset();
             }
         }
         if header.base_offset < candidate.mark.offset {
             return;
         }
-        candidate.on_batch(position, header);
+        let aborted = ended.and_then(AbortedTxn::of);
+        candidate.on_batch(position, header, aborted);
         let (epoch, start) = (header.partition_leader_epoch, header.base_offset);
         self.epochs_changed |= self.epochs.on_batch(epoch, start);
     }

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use bytes::BytesMut;
 use ringmill_ring::{File, OpenOptions, fs};
 
+use crate::aborted::AbortedIndexBuilder;
 use crate::candidate::Candidate;
 use crate::checkpoint::Mark;
 use crate::error::IoFailure;
@@ -34,9 +35,13 @@ pub(crate) struct Renewed {
 /// Puts a copy in its place, and seals what stays of the old segment.
 pub(crate) async fn renew(
     dir: &Path,
-    old: Candidate,
-    copied: Candidate,
+    mut old: Candidate,
+    mut copied: Candidate,
 ) -> Result<Renewed, IoFailure> {
+    for txn in old.aborted.take_pending() {
+        // those before the recovery point are in the file
+        copied.aborted.push(txn);
+    }
     let from = old.durable;
     let path = names::path_of(dir, from.offset, Kind::Log);
     fs::rename(&copied.path, &path)
@@ -96,6 +101,7 @@ async fn copy_to(old: &Candidate, temporary: &Path) -> Result<Candidate, IoFailu
         shift: old.shift,
         index: IndexBuilder::new(from.offset, old.shift, 0),
         times: TimeIndexBuilder::new(from.offset, 0, -1, MaxTimestamp::NONE),
+        aborted: AbortedIndexBuilder::default(),
         durable: Mark::start_of(from.offset),
         mark: Mark::start_of(from.offset),
     };
@@ -107,8 +113,8 @@ async fn copy_to(old: &Candidate, temporary: &Path) -> Result<Candidate, IoFailu
         read.map_err(IoFailure::of("read", &old.path))?;
         // what is written is what was checked, byte for byte
         scanner.push(&piece, |at, batch| {
-            if let Scanned::Whole(header) = batch {
-                new.on_batch(at, header);
+            if let Scanned::Whole(header, _) = batch {
+                new.on_batch(at, header, None);
             }
         });
         if piece.len() < len {

@@ -95,6 +95,7 @@ impl Inner {
                 max_timestamp: written.max.timestamp,
                 max_timestamp_offset: written.max.offset,
                 time_entries: state.active.times.entries(),
+                aborted_entries: state.active.aborted.entries(),
             };
             (written.segment, seal)
         };

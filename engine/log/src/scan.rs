@@ -1,12 +1,13 @@
 //! Reads a segment's log from a known place to its end and says how far it is whole: structure,
 //! offsets without a gap, CRC.
 //!
-//! Fed with the file's bytes in pieces of any size, it keeps one header and a running CRC, never
-//! a batch, so that memory does not depend on what the file claims. It stops at the first thing
+//! Fed with the file's bytes in pieces of any size, it keeps one header, a running CRC and a marker's few
+//! bytes, never a batch, so that memory does not depend on what the file claims. It stops at the first thing
 //! that cannot be; zeros up to the end of the file are the unwritten part of a pre-written file
 //! and no fault. Pure.
 
 use ringmill_wire::batch::{BatchError, BatchHeader, Compression, HEADER_LEN, is_zeros};
+use ringmill_wire::marker::{EndTxnMarker, MARKER_BYTES_MAX};
 use thiserror::Error;
 
 /// Where the CRC's range begins in a batch.
@@ -56,8 +57,8 @@ enum State {
 /// What a scan comes across.
 #[derive(Debug, Clone, Copy)]
 pub enum Scanned<'a> {
-    /// A whole batch.
-    Whole(&'a BatchHeader),
+    /// A whole batch; a transaction's end, if it is one.
+    Whole(&'a BatchHeader, Option<EndTxnMarker>),
     /// A batch whose content is damaged, though its header belongs here and the next batch's
     /// follows it; only a lenient scan ([`Scanner::lenient`]) tells of it and goes on.
     Damaged(&'a BatchHeader, ScanError),
@@ -73,6 +74,8 @@ pub struct Scanner {
     header: [u8; HEADER_LEN],
     parsed: Option<BatchHeader>,
     crc: u32,
+    /// The beginning of a control batch's body.
+    control: Vec<u8>,
     /// A damaged batch, until the next header shows that this one's can be trusted.
     damaged: Option<(u64, BatchHeader, ScanError)>,
     error: Option<ScanError>,
@@ -104,6 +107,7 @@ impl Scanner {
             header: [0; HEADER_LEN],
             parsed: None,
             crc: 0,
+            control: Vec::new(),
             damaged: None,
             error: None,
         }
@@ -135,6 +139,7 @@ impl Scanner {
                     let (part, after) = rest.split_at(rest.len().min(left));
                     rest = after;
                     self.crc = crc32c::crc32c_append(self.crc, part);
+                    self.keep_control(part);
                     self.state = State::Body(left - part.len());
                 }
                 State::Zeros => {
@@ -149,6 +154,14 @@ impl Scanner {
             }
         }
         self.error.is_none()
+    }
+
+    fn keep_control(&mut self, part: &[u8]) {
+        if self.parsed.is_some_and(|header| header.is_control()) {
+            let room = MARKER_BYTES_MAX - self.control.len();
+            self.control
+                .extend_from_slice(&part[..part.len().min(room)]);
+        }
     }
 
     /// Back to a damaged batch whose header leads nowhere: the scan ends there.
@@ -206,6 +219,7 @@ impl Scanner {
             return;
         }
         self.crc = crc32c::crc32c(&self.header[CRC_FROM..]);
+        self.control.clear();
         self.parsed = Some(header);
         self.state = State::Body(header.size() - HEADER_LEN);
     }
@@ -219,7 +233,10 @@ impl Scanner {
             computed: self.crc,
         });
         match (self.crc == header.crc, self.lenient) {
-            (true, _) => visit(self.position, Scanned::Whole(&header)),
+            (true, _) => {
+                let marker = EndTxnMarker::parse(&header, &self.control);
+                visit(self.position, Scanned::Whole(&header, marker));
+            }
             (false, true) => self.damaged = Some((self.position, header, error)),
             (false, false) => {
                 self.error = Some(error);
@@ -386,7 +403,7 @@ mod tests {
         let mut scanner = Scanner::new(0, 50).lenient();
         let mut found = Vec::new();
         scanner.push(&log, |position, batch| {
-            found.push((position, matches!(batch, Scanned::Whole(_))));
+            found.push((position, matches!(batch, Scanned::Whole(..))));
         });
         assert_eq!(
             found,

@@ -11,17 +11,19 @@
 //! batches over which it promises to find duplicates. Here a producer has as many entries as
 //! batches are known, oldest first; a reader that keeps the last one only is still right. Pure.
 
+use std::collections::VecDeque;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
-use crate::producers::{BATCHES_KEPT, PRODUCERS_MAX, Producers, WrittenBatch};
+use crate::producers::{BATCHES_KEPT, PRODUCERS_MAX, ProducerEntry, Producers, WrittenBatch};
+use crate::transactions::OPEN_MAX;
 
 const VERSION: i16 = 1;
 const HEADER_LEN: usize = 2 + 4 + 4;
 const ENTRY_LEN: usize = 46;
-/// What a batch's timestamps and transactions have when there is none.
-const NONE: i32 = -1;
-
+/// The first offset of a transaction when none is open.
+const NONE: i64 = -1;
 /// Why a snapshot cannot be used. The one before it, or the log itself, has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SnapshotError {
@@ -41,23 +43,34 @@ pub enum SnapshotError {
     },
 }
 
+/// How many entries a producer takes.
+fn slots(entry: &ProducerEntry) -> usize {
+    entry.batches.len().max(1)
+}
+
 /// The file's content.
 pub fn encode(producers: &Producers) -> Bytes {
-    let entries: usize = producers.iter().map(|(_, entry)| entry.batches.len()).sum();
+    let entries: usize = producers.iter().map(|(_, entry)| slots(entry)).sum();
     let mut out = BytesMut::with_capacity(HEADER_LEN + entries * ENTRY_LEN);
     out.put_i16(VERSION);
     out.put_u32(0);
     out.put_i32(entries as i32);
     for (producer_id, entry) in producers.iter() {
-        for batch in &entry.batches {
+        for n in 0..slots(entry) {
+            let batch = entry.batches.get(n).copied().unwrap_or(WrittenBatch::NONE);
+            let last = n + 1 == slots(entry);
             out.put_i64(producer_id);
             out.put_i16(entry.epoch);
             out.put_i32(batch.last_sequence);
             out.put_i64(batch.last_offset);
             out.put_i32(batch.offset_delta);
-            out.put_i64(batch.timestamp);
-            out.put_i32(NONE);
-            out.put_i64(NONE.into());
+            out.put_i64(if last {
+                entry.timestamp
+            } else {
+                batch.timestamp
+            });
+            out.put_i32(entry.coordinator_epoch);
+            out.put_i64(entry.txn.unwrap_or(NONE));
         }
     }
     let crc = crc32c::crc32c(&out[6..]);
@@ -83,7 +96,7 @@ pub fn parse(file: &[u8], now_ms: i64) -> Result<Producers, SnapshotError> {
     let entries = bytes.try_get_i32().map_err(|_| length(0))?;
     let (slots, rest) = bytes.as_chunks::<ENTRY_LEN>();
     let fits = slots.len() as i64 == i64::from(entries) && rest.is_empty();
-    if !fits || slots.len() > PRODUCERS_MAX * BATCHES_KEPT {
+    if !fits || slots.len() > (PRODUCERS_MAX + OPEN_MAX) * BATCHES_KEPT {
         return Err(length(entries.into()));
     }
     let mut producers = Producers::new();
@@ -96,7 +109,16 @@ pub fn parse(file: &[u8], now_ms: i64) -> Result<Producers, SnapshotError> {
             offset_delta: slot.get_i32(),
             timestamp: slot.get_i64(),
         };
-        producers.restore(producer_id, epoch, batch, now_ms);
+        let restored = ProducerEntry {
+            epoch,
+            batches: VecDeque::new(),
+            timestamp: batch.timestamp,
+            coordinator_epoch: slot.get_i32(),
+            txn: Some(slot.get_i64()).filter(|first| *first >= 0),
+            active_at: now_ms,
+        };
+        let batch = (batch.last_offset >= 0).then_some(batch);
+        producers.restore(producer_id, restored, batch);
     }
     Ok(producers)
 }
@@ -106,17 +128,33 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn entry(epoch: i16, timestamp: i64, txn: Option<i64>) -> ProducerEntry {
+        ProducerEntry {
+            epoch,
+            batches: VecDeque::new(),
+            timestamp,
+            coordinator_epoch: 5,
+            txn,
+            active_at: 77,
+        }
+    }
+
     proptest! {
         #[test]
         fn a_snapshot_reads_back_with_all_batches(
-            batches in prop::collection::vec((0i64..4, 0i16..2, any::<i32>(), any::<i64>(), any::<i32>(), any::<i64>()), 0..40),
+            batches in prop::collection::vec(
+                (0i64..4, 0i16..2, any::<i32>(), 0i64.., any::<i32>(), any::<i64>(), any::<bool>()),
+                0..40,
+            ),
             flip: prop::sample::Index,
         ) {
             let mut producers = Producers::new();
-            for (id, epoch, last_sequence, last_offset, offset_delta, timestamp) in batches {
+            for (id, epoch, last_sequence, last_offset, offset_delta, timestamp, open) in batches {
                 let batch = WrittenBatch { last_sequence, last_offset, offset_delta, timestamp };
-                producers.restore(id, epoch, batch, 77);
+                let entry = entry(epoch, timestamp, open.then_some(1_000 + id));
+                producers.restore(id, entry, Some(batch));
             }
+            producers.restore(9, entry(3, 8, None), None);
             let mut file = encode(&producers).to_vec();
             prop_assert_eq!(parse(&file, 77), Ok(producers));
             let at = flip.index(file.len() * 8);
@@ -146,7 +184,7 @@ mod tests {
             offset_delta: 9,
             timestamp: 1_000,
         };
-        producers.restore(4242, 3, batch, 0);
+        producers.restore(4242, entry(3, 1_000, Some(100)), Some(batch));
         let file = encode(&producers);
         let expected = [
             &1i16.to_be_bytes()[..],
@@ -158,8 +196,8 @@ mod tests {
             &109i64.to_be_bytes(),
             &9i32.to_be_bytes(),
             &1_000i64.to_be_bytes(),
-            &(-1i32).to_be_bytes(),
-            &(-1i64).to_be_bytes(),
+            &5i32.to_be_bytes(),
+            &100i64.to_be_bytes(),
         ]
         .concat();
         assert_eq!(file, expected);

@@ -246,6 +246,7 @@ mod tests {
                     max_timestamp: 0,
                     size: bytes.len() as u32,
                     undo: None,
+                    aborted: None,
                 };
                 let assignment = Assignment {
                     base_offset,

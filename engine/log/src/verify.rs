@@ -229,7 +229,7 @@ impl<F: FnMut(Finding)> Verifier<'_, F> {
         };
         let mut damaged = Vec::new();
         let swept = sweep(&file, range, |position, batch| match batch {
-            Scanned::Whole(header) => gathered.on_batch(position, header),
+            Scanned::Whole(header, _) => gathered.on_batch(position, header),
             Scanned::Damaged(header, error) => {
                 damaged.push((position, header.base_offset, header.last_offset(), error));
                 gathered.on_batch(position, header);

@@ -17,7 +17,7 @@ use crate::queue::{Fate, QUEUE_BYTES_MAX};
 
 /// What is written ahead.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-/// Index cells that gather in memory before they are written to the file.
+/// Index cells and aborted transactions that gather in memory before they are written to the file.
 const SPILL_CELLS: usize = 4 << 10;
 
 impl Inner {
@@ -152,7 +152,8 @@ impl Inner {
         run.fate.set(Fate::Written);
         state.active.on_written(&run);
         let fill = state.fill_ahead(run.bytes);
-        let spill = state.active.index.pending() >= SPILL_CELLS && !state.spilling;
+        let cells = state.active.index.pending() + state.active.aborted.pending().len();
+        let spill = cells >= SPILL_CELLS && !state.spilling;
         state.spilling |= spill;
         let room = state.queue.bytes() <= QUEUE_BYTES_MAX / 2;
         drop(state);
@@ -194,6 +195,7 @@ impl Inner {
             let (written, flushed) = (state.commit.written(), state.commit.flushed());
             state.waits.on_progress(written.offset, flushed.offset);
             let visible = state.commit.visible().offset;
+            state.producers.on_visible(visible);
             std::mem::replace(&mut state.told_visible, visible) != visible
         };
         if moved {

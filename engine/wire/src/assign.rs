@@ -5,9 +5,9 @@
 //! the header goes in front of the records ([`assigned_header`]). Reached through [`crate::batch`].
 
 use crate::batch::{
-    APPEND_TIME_BIT, ATTRIBUTES, BASE_OFFSET, BASE_SEQUENCE, BatchView, CRC, HEADER_LEN,
-    LEADER_EPOCH, MAX_TIMESTAMP, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, PRODUCER_EPOCH,
-    PRODUCER_ID, TRANSACTIONAL_BIT,
+    APPEND_TIME_BIT, ATTRIBUTES, BASE_OFFSET, BASE_SEQUENCE, BatchView, CONTROL_BIT, CRC,
+    HEADER_LEN, LEADER_EPOCH, MAX_TIMESTAMP, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE,
+    PRODUCER_EPOCH, PRODUCER_ID, TRANSACTIONAL_BIT,
 };
 
 /// Sets the base offset of the batch at the front of `batch`. Outside the CRC.
@@ -104,6 +104,13 @@ pub fn set_producer(batch: &mut [u8], stamp: ProducerStamp) {
     batch[PRODUCER_ID].copy_from_slice(&stamp.producer_id.to_be_bytes());
     batch[PRODUCER_EPOCH].copy_from_slice(&stamp.producer_epoch.to_be_bytes());
     batch[BASE_SEQUENCE].copy_from_slice(&stamp.base_sequence.to_be_bytes());
+    seal_crc(batch);
+}
+
+/// Makes a control batch of the one batch that `batch` holds, and computes its CRC anew.
+pub(crate) fn set_control(batch: &mut [u8]) {
+    let attributes = i16::from_be_bytes([batch[ATTRIBUTES.start], batch[ATTRIBUTES.start + 1]]);
+    batch[ATTRIBUTES].copy_from_slice(&(attributes | CONTROL_BIT).to_be_bytes());
     seal_crc(batch);
 }
 

@@ -17,6 +17,7 @@ pub mod fetch;
 pub mod frame;
 pub mod header;
 pub mod leader;
+pub mod marker;
 pub mod primitive;
 pub mod produce;
 pub mod record;

@@ -195,8 +195,8 @@ fn shown(
             .with_producer_epoch(producer.epoch.into())
             .with_last_sequence(producer.last_sequence)
             .with_last_timestamp(producer.last_timestamp)
-            .with_coordinator_epoch(-1)
-            .with_current_txn_start_offset(-1)
+            .with_coordinator_epoch(producer.coordinator_epoch)
+            .with_current_txn_start_offset(producer.txn_start_offset.unwrap_or(-1))
     });
     answer.with_active_producers(states.collect())
 }

@@ -12,3 +12,4 @@ mod retention;
 mod space;
 mod stress;
 mod times;
+mod transactions;
