@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use crate::partition::Hosted;
+use crate::partition::{Hosted, Seen};
 
 /// How many bytes of a partition were appended, and how many of them are visible.
 #[derive(Debug, Default)]
@@ -45,18 +45,17 @@ impl Progress {
 /// One of the partitions that a fetch waits for.
 pub(crate) struct Watched {
     hosted: Rc<Hosted>,
-    /// The visible end that the fetch has seen.
-    seen_end: i64,
+    seen: Seen,
     seen_bytes: u64,
 }
 
 impl Watched {
-    /// Begins to watch; `seen_end` is what was visible when it was read.
-    pub(crate) fn new(hosted: Rc<Hosted>, seen_end: i64) -> Self {
+    /// Begins to watch; `seen` is how far the fetch could read.
+    pub(crate) fn new(hosted: Rc<Hosted>, seen: Seen) -> Self {
         let seen_bytes = hosted.visible_bytes();
         Self {
             hosted,
-            seen_end,
+            seen,
             seen_bytes,
         }
     }
@@ -66,7 +65,11 @@ impl Watched {
         let log = &self.hosted.log;
         log.failure().is_some()
             || self.hosted.is_closed()
-            || (log.visible_end() != self.seen_end && self.news() == 0)
+            || (log.visible_end() != self.seen.high_watermark && self.news() == 0)
+            || self
+                .seen
+                .last_stable
+                .is_some_and(|seen| log.last_stable_offset() != seen)
     }
 
     /// Bytes that have become visible since.

@@ -9,10 +9,10 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use futures_channel::oneshot;
-use ringmill_log::{AppendError, Appended, FetchData, Partition};
+use ringmill_log::{AppendError, Appended, FetchData, FetchSlice, Partition, ReadError};
 use ringmill_ring::spawn;
 use ringmill_wire::error::ErrorCode;
-use ringmill_wire::fetch::EpochEnd;
+use ringmill_wire::fetch::{AbortedTransaction, EpochEnd, IsolationLevel};
 
 use crate::delayed::Progress;
 use crate::error::ToCode;
@@ -59,6 +59,7 @@ pub(crate) struct ReadWant {
     pub(crate) max_bytes: usize,
     pub(crate) current_leader_epoch: i32,
     pub(crate) last_fetched_epoch: i32,
+    pub(crate) isolation: IsolationLevel,
 }
 
 /// What a part of a fetch found. `D` is where the records are.
@@ -67,8 +68,12 @@ pub(crate) struct Found<D> {
     pub(crate) error: ErrorCode,
     /// The end of what is visible, -1 if unknown.
     pub(crate) high_watermark: i64,
+    /// The last stable offset, -1 if unknown.
+    pub(crate) last_stable: i64,
     /// The log's first offset, -1 if unknown.
     pub(crate) log_start: i64,
+    /// To be skipped by readers of committed records.
+    pub(crate) aborted: Vec<AbortedTransaction>,
     pub(crate) diverging: Option<EpochEnd>,
     /// Bytes of records.
     pub(crate) len: usize,
@@ -85,7 +90,9 @@ impl<D> Found<D> {
         Self {
             error,
             high_watermark: -1,
+            last_stable: -1,
             log_start: -1,
+            aborted: Vec::new(),
             diverging: None,
             len: 0,
             data,
@@ -109,7 +116,9 @@ impl ReadFound {
         LocalFound {
             error: self.error,
             high_watermark: self.high_watermark,
+            last_stable: self.last_stable,
             log_start: self.log_start,
+            aborted: self.aborted,
             diverging: self.diverging,
             len: self.len,
             data: match self.data {
@@ -123,7 +132,7 @@ impl ReadFound {
 /// Which offset is asked for (ListOffsets).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OffsetQuery {
-    /// The end of what is visible.
+    /// The end of what the asker may see.
     Latest,
     /// The log's first offset.
     Earliest,
@@ -131,6 +140,14 @@ pub(crate) enum OffsetQuery {
     MaxTimestamp,
     /// The first record that is not older.
     AtOrAfter(i64),
+}
+
+/// What a waiting fetch has seen of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) high_watermark: i64,
+    /// If that is what it waits for.
+    pub(crate) last_stable: Option<i64>,
 }
 
 /// An offset, its record's timestamp and leader epoch; -1 where there is none.
@@ -270,7 +287,9 @@ impl Hosted {
         let mut found = LocalFound {
             error: ErrorCode::None,
             high_watermark: self.log.visible_end(),
+            last_stable: self.log.last_stable_offset(),
             log_start: self.log.log_start_offset(),
+            aborted: Vec::new(),
             diverging: self.divergence(want),
             len: 0,
             data: FetchData::Empty,
@@ -278,13 +297,36 @@ impl Hosted {
         if found.diverging.is_some() || want.max_bytes == 0 {
             return found;
         }
-        match self.log.read(want.offset, want.max_bytes).await {
-            Ok(slice) => (found.len, found.data) = (slice.len, slice.data),
+        match self.read_slice(want).await {
+            Ok((slice, aborted)) => {
+                (found.len, found.data, found.aborted) = (slice.len, slice.data, aborted);
+            }
             Err(error) => found.error = error.to_code(),
         }
         // What was read is visible, though more may be since.
         found.high_watermark = self.log.visible_end();
+        found.last_stable = self.log.last_stable_offset();
         found
+    }
+
+    async fn read_slice(
+        &self,
+        want: &ReadWant,
+    ) -> std::result::Result<(FetchSlice, Vec<AbortedTransaction>), ReadError> {
+        let (offset, max_bytes) = (want.offset, want.max_bytes);
+        if want.isolation == IsolationLevel::ReadUncommitted {
+            return Ok((self.log.read(offset, max_bytes).await?, Vec::new()));
+        }
+        let slice = self.log.read_committed(offset, max_bytes).await?;
+        if slice.len == 0 {
+            return Ok((slice, Vec::new()));
+        }
+        let aborted = self.log.aborted(offset, slice.next_offset).await?;
+        let told = aborted.into_iter().map(|txn| AbortedTransaction {
+            producer_id: txn.producer_id,
+            first_offset: txn.first_offset,
+        });
+        Ok((slice, told.collect()))
     }
 
     /// Where the log parted from what the consumer has seen (KIP-595).
@@ -303,7 +345,9 @@ impl Hosted {
         let mut result = ReadFound {
             error: found.error,
             high_watermark: found.high_watermark,
+            last_stable: found.last_stable,
             log_start: found.log_start,
+            aborted: found.aborted,
             diverging: found.diverging,
             len: found.len,
             data: Vec::new(),
@@ -324,19 +368,31 @@ impl Hosted {
         result
     }
 
-    pub(crate) async fn find_offset(&self, query: OffsetQuery) -> Result<OffsetFound> {
+    pub(crate) async fn find_offset(
+        &self,
+        query: OffsetQuery,
+        isolation: IsolationLevel,
+    ) -> Result<OffsetFound> {
         let plain = |offset| OffsetFound {
             offset,
             timestamp: -1,
             leader_epoch: self.log.epoch_of(offset).unwrap_or(LEADER_EPOCH),
         };
         let found = match query {
-            OffsetQuery::Latest => return Ok(plain(self.log.visible_end())),
+            OffsetQuery::Latest => {
+                return Ok(plain(match isolation {
+                    IsolationLevel::ReadUncommitted => self.log.visible_end(),
+                    IsolationLevel::ReadCommitted => self.log.last_stable_offset(),
+                }));
+            }
             OffsetQuery::Earliest => return Ok(plain(self.log.log_start_offset())),
             OffsetQuery::MaxTimestamp => self.log.offset_of_max_timestamp().await,
             OffsetQuery::AtOrAfter(timestamp) => self.log.offset_for_timestamp(timestamp).await,
         };
         let found = found.map_err(|error| error.to_code())?;
+        let decided = self.log.last_stable_offset();
+        let hidden = |offset| isolation == IsolationLevel::ReadCommitted && offset >= decided;
+        let found = found.filter(|found| !hidden(found.offset));
         Ok(found.map_or(NO_OFFSET, |found| OffsetFound {
             timestamp: found.timestamp,
             ..plain(found.offset)

@@ -23,11 +23,14 @@ use ringmill_ring::{JoinHandle, Port, spawn};
 use ringmill_wire::Uuid;
 use ringmill_wire::control::{EncodeError, Request};
 use ringmill_wire::error::ErrorCode;
+use ringmill_wire::fetch::IsolationLevel;
 use ringmill_wire::header::RequestHeader;
 
 use crate::cluster::image::Image;
 use crate::groups::service::{GroupAnswer, GroupCall};
-use crate::partition::{AppendedAt, EpochQuery, OffsetFound, OffsetQuery, ReadFound, ReadWant};
+use crate::partition::{
+    AppendedAt, EpochQuery, OffsetFound, OffsetQuery, ReadFound, ReadWant, Seen,
+};
 use crate::serve::Endpoint;
 use crate::shard::Shard;
 
@@ -59,9 +62,9 @@ pub(crate) enum Call {
     /// Read what is visible now, so many bytes of all together.
     Read(Vec<ReadWant>, usize),
     /// Wait until so many bytes more are visible of these than up to the offsets; may be given up.
-    Watch(Vec<(PartitionId, i64)>, u64),
+    Watch(Vec<(PartitionId, Seen)>, u64),
     /// Find offsets.
-    Offsets(Vec<(PartitionId, OffsetQuery)>),
+    Offsets(Vec<(PartitionId, OffsetQuery)>, IsolationLevel),
     /// Find where leader epochs end.
     Epochs(Vec<(PartitionId, EpochQuery)>),
     /// Move the log's start up.

@@ -29,7 +29,7 @@ use crate::groups::service::Groups;
 use crate::handlers::Context;
 use crate::limits::{self, Meter};
 use crate::metrics::Metrics;
-use crate::partition::{Hosted, LocalFound, ReadFound, ReadWant};
+use crate::partition::{Hosted, LocalFound, ReadFound, ReadWant, Seen};
 use crate::router::{Answer, Call, Envelope, PartitionId, Result, Router};
 use crate::serve::{Endpoint, Launched, Life};
 use crate::upkeep::claim_folder;
@@ -362,11 +362,11 @@ impl Shard {
                     Answer::Done(Ok(()))
                 })
             }
-            Call::Offsets(queries) => Box::pin(async move {
+            Call::Offsets(queries, isolation) => Box::pin(async move {
                 let mut found = Vec::with_capacity(queries.len());
                 for (id, query) in queries {
                     found.push(match shard.hosted(id) {
-                        Ok(hosted) => hosted.find_offset(query).await,
+                        Ok(hosted) => hosted.find_offset(query, isolation).await,
                         Err(error) => Err(error),
                     });
                 }
@@ -486,11 +486,11 @@ impl Shard {
     }
 
     /// The partitions of this core that a fetch is to wait for.
-    pub(crate) fn watched(&self, seen: &[(PartitionId, i64)]) -> Vec<Watched> {
+    pub(crate) fn watched(&self, seen: &[(PartitionId, Seen)]) -> Vec<Watched> {
         let open = seen
             .iter()
-            .filter_map(|(id, end)| Some((self.hosted(*id).ok()?, *end)));
-        open.map(|(hosted, end)| Watched::new(hosted, end))
+            .filter_map(|(id, seen)| Some((self.hosted(*id).ok()?, *seen)));
+        open.map(|(hosted, seen)| Watched::new(hosted, seen))
             .collect()
     }
 

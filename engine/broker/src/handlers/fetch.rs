@@ -27,7 +27,7 @@ use crate::connection::{Chunk, Closed, Response, Stage};
 use crate::delayed::watch;
 use crate::fetch_sessions::{Found as Told, Plan, Wanted};
 use crate::limits::READ_ELSEWHERE_BYTES;
-use crate::partition::{LocalFound, ReadFound, ReadWant};
+use crate::partition::{LocalFound, ReadFound, ReadWant, Seen};
 use crate::router::{Answer, Call, PartitionId, Result};
 use crate::shard::Shard;
 
@@ -107,7 +107,7 @@ fn refuse(header: &RequestHeader, code: ErrorCode) -> Response {
 async fn gather(shard: &Rc<Shard>, plan: &Plan, terms: &Terms) -> Vec<LocalFound> {
     let waited = Cell::new(false);
     loop {
-        let (found, is_enough) = read(shard, plan, terms.max_bytes).await;
+        let (found, is_enough) = read(shard, plan, terms).await;
         let bytes: u64 = found.iter().map(|part| part.len as u64).sum();
         let must_tell =
             |part: &LocalFound| part.error != ErrorCode::None || part.diverging.is_some();
@@ -124,7 +124,7 @@ async fn gather(shard: &Rc<Shard>, plan: &Plan, terms: &Terms) -> Vec<LocalFound
         if !waited.replace(true) {
             shard.metrics.fetches_waited.one();
         }
-        wait(shard, plan, &found, terms.min_bytes - bytes, terms.deadline).await;
+        wait(shard, plan, &found, terms, terms.min_bytes - bytes).await;
     }
 }
 
@@ -140,7 +140,7 @@ fn resolve(shard: &Shard, wanted: &Wanted) -> Result<PartitionId> {
     }
 }
 
-fn want(id: PartitionId, wanted: &Wanted, max_bytes: usize) -> ReadWant {
+fn want(id: PartitionId, wanted: &Wanted, terms: &Terms, max_bytes: usize) -> ReadWant {
     let part = &wanted.part;
     ReadWant {
         partition: id,
@@ -148,23 +148,24 @@ fn want(id: PartitionId, wanted: &Wanted, max_bytes: usize) -> ReadWant {
         max_bytes: max_bytes.min(usize::try_from(part.max_bytes).unwrap_or(0)),
         current_leader_epoch: part.current_leader_epoch,
         last_fetched_epoch: part.last_fetched_epoch,
+        isolation: terms.isolation,
     }
 }
 
-/// Reads all wanted partitions once, in order, up to `max_bytes` together; a first batch that is
+/// Reads all wanted partitions once, in order, up to the most bytes together; a first batch that is
 /// larger is read all the same, so that the consumer gets on (KIP-74). Tells also whether another
 /// core gave about all that it may give to one fetch: waiting would bring no more.
-async fn read(shard: &Rc<Shard>, plan: &Plan, max_bytes: usize) -> (Vec<LocalFound>, bool) {
+async fn read(shard: &Rc<Shard>, plan: &Plan, terms: &Terms) -> (Vec<LocalFound>, bool) {
     let ids: Vec<Result<PartitionId>> = plan.wanted.iter().map(|w| resolve(shard, w)).collect();
     let pairs = || plan.wanted.iter().zip(&ids);
-    let mut remote = read_elsewhere(shard, pairs(), max_bytes).await.into_iter();
-    let (mut found, mut left) = (Vec::with_capacity(ids.len()), max_bytes);
+    let mut remote = read_elsewhere(shard, pairs(), terms).await.into_iter();
+    let (mut found, mut left) = (Vec::with_capacity(ids.len()), terms.max_bytes);
     let mut by_core = vec![0; shard.router.cores()];
     for (wanted, id) in pairs() {
         let mut part = match id {
             Err(error) => LocalFound::failed(*error),
             Ok(id) if shard.router.is_local(*id) => {
-                shard.read_local(&want(*id, wanted, left)).await
+                shard.read_local(&want(*id, wanted, terms, left)).await
             }
             Ok(id) => {
                 let part = remote.next().expect("one answer per question");
@@ -172,7 +173,7 @@ async fn read(shard: &Rc<Shard>, plan: &Plan, max_bytes: usize) -> (Vec<LocalFou
                 part.into_local()
             }
         };
-        let is_first = left == max_bytes;
+        let is_first = left == terms.max_bytes;
         if part.len > left && !is_first {
             (part.len, part.data) = (0, FetchData::Empty);
         }
@@ -187,12 +188,15 @@ async fn read(shard: &Rc<Shard>, plan: &Plan, max_bytes: usize) -> (Vec<LocalFou
 async fn read_elsewhere<'a>(
     shard: &Rc<Shard>,
     pairs: impl Iterator<Item = (&'a Wanted, &'a Result<PartitionId>)>,
-    max_bytes: usize,
+    terms: &Terms,
 ) -> Vec<ReadFound> {
     let ids = pairs.filter_map(|(wanted, id)| Some((wanted, id.as_ref().ok().copied()?)));
     let elsewhere = ids.filter(|(_, id)| !shard.router.is_local(*id));
     let wants: Vec<(usize, ReadWant)> = elsewhere
-        .map(|(wanted, id)| (shard.router.owner(id), want(id, wanted, max_bytes)))
+        .map(|(wanted, id)| {
+            let want = want(id, wanted, terms, terms.max_bytes);
+            (shard.router.owner(id), want)
+        })
         .collect();
     if wants.is_empty() {
         return Vec::new();
@@ -201,20 +205,25 @@ async fn read_elsewhere<'a>(
         Answer::Read(found) => found,
         _ => unreachable!("a read was asked for"),
     };
-    let max_bytes = max_bytes.min(READ_ELSEWHERE_BYTES);
+    let max_bytes = terms.max_bytes.min(READ_ELSEWHERE_BYTES);
     let call = |wants| Call::Read(wants, max_bytes);
     shard.scatter(wants, call, take).await.await
 }
 
 /// Sleeps until about `need` bytes more are visible of the partitions together, the deadline, the
 /// broker's end, or others wait for room.
-async fn wait(shard: &Rc<Shard>, plan: &Plan, found: &[LocalFound], need: u64, deadline: Instant) {
+async fn wait(shard: &Rc<Shard>, plan: &Plan, found: &[LocalFound], terms: &Terms, need: u64) {
     let stopping = pin!(shard.stopping());
     let pressed = pin!(shard.gate.pressed());
-    let mut by_core: Vec<Vec<(PartitionId, i64)>> = vec![Vec::new(); shard.router.cores()];
+    let mut by_core: Vec<Vec<(PartitionId, Seen)>> = vec![Vec::new(); shard.router.cores()];
     for (wanted, found) in plan.wanted.iter().zip(found) {
         if let Ok(id) = resolve(shard, wanted) {
-            by_core[shard.router.owner(id)].push((id, found.high_watermark));
+            let committed = terms.isolation == IsolationLevel::ReadCommitted;
+            let seen = Seen {
+                high_watermark: found.high_watermark,
+                last_stable: committed.then_some(found.last_stable),
+            };
+            by_core[shard.router.owner(id)].push((id, seen));
         }
     }
     let mut watches: Vec<LocalBoxFuture<'static, ()>> = Vec::new();
@@ -229,7 +238,7 @@ async fn wait(shard: &Rc<Shard>, plan: &Plan, found: &[LocalFound], need: u64, d
             watches.push(Box::pin(async move { drop(answer.await) }));
         }
     }
-    let time_is_over = pin!(sleep_until(deadline));
+    let time_is_over = pin!(sleep_until(terms.deadline));
     let ended = select(time_is_over, select(stopping, pressed));
     if watches.is_empty() {
         match ended.await {
@@ -302,11 +311,10 @@ fn fetched(index: i32, part: &LocalFound, isolation: IsolationLevel) -> FetchedP
     FetchedPartition {
         error_code: part.error.code(),
         high_watermark: part.high_watermark,
-        // There are no transactions yet: all that is visible is stable, and nothing was aborted.
-        last_stable_offset: part.high_watermark,
+        last_stable_offset: part.last_stable,
         log_start_offset: part.log_start,
         diverging_epoch: part.diverging,
-        aborted: is_committed.then(Vec::new),
+        aborted: is_committed.then(|| part.aborted.clone()),
         ..FetchedPartition::new(index, part.len)
     }
 }

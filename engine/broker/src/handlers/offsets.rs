@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use ringmill_wire::error::ErrorCode;
+use ringmill_wire::fetch::IsolationLevel;
 use ringmill_wire::header::RequestHeader;
 use ringmill_wire::kafka_protocol::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
@@ -82,6 +83,11 @@ pub(crate) async fn list(
     request: ListOffsetsRequest,
 ) -> Stage {
     let mut seen = BTreeSet::new();
+    let isolation = match request.isolation_level {
+        0 => Some(IsolationLevel::ReadUncommitted),
+        1 => Some(IsolationLevel::ReadCommitted),
+        _ => None,
+    };
     let asked = request.topics.iter().flat_map(|topic| {
         let parts = topic.partitions.iter();
         parts.map(move |part| (&topic.name, part))
@@ -92,6 +98,7 @@ pub(crate) async fn list(
         if !seen.insert(id) {
             return Err(Err(ErrorCode::InvalidRequest));
         }
+        isolation.ok_or(Err(ErrorCode::InvalidRequest))?;
         check_leader_epoch(part.current_leader_epoch).map_err(Err)?;
         Ok((id, query_of(part)?))
     });
@@ -100,7 +107,8 @@ pub(crate) async fn list(
         Answer::Offsets(found) => found,
         _ => unreachable!("offsets were asked for"),
     };
-    let answers = shard.scatter(questions, Call::Offsets, take).await;
+    let call = |queries| Call::Offsets(queries, isolation.unwrap_or_default());
+    let answers = shard.scatter(questions, call, take).await;
     Stage::waits(async move {
         let (mut answers, mut parts) = (answers.await.into_iter(), parts.iter());
         let topics = request.topics.iter().map(|topic| {
