@@ -26,7 +26,7 @@ use ringmill_wire::kafka_protocol::messages::{
 
 use crate::cluster::image::{Command, Image};
 use crate::cluster::store::{StoreError, random_id};
-use crate::handlers::{Context, configs, producer_ids, topics};
+use crate::handlers::{Context, configs, producer_ids, quotas, topics};
 use crate::router::{Answer, Call, Result};
 use crate::shard::Shard;
 
@@ -74,6 +74,13 @@ impl Shard {
                 let failed = alter_all_configs_failed(&request);
                 let decide = move |image: &Image, ctx: Context<'_>| {
                     configs::alter_configs(image, ctx, &request)
+                };
+                self.change_or(&header, decide, failed).await
+            }
+            Request::AlterClientQuotas(request) => {
+                let failed = quotas::alter_client_quotas_failed(&request, NOT_WRITTEN);
+                let decide = move |image: &Image, _: Context<'_>| {
+                    quotas::alter_client_quotas(image, &request)
                 };
                 self.change_or(&header, decide, failed).await
             }

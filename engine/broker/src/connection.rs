@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{Either, LocalBoxFuture, select};
-use ringmill_ring::{File, Instant, Notified, Notify, TcpStream, now, spawn, timeout};
+use ringmill_ring::{File, Instant, Notified, Notify, TcpStream, now, sleep_until, spawn, timeout};
 use ringmill_wire::control::{DecodeError, EncodeError};
 use ringmill_wire::frame::{Frame, FrameError, LENGTH_LEN, split_frame};
 use ringmill_wire::header::{HeaderError, TooLarge};
@@ -26,6 +26,7 @@ use thiserror::Error;
 
 use crate::dispatch::dispatch;
 use crate::limits::{EAGER_FRAME_BYTES, Meter, SMALL_FRAME_BYTES};
+use crate::quotas::effort::Effort;
 use crate::shard::{Peer, Shard};
 
 /// One send carries at most so many bytes; the client has to take them within
@@ -105,6 +106,8 @@ pub(crate) enum Response {
     Pieces(Vec<Chunk>),
     /// The connection ends.
     Close(Closed),
+    /// After it the client is not heard for a while: it is beyond its quota.
+    Pausing(Box<Response>, Duration),
 }
 
 /// A request after its first stage.
@@ -164,6 +167,15 @@ impl Response {
             Self::Nothing | Self::Close(_) => 0,
             Self::Frame(frame) => frame.len(),
             Self::Pieces(pieces) => pieces.iter().map(Chunk::len).sum(),
+            Self::Pausing(response, _) => response.len(),
+        }
+    }
+
+    /// The same, and then the client is not heard for so long.
+    pub(crate) fn pausing(self, pause: Duration) -> Self {
+        match pause {
+            Duration::ZERO => self,
+            pause => Self::Pausing(Box::new(self), pause),
         }
     }
 }
@@ -175,6 +187,15 @@ struct InWork {
     ready: Cell<usize>,
     /// Rings when one of them went down.
     room: Notify,
+    /// The client is not heard before (KIP-219).
+    paused_until: Cell<Instant>,
+}
+
+impl InWork {
+    fn pause(&self, pause: Duration) {
+        let until = now() + pause;
+        self.paused_until.set(self.paused_until.get().max(until));
+    }
 }
 
 /// What a request takes up of the limits, given back when its response is ready or the connection
@@ -218,6 +239,7 @@ impl Drop for Receiving {
 struct Slot {
     stage: Stage,
     admission: Option<Admission>,
+    effort: Option<Effort>,
 }
 
 /// What reader and writer share.
@@ -249,6 +271,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: Peer) {
             meter: RefCell::new(meter),
             ready: Cell::new(0),
             room: Notify::new(),
+            paused_until: Cell::new(now()),
         }),
         shard,
     };
@@ -291,8 +314,10 @@ impl Connection {
             let metrics = &self.shard.metrics;
             metrics.requests.one();
             metrics.request_bytes.add(bytes + LENGTH_LEN as u64);
-            match dispatch(&self.shard, &self.peer, frame).await {
-                Ok(stage) => self.push(stage, Some(admission)),
+            let mut effort = Effort::of(&self.shard, &frame);
+            let begun = pin!(dispatch(&self.shard, &self.peer, frame));
+            match Effort::count(&mut effort, begun).await {
+                Ok(stage) => self.push(stage, Some(admission), effort),
                 Err(closed) => return self.end_after_answers(closed).await,
             }
         }
@@ -300,7 +325,7 @@ impl Connection {
 
     /// What came before is still answered.
     async fn end_after_answers(&self, closed: Closed) -> Closed {
-        self.push(Stage::Done(Response::Close(closed)), None);
+        self.push(Stage::Done(Response::Close(closed)), None, None);
         std::future::pending().await
     }
 
@@ -315,6 +340,10 @@ impl Connection {
         let mut began: Option<Instant> = (!received.is_empty()).then(now);
         let mut large = None;
         loop {
+            // what has come meanwhile waits, and takes up no more than one read
+            if large.is_none() && self.pause(stopping.as_mut()).await? {
+                began = began.map(|_| now());
+            }
             let missing = match split_frame(received, config.request_max_bytes)? {
                 Frame::Complete(frame) => {
                     if received.is_empty() && frame.len() >= OWN_BUFFER_BYTES {
@@ -345,6 +374,21 @@ impl Connection {
                 None if is_idle => return Err(Closed::Idle(config.connection_idle)),
                 None => return Err(Closed::SlowRequest(config.request_read_timeout)),
             }
+        }
+    }
+
+    /// Hears nothing while the client is to pause; tells whether it was.
+    async fn pause(&self, stopping: Pin<&mut Notified<'_>>) -> Result<bool, Closed> {
+        let until = self.in_work.paused_until.get();
+        if until <= now() {
+            return Ok(false);
+        }
+        match select(sleep_until(until), stopping).await {
+            Either::Left(_) => {
+                self.active.set(now());
+                Ok(true)
+            }
+            Either::Right(_) => Err(Closed::Stopping),
         }
     }
 
@@ -411,13 +455,17 @@ impl Connection {
         }
     }
 
-    fn push(&self, stage: Stage, mut admission: Option<Admission>) {
+    fn push(&self, stage: Stage, mut admission: Option<Admission>, effort: Option<Effort>) {
         if let (Stage::Parks(_), Some(admission)) = (&stage, &mut admission) {
             admission.leave_gate();
         }
         let ready = &self.in_work.ready;
         ready.set(ready.get() + stage.ready_bytes());
-        let slot = Slot { stage, admission };
+        let slot = Slot {
+            stage,
+            admission,
+            effort,
+        };
         self.queue.borrow_mut().push_back(slot);
         if let Some(writer) = self.writer.borrow_mut().take() {
             writer.wake();
@@ -451,19 +499,31 @@ impl Connection {
                 break;
             };
             let ready = slot.stage.ready_bytes();
-            let Poll::Ready((response, rest)) = slot.stage.poll(cx) else {
+            let polled = Effort::timed(&mut slot.effort, || slot.stage.poll(cx));
+            let Poll::Ready((response, rest)) = polled else {
                 self.queue.borrow_mut().push_front(slot);
                 break;
             };
             self.in_work.ready.set(self.in_work.ready.get() - ready);
+            if let Some(effort) = slot.effort.take() {
+                let (shard, in_work) = (Rc::clone(&self.shard), Rc::clone(&self.in_work));
+                spawn(async move { in_work.pause(effort.charge(&shard).await) });
+            }
             if let Some(rest) = rest {
                 spawn(async move {
                     rest.await;
                     drop(slot);
                 });
             }
+            let response = match response {
+                Response::Pausing(response, pause) => {
+                    self.in_work.pause(pause);
+                    *response
+                }
+                response => response,
+            };
             match response {
-                Response::Nothing => {}
+                Response::Nothing | Response::Pausing(..) => {}
                 Response::Frame(frame) => {
                     bytes += frame.len();
                     chunks.push(Chunk::Bytes(frame));

@@ -17,7 +17,7 @@ use crate::connection::{Closed, Response, Stage};
 use crate::handlers::groups::respond;
 use crate::handlers::{
     cluster, config_resources, configs, fetch, group_offsets, groups, inspect, metadata, offsets,
-    produce, producer_ids, topic_partitions,
+    produce, producer_ids, quotas, topic_partitions,
 };
 use crate::router::{Answer, Call};
 use crate::shard::{Peer, Shard};
@@ -86,6 +86,10 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
             });
             Stage::Done(respond(&header, &response))
         }
+        Request::DescribeClientQuotas(request) => {
+            let response = quotas::describe_client_quotas(&shard.image(), &request);
+            Stage::Done(respond(&header, &response))
+        }
         Request::DescribeLogDirs(request) => inspect::log_dirs(shard, header, request).await,
         Request::DescribeProducers(request) => inspect::producers(shard, header, request).await,
         Request::InitProducerId(request) => {
@@ -110,6 +114,7 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
         | Request::DeleteTopics(_)
         | Request::CreatePartitions(_)
         | Request::AlterConfigs(_)
+        | Request::AlterClientQuotas(_)
         | Request::IncrementalAlterConfigs(_) => administer(shard, header, request).await,
     }
 }

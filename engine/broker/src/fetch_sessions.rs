@@ -72,6 +72,16 @@ pub struct Plan {
     kind: Kind,
 }
 
+impl Plan {
+    /// The id of the session that it belongs to; zero if there is none yet.
+    pub fn session_id(&self) -> i32 {
+        match self.kind {
+            Kind::Incremental { id } => id,
+            Kind::Sessionless | Kind::Full { .. } => NO_SESSION_ID,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// No session, and none is wanted.

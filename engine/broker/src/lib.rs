@@ -18,6 +18,7 @@ pub mod handlers;
 pub mod limits;
 pub mod metrics;
 mod partition;
+pub mod quotas;
 mod router;
 mod serve;
 mod shard;

@@ -48,6 +48,7 @@ impl Counter {
 counters! {
     connections_accepted: "Connections that were accepted.",
     connections_refused: "Connections that were closed at once, past `max.connections`.",
+    throttled: "Requests whose clients were told to pause for their quota.",
     connections_aborted: "Connections that were closed for what their client did or failed to do.",
     requests: "Requests that were taken.",
     request_bytes: "Bytes of requests, lengths included.",

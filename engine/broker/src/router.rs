@@ -31,6 +31,7 @@ use crate::groups::service::{GroupAnswer, GroupCall};
 use crate::partition::{
     AppendedAt, EpochQuery, OffsetFound, OffsetQuery, ReadFound, ReadWant, Seen,
 };
+use crate::quotas::service::Charge;
 use crate::serve::Endpoint;
 use crate::shard::Shard;
 
@@ -73,6 +74,8 @@ pub(crate) enum Call {
     Sizes(Vec<PartitionId>),
     /// The idempotent producers that wrote lately, so many of all together.
     Producers(Vec<PartitionId>, usize),
+    /// Something counts against a client's quota.
+    Charge(Charge),
     /// Something about a group.
     Group(GroupCall),
     /// A request that changes the metadata, with its header: for core 0.
@@ -115,6 +118,8 @@ pub(crate) enum Answer {
     Sizes(Vec<Result<u64>>),
     /// To [`Call::Producers`], in its order.
     Producers(Vec<Result<Vec<ActiveProducer>>>),
+    /// To [`Call::Charge`]: how long to pause, in milliseconds.
+    Pause(u64),
     /// To [`Call::Group`].
     Group(GroupAnswer),
     /// To [`Call::Admin`]: the response's frame.

@@ -30,6 +30,7 @@ use crate::handlers::Context;
 use crate::limits::{self, Meter};
 use crate::metrics::Metrics;
 use crate::partition::{Hosted, LocalFound, ReadFound, ReadWant, Seen};
+use crate::quotas::service::Meters;
 use crate::router::{Answer, Call, Envelope, PartitionId, Result, Router};
 use crate::serve::{Endpoint, Launched, Life};
 use crate::upkeep::claim_folder;
@@ -101,6 +102,7 @@ pub(crate) struct Shard {
     /// The same for large requests that are being received.
     pub(crate) receiving: Gate,
     pub(crate) groups: Groups,
+    pub(crate) meters: Meters,
     pub(crate) sessions: RefCell<FetchSessions>,
     /// The metadata's home; on core 0 alone.
     pub(crate) store: OnceCell<Rc<Store>>,
@@ -143,6 +145,7 @@ impl Shard {
             gate: Gate::new(share(config.max_queued_bytes)),
             receiving: Gate::new(share(config.max_queued_bytes)),
             groups: Groups::new(&config, cores),
+            meters: Meters::default(),
             sessions: RefCell::new(FetchSessions::new(
                 share(config.fetch_sessions as u64) as usize
             )),
@@ -348,6 +351,10 @@ impl Shard {
         let shard = Rc::clone(self);
         match call {
             Call::Append(batches) => self.begin_append(batches),
+            Call::Charge(charge) => {
+                let pause = self.meters.charge(self.now().mono_ms, charge);
+                Box::pin(std::future::ready(Answer::Pause(pause)))
+            }
             Call::Group(call) => {
                 let work = self.begin_group(call);
                 Box::pin(async move { Answer::Group(work.await) })

@@ -191,6 +191,9 @@ controls! {
     IncrementalAlterConfigs: IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse,
         INCREMENTAL_ALTER_CONFIGS;
     OffsetDelete: OffsetDeleteRequest => OffsetDeleteResponse, OFFSET_DELETE;
+    DescribeClientQuotas: DescribeClientQuotasRequest => DescribeClientQuotasResponse,
+        DESCRIBE_CLIENT_QUOTAS;
+    AlterClientQuotas: AlterClientQuotasRequest => AlterClientQuotasResponse, ALTER_CLIENT_QUOTAS;
     DescribeCluster: DescribeClusterRequest => DescribeClusterResponse, DESCRIBE_CLUSTER;
     AlterConfigs: AlterConfigsRequest => AlterConfigsResponse, ALTER_CONFIGS;
     DescribeLogDirs: DescribeLogDirsRequest => DescribeLogDirsResponse, DESCRIBE_LOG_DIRS;

@@ -144,6 +144,16 @@ pub fn now() -> Instant {
     try_with(|core| core.now.get()).expect("called outside of a ring's core")
 }
 
+/// A fresh reading of the clock, in the middle of a turn: to measure what work costs, never for
+/// deciding what is due.
+///
+/// # Panics
+/// Outside of a core.
+pub fn fresh_now() -> Instant {
+    try_with(|core| Instant::from_nanos(core.driver.borrow().now_ns()))
+        .expect("called outside of a ring's core")
+}
+
 /// Milliseconds since the Unix epoch by this node's wall clock: for time stamps of records,
 /// never for deciding anything.
 ///

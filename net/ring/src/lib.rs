@@ -59,7 +59,7 @@ mod uring;
 mod wake;
 
 pub use crate::clock::Instant;
-pub use crate::core::{core_id, now, random_u64, wall_clock_ms};
+pub use crate::core::{core_id, fresh_now, now, random_u64, wall_clock_ms};
 pub use crate::file::{DIRECT_ALIGNMENT, File, direct_buffer};
 pub use crate::launch::{Cores, RingConfig, Running, probe, run};
 pub use crate::mailbox::{Port, Sending};

@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::config::broker::{self, LiveConfig};
 use crate::config::{BrokerConfig, ConfigError, Overrides, Table, TopicConfig, topic};
+use crate::quotas::{Entity, Limit, Quotas};
 
 /// The topic of groups' offsets and members.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -97,6 +98,13 @@ pub enum Command {
         /// All of them.
         overrides: Overrides,
     },
+    /// The quotas of some clients are replaced.
+    SetQuotas {
+        /// Whose.
+        entity: Entity,
+        /// All of them by Kafka's names; without any, they end.
+        limits: Overrides,
+    },
     /// Producer ids below `next` may be in use.
     ReserveProducerIds {
         /// The first that is not.
@@ -157,6 +165,8 @@ pub struct Image {
     pub dynamic: Overrides,
     /// What that makes of the broker's settings.
     pub live: LiveConfig,
+    /// What clients may do in a second.
+    pub quotas: Quotas,
     /// Producer ids from here on are free.
     pub next_producer_id: i64,
     by_name: IndexMap<StrBytes, Arc<Topic>, FixedState>,
@@ -173,6 +183,7 @@ impl Image {
             broker_defaults: Overrides::new(),
             dynamic: Overrides::new(),
             live: config.live.clone(),
+            quotas: Quotas::default(),
             next_producer_id: 0,
             by_name: IndexMap::default(),
             by_id: IndexMap::default(),
@@ -238,6 +249,7 @@ impl Image {
                 self.broker_defaults = overrides.clone();
                 self.configure(config);
             }
+            Command::SetQuotas { entity, limits } => self.quotas.set(entity, limits),
             Command::ReserveProducerIds { next } => {
                 if *next < self.next_producer_id {
                     let from = self.next_producer_id;
@@ -346,7 +358,15 @@ impl Image {
                 next: self.next_producer_id,
             },
         ];
-        settings.into_iter().chain(topics).collect()
+        let quotas = self.quotas.iter().map(|(entity, limits)| {
+            let text =
+                |(limit, value): (&Limit, &f64)| (limit.name().to_owned(), value.to_string());
+            Command::SetQuotas {
+                entity: entity.clone(),
+                limits: limits.iter().map(text).collect(),
+            }
+        });
+        settings.into_iter().chain(quotas).chain(topics).collect()
     }
 }
 

@@ -14,6 +14,8 @@
 //!          5 configure broker   overrides
 //!          6 reserve producer ids   next i64
 //!          7 configure brokers  overrides
+//!          8 set quotas       user, client id, overrides: limits by name
+//!            each of the two is a u8: 0 none, 1 whoever has none, 2 and a name
 //! ```
 //!
 //! Numbers are big-endian. A frame begins with a byte that no UTF-8 text has, so none is found
@@ -28,6 +30,7 @@ use thiserror::Error;
 
 use super::image::Command;
 use crate::config::Overrides;
+use crate::quotas::{Entity, Part};
 
 const MAGIC: &[u8; 4] = b"\xffRMJ";
 const HEADER_LEN: usize = 20;
@@ -129,6 +132,23 @@ fn encode_command(command: &Command, out: &mut BytesMut) {
         Command::ConfigureBrokers { overrides } => {
             out.put_u8(7);
             put_overrides(out, overrides);
+        }
+        Command::SetQuotas { entity, limits } => {
+            out.put_u8(8);
+            put_part(out, entity.user.as_ref());
+            put_part(out, entity.client_id.as_ref());
+            put_overrides(out, limits);
+        }
+    }
+}
+
+fn put_part(out: &mut BytesMut, part: Option<&Part>) {
+    match part {
+        None => out.put_u8(0),
+        Some(Part::Default) => out.put_u8(1),
+        Some(Part::Named(name)) => {
+            out.put_u8(2);
+            put_text(out, name);
         }
     }
 }
@@ -262,6 +282,22 @@ fn decode_command(bytes: &mut Bytes) -> Option<Command> {
         7 => Command::ConfigureBrokers {
             overrides: get_overrides(bytes)?,
         },
+        8 => Command::SetQuotas {
+            entity: Entity {
+                user: get_part(bytes)?,
+                client_id: get_part(bytes)?,
+            },
+            limits: get_overrides(bytes)?,
+        },
+        _ => return None,
+    })
+}
+
+fn get_part(bytes: &mut Bytes) -> Option<Option<Part>> {
+    Some(match bytes.try_get_u8().ok()? {
+        0 => None,
+        1 => Some(Part::Default),
+        2 => Some(Part::Named(get_text(bytes)?)),
         _ => return None,
     })
 }
@@ -295,6 +331,11 @@ mod tests {
 
     use super::*;
 
+    fn part() -> impl Strategy<Value = Option<Part>> {
+        let part = prop_oneof![Just(Part::Default), ".{0,9}".prop_map(Part::Named)];
+        proptest::option::of(part)
+    }
+
     fn commands() -> impl Strategy<Value = Vec<Command>> {
         let id = any::<u128>().prop_map(Uuid::from_u128);
         let overrides = proptest::collection::btree_map("[a-z.]{1,9}", ".{0,9}", 0..4);
@@ -317,6 +358,15 @@ mod tests {
                 .prop_map(|overrides| Command::ConfigureBroker { overrides }),
             overrides.prop_map(|overrides| Command::ConfigureBrokers { overrides }),
             any::<i64>().prop_map(|next| Command::ReserveProducerIds { next }),
+            (
+                part(),
+                part(),
+                proptest::collection::btree_map("[a-z_]{1,9}", ".{0,9}", 0..3)
+            )
+                .prop_map(|(user, client_id, limits)| Command::SetQuotas {
+                    entity: Entity { user, client_id },
+                    limits,
+                }),
         ];
         proptest::collection::vec(command, 1..5)
     }

@@ -28,6 +28,7 @@ use crate::delayed::watch;
 use crate::fetch_sessions::{Found as Told, Plan, Wanted};
 use crate::limits::READ_ELSEWHERE_BYTES;
 use crate::partition::{LocalFound, ReadFound, ReadWant, Seen};
+use crate::quotas::Limit;
 use crate::router::{Answer, Call, PartitionId, Result};
 use crate::shard::Shard;
 
@@ -69,7 +70,7 @@ pub(crate) async fn begin(
     let terms = Terms {
         deadline: now() + wait.min(MAX_WAIT),
         min_bytes: u64::try_from(request.min_bytes).unwrap_or(0),
-        max_bytes: at_most as usize,
+        max_bytes: (at_most as usize).min(shard.fetch_share(header.client_id.as_deref())),
         isolation: request.isolation_level,
     };
     let shard = Rc::clone(shard);
@@ -84,6 +85,12 @@ pub(crate) async fn begin(
             Err(error) => return refuse(&header, error.into()),
         };
         let found = gather(&shard, &plan, &terms).await;
+        let bytes: usize = found.iter().map(|part| part.len).sum();
+        let (limit, client_id) = (Limit::ConsumerByteRate, header.client_id.as_deref());
+        let pause = shard.charge_or_refuse(limit, client_id, bytes as f64).await;
+        if !pause.is_zero() {
+            return throttled(&header, &plan, pause);
+        }
         answer(&shard, &header, &plan, found, terms.isolation)
     }))
 }
@@ -99,6 +106,22 @@ fn refuse(header: &RequestHeader, code: ErrorCode) -> Response {
     };
     match response.encode(header) {
         Ok(frame) => Response::Pieces(chunks(frame.pieces, &mut Vec::new())),
+        Err(error) => Response::Close(error.into()),
+    }
+}
+
+/// An answer without any partition, and as if nothing had been read: the client asks again when
+/// its pause is over.
+fn throttled(header: &RequestHeader, plan: &Plan, pause: Duration) -> Response {
+    let response: FetchResponse<usize> = FetchResponse {
+        throttle_time_ms: pause.as_millis().try_into().unwrap_or(i32::MAX),
+        error_code: ErrorCode::None.code(),
+        session_id: plan.session_id(),
+        topics: Vec::new(),
+        node_endpoints: Vec::new(),
+    };
+    match response.encode(header) {
+        Ok(frame) => Response::Pieces(chunks(frame.pieces, &mut Vec::new())).pausing(pause),
         Err(error) => Response::Close(error.into()),
     }
 }

@@ -16,6 +16,7 @@ pub mod metadata;
 pub(crate) mod offsets;
 pub(crate) mod produce;
 pub mod producer_ids;
+pub mod quotas;
 mod refusal;
 pub mod topic_partitions;
 pub mod topics;

@@ -29,6 +29,7 @@ use crate::connection::{Closed, Response, Rest, Stage};
 use crate::error::ToCode;
 use crate::limits::Pace;
 use crate::partition::{AppendedAt, Hosted, Ordered};
+use crate::quotas::Limit;
 use crate::router::{Answer, Call, PartitionId, Result};
 use crate::shard::Shard;
 
@@ -89,25 +90,35 @@ pub(crate) async fn begin(
         api: "Produce",
         error,
     })?;
-    detach(&mut request, body.len());
+    let body_len = body.len();
+    detach(&mut request, body_len);
     drop(body);
     let acks = request.acks;
+    let (bytes, client_id) = (body_len as f64, header.client_id.clone());
+    let shard = Rc::clone(shard);
+    let charge = async move |shard: Rc<Shard>| {
+        let limit = Limit::ProducerByteRate;
+        shard.charge(limit, client_id.as_deref(), bytes).await
+    };
     let allowed = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    let (parts, owners) = append_all(shard, request).await;
+    let (parts, owners) = append_all(&shard, request).await;
     if acks == ACKS_NONE {
         return Ok(Stage::Appends(Box::pin(async move {
             let (response, rest) = acknowledge(parts, owners, now() + NEVER).await;
-            (unacknowledged(&response), rest)
+            let pause = charge(shard).await;
+            (unacknowledged(&response).pausing(pause), rest)
         })));
     }
     let deadline = now() + allowed;
     Ok(Stage::Appends(Box::pin(async move {
-        let (response, rest) = acknowledge(parts, owners, deadline).await;
+        let (mut response, rest) = acknowledge(parts, owners, deadline).await;
+        let pause = charge(shard).await;
+        response.throttle_time_ms = pause.as_millis().try_into().unwrap_or(i32::MAX);
         let response = match response.encode(&header) {
             Ok(frame) => Response::Frame(frame),
             Err(error) => Response::Close(error.into()),
         };
-        (response, rest)
+        (response.pausing(pause), rest)
     })))
 }
 

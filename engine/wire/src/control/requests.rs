@@ -2,8 +2,8 @@
 //! (`clients/src/main/resources/common/message/*Request.json`), for the versions of THE table.
 
 use super::shape::{
-    Shape, array, boolean, bytes, int8, int8s, int16, int32, int32s, int64, optional, string,
-    strings, uuid,
+    Shape, array, boolean, bytes, float64, int8, int8s, int16, int32, int32s, int64, optional,
+    string, strings, uuid,
 };
 
 pub(super) static LIST_OFFSETS: Shape = Shape(&[
@@ -273,4 +273,28 @@ pub(super) static DESCRIBE_TOPIC_PARTITIONS: Shape = Shape(&[
         string("topic_name"),
         int32("partition_index"),
     ]),
+]);
+
+pub(super) static DESCRIBE_CLIENT_QUOTAS: Shape = Shape(&[
+    array!("components" => [
+        string("entity_type"),
+        int8("match_type"),
+        string("match"),
+    ]),
+    boolean("strict"),
+]);
+
+pub(super) static ALTER_CLIENT_QUOTAS: Shape = Shape(&[
+    array!("entries" => [
+        array!("entity" => [
+            string("entity_type"),
+            string("entity_name"),
+        ]),
+        array!("ops" => [
+            string("key"),
+            float64("value"),
+            boolean("remove"),
+        ]),
+    ]),
+    boolean("validate_only"),
 ]);

@@ -2,7 +2,8 @@
 //! (`clients/src/main/resources/common/message/*Response.json`), for the versions of THE table.
 
 use super::shape::{
-    Shape, array, boolean, bytes, int8, int16, int32, int32s, int64, optional, string, uuid,
+    Shape, array, boolean, bytes, float64, int8, int16, int32, int32s, int64, optional, string,
+    uuid,
 };
 
 pub(super) static LIST_OFFSETS: Shape = Shape(&[
@@ -427,5 +428,33 @@ pub(super) static DESCRIBE_TOPIC_PARTITIONS: Shape = Shape(&[
     optional!("next_cursor" => [
         string("topic_name"),
         int32("partition_index"),
+    ]),
+]);
+
+pub(super) static DESCRIBE_CLIENT_QUOTAS: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    int16("error_code"),
+    string("error_message"),
+    array!("entries" => [
+        array!("entity" => [
+            string("entity_type"),
+            string("entity_name"),
+        ]),
+        array!("values" => [
+            string("key"),
+            float64("value"),
+        ]),
+    ]),
+]);
+
+pub(super) static ALTER_CLIENT_QUOTAS: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    array!("entries" => [
+        int16("error_code"),
+        string("error_message"),
+        array!("entity" => [
+            string("entity_type"),
+            string("entity_name"),
+        ]),
     ]),
 ]);

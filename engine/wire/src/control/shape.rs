@@ -79,6 +79,7 @@ kinds! {
     int16: Kind::Fixed(2);
     int32: Kind::Fixed(4);
     int64: Kind::Fixed(8);
+    float64: Kind::Fixed(8);
     uuid: Kind::Fixed(16);
     string: Kind::String;
     bytes: Kind::Bytes;
