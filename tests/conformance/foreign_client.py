@@ -6,11 +6,16 @@ FOREIGN names the program as a JSON list; it is called with `BOOTSTRAP COMMAND T
 - `consume TOPIC COUNT START PARTITION,...`: writes that many records, and those that follow at once
 - `group TOPIC GROUP COUNT`: joins the group, writes at least that many records, commits them, leaves
 - `offset TOPIC TIME`: writes the offset of the first record of partition 0 that is not older, -1 if none
+- `transact TOPIC ID commit|abort`: as `produce`, in one transaction that ends so
+- `committed TOPIC COUNT START PARTITION,...`: as `consume`, of what was committed
+- `pipe TOPIC TO GROUP ID COUNT`: carries so many records to another topic, exactly once
+- `consumer-group TOPIC GROUP COUNT`: as `group`, by the protocol of KIP-848
 - `create TOPIC PARTITIONS`, `delete TOPIC`, `list TOPIC` (writes the number of its partitions, 0 if none)
 
 Records are lines of JSON: `partition`, `offset`, `timestamp`, `key`, `value` (base64 or null) and
 `headers` (pairs of a name and base64). A record to be sent may leave out what is not set.
 FOREIGN_CODECS names the codecs that the client has, with commas between; all if it is not set.
+FOREIGN_FEATURES names what it has beyond the rest: `transactions`, `consumer protocol`.
 """
 
 import base64
@@ -68,6 +73,12 @@ def read(run, topic, count, partitions=(0,), start=0):
 def values_of(records):
     """Their values as bytes."""
     return [bytes_of(record["value"]) for record in records]
+
+
+def extra(needs, name):
+    """A feature that not every client has."""
+    has = needs in os.environ.get("FOREIGN_FEATURES", "").split(",")
+    return feature(name) if has else lambda function: function
 
 
 @feature("metadata")
@@ -177,6 +188,40 @@ def resume(run):
         produce(run, topic, [record(value) for value in part])
         seen += values_of(call(run, "group", topic, group, len(part)))
     same(values, seen)
+
+
+@extra("consumer protocol", "consumer protocol")
+def consumer_protocol(run):
+    topic, group, seen = run.create("consumer-protocol"), run.name("consumer-protocol"), []
+    values = [b"%d" % i for i in range(200)]
+    for part in [values[:100], values[100:]]:
+        produce(run, topic, [record(value) for value in part])
+        seen += values_of(call(run, "consumer-group", topic, group, len(part)))
+    same(values, seen)
+
+
+@extra("transactions", "transactions")
+def transactions(run):
+    topic, identity, all_values, committed = run.create("transactions"), run.name("txn"), [], []
+    for n, end in enumerate(["commit", "abort", "commit", "abort", "commit"]):
+        values = [b"%d %d" % (n, i) for i in range(50)]
+        call(run, "transact", topic, identity, end, lines=[record(value) for value in values])
+        all_values += values
+        committed += values if end == "commit" else []
+    same(all_values, values_of(read(run, topic, len(all_values))))
+    got = call(run, "committed", topic, len(committed), 0, "0")
+    same(committed, values_of(got), "committed record")
+
+
+@extra("transactions", "exactly once from topic to topic")
+def pipe(run):
+    source, target = run.create("pipe-from"), run.create("pipe-to")
+    values = [b"%d" % i for i in range(200)]
+    produce(run, source, [record(value) for value in values])
+    group, identity = run.name("pipe"), run.name("pipe-txn")
+    for _ in range(2):
+        call(run, "pipe", source, target, group, identity, 100)
+    same(values, values_of(call(run, "committed", target, len(values), 0, "0")))
 
 
 @feature("admin: topics")

@@ -29,7 +29,9 @@ enum Toolchain {
     Kcat,
     Python,
     Java,
-    /// A program of this folder below `tests/conformance`.
+    /// Programs of this folder below `tests/conformance`, on Kafka's jars.
+    JavaProgram(&'static str),
+    /// A program of this folder.
     Go(&'static str),
     /// A script of this folder.
     Node(&'static str),
@@ -41,7 +43,7 @@ const PLAIN: &str = "requirements.txt";
 const PURE: &str = "requirements-pure.txt";
 
 /// Every client, in the order of the table.
-pub(crate) const CLIENTS: [Client; 8] = [
+pub(crate) const CLIENTS: [Client; 10] = [
     Client {
         name: "kcat",
         title: "Debian's kcat, on librdkafka (C)",
@@ -80,6 +82,22 @@ pub(crate) const CLIENTS: [Client; 8] = [
         script: "kafka_tools.py",
         requirements: PLAIN,
         toolchain: Toolchain::Java,
+        checked: false,
+    },
+    Client {
+        name: "java",
+        title: "Apache Kafka's kafka-clients (Java)",
+        script: "foreign_client.py",
+        requirements: PLAIN,
+        toolchain: Toolchain::JavaProgram("java"),
+        checked: false,
+    },
+    Client {
+        name: "kafka-streams",
+        title: "Apache Kafka's Streams (Java)",
+        script: "kafka_streams.py",
+        requirements: PLAIN,
+        toolchain: Toolchain::JavaProgram("java"),
         checked: false,
     },
     Client {
@@ -125,6 +143,7 @@ impl Client {
         let programs: &[&'static str] = match self.toolchain {
             Toolchain::Kcat | Toolchain::Python => &[],
             Toolchain::Java => &["java", "mvn"],
+            Toolchain::JavaProgram(_) => &["java", "javac", "mvn"],
             Toolchain::Go(_) => &["go"],
             Toolchain::Node(_) => &["node", "npm"],
         };
@@ -152,6 +171,26 @@ impl Client {
             Toolchain::Java => {
                 let (lib, log4j) = kafka_tools()?;
                 vec![("KAFKA_LIB", lib.into()), ("KAFKA_LOG4J", log4j.into())]
+            }
+            Toolchain::JavaProgram(folder) => {
+                let (lib, _) = kafka_tools()?;
+                let classes = build_java(folder, &lib)?;
+                let path = format!("{}:{}/*", classes.display(), lib.display());
+                // standard output is for answers
+                let silent = classes.join("silent.properties");
+                std::fs::write(&silent, "rootLogger.level = OFF\n")?;
+                let logging = format!("-Dlog4j2.configurationFile={}", silent.display());
+                let java = ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp"];
+                let java = java.map(Path::new).into_iter();
+                let java: Vec<_> = java
+                    .chain([Path::new(&path), Path::new(&logging)])
+                    .collect();
+                let main = [java.clone(), vec![Path::new("Main")]].concat();
+                vec![
+                    ("FOREIGN", foreign(&main)),
+                    ("FOREIGN_FEATURES", "transactions,consumer protocol".into()),
+                    ("JAVA", foreign(&java)),
+                ]
             }
             Toolchain::Go(folder) => vec![("FOREIGN", foreign(&[&build_go(folder)?]))],
             Toolchain::Node(folder) => {
@@ -181,6 +220,23 @@ fn foreign(words: &[&Path]) -> OsString {
         .iter()
         .map(|word| format!("{:?}", word.display().to_string()));
     format!("[{}]", quoted.collect::<Vec<_>>().join(", ")).into()
+}
+
+/// Compiles the Java programs of a folder. Returns the folder of their classes.
+fn build_java(folder: &str, lib: &Path) -> Result<PathBuf, Failure> {
+    let classes = target_dir().join("conformance").join(folder);
+    let sources = std::fs::read_dir(conformance_dir().join(folder))?;
+    let mut sources: Vec<_> = sources
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_, Failure>>()?;
+    sources.sort();
+    run(Command::new("javac")
+        .arg("-cp")
+        .arg(lib.join("*"))
+        .arg("-d")
+        .arg(&classes)
+        .args(sources))?;
+    Ok(classes)
 }
 
 /// Builds a Go program, with the versions that its `go.sum` pins. Returns it.

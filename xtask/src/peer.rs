@@ -62,7 +62,7 @@ fn kafka_home(version: &str) -> PathBuf {
     target_dir().join(format!("peers/kafka-{version}"))
 }
 
-/// Installs Kafka's command-line tools. Returns the folder of their jars and the file of their
+/// Installs Kafka's clients and command-line tools. Returns the folder of their jars and the file of their
 /// logging's configuration.
 pub(crate) fn kafka_tools() -> Result<(PathBuf, PathBuf), Failure> {
     let home = kafka_home(KAFKA_VERSION);
@@ -115,7 +115,7 @@ const KAFKA_CLUSTER_ID: &str = "cmluZ21pbGwtcGVlci0xMA";
 
 fn install_kafka(home: &Path, version: &str) -> Result<(), Failure> {
     let lib = home.join("lib");
-    if lib.join(format!("kafka-tools-{version}.jar")).exists() {
+    if lib.join(format!("kafka-streams-{version}.jar")).exists() {
         return Ok(());
     }
     for (program, package) in [("java", "openjdk-17-jre-headless"), ("mvn", "maven")] {
@@ -160,6 +160,11 @@ fn kafka_pom(version: &str) -> String {
     <dependency>
       <groupId>org.apache.kafka</groupId>
       <artifactId>kafka-tools</artifactId>
+      <version>{version}</version>
+    </dependency>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka-streams</artifactId>
       <version>{version}</version>
     </dependency>
     <dependency>
