@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::broker::Broker;
 use crate::clients::{CLIENTS, Client, harness_python};
+use crate::peer::{KAFKA_VERSION, RunningKafka};
 use crate::process::{Failure, root, run, run_within, target_dir};
 use crate::report::{Outcome, compatibility, matrix, read};
 
@@ -21,6 +22,9 @@ pub(crate) struct Args {
     /// Test a broker that already runs instead of starting ours
     #[arg(long, value_name = "HOST:PORT")]
     bootstrap: Option<String>,
+    /// Run the same against Apache Kafka, installed from its own registry, and tell the differences
+    #[arg(long, conflicts_with = "bootstrap")]
+    oracle: bool,
     /// Records of the long ordered run
     #[arg(long, default_value_t = 1_000_000)]
     records: u64,
@@ -60,8 +64,12 @@ pub(crate) fn conformance(args: &Args) -> Result<(), Failure> {
     let bootstrap = broker.bootstrap.clone();
     let place = (&*bootstrap, Some(&*broker.data));
     let outcome = run_clients(&clients, &scratch, place, args).and_then(|reports| {
+        let theirs = match args.oracle {
+            true => Some(ask_oracle(&clients, &scratch, args)?),
+            false => None,
+        };
         if everyone && args.only.is_none() {
-            let text = compatibility(&reports, &clients, &not_run);
+            let text = compatibility(&reports, &clients, &not_run, theirs.as_deref());
             std::fs::write(root().join("docs/COMPATIBILITY.md"), text)?;
         }
         verdict(&reports)
@@ -73,12 +81,26 @@ pub(crate) fn conformance(args: &Args) -> Result<(), Failure> {
     outcome.and(stopped)
 }
 
+/// The same features against Apache Kafka itself.
+fn ask_oracle(
+    clients: &[Client],
+    scratch: &Path,
+    args: &Args,
+) -> Result<Vec<(String, Vec<Outcome>)>, Failure> {
+    println!("\n== the same against Apache Kafka {KAFKA_VERSION}");
+    let kafka = RunningKafka::start()?;
+    let reports = run_clients(clients, scratch, (&kafka.bootstrap, None), args)?;
+    println!("\n{}\n", matrix(&reports));
+    Ok(reports)
+}
+
 /// The clients of the continuous check, with the defaults.
 pub(crate) fn checked_clients() -> Result<(), Failure> {
     let checked = CLIENTS.iter().filter(|client| client.checked);
     conformance(&Args {
         clients: checked.map(|client| client.name.to_owned()).collect(),
         bootstrap: None,
+        oracle: false,
         records: 1_000_000,
         only: None,
     })

@@ -1,10 +1,12 @@
 //! Other systems to compare with, installed from their own registry under `target/peers/` and
 //! started on this machine.
 
-use std::net::TcpListener;
+use std::fs::File;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use clap::Subcommand;
 
@@ -54,8 +56,11 @@ pub(crate) fn peer(args: &Args) -> Result<(), Failure> {
     }
 }
 
+/// How long a start may take.
+const KAFKA_STARTS_WITHIN: Duration = Duration::from_secs(90);
+
 /// The release whose broker and tools are compared with.
-const KAFKA_VERSION: &str = "4.3.1";
+pub(crate) const KAFKA_VERSION: &str = "4.3.1";
 
 /// Where a release is installed: jars in `lib`, the logging's configuration beside it.
 fn kafka_home(version: &str) -> PathBuf {
@@ -71,6 +76,64 @@ pub(crate) fn kafka_tools() -> Result<(PathBuf, PathBuf), Failure> {
 }
 
 fn start_kafka(args: &Kafka) -> Result<(), Failure> {
+    let mut server = kafka_server(args)?;
+    if args.install_only {
+        return Ok(());
+    }
+    println!("$ {}", shown(&server));
+    println!("kafka {} on 127.0.0.1:{}", args.version, args.port);
+    // Replaces this process, so that signals and Ctrl-C reach the server itself.
+    Err(server.exec().into())
+}
+
+/// An Apache Kafka for the length of a chore; killed when dropped.
+pub(crate) struct RunningKafka {
+    child: Child,
+    pub(crate) bootstrap: String,
+}
+
+impl RunningKafka {
+    /// Starts one with an empty folder, and waits until it listens.
+    pub(crate) fn start() -> Result<Self, Failure> {
+        let args = Kafka {
+            port: 19_092,
+            data: None,
+            keep: false,
+            version: KAFKA_VERSION.to_owned(),
+            settings: Vec::new(),
+            heap: "1g".to_owned(),
+            install_only: false,
+        };
+        let mut server = kafka_server(&args)?;
+        let log = kafka_home(&args.version).join("server.log");
+        println!("$ {} >{}", shown(&server), log.display());
+        let child = server
+            .stdin(Stdio::null())
+            .stdout(File::create(&log)?)
+            .stderr(Stdio::null())
+            .spawn()?;
+        let bootstrap = format!("127.0.0.1:{}", args.port);
+        let running = RunningKafka { child, bootstrap };
+        let began = Instant::now();
+        while TcpStream::connect(&running.bootstrap).is_err() {
+            if began.elapsed() > KAFKA_STARTS_WITHIN {
+                return Err(Failure(format!("kafka does not listen: {}", log.display())));
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Ok(running)
+    }
+}
+
+impl Drop for RunningKafka {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Installs a server and prepares its folder; returns what starts it.
+fn kafka_server(args: &Kafka) -> Result<Command, Failure> {
     let home = kafka_home(&args.version);
     install_kafka(&home, &args.version)?;
     // Before its data is emptied: another one may be running on it.
@@ -96,18 +159,12 @@ fn start_kafka(args: &Kafka) -> Result<(), Failure> {
             .arg("-c")
             .arg(&properties))?;
     }
-    if args.install_only {
-        return Ok(());
-    }
     let mut server = java(&home);
     server
         .arg(format!("-Xmx{}", args.heap))
         .arg("kafka.Kafka")
         .arg(&properties);
-    println!("$ {}", shown(&server));
-    println!("kafka {} on 127.0.0.1:{}", args.version, args.port);
-    // Replaces this process, so that signals and Ctrl-C reach the server itself.
-    Err(server.exec().into())
+    Ok(server)
 }
 
 /// Any 16 bytes in base64 will do; a fixed one makes data folders reusable.

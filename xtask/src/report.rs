@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::clients::Client;
+use crate::peer::KAFKA_VERSION;
 use crate::process::Failure;
 
 /// One feature as one client saw it: a line of the client's report file.
@@ -68,7 +69,13 @@ client has no such feature or its script does not ask for it.
 ";
 
 /// The page that tells users which clients work.
-pub(crate) fn compatibility(reports: &[Report], clients: &[Client], not_run: &[Client]) -> String {
+/// `theirs` is what the same clients saw of Apache Kafka.
+pub(crate) fn compatibility(
+    reports: &[Report],
+    clients: &[Client],
+    not_run: &[Client],
+    theirs: Option<&[Report]>,
+) -> String {
     let all: Vec<&Client> = clients.iter().chain(not_run).collect();
     let row = |first: &str, cells: Vec<&str>| format!("| {first} | {} |\n", cells.join(" | "));
     let mut text = PAGE.to_owned();
@@ -88,6 +95,40 @@ pub(crate) fn compatibility(reports: &[Report], clients: &[Client], not_run: &[C
     text.push('\n');
     for client in all {
         text += &format!("- `{}`: {}\n", client.name, client.title);
+    }
+    text + &differences(reports, theirs)
+}
+
+/// Where Apache Kafka, asked the same, did otherwise.
+fn differences(ours: &[Report], theirs: Option<&[Report]>) -> String {
+    let Some(theirs) = theirs else {
+        return String::new();
+    };
+    let mut text = format!(
+        "\n## Apache Kafka {KAFKA_VERSION}, asked the same\n\n`cargo xtask conformance all \
+         --oracle` runs every cell against Apache Kafka too, on the same machine.\n\n"
+    );
+    let (mut asked, mut found) = (0, Vec::new());
+    for (client, outcomes) in theirs {
+        let mine = ours.iter().find(|(name, _)| name == client);
+        for outcome in outcomes {
+            let mine = mine.and_then(|(_, all)| all.iter().find(|o| o.feature == outcome.feature));
+            let Some(mine) = mine else { continue };
+            asked += 1;
+            if mine.pass != outcome.pass {
+                let who = if outcome.pass { "Kafka" } else { "Ringmill" };
+                found.push(format!(
+                    "- {client}, {}: only {who} held\n",
+                    outcome.feature
+                ));
+            }
+        }
+    }
+    if found.is_empty() {
+        text += &format!("All {asked} cells came out alike.\n");
+    } else {
+        text += &format!("Of {asked} cells, {} came out otherwise:\n\n", found.len());
+        text.extend(found);
     }
     text
 }
@@ -149,6 +190,23 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[2], "keys     ok 0.1 s  FAIL");
         assert_eq!(lines[3], "admin    –         ok 0.3 s");
+    }
+
+    #[test]
+    fn a_cell_that_the_oracle_sees_otherwise_is_named() {
+        let seen = |state: &str| vec![parse(&format!("keys\t{state}\t0.1\t")).unwrap()];
+        let ours = [
+            ("a".to_owned(), seen("pass")),
+            ("b".to_owned(), seen("pass")),
+        ];
+        let theirs = [
+            ("a".to_owned(), seen("pass")),
+            ("b".to_owned(), seen("fail")),
+        ];
+        let text = differences(&ours, Some(&theirs));
+        assert!(text.contains("- b, keys: only Ringmill held"), "{text}");
+        assert!(!text.contains("- a, keys"), "{text}");
+        assert!(differences(&ours, Some(&ours)).contains("All 2 cells"));
     }
 
     #[test]
