@@ -15,7 +15,7 @@ FOREIGN names the program as a JSON list; it is called with `BOOTSTRAP COMMAND T
 Records are lines of JSON: `partition`, `offset`, `timestamp`, `key`, `value` (base64 or null) and
 `headers` (pairs of a name and base64). A record to be sent may leave out what is not set.
 FOREIGN_CODECS names the codecs that the client has, with commas between; all if it is not set.
-FOREIGN_FEATURES names what it has beyond the rest: `transactions`, `consumer protocol`.
+FOREIGN_FEATURES names what it has beyond the rest: `transactions`, `pipe`, `consumer protocol`.
 """
 
 import base64
@@ -213,7 +213,7 @@ def transactions(run):
     same(committed, values_of(got), "committed record")
 
 
-@extra("transactions", "exactly once from topic to topic")
+@extra("pipe", "exactly once from topic to topic")
 def pipe(run):
     source, target = run.create("pipe-from"), run.create("pipe-to")
     values = [b"%d" % i for i in range(200)]

@@ -31,8 +31,8 @@ enum Toolchain {
     Java,
     /// Programs of this folder below `tests/conformance`, on Kafka's jars.
     JavaProgram(&'static str),
-    /// A program of this folder.
-    Go(&'static str),
+    /// A program of this folder, and what it does beyond the rest.
+    Go(&'static str, &'static str),
     /// A script of this folder.
     Node(&'static str),
 }
@@ -105,7 +105,7 @@ pub(crate) const CLIENTS: [Client; 10] = [
         title: "franz-go (Go)",
         script: "foreign_client.py",
         requirements: PLAIN,
-        toolchain: Toolchain::Go("franz_go"),
+        toolchain: Toolchain::Go("franz_go", "transactions,pipe"),
         checked: false,
     },
     Client {
@@ -113,7 +113,7 @@ pub(crate) const CLIENTS: [Client; 10] = [
         title: "Sarama (Go)",
         script: "foreign_client.py",
         requirements: PLAIN,
-        toolchain: Toolchain::Go("sarama"),
+        toolchain: Toolchain::Go("sarama", "transactions"),
         checked: false,
     },
     Client {
@@ -144,7 +144,7 @@ impl Client {
             Toolchain::Kcat | Toolchain::Python => &[],
             Toolchain::Java => &["java", "mvn"],
             Toolchain::JavaProgram(_) => &["java", "javac", "mvn"],
-            Toolchain::Go(_) => &["go"],
+            Toolchain::Go(..) => &["go"],
             Toolchain::Node(_) => &["node", "npm"],
         };
         let found = |program: &str| {
@@ -188,17 +188,24 @@ impl Client {
                 let main = [java.clone(), vec![Path::new("Main")]].concat();
                 vec![
                     ("FOREIGN", foreign(&main)),
-                    ("FOREIGN_FEATURES", "transactions,consumer protocol".into()),
+                    (
+                        "FOREIGN_FEATURES",
+                        "transactions,pipe,consumer protocol".into(),
+                    ),
                     ("JAVA", foreign(&java)),
                 ]
             }
-            Toolchain::Go(folder) => vec![("FOREIGN", foreign(&[&build_go(folder)?]))],
+            Toolchain::Go(folder, features) => vec![
+                ("FOREIGN", foreign(&[&build_go(folder)?])),
+                ("FOREIGN_FEATURES", features.into()),
+            ],
             Toolchain::Node(folder) => {
                 let script = conformance_dir().join(folder).join("main.js");
                 vec![
                     ("FOREIGN", foreign(&[Path::new("node"), &script])),
                     // the others are plug-ins that it does not come with
                     ("FOREIGN_CODECS", "none,gzip".into()),
+                    ("FOREIGN_FEATURES", "transactions".into()),
                     ("NODE_PATH", install_node(folder)?.into()),
                 ]
             }

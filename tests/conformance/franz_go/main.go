@@ -18,12 +18,12 @@ import (
 
 // A record as the harness writes and reads it; bytes are base64 in JSON.
 type record struct {
-	Partition *int32     `json:"partition,omitempty"`
-	Offset    int64      `json:"offset"`
-	Timestamp int64      `json:"timestamp"`
-	Key       *[]byte    `json:"key"`
-	Value     *[]byte    `json:"value"`
-	Headers   [][2]any   `json:"headers"`
+	Partition *int32   `json:"partition,omitempty"`
+	Offset    int64    `json:"offset"`
+	Timestamp int64    `json:"timestamp"`
+	Key       *[]byte  `json:"key"`
+	Value     *[]byte  `json:"value"`
+	Headers   [][2]any `json:"headers"`
 }
 
 // How long nothing may come before the rest is taken to be all.
@@ -58,20 +58,21 @@ var codecs = map[string]kgo.CompressionCodec{
 	"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
 }
 
-func produce(ctx context.Context, seed, topic, codec string) error {
-	client, err := kgo.NewClient(kgo.SeedBrokers(seed), kgo.ProducerBatchCompression(codecs[codec]),
-		kgo.RecordPartitioner(partitioner{kgo.StickyKeyPartitioner(nil)}), kgo.ProducerBatchMaxBytes(3<<19))
-	if err != nil {
-		return err
-	}
-	defer client.Close()
+func producer(seed string, more ...kgo.Opt) (*kgo.Client, error) {
+	options := []kgo.Opt{kgo.SeedBrokers(seed), kgo.ProducerBatchMaxBytes(3 << 19),
+		kgo.RecordPartitioner(partitioner{kgo.StickyKeyPartitioner(nil)})}
+	return kgo.NewClient(append(options, more...)...)
+}
+
+// The records of standard input.
+func input(topic string) ([]*kgo.Record, error) {
 	var records []*kgo.Record
 	lines := bufio.NewScanner(os.Stdin)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
 		var in record
 		if err := json.Unmarshal(lines.Bytes(), &in); err != nil {
-			return err
+			return nil, err
 		}
 		sent := &kgo.Record{Topic: topic, Key: orNil(in.Key), Value: orNil(in.Value), Partition: -1}
 		if in.Partition != nil {
@@ -84,11 +85,19 @@ func produce(ctx context.Context, seed, topic, codec string) error {
 			var value []byte
 			text, _ := json.Marshal(header[1])
 			if err := json.Unmarshal(text, &value); err != nil {
-				return err
+				return nil, err
 			}
 			sent.Headers = append(sent.Headers, kgo.RecordHeader{Key: header[0].(string), Value: value})
 		}
 		records = append(records, sent)
+	}
+	return records, nil
+}
+
+func send(ctx context.Context, client *kgo.Client, topic string) error {
+	records, err := input(topic)
+	if err != nil {
+		return err
 	}
 	results := client.ProduceSync(ctx, records...)
 	if err := results.FirstErr(); err != nil {
@@ -96,6 +105,63 @@ func produce(ctx context.Context, seed, topic, codec string) error {
 	}
 	for _, sent := range records {
 		write(map[string]any{"partition": sent.Partition, "offset": sent.Offset})
+	}
+	return nil
+}
+
+func produce(ctx context.Context, seed, topic, codec string) error {
+	client, err := producer(seed, kgo.ProducerBatchCompression(codecs[codec]))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return send(ctx, client, topic)
+}
+
+// One transaction with all records of the input.
+func transact(ctx context.Context, seed, topic, id, end string) error {
+	client, err := producer(seed, kgo.TransactionalID(id))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if err := client.BeginTransaction(); err != nil {
+		return err
+	}
+	if err := send(ctx, client, topic); err != nil {
+		return err
+	}
+	return client.EndTransaction(ctx, kgo.TransactionEndTry(end == "commit"))
+}
+
+// Carries so many records from one topic to another, exactly once.
+func pipe(ctx context.Context, seed, from, to, group, id string, left int) error {
+	session, err := kgo.NewGroupTransactSession(kgo.SeedBrokers(seed), kgo.TransactionalID(id),
+		kgo.ConsumerGroup(group), kgo.ConsumeTopics(from), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.RequireStableFetchOffsets())
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	for left > 0 {
+		fetches := session.PollRecords(ctx, 10)
+		if err := fetches.Err(); err != nil {
+			return err
+		}
+		if err := session.Begin(); err != nil {
+			return err
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			session.Produce(ctx, &kgo.Record{Topic: to, Key: r.Key, Value: r.Value}, nil)
+			left--
+		})
+		committed, err := session.End(ctx, kgo.TryCommit)
+		if err != nil {
+			return err
+		}
+		if !committed {
+			return errors.New("a transaction was aborted")
+		}
 	}
 	return nil
 }
@@ -144,7 +210,7 @@ func poll(ctx context.Context, client *kgo.Client, count int) error {
 	return nil
 }
 
-func consume(ctx context.Context, seed, topic string, count int, start int64, partitions string) error {
+func consume(ctx context.Context, seed, topic string, count int, start int64, partitions string, isolation kgo.IsolationLevel) error {
 	offsets := map[int32]kgo.Offset{}
 	for _, text := range strings.Split(partitions, ",") {
 		partition, err := strconv.Atoi(text)
@@ -153,7 +219,7 @@ func consume(ctx context.Context, seed, topic string, count int, start int64, pa
 		}
 		offsets[int32(partition)] = kgo.NewOffset().At(start)
 	}
-	client, err := kgo.NewClient(kgo.SeedBrokers(seed),
+	client, err := kgo.NewClient(kgo.SeedBrokers(seed), kgo.FetchIsolationLevel(isolation),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: offsets}))
 	if err != nil {
 		return err
@@ -229,10 +295,19 @@ func run() error {
 	switch command {
 	case "produce":
 		return produce(ctx, seed, topic, arguments[0])
-	case "consume":
+	case "transact":
+		return transact(ctx, seed, topic, arguments[0], arguments[1])
+	case "pipe":
+		count, _ := strconv.Atoi(arguments[3])
+		return pipe(ctx, seed, topic, arguments[0], arguments[1], arguments[2], count)
+	case "consume", "committed":
+		isolation := kgo.ReadUncommitted()
+		if command == "committed" {
+			isolation = kgo.ReadCommitted()
+		}
 		count, _ := strconv.Atoi(arguments[0])
 		start, _ := strconv.ParseInt(arguments[1], 10, 64)
-		return consume(ctx, seed, topic, count, start, arguments[2])
+		return consume(ctx, seed, topic, count, start, arguments[2], isolation)
 	case "group":
 		count, _ := strconv.Atoi(arguments[1])
 		return group(ctx, seed, topic, arguments[0], count)

@@ -28,10 +28,12 @@ function message(record) {
   return sent;
 }
 
-async function produce(codec) {
-  const producer = kafka.producer({
-    createPartitioner: Partitioners.DefaultPartitioner, idempotent: true, maxInFlightRequests: 1 });
-  await producer.connect();
+async function produce(codec, transactionalId, end) {
+  const owner = kafka.producer({
+    createPartitioner: Partitioners.DefaultPartitioner, idempotent: true, maxInFlightRequests: 1,
+    transactionalId });
+  await owner.connect();
+  const producer = transactionalId ? await owner.transaction() : owner;
   // one batch for each call: so large that none exceeds a topic's limit
   let batch = [], size = 0;
   const send = async () => {
@@ -53,7 +55,8 @@ async function produce(codec) {
     size += bytes;
   }
   if (batch.length) await send();
-  await producer.disconnect();
+  if (transactionalId) await producer[end]();
+  await owner.disconnect();
 }
 
 function show({ partition, message }) {
@@ -88,9 +91,12 @@ async function main() {
   switch (command) {
     case "produce":
       return produce(rest[0]);
+    case "transact":
+      return produce("none", rest[0], rest[1]);
+    case "committed": // as it reads by default
     case "consume": {
       const group = `${topic}-${process.pid}`;
-      const consumer = kafka.consumer({ groupId: group });
+      const consumer = kafka.consumer({ groupId: group, readUncommitted: command === "consume" });
       await follow(consumer, Number(rest[0]), Number(rest[1]), rest[2].split(",").map(Number));
       return consumer.disconnect();
     }

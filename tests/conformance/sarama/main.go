@@ -97,9 +97,7 @@ func (p partitioner) Partition(m *sarama.ProducerMessage, n int32) (int32, error
 	return p.hash.Partition(m, n)
 }
 
-func produce(seed, topic, codec string) error {
-	config := config()
-	config.Producer.Compression = codecs[codec]
+func produce(seed, topic string, config *sarama.Config, end string) error {
 	config.Producer.Partitioner = func(topic string) sarama.Partitioner {
 		return partitioner{sarama.NewHashPartitioner(topic)}
 	}
@@ -129,6 +127,11 @@ func produce(seed, topic, codec string) error {
 		}
 		messages = append(messages, sent)
 	}
+	if config.Producer.Transaction.ID != "" {
+		if err := producer.BeginTxn(); err != nil {
+			return err
+		}
+	}
 	if err := producer.SendMessages(messages); err != nil {
 		var failed sarama.ProducerErrors
 		if errors.As(err, &failed) && len(failed) > 0 {
@@ -138,6 +141,12 @@ func produce(seed, topic, codec string) error {
 	}
 	for _, sent := range messages {
 		write(map[string]any{"partition": sent.Partition, "offset": sent.Offset})
+	}
+	switch end {
+	case "commit":
+		return producer.CommitTxn()
+	case "abort":
+		return producer.AbortTxn()
 	}
 	return nil
 }
@@ -170,8 +179,10 @@ func follow(ctx context.Context, messages <-chan *sarama.ConsumerMessage, count 
 	}
 }
 
-func consume(ctx context.Context, seed, topic string, count int, start int64, partitions string) error {
-	consumer, err := sarama.NewConsumer([]string{seed}, config())
+func consume(ctx context.Context, seed, topic string, count int, start int64, partitions string, isolation sarama.IsolationLevel) error {
+	config := config()
+	config.Consumer.IsolationLevel = isolation
+	consumer, err := sarama.NewConsumer([]string{seed}, config)
 	if err != nil {
 		return err
 	}
@@ -284,11 +295,21 @@ func run() error {
 	seed, command, topic, arguments := os.Args[1], os.Args[2], os.Args[3], os.Args[4:]
 	switch command {
 	case "produce":
-		return produce(seed, topic, arguments[0])
-	case "consume":
+		config := config()
+		config.Producer.Compression = codecs[arguments[0]]
+		return produce(seed, topic, config, "")
+	case "transact":
+		config := config()
+		config.Producer.Transaction.ID = arguments[0]
+		return produce(seed, topic, config, arguments[1])
+	case "consume", "committed":
+		isolation := sarama.ReadUncommitted
+		if command == "committed" {
+			isolation = sarama.ReadCommitted
+		}
 		count, _ := strconv.Atoi(arguments[0])
 		start, _ := strconv.ParseInt(arguments[1], 10, 64)
-		return consume(ctx, seed, topic, count, start, arguments[2])
+		return consume(ctx, seed, topic, count, start, arguments[2], isolation)
 	case "group":
 		count, _ := strconv.Atoi(arguments[1])
 		return group(ctx, seed, topic, arguments[0], count)
