@@ -461,7 +461,9 @@ impl Shard {
     async fn read_all(&self, wants: Vec<ReadWant>, max_bytes: usize) -> Vec<ReadFound> {
         let (mut found, mut left) = (Vec::with_capacity(wants.len()), max_bytes);
         for mut want in wants {
-            want.max_bytes = want.max_bytes.min(left);
+            // the first that has something gives a batch, however large it is
+            let nothing = found.iter().all(|part: &ReadFound| part.len == 0);
+            want.max_bytes = want.max_bytes.min(left.max(usize::from(nothing)));
             let part = match self.hosted(want.partition) {
                 Ok(hosted) => hosted.read_to_memory(&want).await,
                 Err(error) => ReadFound::failed(error),

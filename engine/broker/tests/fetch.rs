@@ -81,3 +81,32 @@ fn a_fetch_that_names_a_partition_again_and_again_does_not_read_it_as_often() {
     });
     scene.stop(running);
 }
+
+#[test]
+fn without_any_room_a_fetch_still_brings_one_batch() {
+    for cores in [1, 3] {
+        let mut scene = Scene::with_cores(9, cores);
+        let running = scene.start();
+        scene.client(async {
+            let mut client = Client::connect().await;
+            client.create_topic("t", 3).await;
+            for index in 0..3 {
+                client.produce("t", index, batch(&["x"])).await;
+                client.produce("t", index, batch(&["y"])).await;
+            }
+            let mut request = fetch_request(0, 1, "t", &[(0, 2), (1, 0), (2, 0)]);
+            request.max_bytes = 0;
+            for part in &mut request.topics[0].partitions {
+                part.max_bytes = 0;
+            }
+            let fetched = client.fetch_with(11, request).await;
+            let counts: Vec<usize> = fetched
+                .parts()
+                .iter()
+                .map(|part| part.records.len())
+                .collect();
+            assert_eq!(counts, [0, 1, 0]);
+        });
+        scene.stop(running);
+    }
+}

@@ -195,13 +195,17 @@ impl File {
 
     /// Reserves disk space (`fallocate(2)`).
     pub async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        run(Op::Allocate {
-            fd: self.fd.clone(),
-            offset,
-            len,
-        })
-        .await
-        .map(drop)
+        loop {
+            let done = run(Op::Allocate {
+                fd: self.fd.clone(),
+                offset,
+                len,
+            });
+            match done.await {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                done => return done.map(drop),
+            }
+        }
     }
 
     /// Locks the file for this handle and its clones (`flock(2)`), until the ring's turn after

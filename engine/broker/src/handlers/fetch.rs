@@ -163,15 +163,22 @@ fn resolve(shard: &Shard, wanted: &Wanted) -> Result<PartitionId> {
     }
 }
 
-fn want(id: PartitionId, wanted: &Wanted, terms: &Terms, max_bytes: usize) -> ReadWant {
+/// What to read of a partition; of the `first` that has something, a batch, whatever the limits are.
+fn want(
+    id: PartitionId,
+    wanted: &Wanted,
+    isolation: IsolationLevel,
+    (max_bytes, first): (usize, bool),
+) -> ReadWant {
     let part = &wanted.part;
+    let most = max_bytes.min(usize::try_from(part.max_bytes).unwrap_or(0));
     ReadWant {
         partition: id,
         offset: part.fetch_offset,
-        max_bytes: max_bytes.min(usize::try_from(part.max_bytes).unwrap_or(0)),
+        max_bytes: most.max(usize::from(first)),
         current_leader_epoch: part.current_leader_epoch,
         last_fetched_epoch: part.last_fetched_epoch,
-        isolation: terms.isolation,
+        isolation,
     }
 }
 
@@ -183,12 +190,13 @@ async fn read(shard: &Rc<Shard>, plan: &Plan, terms: &Terms) -> (Vec<LocalFound>
     let pairs = || plan.wanted.iter().zip(&ids);
     let mut remote = read_elsewhere(shard, pairs(), terms).await.into_iter();
     let (mut found, mut left) = (Vec::with_capacity(ids.len()), terms.max_bytes);
-    let mut by_core = vec![0; shard.router.cores()];
+    let (mut by_core, mut is_first) = (vec![0; shard.router.cores()], true);
     for (wanted, id) in pairs() {
         let mut part = match id {
             Err(error) => LocalFound::failed(*error),
             Ok(id) if shard.router.is_local(*id) => {
-                shard.read_local(&want(*id, wanted, terms, left)).await
+                let want = want(*id, wanted, terms.isolation, (left, is_first));
+                shard.read_local(&want).await
             }
             Ok(id) => {
                 let part = remote.next().expect("one answer per question");
@@ -196,11 +204,11 @@ async fn read(shard: &Rc<Shard>, plan: &Plan, terms: &Terms) -> (Vec<LocalFound>
                 part.into_local()
             }
         };
-        let is_first = left == terms.max_bytes;
         if part.len > left && !is_first {
             (part.len, part.data) = (0, FetchData::Empty);
         }
         left = left.saturating_sub(part.len);
+        is_first &= part.len == 0;
         found.push(part);
     }
     let is_enough = by_core.iter().any(|len| *len >= READ_ELSEWHERE_BYTES / 2);
@@ -217,7 +225,7 @@ async fn read_elsewhere<'a>(
     let elsewhere = ids.filter(|(_, id)| !shard.router.is_local(*id));
     let wants: Vec<(usize, ReadWant)> = elsewhere
         .map(|(wanted, id)| {
-            let want = want(id, wanted, terms, terms.max_bytes);
+            let want = want(id, wanted, terms.isolation, (terms.max_bytes, true));
             (shard.router.owner(id), want)
         })
         .collect();
