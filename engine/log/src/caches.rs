@@ -18,8 +18,8 @@ use crate::tail::TailPool;
 pub struct CacheLimits {
     /// Memory for hot tails, in bytes.
     pub tail_bytes: usize,
-    /// Open files of sealed segments. Active segments have one more each, and as many again as
-    /// this together, for flushes that overlap.
+    /// Open files of segments that are read. Partitions that are written to have a few more each,
+    /// idle ones none; and there may be as many again as this for flushes that overlap.
     pub open_files: usize,
 }
 

@@ -242,7 +242,8 @@ impl Candidate {
         }
         Ok(Active {
             segment: Rc::new(Segment::new(self.base, self.shift, None, true)),
-            file: self.file,
+            file: None,
+            opening: false,
             lanes: Lanes::default(),
             index: self.index,
             times: self.times,
@@ -260,7 +261,7 @@ pub(crate) async fn new_active(dir: &Path, base: i64, shift: u8) -> Result<Activ
         .write(true)
         .create(true)
         .truncate(true);
-    let file = File::open(&path, options)
+    File::open(&path, options)
         .await
         .map_err(IoFailure::of("create", &path))?;
     fs::sync_dir(dir)
@@ -268,7 +269,7 @@ pub(crate) async fn new_active(dir: &Path, base: i64, shift: u8) -> Result<Activ
         .map_err(IoFailure::of("flush", dir))?;
     Ok(Active::new(
         Rc::new(Segment::new(base, shift, None, true)),
-        file,
+        None,
     ))
 }
 

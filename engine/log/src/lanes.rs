@@ -1,5 +1,6 @@
-//! Several flushes of one segment at once: lanes, an open file each.
+//! The open files of the segment that is written to. An idle partition keeps none.
 //!
+//! Several flushes of one segment at once have a lane each, and a lane has an open file of its own.
 //! Why not one file for all: Linux tells a failed write-back once to each open file (`errseq`), to
 //! whichever flush comes first. Of two flushes of one file, the one that has everything on the disk
 //! might get the error, and the one that lost something success. A file of its own tells each
@@ -10,6 +11,8 @@ use std::rc::Rc;
 use ringmill_ring::{File, OpenOptions, spawn};
 
 use crate::caches::CoreCaches;
+use crate::error::IoFailure;
+use crate::flush::Front;
 use crate::names::Kind;
 use crate::partition::{Active, Inner, Phase};
 
@@ -43,7 +46,10 @@ impl Drop for Permit {
 impl Active {
     pub(crate) fn lane(&self, lane: usize) -> &File {
         match lane.checked_sub(1) {
-            None => &self.file,
+            None => self
+                .file
+                .as_ref()
+                .expect("it is open while it is written to"),
             Some(nth) => &self.lanes.more[nth].0,
         }
     }
@@ -64,18 +70,82 @@ impl Inner {
         }
     }
 
-    /// What is idle keeps no lanes.
-    pub(crate) fn narrow(&self) {
+    /// What is idle keeps no files.
+    pub(crate) fn let_files_go(&self) {
         let mut state = self.state.borrow_mut();
-        if state.commit.narrow() {
-            state.active.lanes = Lanes::default();
+        if !state.commit.narrow() {
+            return;
+        }
+        state.active.lanes = Lanes::default();
+        let flushed = state.commit.flushed().offset == state.commit.written().offset;
+        if flushed && !state.prewrite.is_filling() {
+            state.active.file = None;
+        }
+        drop(state);
+        // whoever has them is busy
+        if let Some(mut meta) = self.meta.try_lock() {
+            meta.let_go();
+        }
+    }
+
+    /// Opens the file that appends wait for.
+    pub(crate) fn open_for_writing(self: &Rc<Self>) {
+        let mut state = self.state.borrow_mut();
+        let waits = state.queue.front() != Front::Empty;
+        let closed = state.active.file.is_none() && !state.active.opening;
+        if waits && closed && state.failure.is_none() {
+            state.active.opening = true;
+            spawn(self.clone().reopen());
+        }
+    }
+
+    async fn reopen(self: Rc<Self>) {
+        let base_offset = self.state.borrow().active.segment.base_offset;
+        let opened = self.open_log(base_offset).await;
+        let mut state = self.state.borrow_mut();
+        state.active.opening = false;
+        if state.phase == Phase::Closed || state.failure.is_some() {
+            return;
+        }
+        match opened {
+            Ok(file) => {
+                state.active.file = Some(file);
+                drop(state);
+                self.schedule_pump();
+            }
+            Err(failure) => {
+                // nothing is in flight; there may be descriptors again later
+                tracing::warn!(%failure, "appends are refused");
+                state.commit.on_no_space();
+                state.take_back();
+                drop(state);
+                self.room.notify_all();
+            }
+        }
+    }
+
+    async fn open_log(&self, base_offset: i64) -> Result<File, IoFailure> {
+        let path = self.path(base_offset, Kind::Log);
+        let options = OpenOptions::new().read(true).write(true);
+        File::open(&path, options)
+            .await
+            .map_err(IoFailure::of("open", &path))
+    }
+
+    /// The active segment's file, for whoever changes it while nothing is written.
+    pub(crate) async fn active_file(&self) -> Result<File, IoFailure> {
+        let (file, base_offset) = {
+            let state = self.state.borrow();
+            (state.active.file.clone(), state.active.segment.base_offset)
+        };
+        match file {
+            Some(file) => Ok(file),
+            None => self.open_log(base_offset).await,
         }
     }
 
     async fn open_lane(self: Rc<Self>, base_offset: i64, permit: Permit) {
-        let path = self.path(base_offset, Kind::Log);
-        let options = OpenOptions::new().read(true).write(true);
-        let opened = File::open(&path, options).await;
+        let opened = self.open_log(base_offset).await;
         let mut state = self.state.borrow_mut();
         // once closed, the folder may be another one's
         let current = state.active.segment.base_offset == base_offset;
@@ -91,7 +161,7 @@ impl Inner {
                 drop(state);
                 self.schedule_pump();
             }
-            Err(error) => tracing::debug!(file = %path.display(), %error, "no further lane"),
+            Err(failure) => tracing::debug!(%failure, "no further lane"),
         }
     }
 }

@@ -16,7 +16,7 @@ const SNAPSHOTS_KEPT: usize = 2;
 
 /// The files beside the log. Whoever holds it may write them.
 pub(crate) struct Meta {
-    pub(crate) checkpoint: File,
+    pub(crate) checkpoint: Option<File>,
     pub(crate) last: Checkpoint,
     /// The snapshots in the folder, oldest first.
     pub(crate) snapshots: Vec<i64>,
@@ -31,13 +31,21 @@ pub(crate) struct Meta {
 impl Meta {
     pub(crate) fn new(checkpoint: File, last: Checkpoint, snapshots: Vec<i64>) -> Self {
         Meta {
-            checkpoint,
+            checkpoint: Some(checkpoint),
             last,
             snapshots,
             index: None,
             times: None,
             aborted: None,
             unsynced: false,
+        }
+    }
+
+    /// Keeps no files: they are opened again when there is something to write.
+    pub(crate) fn let_go(&mut self) {
+        if !self.unsynced {
+            self.checkpoint = None;
+            self.on_rolled();
         }
     }
 
@@ -273,11 +281,13 @@ impl Inner {
             recovery_point,
             replay,
         };
+        let file = match &meta.checkpoint {
+            Some(file) => file.clone(),
+            None => open_checkpoint(&self.dir).await?.0,
+        };
+        meta.checkpoint = Some(file.clone());
         let slot = vec![checkpoint.encode()];
-        let written = meta
-            .checkpoint
-            .write_at_sync(checkpoint.position(), slot)
-            .await;
+        let written = file.write_at_sync(checkpoint.position(), slot).await;
         written.map_err(IoFailure::of("write", &self.dir.join(names::CHECKPOINT)))?;
         meta.last = checkpoint;
         Ok(())

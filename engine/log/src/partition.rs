@@ -74,7 +74,10 @@ pub(crate) struct Appending {
 /// The segment that is written to.
 pub(crate) struct Active {
     pub(crate) segment: Rc<Segment>,
-    pub(crate) file: File,
+    /// Open while it is written to: idle partitions keep no files.
+    pub(crate) file: Option<File>,
+    /// The file is being opened.
+    pub(crate) opening: bool,
     pub(crate) lanes: Lanes,
     pub(crate) index: IndexBuilder,
     pub(crate) times: TimeIndexBuilder,
@@ -85,11 +88,12 @@ pub(crate) struct Active {
 
 impl Active {
     /// For a segment of which nothing is written.
-    pub(crate) fn new(segment: Rc<Segment>, file: File) -> Self {
+    pub(crate) fn new(segment: Rc<Segment>, file: Option<File>) -> Self {
         let (base, shift) = (segment.base_offset, segment.shift.get());
         Active {
             segment,
             file,
+            opening: false,
             lanes: Lanes::default(),
             index: IndexBuilder::new(base, shift, 0),
             times: TimeIndexBuilder::new(base, 0, -1, MaxTimestamp::NONE),

@@ -251,8 +251,9 @@ impl Inner {
     pub(crate) async fn log_file(&self, segment: &Segment) -> Result<File, IoFailure> {
         {
             let state = self.state.borrow();
-            if state.is_active(segment) {
-                return Ok(state.active.file.clone());
+            let active = state.is_active(segment).then_some(&state.active.file);
+            if let Some(Some(file)) = active {
+                return Ok(file.clone());
             }
         }
         self.open_file(segment.base_offset, Kind::Log).await

@@ -49,7 +49,7 @@ impl Inner {
         };
         let segment = Rc::new(Segment::new(base, shift, None, true));
         let sealed = self
-            .seal_segment(&mut meta, Active::new(segment, file), snapshot)
+            .seal_segment(&mut meta, Active::new(segment, Some(file)), snapshot)
             .await;
         if let Err(failure) = sealed {
             self.fail(failure);

@@ -155,7 +155,7 @@ impl Inner {
     async fn run_upkeep(self: &Rc<Self>) {
         // a failure was told by whoever met it
         let failed = self.checkpoint(false).await.is_err();
-        self.narrow();
+        self.let_files_go();
         {
             let mut state = self.state.borrow_mut();
             state.upkeep.running = false;

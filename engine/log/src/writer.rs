@@ -55,7 +55,7 @@ impl Inner {
                 }
                 Step::Sync => {
                     state.commit.begin_sync();
-                    let file = state.active.file.clone();
+                    let file = state.active.lane(0).clone();
                     spawn(self.clone().sync(file));
                 }
                 Step::Roll => {
@@ -65,6 +65,7 @@ impl Inner {
                 }
             }
         }
+        self.open_for_writing();
         self.widen();
         self.arm_flush_timer();
     }
@@ -211,7 +212,7 @@ impl Inner {
         self.filled().await;
         let (file, end) = {
             let state = self.state.borrow();
-            (state.active.file.clone(), state.commit.written())
+            (state.active.lane(0).clone(), state.commit.written())
         };
         let mut cut = file.set_len(end.position).await;
         if cut.is_ok() {
@@ -285,14 +286,11 @@ impl Inner {
     /// Cuts off the zeros behind the log's end, durably. Nothing else is in flight.
     pub(crate) async fn trim(&self) -> Result<(), IoFailure> {
         self.filled().await;
-        let (file, end) = {
-            let state = self.state.borrow();
-            let end = state.commit.written();
-            if !state.prewrite.is_ahead_of(end.position) {
-                return Ok(());
-            }
-            (state.active.file.clone(), end)
-        };
+        let end = self.state.borrow().commit.written();
+        if !self.state.borrow().prewrite.is_ahead_of(end.position) {
+            return Ok(());
+        }
+        let file = self.active_file().await?;
         let path = self.path(end.segment, Kind::Log);
         file.set_len(end.position)
             .await
@@ -358,6 +356,7 @@ impl State {
                 .may_write(self.commit.begun().position + bytes),
             Front::Roll => !self.prewrite.is_filling(),
         };
+        let clear = clear && self.active.file.is_some();
         if clear { front } else { Front::Empty }
     }
 
@@ -367,11 +366,11 @@ impl State {
         let flushed = self.config.durability == Durability::Flushed;
         let limit = u64::from(self.config.segment_bytes);
         let fill = self.prewrite.on_written(position, bytes, flushed, limit)?;
-        Some((fill, self.active.file.clone()))
+        Some((fill, self.active.lane(0).clone()))
     }
 
     /// Takes back all appends that are not written.
-    fn take_back(&mut self) {
+    pub(crate) fn take_back(&mut self) {
         let mut undos = Vec::new();
         for run in self.queue.drain() {
             run.fate.set(Fate::Dropped);

@@ -1,10 +1,13 @@
 //! What holds when nothing goes wrong.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use ringmill_log::{
-    AppendError, Durability, FetchData, LogConfig, Partition, ReadError, TimestampType,
+    AppendError, CacheLimits, CoreCaches, Durability, FetchData, LogConfig, Partition, ReadError,
+    TimestampType,
 };
-use ringmill_ring::{now, spawn};
+use ringmill_ring::{now, sleep_until, spawn};
 use ringmill_wire::batch::{BatchHeader, BatchView};
 
 use crate::fixture::*;
@@ -461,4 +464,39 @@ fn a_batch_that_cannot_hold_its_records_is_refused() {
         assert!(matches!(refused, Err(AppendError::Batch(_))), "{refused:?}");
         assert_eq!(p.log_end_offset(), 0);
     });
+}
+
+#[test]
+fn idle_partitions_keep_no_files() {
+    const TURN: Duration = Duration::from_secs(20);
+    let mut machine = Machine::new(1);
+    let node = machine.node;
+    let outputs = machine.world.start(node, async {
+        let caches = CoreCaches::new(CacheLimits {
+            tail_bytes: 0,
+            open_files: 8,
+        });
+        let mut all = Vec::new();
+        for n in 0..50 {
+            let dir = format!("/data/t-{n}");
+            let p = Partition::open(&dir, small_segments(66_000), &caches).await;
+            all.push((p.unwrap(), Model::default()));
+        }
+        let begun = now();
+        for turn in 1..4 {
+            sleep_until(begun + TURN * turn).await;
+            for (p, model) in &mut all {
+                p.set_leader_epoch(3);
+                append(p, model, batch(1, 30_000, 5)).await;
+                let content = read_all(p, 0, 10_000).await.unwrap();
+                assert_eq!(content, model.from(0));
+            }
+        }
+    });
+    for turn in 0..12 {
+        machine.world.run_for(TURN / 2);
+        let opened = machine.world.descriptors(node);
+        assert!(opened <= 8, "{opened} files are open in turn {turn}");
+    }
+    assert_eq!(outputs.take().len(), 1);
 }
