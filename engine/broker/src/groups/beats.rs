@@ -75,7 +75,7 @@ impl ConsumerDescription {
 impl Coordinator {
     /// The limits of a group.
     pub(super) fn limits_of(&self, id: &str) -> ConsumerLimits {
-        self.image.consumer_limits(id, &self.config.consumer)
+        self.image.consumer_limits(id, &self.config)
     }
 
     /// A heartbeat of the consumer protocol; a group that does not exist begins with a join.
