@@ -123,6 +123,12 @@ const OWN: &[Key] = &[
         "How many members a group of the consumer protocol may have.",
     ),
     live(
+        "group.consumer.migration.policy",
+        Kind::Choice(&["disabled", "upgrade", "downgrade", "bidirectional"]),
+        "bidirectional",
+        "Whether a group with members may change from the classic protocol to the consumer protocol (upgrade), when its first member of that joins, and back (downgrade), when the last one leaves.",
+    ),
+    live(
         "group.consumer.min.heartbeat.interval.ms",
         Kind::Int(1, INT_MAX),
         "5000",
@@ -410,6 +416,34 @@ pub struct GroupConfig {
     pub consumer_sessions_ms: RangeInclusive<u64>,
     /// `group.consumer.min.heartbeat.interval.ms` to `group.consumer.max.heartbeat.interval.ms`.
     pub consumer_heartbeats_ms: RangeInclusive<i32>,
+    /// `group.consumer.migration.policy`.
+    pub consumer_migration: Migration,
+}
+
+/// Which ways a group with members may go between the two protocols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Migration {
+    upgrades: bool,
+    downgrades: bool,
+}
+
+impl Migration {
+    fn of_name(name: &str) -> Self {
+        Self {
+            upgrades: matches!(name, "upgrade" | "bidirectional"),
+            downgrades: matches!(name, "downgrade" | "bidirectional"),
+        }
+    }
+
+    /// From the classic protocol to the consumer protocol.
+    pub fn upgrades(self) -> bool {
+        self.upgrades
+    }
+
+    /// And back.
+    pub fn downgrades(self) -> bool {
+        self.downgrades
+    }
 }
 
 /// The limits of one group of the consumer protocol (KIP-848).
@@ -554,6 +588,9 @@ impl LiveConfig {
                     heartbeat_interval_ms: read.i32("group.consumer.heartbeat.interval.ms"),
                     max_size: read.usize("group.consumer.max.size"),
                 },
+                consumer_migration: Migration::of_name(
+                    &read.text("group.consumer.migration.policy"),
+                ),
                 consumer_sessions_ms: read.u64("group.consumer.min.session.timeout.ms")
                     ..=read.u64("group.consumer.max.session.timeout.ms"),
                 consumer_heartbeats_ms: read.i32("group.consumer.min.heartbeat.interval.ms")

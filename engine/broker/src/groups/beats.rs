@@ -12,7 +12,7 @@ use super::coordinator::{Coordinator, Group};
 use super::kind::Kind;
 use super::records::{self, Key};
 use super::write::{Outcome, Write};
-use super::{GroupError, Reply, Token};
+use super::{Effects, GroupError, Join, Reply, Token};
 use crate::clock::Now;
 use crate::cluster::image::Image;
 use crate::config::broker::ConsumerLimits;
@@ -115,52 +115,112 @@ impl Coordinator {
         if !self.has_room_to_beat(id, beat) {
             return Err(GroupError::GroupFull.into());
         }
-        self.ensure_consumer_group(now, id, partition, beat)?;
         let limits = self.limits_of(id);
-        let group = self.groups.get_mut(id).expect("ensured above");
-        let consumers = group.kind.consumer_mut().expect("ensured above");
         let settings = Settings {
             config: &self.config,
             limits,
         };
         let mut log = Entries::new(id);
+        let becomes = self.becomes(now, id, beat)?;
+        let Some(mut consumers) = becomes else {
+            let group = self
+                .groups
+                .get_mut(id)
+                .and_then(|group| group.kind.consumer_mut());
+            let group = group.ok_or(GroupError::GroupIdNotFound)?;
+            let beaten = group.on_heartbeat(now, settings, &self.image, beat, &mut log)?;
+            return Ok(self.finish(now, id, log, vec![Reply::Beat(token, Ok(beaten))]));
+        };
         let beaten = consumers.on_heartbeat(now, settings, &self.image, beat, &mut log)?;
-        let reply = Reply::Beat(token, Ok(beaten));
-        Ok(self.finish(now, id, log, vec![reply]))
+        self.ensure_group(now, id, partition);
+        let group = self.groups.get_mut(id).expect("just ensured");
+        let mut waiting = Vec::new();
+        if let Kind::Classic(classic) = &mut group.kind {
+            waiting = classic.disband(now).replies;
+        }
+        // What the log has of the classic group ends, and all of the new one is written.
+        let key = records::encode_key(&Key::Group(id.to_owned()));
+        group.unsaved.insert(key);
+        group.kind = Kind::Consumer(consumers);
+        let mut outcome = self.finish(now, id, log, vec![Reply::Beat(token, Ok(beaten))]);
+        outcome.replies.extend(waiting);
+        Ok(outcome)
     }
 
-    /// The group is there, and its members speak the consumer protocol.
-    fn ensure_consumer_group(
+    /// The consumer group that begins with a heartbeat, out of nothing or of a classic group; none
+    /// if there is one.
+    fn becomes(&self, now: Now, id: &str, beat: &Beat) -> Result<Option<ConsumerGroup>, BeatError> {
+        let not_one = || BeatError::NotConsumerGroup(id.to_owned());
+        match self.groups.get(id).map(|group| &group.kind) {
+            Some(Kind::Consumer(_)) => Ok(None),
+            None if beat.epoch != 0 => Err(GroupError::GroupIdNotFound.into()),
+            None if self.groups.len() >= self.capacity.groups => Err(GroupError::GroupFull.into()),
+            None => Ok(Some(ConsumerGroup::new(id))),
+            Some(Kind::Classic(_)) if beat.epoch != 0 => Err(not_one()),
+            Some(Kind::Classic(classic)) => {
+                let count = classic.member_count();
+                if count > 0 && !self.config.consumer_migration.upgrades() {
+                    return Err(not_one());
+                }
+                if count > self.config.consumer.max_size {
+                    return Err(not_one());
+                }
+                let upgraded = ConsumerGroup::upgraded(now, id, classic, &self.image);
+                upgraded.map(Some).ok_or_else(not_one)
+            }
+        }
+    }
+
+    /// A member of the classic protocol joins a consumer group.
+    pub(super) fn join_consumers(
         &mut self,
         now: Now,
         id: &str,
-        partition: i32,
-        beat: &Beat,
-    ) -> Result<(), BeatError> {
-        let not_one = || BeatError::NotConsumerGroup(id.to_owned());
-        if !self.groups.contains_key(id) {
-            if beat.epoch != 0 {
-                return Err(GroupError::GroupIdNotFound.into());
-            }
-            if self.groups.len() >= self.capacity.groups {
-                return Err(GroupError::GroupFull.into());
-            }
-            self.ensure_group(now, id, partition);
-        }
-        let group = self.groups.get_mut(id).expect("ensured above");
-        match &group.kind {
-            Kind::Consumer(_) => Ok(()),
-            Kind::Classic(_) if beat.epoch != 0 => Err(not_one()),
-            Kind::Classic(classic) if classic.is_vacant() => {
-                if group.stored {
-                    let key = records::encode_key(&Key::Group(id.to_owned()));
-                    group.unsaved.insert(key);
-                }
-                group.kind = Kind::Consumer(ConsumerGroup::new(id));
-                Ok(())
-            }
-            Kind::Classic(_) => Err(not_one()),
-        }
+        token: Token,
+        join: &Join,
+    ) -> Outcome {
+        let settings = Settings {
+            config: &self.config,
+            limits: self.image.consumer_limits(id, &self.config),
+        };
+        let mut log = Entries::new(id);
+        let group = self
+            .groups
+            .get_mut(id)
+            .and_then(|group| group.kind.consumer_mut());
+        let consumers = group.expect("the caller found it");
+        let joined = consumers.on_join(now, settings, &self.image, join, &mut log);
+        self.finish(now, id, log, vec![Reply::Join(token, joined)])
+    }
+
+    /// A group that the last member of the consumer protocol has left is a classic one again.
+    fn downgrade(
+        &mut self,
+        now: Now,
+        id: &str,
+        log: Entries,
+        replies: Vec<Reply>,
+    ) -> Result<Outcome, (Entries, Vec<Reply>)> {
+        let downgrades = self.config.consumer_migration.downgrades();
+        let group = self.groups.get_mut(id).expect("the caller found it");
+        let consumers = group.kind.consumer().filter(|consumers| {
+            let fits = consumers.members().len() <= self.config.max_size;
+            downgrades && fits && consumers.is_all_classic()
+        });
+        let Some(consumers) = consumers else {
+            return Err((log, replies));
+        };
+        let ends = consumers.end().into_records().into_iter();
+        let ends = ends.chain(log.into_records()).map(|(key, _)| key);
+        let classic = consumers.downgraded(now, &self.image);
+        group.unsaved.extend(ends);
+        group.kind = Kind::Classic(classic);
+        let effects = Effects {
+            store: true,
+            after_store: replies,
+            ..Effects::default()
+        };
+        Ok(self.outcome(id, effects))
     }
 
     /// Makes the outcome of an event of a consumer group: the answers wait for its records, and for
@@ -172,6 +232,10 @@ impl Coordinator {
         log: Entries,
         replies: Vec<Reply>,
     ) -> Outcome {
+        let (log, replies) = match self.downgrade(now, id, log, replies) {
+            Ok(outcome) => return outcome,
+            Err(unchanged) => unchanged,
+        };
         let group = self.groups.get_mut(id).expect("the caller found it");
         let records = group.with_unsaved(now, log);
         let mut outcome = Outcome::default();

@@ -435,7 +435,7 @@ impl Coordinator {
         }
         let group = self.groups.get_mut(id).expect("ensured above");
         let Some(classic) = group.speak_classic(now) else {
-            return refuse(GroupError::InconsistentProtocol);
+            return self.join_consumers(now, id, token, &join);
         };
         let effects = classic.on_join(now, &self.config, token, join);
         self.outcome(id, effects)
@@ -452,11 +452,15 @@ impl Coordinator {
     ) -> Outcome {
         let has_room = self.has_room_to_assign(&sync);
         let admitted = self.admit(id, partition);
-        let group = self.groups.get_mut(id);
-        let classic = group.and_then(|group| group.kind.classic_mut());
-        let refused = match (admitted, classic) {
+        let kind = self.groups.get_mut(id).map(|group| &mut group.kind);
+        let refused = match (admitted, kind) {
+            (Ok(()), Some(Kind::Consumer(consumers))) => {
+                let synced = consumers.on_sync(now, &self.image, &sync);
+                let replies = vec![Reply::Sync(token, synced)];
+                return self.finish(now, id, Entries::new(id), replies);
+            }
             (Ok(()), Some(_)) if !has_room => GroupError::AssignmentTooLarge,
-            (Ok(()), Some(classic)) => {
+            (Ok(()), Some(Kind::Classic(classic))) => {
                 let effects = classic.on_sync(now, &self.config, token, sync);
                 return self.outcome(id, effects);
             }
@@ -483,9 +487,10 @@ impl Coordinator {
             other => other?,
         }
         let group = self.groups.get_mut(id);
-        let classic = group.and_then(|group| group.kind.classic_mut());
-        let classic = classic.ok_or(GroupError::UnknownMember)?;
-        let result = classic.on_heartbeat(now, claim);
+        let result = match &mut group.ok_or(GroupError::UnknownMember)?.kind {
+            Kind::Classic(classic) => classic.on_heartbeat(now, claim),
+            Kind::Consumer(consumers) => consumers.on_classic_heartbeat(now, claim),
+        };
         self.reschedule(id);
         result
     }
@@ -617,7 +622,7 @@ impl Coordinator {
         }
     }
 
-    fn outcome(&mut self, id: &str, effects: Effects) -> Outcome {
+    pub(super) fn outcome(&mut self, id: &str, effects: Effects) -> Outcome {
         let mut outcome = Outcome {
             replies: effects.replies,
             write: None,

@@ -4,6 +4,8 @@
 
 pub mod admin;
 pub mod beats;
+#[cfg(test)]
+mod beats_test;
 pub mod classic;
 pub mod consumer;
 pub mod coordinator;

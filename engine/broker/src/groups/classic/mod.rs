@@ -17,6 +17,7 @@
 
 mod join;
 mod member;
+mod migrate;
 mod rebalance;
 
 #[cfg(test)]
@@ -33,6 +34,7 @@ use std::fmt;
 
 pub use member::Member;
 use member::Members;
+pub use migrate::new_member_id;
 
 use super::records::{GroupRecord, MemberRecord};
 use super::{Claim, Effects, GroupError, Leaver, Reply, Results, records};

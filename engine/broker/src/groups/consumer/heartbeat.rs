@@ -137,7 +137,7 @@ impl ConsumerGroup {
         }
     }
 
-    fn check_room(
+    pub(super) fn check_room(
         &self,
         config: &GroupConfig,
         before: &Member,
@@ -170,7 +170,7 @@ impl ConsumerGroup {
     }
 
     /// A static member came back: under its new id it is the one that it was.
-    fn replace(&mut self, old: &str, member: &Member, log: &mut Entries) {
+    pub(super) fn replace(&mut self, old: &str, member: &Member, log: &mut Entries) {
         self.forget(old);
         self.members.shift_remove(old);
         log.gone(old);
@@ -275,7 +275,7 @@ impl ConsumerGroup {
 /// A member that joins again, under the same id or another. It says that it owns nothing, so
 /// nothing of it is left to give up; under its old id, an answer that it missed may have given it
 /// partitions, which are given again.
-fn rejoined(member: &Member, id: &str, is_same: bool) -> Member {
+pub(super) fn rejoined(member: &Member, id: &str, is_same: bool) -> Member {
     let mut again = Member {
         id: id.to_owned(),
         epoch: 0,

@@ -17,6 +17,8 @@
 
 pub mod assign;
 mod beat;
+mod classic_members;
+mod embedded;
 mod heartbeat;
 pub mod member;
 pub mod partitions;
@@ -342,6 +344,8 @@ impl Member {
     /// Begins or ends the time that the member has to give partitions up.
     fn set_revoke_by(&mut self, now: crate::clock::Now) {
         let timeout = u64::try_from(self.rebalance_timeout_ms).unwrap_or(0);
-        self.revoke_by = (self.state == MemberState::Unrevoked).then(|| now.after(timeout));
+        // Members of the classic protocol have to rejoin instead.
+        let must = self.state == MemberState::Unrevoked && self.classic.is_none();
+        self.revoke_by = must.then(|| now.after(timeout));
     }
 }
