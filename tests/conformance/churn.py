@@ -19,6 +19,13 @@ CHURN_SECONDS = 40
 CHANGE_EVERY = 0.8  # seconds between a leave and a join
 PER_SECOND = 1_000  # records, over all partitions
 SETTLE_SECONDS = 120
+ROLLING = 10  # members that are replaced one by one
+ROLL_EVERY = 2.0  # seconds
+
+CONSUMER = {"group.protocol": "consumer"}
+CLASSIC = {"session.timeout.ms": 10_000, "heartbeat.interval.ms": 500}
+COOPERATIVE = {**CLASSIC, "partition.assignment.strategy": "cooperative-sticky"}
+EAGER = {**CLASSIC, "partition.assignment.strategy": "range"}
 
 
 class World:
@@ -144,75 +151,122 @@ class Stream(threading.Thread):
         self.producer.flush(60)
 
 
-def churn(run, kind, config):
-    """Members come and go; returns what was seen."""
-    topic, group_id = run.create(f"churn-{kind}", partitions=PARTITIONS), run.name(f"churn-{kind}")
-    world, chance = World(), random.Random(848)
-    stream, counter = Stream(run, topic), iter(range(1_000_000))
-    everybody = []
+class Group:
+    """The members of one group, and the records that they read."""
 
-    def start(stays):
-        member = Member(world, run, group_id, topic, f"{kind}-{next(counter)}", config, stays)
-        everybody.append(member)
+    def __init__(self, run, kind):
+        self.run, self.kind = run, kind
+        self.topic = run.create(f"churn-{kind}", partitions=PARTITIONS)
+        self.group_id = run.name(f"churn-{kind}")
+        self.world, self.stream = World(), Stream(run, self.topic)
+        self.everybody = []
+
+    def start(self, config, stays=False):
+        """A new member."""
+        name = f"{self.kind}-{len(self.everybody)}"
+        member = Member(self.world, self.run, self.group_id, self.topic, name, config, stays)
+        self.everybody.append(member)
         member.start()
         return member
 
-    staying = [start(True) for _ in range(STAYING)]
-    going = [start(False) for _ in range(MEMBERS - STAYING)]
-    for _ in until(SETTLE_SECONDS, "the first assignment"):
-        if len(world.owner) == PARTITIONS and len(set(world.owner.values())) == MEMBERS:
-            break
-        time.sleep(0.1)
-    stream.start()
-    time.sleep(3)
-    world.pauses.clear()
-    ends, changes = time.monotonic() + CHURN_SECONDS, 0
-    while time.monotonic() < ends:
-        leaver = going.pop(chance.randrange(len(going)))
-        leaver.leaving.set()
-        going.append(start(False))
-        changes += 1
-        time.sleep(CHANGE_EVERY)
-    pauses = sorted(world.pauses)
-    stream.ending.set()
-    stream.join(90)
-    for _ in until(SETTLE_SECONDS, "reading all records"):
-        if world.read >= stream.sent:
-            break
-        time.sleep(0.2)
-    for member in staying + going:
-        member.leaving.set()
-    for member in everybody:
-        member.join(60)
+    def settle(self, members):
+        """Waits until so many members share all partitions."""
+        owner = self.world.owner
+        for _ in until(SETTLE_SECONDS, f"an assignment to {members} members"):
+            if len(owner) == PARTITIONS and len(set(owner.copy().values())) == members:
+                return
+            time.sleep(0.1)
+
+    def end(self):
+        """Reads what is left, lets all members leave, and checks what was seen."""
+        self.stream.ending.set()
+        self.stream.join(90)
+        for _ in until(SETTLE_SECONDS, "reading all records"):
+            if self.world.read >= self.stream.sent:
+                break
+            time.sleep(0.2)
+        for member in self.everybody:
+            member.leaving.set()
+        for member in self.everybody:
+            member.join(60)
+        seen(self.world, self.stream, self.everybody)
+        return f"{len(self.stream.sent)} records, none skipped, {self.world.again} read again, no partition with two owners"
+
+
+def seen(world, stream, everybody):
+    """Checks what the members saw."""
     check(not stream.failed, f"{len(stream.failed)} records were not taken")
     failures = [f"{member.name}: {member.failure}" for member in everybody if member.failure]
     check(not failures, f"{len(failures)} members failed: {failures[:3]}")
     check(not world.doubles, f"{len(world.doubles)} partitions had two owners: {world.doubles[:3]}")
     skipped = stream.sent - world.read
     check(not skipped, f"{len(skipped)} records skipped: {sorted(skipped)[:3]}")
+
+
+def churn(run, kind, config):
+    """Members come and go; returns what was seen."""
+    group, chance = Group(run, kind), random.Random(848)
+    for _ in range(STAYING):
+        group.start(config, stays=True)
+    going = [group.start(config) for _ in range(MEMBERS - STAYING)]
+    group.settle(MEMBERS)
+    group.stream.start()
+    time.sleep(3)
+    group.world.pauses.clear()
+    ends, changes = time.monotonic() + CHURN_SECONDS, 0
+    while time.monotonic() < ends:
+        going.pop(chance.randrange(len(going))).leaving.set()
+        going.append(group.start(config))
+        changes += 1
+        time.sleep(CHANGE_EVERY)
+    pauses = sorted(group.world.pauses)
+    told = group.end()
     at = lambda share: pauses[min(len(pauses) - 1, int(share * len(pauses)))] * 1000
-    return (f"{changes} members replaced, {len(stream.sent)} records, none skipped, {world.again} read again, no "
-            f"partition with two owners; between records of a partition that a staying member keeps: median "
+    return (f"{changes} members replaced, {told}; between records of a partition that a staying member keeps: median "
             f"{at(0.5):.0f} ms, 99 % {at(0.99):.0f} ms, 99.9 % {at(0.999):.0f} ms, most {at(1):.0f} ms")
+
+
+def roll(run, kind, classic):
+    """One by one, members of the classic protocol are replaced by those of the consumer protocol, and
+    these by members of the classic one."""
+    group, members = Group(run, kind), []
+    for _ in range(ROLLING):
+        members.append(group.start(classic))
+    group.settle(ROLLING)
+    group.stream.start()
+    for config in [CONSUMER, classic]:
+        for at, old in enumerate(members):
+            old.leaving.set()
+            old.join(60)
+            members[at] = group.start(config)
+            time.sleep(ROLL_EVERY)
+        group.settle(ROLLING)
+    return f"{ROLLING} members to the consumer protocol and back, {group.end()}"
 
 
 @feature("churn, consumer protocol")
 def consumer_protocol(run):
-    return churn(run, "consumer", {"group.protocol": "consumer"})
+    return churn(run, "consumer", CONSUMER)
 
 
 @feature("churn, classic cooperative")
 def classic_cooperative(run):
-    return churn(run, "cooperative", {
-        "partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": 10_000,
-        "heartbeat.interval.ms": 500})
+    return churn(run, "cooperative", COOPERATIVE)
 
 
 @feature("churn, classic eager")
 def classic_eager(run):
-    return churn(run, "eager", {
-        "partition.assignment.strategy": "range", "session.timeout.ms": 10_000,
-        "heartbeat.interval.ms": 500})
+    return churn(run, "eager", EAGER)
+
+
+@feature("rolling upgrade and back, cooperative")
+def roll_cooperative(run):
+    return roll(run, "roll-cooperative", COOPERATIVE)
+
+
+@feature("rolling upgrade and back, eager")
+def roll_eager(run):
+    return roll(run, "roll-eager", EAGER)
 
 
 if __name__ == "__main__":

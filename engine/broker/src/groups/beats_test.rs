@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use proptest::prelude::*;
 use ringmill_wire::Uuid;
 
 use super::consumer::partitions::Partitions;
@@ -434,4 +435,108 @@ fn a_group_that_its_members_left_can_be_deleted() {
     assert!(node.coordinator.is_empty());
     node.restart();
     assert!(node.coordinator.is_empty());
+}
+
+/// A member of the consumer protocol.
+struct Modern {
+    id: String,
+    epoch: i32,
+    owned: BTreeSet<i32>,
+}
+
+impl Modern {
+    fn join(node: &mut Node, number: usize) -> Self {
+        let id = format!("modern-{number}");
+        let beat = Beat {
+            member_id: id.clone(),
+            ..newcomer()
+        };
+        let joined = node.beat(beat).unwrap();
+        let mut member = Self {
+            id,
+            epoch: 0,
+            owned: BTreeSet::new(),
+        };
+        member.take(joined);
+        member
+    }
+
+    fn take(&mut self, beaten: Beaten) {
+        self.epoch = beaten.epoch;
+        if let Some(assignment) = beaten.assignment {
+            self.owned = assignment.iter().map(|(_, number)| number).collect();
+        }
+    }
+
+    fn live(&mut self, node: &mut Node) {
+        let beat = Beat {
+            member_id: self.id.clone(),
+            ..beat_of(self.epoch, &self.owned)
+        };
+        let beaten = node.beat(beat).unwrap();
+        self.take(beaten);
+    }
+
+    fn leave(self, node: &mut Node) {
+        let beat = Beat {
+            member_id: self.id,
+            ..beat_of(-1, &self.owned)
+        };
+        node.beat(beat).unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    /// Members of both protocols in one group, in any order of their requests.
+    #[test]
+    fn in_a_mixed_group_no_partition_has_two_owners(
+        steps in prop::collection::vec((0..8_u8, any::<prop::sample::Index>()), 1..80),
+    ) {
+        let mut node = Node::new(&[]);
+        let mut classic: Vec<Classic> = classic_pair(&mut node).into_iter().collect();
+        let mut modern = vec![Modern::join(&mut node, 0)];
+        for (number, (step, which)) in steps.into_iter().enumerate() {
+            match step {
+                0 if modern.len() < 4 => modern.push(Modern::join(&mut node, number + 1)),
+                // The last one's leave would end the group's time as a consumer group.
+                1 if modern.len() > 1 => modern.remove(which.index(modern.len())).leave(&mut node),
+                2 if classic.len() < 4 => {
+                    let mut member = Classic::new(&format!("classic-{number}"));
+                    member.rejoin(&mut node);
+                    classic.push(member);
+                }
+                3 if !classic.is_empty() => {
+                    let member = classic.remove(which.index(classic.len()));
+                    let leaver = Leaver { member_id: member.claim.member_id, instance_id: None };
+                    let left = node.coordinator.leave(node.now, "g", 0, &[leaver]);
+                    let (results, outcome) = left.unwrap();
+                    prop_assert_eq!(results, [Ok(())]);
+                    node.run(outcome);
+                }
+                4 => node.restart(),
+                5 | 6 if !classic.is_empty() => {
+                    let at = which.index(classic.len());
+                    classic[at].live(&mut node);
+                }
+                _ => {
+                    let at = which.index(modern.len());
+                    modern[at].live(&mut node);
+                }
+            }
+            let owned = classic.iter().map(|m| &m.owned).chain(modern.iter().map(|m| &m.owned));
+            one_owner(&owned.collect::<Vec<_>>());
+        }
+        for _ in 0..12 {
+            classic.iter_mut().for_each(|member| member.live(&mut node));
+            modern.iter_mut().for_each(|member| member.live(&mut node));
+        }
+        let owned = classic.iter().map(|m| &m.owned).chain(modern.iter().map(|m| &m.owned));
+        let owned: Vec<&BTreeSet<i32>> = owned.collect();
+        prop_assert_eq!(one_owner(&owned), 6, "all have an owner");
+        let most = owned.iter().map(|owned| owned.len()).max().unwrap();
+        let least = owned.iter().map(|owned| owned.len()).min().unwrap();
+        prop_assert!(most - least <= 1, "{:?}", owned);
+    }
 }
