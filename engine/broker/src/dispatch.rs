@@ -100,6 +100,35 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
         Request::OffsetForLeaderEpoch(request) => {
             offsets::leader_epochs(shard, header, request).await
         }
+        Request::CreateTopics(_)
+        | Request::DeleteTopics(_)
+        | Request::CreatePartitions(_)
+        | Request::AlterConfigs(_)
+        | Request::AlterClientQuotas(_)
+        | Request::IncrementalAlterConfigs(_) => administer(shard, header, request).await,
+        Request::JoinGroup(_)
+        | Request::SyncGroup(_)
+        | Request::Heartbeat(_)
+        | Request::LeaveGroup(_)
+        | Request::DescribeGroups(_)
+        | Request::ListGroups(_)
+        | Request::DeleteGroups(_)
+        | Request::ConsumerGroupHeartbeat(_)
+        | Request::ConsumerGroupDescribe(_)
+        | Request::OffsetCommit(_)
+        | Request::OffsetFetch(_)
+        | Request::OffsetDelete(_) => of_groups(shard, peer, header, request).await,
+    }
+}
+
+/// Requests about groups and their offsets.
+async fn of_groups(
+    shard: &Rc<Shard>,
+    peer: &Peer,
+    header: RequestHeader,
+    request: Request,
+) -> Stage {
+    match request {
         Request::JoinGroup(request) => groups::join(shard, peer, header, request).await,
         Request::SyncGroup(request) => groups::sync(shard, header, request).await,
         Request::Heartbeat(request) => groups::heartbeat(shard, header, request).await,
@@ -116,12 +145,7 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
         Request::OffsetCommit(request) => group_offsets::commit(shard, header, request).await,
         Request::OffsetFetch(request) => group_offsets::fetch(shard, header, request).await,
         Request::OffsetDelete(request) => group_offsets::delete(shard, header, request).await,
-        Request::CreateTopics(_)
-        | Request::DeleteTopics(_)
-        | Request::CreatePartitions(_)
-        | Request::AlterConfigs(_)
-        | Request::AlterClientQuotas(_)
-        | Request::IncrementalAlterConfigs(_) => administer(shard, header, request).await,
+        other => unreachable!("{:?} is not about groups", other.key()),
     }
 }
 
