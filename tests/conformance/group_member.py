@@ -25,6 +25,18 @@ def say(event):
     return report
 
 
+def protocol_of(assignor, session_ms):
+    """The settings of a member: an assignor of the broker is of the consumer protocol, whose session
+    the broker decides; any other is of the classic one."""
+    if assignor in ("uniform", "range-of-broker"):
+        return {"group.protocol": "consumer", "group.remote.assignor": assignor.removesuffix("-of-broker")}
+    return {
+        "partition.assignment.strategy": assignor,
+        "session.timeout.ms": session_ms,
+        "heartbeat.interval.ms": 500,
+    }
+
+
 def main():
     """Consumes until told to stop."""
     bootstrap, group, topic, assignor, session_ms = sys.argv[1:]
@@ -33,9 +45,7 @@ def main():
         "bootstrap.servers": bootstrap,
         "group.id": group,
         "auto.offset.reset": "earliest",
-        "partition.assignment.strategy": assignor,
-        "session.timeout.ms": int(session_ms),
-        "heartbeat.interval.ms": 500,
+        **protocol_of(assignor, int(session_ms)),
         "auto.commit.interval.ms": 1000,
         "check.crcs": True,
     })

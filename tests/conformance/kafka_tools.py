@@ -87,6 +87,24 @@ def api_versions(run):
     check("UNSUPPORTED_VERSION" not in out, out)
 
 
+@feature("consumer protocol")
+def consumer_protocol(run):
+    topic, group_id = run.create("consumer-protocol", partitions=3), run.name("consumer-protocol")
+    lines = [f"line {i}" for i in range(90)]
+    produce(run, topic, lines)
+    got = consume(run, topic, 90, "--group", group_id, "--command-property", "group.protocol=consumer")
+    same(sorted(lines), sorted(got))
+    listed = [row for row in rows(kafka(run, "groups", "--list", "--consumer"), group_id)]
+    check(listed and listed[0][1] == "Consumer", f"listed as {listed}")
+    state = rows(kafka(run, "consumer-groups", "--describe", "--group", group_id, "--state"), group_id)
+    check(state and "Empty" in state[0], f"state {state}")
+    offsets = rows(kafka(run, "consumer-groups", "--describe", "--group", group_id), group_id)
+    check(sum(int(row[3]) for row in offsets) == 90, f"committed {offsets}")
+    kafka(run, "consumer-groups", "--delete", "--group", group_id)
+    out = kafka(run, "features", "describe")
+    check("group.version" in out and "FinalizedVersionLevel: 1" in out, out)
+
+
 @feature("metadata")
 def metadata(run):
     topic = run.create("metadata", partitions=3)

@@ -26,6 +26,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+import consumer_protocol  # noqa: F401 (its features are registered)
 import group
 from harness import MIB, eventually, feature, feature_per_codec, main, until
 from history import Streams, check, dense, same

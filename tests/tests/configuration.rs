@@ -4,12 +4,12 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use ringmill_engine::config::{Key, Kind, Table, broker, topic};
+use ringmill_engine::config::{Key, Kind, Table, broker, group, topic};
 
 const HEAD: &str = "# Configuration
 
 Kafka's names with Kafka's meaning, and a few of our own. A topic's settings are set when it is
-created or changed (`ringmill topic alter`, or any Kafka client); a broker's in the config file (TOML),
+created or changed (`ringmill topic alter`, or any Kafka client), a group's by any Kafka client; a broker's in the config file (TOML),
 as a flag (`--log-retention-ms`), as a variable (`RINGMILL_LOG_RETENTION_MS`), or, where *live*, while it
 runs. An unknown name or a wrong value is refused with Kafka's error. DescribeConfigs documents each.
 
@@ -68,6 +68,7 @@ fn the_page_of_settings_is_as_the_code_has_them() {
     let mut text = HEAD.to_owned();
     section(&mut text, "Topics", &topic::TABLE);
     section(&mut text, "Brokers", &broker::TABLE);
+    section(&mut text, "Groups", &group::TABLE);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/CONFIGURATION.md");
     if std::env::var("CONFIGURATION").is_ok_and(|value| value == "write") {
         std::fs::write(&path, &text).unwrap();

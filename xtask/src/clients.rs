@@ -43,7 +43,7 @@ const PLAIN: &str = "requirements.txt";
 const PURE: &str = "requirements-pure.txt";
 
 /// Every client, in the order of the table.
-pub(crate) const CLIENTS: [Client; 10] = [
+pub(crate) const CLIENTS: [Client; 11] = [
     Client {
         name: "kcat",
         title: "Debian's kcat, on librdkafka (C)",
@@ -59,6 +59,14 @@ pub(crate) const CLIENTS: [Client; 10] = [
         requirements: PLAIN,
         toolchain: Toolchain::Python,
         checked: true,
+    },
+    Client {
+        name: "churn",
+        title: "Fifty consumers that come and go, on confluent-kafka (Python)",
+        script: "churn.py",
+        requirements: PLAIN,
+        toolchain: Toolchain::Python,
+        checked: false,
     },
     Client {
         name: "kafka-python",
@@ -133,6 +141,11 @@ pub(crate) struct Ready {
 }
 
 impl Client {
+    /// Whether it is a load of its own, and not one of the clients that a run of all compares.
+    pub(crate) fn is_load(&self) -> bool {
+        self.name == "churn"
+    }
+
     /// The script that puts the client through every feature.
     pub(crate) fn script(&self) -> PathBuf {
         conformance_dir().join(self.script)

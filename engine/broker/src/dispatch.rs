@@ -16,8 +16,8 @@ use crate::cluster::image::OFFSETS_TOPIC;
 use crate::connection::{Closed, Response, Stage};
 use crate::handlers::groups::respond;
 use crate::handlers::{
-    cluster, config_resources, configs, fetch, group_offsets, groups, inspect, metadata, offsets,
-    produce, producer_ids, quotas, topic_partitions,
+    cluster, config_resources, configs, consumer_groups, fetch, group_offsets, groups, inspect,
+    metadata, offsets, produce, producer_ids, quotas, topic_partitions,
 };
 use crate::router::{Answer, Call};
 use crate::shard::{Peer, Shard};
@@ -53,7 +53,7 @@ pub(crate) async fn dispatch(
 
 async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request: Request) -> Stage {
     match request {
-        Request::ApiVersions(_) => Stage::Done(respond(&header, &api_versions())),
+        Request::ApiVersions(_) => Stage::Done(respond(&header, &api_versions(header.version))),
         Request::Metadata(request) => Stage::Done(metadata(shard, peer, &header, &request).await),
         Request::DescribeCluster(request) => {
             let version = header.version;
@@ -100,6 +100,35 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
         Request::OffsetForLeaderEpoch(request) => {
             offsets::leader_epochs(shard, header, request).await
         }
+        Request::CreateTopics(_)
+        | Request::DeleteTopics(_)
+        | Request::CreatePartitions(_)
+        | Request::AlterConfigs(_)
+        | Request::AlterClientQuotas(_)
+        | Request::IncrementalAlterConfigs(_) => administer(shard, header, request).await,
+        Request::JoinGroup(_)
+        | Request::SyncGroup(_)
+        | Request::Heartbeat(_)
+        | Request::LeaveGroup(_)
+        | Request::DescribeGroups(_)
+        | Request::ListGroups(_)
+        | Request::DeleteGroups(_)
+        | Request::ConsumerGroupHeartbeat(_)
+        | Request::ConsumerGroupDescribe(_)
+        | Request::OffsetCommit(_)
+        | Request::OffsetFetch(_)
+        | Request::OffsetDelete(_) => of_groups(shard, peer, header, request).await,
+    }
+}
+
+/// Requests about groups and their offsets.
+async fn of_groups(
+    shard: &Rc<Shard>,
+    peer: &Peer,
+    header: RequestHeader,
+    request: Request,
+) -> Stage {
+    match request {
         Request::JoinGroup(request) => groups::join(shard, peer, header, request).await,
         Request::SyncGroup(request) => groups::sync(shard, header, request).await,
         Request::Heartbeat(request) => groups::heartbeat(shard, header, request).await,
@@ -107,15 +136,16 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
         Request::DescribeGroups(request) => groups::describe(shard, header, request).await,
         Request::ListGroups(request) => groups::list(shard, header, request).await,
         Request::DeleteGroups(request) => groups::delete(shard, header, request).await,
+        Request::ConsumerGroupHeartbeat(request) => {
+            consumer_groups::heartbeat(shard, peer, header, request).await
+        }
+        Request::ConsumerGroupDescribe(request) => {
+            consumer_groups::describe(shard, header, request).await
+        }
         Request::OffsetCommit(request) => group_offsets::commit(shard, header, request).await,
         Request::OffsetFetch(request) => group_offsets::fetch(shard, header, request).await,
         Request::OffsetDelete(request) => group_offsets::delete(shard, header, request).await,
-        Request::CreateTopics(_)
-        | Request::DeleteTopics(_)
-        | Request::CreatePartitions(_)
-        | Request::AlterConfigs(_)
-        | Request::AlterClientQuotas(_)
-        | Request::IncrementalAlterConfigs(_) => administer(shard, header, request).await,
+        other => unreachable!("{:?} is not about groups", other.key()),
     }
 }
 

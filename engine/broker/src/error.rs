@@ -13,6 +13,7 @@ use crate::cluster::topics::TopicError;
 use crate::config::ConfigError;
 use crate::fetch_sessions::SessionError;
 use crate::groups::GroupError;
+use crate::groups::consumer::BeatError;
 
 impl From<&ConfigError> for ErrorCode {
     fn from(error: &ConfigError) -> Self {
@@ -63,6 +64,22 @@ impl From<GroupError> for ErrorCode {
             GroupError::NonEmptyGroup => Self::NonEmptyGroup,
             GroupError::SubscribedToTopic => Self::GroupSubscribedToTopic,
             GroupError::OffsetMetadataTooLarge => Self::OffsetMetadataTooLarge,
+            GroupError::StaleMemberEpoch => Self::StaleMemberEpoch,
+            GroupError::UnsupportedVersion => Self::UnsupportedVersion,
+        }
+    }
+}
+
+impl From<&BeatError> for ErrorCode {
+    fn from(error: &BeatError) -> Self {
+        match error {
+            BeatError::Invalid(_) => Self::InvalidRequest,
+            BeatError::Group(error) => (*error).into(),
+            BeatError::UnsupportedAssignor { .. } => Self::UnsupportedAssignor,
+            BeatError::FencedEpoch { .. } => Self::FencedMemberEpoch,
+            BeatError::UnreleasedInstance { .. } => Self::UnreleasedInstanceId,
+            BeatError::InvalidRegex { .. } => Self::InvalidRegularExpression,
+            BeatError::NotConsumerGroup(_) => Self::GroupIdNotFound,
         }
     }
 }

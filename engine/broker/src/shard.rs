@@ -311,7 +311,7 @@ impl Shard {
     /// The next metadata counts: settings change, what was deleted goes.
     async fn adopt(self: &Rc<Self>, image: Arc<Image>) {
         self.image.replace(Arc::clone(&image));
-        self.groups.set_config(image.live.groups.clone());
+        self.groups.set_image(&image);
         let expiration = image.live.producer_id_expiration;
         let mut removed = Vec::new();
         self.partitions.borrow_mut().retain(|id, place| {

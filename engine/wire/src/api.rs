@@ -39,6 +39,8 @@ pub enum ApiKey {
     AlterClientQuotas = 49,
     DescribeCluster = 60,
     DescribeProducers = 61,
+    ConsumerGroupHeartbeat = 68,
+    ConsumerGroupDescribe = 69,
     ListConfigResources = 74,
     DescribeTopicPartitions = 75,
 }
@@ -130,6 +132,20 @@ pub const APIS: &[Api] = &[
     api(ApiKey::AlterClientQuotas, "AlterClientQuotas", 0, 1, 1),
     api(ApiKey::DescribeCluster, "DescribeCluster", 0, 2, 0),
     api(ApiKey::DescribeProducers, "DescribeProducers", 0, 0, 0),
+    api(
+        ApiKey::ConsumerGroupHeartbeat,
+        "ConsumerGroupHeartbeat",
+        0,
+        1,
+        0,
+    ),
+    api(
+        ApiKey::ConsumerGroupDescribe,
+        "ConsumerGroupDescribe",
+        0,
+        1,
+        0,
+    ),
     api(ApiKey::ListConfigResources, "ListConfigResources", 0, 1, 0),
     api(
         ApiKey::DescribeTopicPartitions,

@@ -10,8 +10,11 @@ mod responses;
 pub(crate) mod shape;
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::api_versions_response::{
+    ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
+};
 use kafka_protocol::messages::*;
+use kafka_protocol::protocol::StrBytes;
 use kafka_protocol::protocol::{Decodable, Encodable};
 use thiserror::Error;
 
@@ -198,6 +201,10 @@ controls! {
     AlterConfigs: AlterConfigsRequest => AlterConfigsResponse, ALTER_CONFIGS;
     DescribeLogDirs: DescribeLogDirsRequest => DescribeLogDirsResponse, DESCRIBE_LOG_DIRS;
     DescribeProducers: DescribeProducersRequest => DescribeProducersResponse, DESCRIBE_PRODUCERS;
+    ConsumerGroupHeartbeat: ConsumerGroupHeartbeatRequest => ConsumerGroupHeartbeatResponse,
+        CONSUMER_GROUP_HEARTBEAT;
+    ConsumerGroupDescribe: ConsumerGroupDescribeRequest => ConsumerGroupDescribeResponse,
+        CONSUMER_GROUP_DESCRIBE;
     ListConfigResources: ListConfigResourcesRequest => ListConfigResourcesResponse,
         LIST_CONFIG_RESOURCES;
     DescribeTopicPartitions: DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse,
@@ -315,21 +322,71 @@ pub fn decode_response<R: Call>(version: i16, frame: &Bytes) -> Result<R::Respon
     })
 }
 
-/// What ApiVersions answers: the whole table.
-pub fn api_versions() -> ApiVersionsResponse {
+/// A feature that clients ask for by name beside the APIs, with the levels that are supported and
+/// the one in force (KIP-584).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Feature {
+    /// Kafka's name of it.
+    pub name: &'static str,
+    /// Lowest level supported.
+    pub min: i16,
+    /// Highest level supported.
+    pub max: i16,
+    /// The level in force.
+    pub level: i16,
+}
+
+/// All features, by name.
+pub const FEATURES: &[Feature] = &[
+    // the consumer protocol (KIP-848)
+    Feature {
+        name: "group.version",
+        min: 0,
+        max: 1,
+        level: 1,
+    },
+];
+/// Counts the changes of the levels in force: none so far.
+const FEATURES_EPOCH: i64 = 0;
+
+/// What ApiVersions answers in a version: the whole table, and from version 3 the features.
+pub fn api_versions(version: i16) -> ApiVersionsResponse {
     let row = |api: &crate::api::Api| {
         ApiVersion::default()
             .with_api_key(api.key.code())
             .with_min_version(api.advertised_min)
             .with_max_version(api.max)
     };
-    ApiVersionsResponse::default().with_api_keys(APIS.iter().map(row).collect())
+    let response = ApiVersionsResponse::default().with_api_keys(APIS.iter().map(row).collect());
+    if version < 3 {
+        return response;
+    }
+    // Clients of version 3 take a lowest level of 0 for an error (KAFKA-17011).
+    let supported = FEATURES
+        .iter()
+        .filter(|feature| version > 3 || feature.min > 0);
+    let supported = supported.map(|feature| {
+        SupportedFeatureKey::default()
+            .with_name(StrBytes::from_static_str(feature.name))
+            .with_min_version(feature.min)
+            .with_max_version(feature.max)
+    });
+    let finalized = FEATURES.iter().map(|feature| {
+        FinalizedFeatureKey::default()
+            .with_name(StrBytes::from_static_str(feature.name))
+            .with_min_version_level(feature.level)
+            .with_max_version_level(feature.level)
+    });
+    response
+        .with_supported_features(supported.collect())
+        .with_finalized_features_epoch(FEATURES_EPOCH)
+        .with_finalized_features(finalized.collect())
 }
 
 /// The frame that answers an ApiVersions request of a version that is not served: error
 /// UNSUPPORTED_VERSION in version 0, with the table, so that the client can ask again (KIP-511).
 pub fn unsupported_api_versions(correlation_id: i32) -> Bytes {
-    let response = api_versions().with_error_code(ErrorCode::UnsupportedVersion.code());
+    let response = api_versions(0).with_error_code(ErrorCode::UnsupportedVersion.code());
     let header = RequestHeader {
         key: ApiKey::ApiVersions,
         version: 0,

@@ -1,6 +1,7 @@
 //! The metadata as a pure state: commands go in, in the order of their journal, and the state is
 //! what they add up to. A snapshot is never changed; the next one shares the topics that stayed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -9,8 +10,8 @@ use ringmill_wire::topic::{MAX_TOPIC_NAME_LEN, TopicNameError, check_topic_name}
 use ringmill_wire::{StrBytes, Uuid};
 use thiserror::Error;
 
-use crate::config::broker::{self, LiveConfig};
-use crate::config::{BrokerConfig, ConfigError, Overrides, Table, TopicConfig, topic};
+use crate::config::broker::{self, ConsumerLimits, GroupConfig, LiveConfig};
+use crate::config::{BrokerConfig, ConfigError, Overrides, Table, TopicConfig, group, topic};
 use crate::quotas::{Entity, Limit, Quotas};
 
 /// The topic of groups' offsets and members.
@@ -105,6 +106,13 @@ pub enum Command {
         /// All of them by Kafka's names; without any, they end.
         limits: Overrides,
     },
+    /// A group's overrides are replaced.
+    ConfigureGroup {
+        /// Its id.
+        group: String,
+        /// All of them; none takes the group out.
+        overrides: Overrides,
+    },
     /// Producer ids below `next` may be in use.
     ReserveProducerIds {
         /// The first that is not.
@@ -169,6 +177,8 @@ pub struct Image {
     pub quotas: Quotas,
     /// Producer ids from here on are free.
     pub next_producer_id: i64,
+    /// What was set on groups; those that have nothing are not here.
+    groups: BTreeMap<String, Overrides>,
     by_name: IndexMap<StrBytes, Arc<Topic>, FixedState>,
     by_id: IndexMap<Uuid, Arc<Topic>, FixedState>,
     partitions: usize,
@@ -185,6 +195,7 @@ impl Image {
             live: config.live.clone(),
             quotas: Quotas::default(),
             next_producer_id: 0,
+            groups: BTreeMap::new(),
             by_name: IndexMap::default(),
             by_id: IndexMap::default(),
             partitions: 0,
@@ -215,6 +226,19 @@ impl Image {
     /// How many partitions all topics have together.
     pub fn partition_count(&self) -> usize {
         self.partitions
+    }
+
+    /// The limits of a group of the consumer protocol: its own, else the broker's.
+    pub fn consumer_limits(&self, group: &str, config: &GroupConfig) -> ConsumerLimits {
+        match self.groups.get(group) {
+            Some(set) => group::limits(set, config),
+            None => config.consumer,
+        }
+    }
+
+    /// What was set on groups.
+    pub fn groups(&self) -> &BTreeMap<String, Overrides> {
+        &self.groups
     }
 
     /// Applies the next command.
@@ -250,6 +274,14 @@ impl Image {
                 self.configure(config);
             }
             Command::SetQuotas { entity, limits } => self.quotas.set(entity, limits),
+            Command::ConfigureGroup { group, overrides } => {
+                check(&group::TABLE, overrides)?;
+                if overrides.is_empty() {
+                    self.groups.remove(group);
+                } else {
+                    self.groups.insert(group.clone(), overrides.clone());
+                }
+            }
             Command::ReserveProducerIds { next } => {
                 if *next < self.next_producer_id {
                     let from = self.next_producer_id;
@@ -366,7 +398,13 @@ impl Image {
                 limits: limits.iter().map(text).collect(),
             }
         });
-        settings.into_iter().chain(quotas).chain(topics).collect()
+        let groups = self.groups.iter();
+        let groups = groups.map(|(group, overrides)| Command::ConfigureGroup {
+            group: group.clone(),
+            overrides: overrides.clone(),
+        });
+        let settings = settings.into_iter().chain(quotas).chain(groups);
+        settings.chain(topics).collect()
     }
 }
 

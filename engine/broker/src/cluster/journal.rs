@@ -16,6 +16,7 @@
 //!          7 configure brokers  overrides
 //!          8 set quotas       user, client id, overrides: limits by name
 //!            each of the two is a u8: 0 none, 1 whoever has none, 2 and a name
+//!         10 configure group    id text, overrides
 //! ```
 //!
 //! Numbers are big-endian. A frame begins with a byte that no UTF-8 text has, so none is found
@@ -131,6 +132,11 @@ fn encode_command(command: &Command, out: &mut BytesMut) {
         }
         Command::ConfigureBrokers { overrides } => {
             out.put_u8(7);
+            put_overrides(out, overrides);
+        }
+        Command::ConfigureGroup { group, overrides } => {
+            out.put_u8(10);
+            put_text(out, group);
             put_overrides(out, overrides);
         }
         Command::SetQuotas { entity, limits } => {
@@ -289,6 +295,10 @@ fn decode_command(bytes: &mut Bytes) -> Option<Command> {
             },
             limits: get_overrides(bytes)?,
         },
+        10 => Command::ConfigureGroup {
+            group: get_text(bytes)?,
+            overrides: get_overrides(bytes)?,
+        },
         _ => return None,
     })
 }
@@ -356,7 +366,11 @@ mod tests {
             overrides
                 .clone()
                 .prop_map(|overrides| Command::ConfigureBroker { overrides }),
-            overrides.prop_map(|overrides| Command::ConfigureBrokers { overrides }),
+            overrides
+                .clone()
+                .prop_map(|overrides| Command::ConfigureBrokers { overrides }),
+            ("[a-z]{1,9}", overrides)
+                .prop_map(|(group, overrides)| Command::ConfigureGroup { group, overrides }),
             any::<i64>().prop_map(|next| Command::ReserveProducerIds { next }),
             (
                 part(),

@@ -6,11 +6,15 @@
 //! (`KafkaConfig.java`), but for the few limits that Kafka lacks.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use super::{ConfigError, Key, Kind, Overrides, Reader, Source, Table, TopicConfig, topic};
+use super::{
+    ConfigError, Key, Kind, Overrides, Reader, Source, Table, TopicConfig, list_items, topic,
+};
+use crate::groups::consumer::assign::{ASSIGNORS, Assignor};
 
 const INT_MAX: i64 = i32::MAX as i64;
 
@@ -87,6 +91,60 @@ const OWN: &[Key] = &[
         Kind::Int(1024, INT_MAX),
         "57671680",
         "The most bytes of records in one fetch response, whatever the client asks for.",
+    ),
+    live(
+        "group.consumer.assignors",
+        Kind::List(&ASSIGNORS),
+        "uniform,range",
+        "The assignors that members of the consumer protocol may choose from, the default first.",
+    ),
+    live(
+        "group.consumer.heartbeat.interval.ms",
+        Kind::Int(1, INT_MAX),
+        "5000",
+        "How often members of the consumer protocol send heartbeats, in milliseconds.",
+    ),
+    live(
+        "group.consumer.max.heartbeat.interval.ms",
+        Kind::Int(1, INT_MAX),
+        "15000",
+        "The longest heartbeat interval that a group may be given, in milliseconds.",
+    ),
+    live(
+        "group.consumer.max.session.timeout.ms",
+        Kind::Int(1, INT_MAX),
+        "60000",
+        "The longest session timeout that a group of the consumer protocol may be given, in milliseconds.",
+    ),
+    live(
+        "group.consumer.max.size",
+        Kind::Int(1, INT_MAX),
+        "10000",
+        "How many members a group of the consumer protocol may have.",
+    ),
+    live(
+        "group.consumer.migration.policy",
+        Kind::Choice(&["disabled", "upgrade", "downgrade", "bidirectional"]),
+        "bidirectional",
+        "Whether a group with members may change from the classic protocol to the consumer protocol (upgrade), when its first member of that joins, and back (downgrade), when the last one leaves.",
+    ),
+    live(
+        "group.consumer.min.heartbeat.interval.ms",
+        Kind::Int(1, INT_MAX),
+        "5000",
+        "The shortest heartbeat interval that a group may be given, in milliseconds.",
+    ),
+    live(
+        "group.consumer.min.session.timeout.ms",
+        Kind::Int(1, INT_MAX),
+        "45000",
+        "The shortest session timeout that a group of the consumer protocol may be given, in milliseconds.",
+    ),
+    live(
+        "group.consumer.session.timeout.ms",
+        Kind::Int(1, INT_MAX),
+        "45000",
+        "How long a member of the consumer protocol may stay silent, in milliseconds; then it is out of its group.",
     ),
     live(
         "group.initial.rebalance.delay.ms",
@@ -350,6 +408,53 @@ pub struct GroupConfig {
     pub max_offset_metadata_bytes: usize,
     /// `offsets.retention.minutes`, in milliseconds.
     pub offsets_retention_ms: i64,
+    /// `group.consumer.assignors`.
+    pub consumer_assignors: Vec<Assignor>,
+    /// What a group of the consumer protocol goes by that sets nothing of its own.
+    pub consumer: ConsumerLimits,
+    /// `group.consumer.min.session.timeout.ms` to `group.consumer.max.session.timeout.ms`.
+    pub consumer_sessions_ms: RangeInclusive<u64>,
+    /// `group.consumer.min.heartbeat.interval.ms` to `group.consumer.max.heartbeat.interval.ms`.
+    pub consumer_heartbeats_ms: RangeInclusive<i32>,
+    /// `group.consumer.migration.policy`.
+    pub consumer_migration: Migration,
+}
+
+/// Which ways a group with members may go between the two protocols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Migration {
+    upgrades: bool,
+    downgrades: bool,
+}
+
+impl Migration {
+    fn of_name(name: &str) -> Self {
+        Self {
+            upgrades: matches!(name, "upgrade" | "bidirectional"),
+            downgrades: matches!(name, "downgrade" | "bidirectional"),
+        }
+    }
+
+    /// From the classic protocol to the consumer protocol.
+    pub fn upgrades(self) -> bool {
+        self.upgrades
+    }
+
+    /// And back.
+    pub fn downgrades(self) -> bool {
+        self.downgrades
+    }
+}
+
+/// The limits of one group of the consumer protocol (KIP-848).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConsumerLimits {
+    /// `group.consumer.session.timeout.ms`, or the group's `consumer.session.timeout.ms`.
+    pub session_timeout_ms: u64,
+    /// `group.consumer.heartbeat.interval.ms`, or the group's `consumer.heartbeat.interval.ms`.
+    pub heartbeat_interval_ms: i32,
+    /// `group.consumer.max.size`.
+    pub max_size: usize,
 }
 
 impl BrokerConfig {
@@ -475,6 +580,21 @@ impl LiveConfig {
                     .min(read.usize("offsets.topic.segment.bytes") / 2),
                 max_offset_metadata_bytes: read.usize("offset.metadata.max.bytes"),
                 offsets_retention_ms: read.long("offsets.retention.minutes") * 60_000,
+                consumer_assignors: list_items(&read.text("group.consumer.assignors"))
+                    .filter_map(Assignor::of_name)
+                    .collect(),
+                consumer: ConsumerLimits {
+                    session_timeout_ms: read.u64("group.consumer.session.timeout.ms"),
+                    heartbeat_interval_ms: read.i32("group.consumer.heartbeat.interval.ms"),
+                    max_size: read.usize("group.consumer.max.size"),
+                },
+                consumer_migration: Migration::of_name(
+                    &read.text("group.consumer.migration.policy"),
+                ),
+                consumer_sessions_ms: read.u64("group.consumer.min.session.timeout.ms")
+                    ..=read.u64("group.consumer.max.session.timeout.ms"),
+                consumer_heartbeats_ms: read.i32("group.consumer.min.heartbeat.interval.ms")
+                    ..=read.i32("group.consumer.max.heartbeat.interval.ms"),
             },
             topic_defaults: TopicConfig::resolve(&Overrides::new(), &|key| {
                 set.get(key.synonym?).cloned()

@@ -5,6 +5,7 @@
 
 pub mod alter;
 pub mod broker;
+pub mod group;
 pub mod topic;
 
 use std::collections::BTreeMap;
@@ -315,6 +316,8 @@ pub enum Source {
     StaticBroker = 4,
     /// The table's default.
     Default = 5,
+    /// Set on the group.
+    Group = 8,
 }
 
 impl fmt::Display for Source {
@@ -324,6 +327,7 @@ impl fmt::Display for Source {
             Self::DynamicBroker => "dynamic broker",
             Self::StaticBroker => "static broker",
             Self::Default => "default",
+            Self::Group => "group",
         })
     }
 }

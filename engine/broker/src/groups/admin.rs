@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use ringmill_wire::StrBytes;
 
 use super::coordinator::Coordinator;
+use super::kind::Kind;
 use super::records::OffsetRecord;
 use super::write::{Outcome, Write, offset_key};
 use super::{Claim, GroupError, Results};
@@ -64,6 +65,8 @@ pub struct Listing {
     pub protocol_type: String,
     /// The state's name.
     pub state: &'static str,
+    /// The kind's name (KIP-848).
+    pub kind: &'static str,
 }
 
 /// A topic's committed offsets as OffsetFetch shows them.
@@ -122,6 +125,7 @@ impl Coordinator {
         id: &str,
         partition: i32,
         claim: &Claim,
+        knows_epochs: bool,
         commits: Vec<Commit>,
     ) -> Result<(Results, Option<Write>), GroupError> {
         self.admit_change(id, partition)?;
@@ -129,7 +133,12 @@ impl Coordinator {
             return Err(GroupError::GroupFull);
         }
         match self.groups.get_mut(id) {
-            Some(group) => group.classic.on_commit(now, claim)?,
+            Some(group) => match &mut group.kind {
+                Kind::Classic(classic) => classic.on_commit(now, claim)?,
+                Kind::Consumer(consumers) => {
+                    consumers.on_commit(&claim.member_id, claim.generation, knows_epochs)?;
+                }
+            },
             // A group that nobody has joined may store offsets, but has no generation.
             None if claim.generation >= 0 => return Err(GroupError::IllegalGeneration),
             None => {}
@@ -152,13 +161,18 @@ impl Coordinator {
     }
 
     /// Committed offsets: of `wanted`, or all of the group. A group that does not exist has none.
+    /// Members of a consumer group may say who they are, and are told if they are behind.
     pub fn fetch(
         &self,
         id: &str,
         partition: i32,
+        reader: (Option<&str>, i32),
         wanted: Option<&[(StrBytes, Vec<i32>)]>,
     ) -> Result<Vec<Fetched>, GroupError> {
         self.admit_read(id, partition)?;
+        if let Some(consumers) = self.groups.get(id).and_then(|g| g.kind.consumer()) {
+            consumers.on_fetch(reader.0, reader.1)?;
+        }
         let offsets = self.groups.get(id).map(|group| &group.offsets);
         let mut left = Left(MAX_ANSWER_BYTES);
         let mut show = |number: i32, record: Option<&OffsetRecord>| {
@@ -189,13 +203,12 @@ impl Coordinator {
         found.collect()
     }
 
-    /// The group as it is; none if it does not exist.
+    /// The group as it is; none if it does not exist, or speaks the consumer protocol.
     pub fn describe(&self, id: &str, partition: i32) -> Result<Option<Description>, GroupError> {
         self.admit_read(id, partition)?;
-        let Some(group) = self.groups.get(id) else {
+        let Some(classic) = self.groups.get(id).and_then(|group| group.kind.classic()) else {
             return Ok(None);
         };
-        let classic = &group.classic;
         let stable = classic.state() == super::classic::State::Stable;
         let protocol = if stable {
             classic.protocol().unwrap_or_default()
@@ -232,8 +245,9 @@ impl Coordinator {
     pub fn list(&self) -> impl Iterator<Item = Listing> {
         self.groups.iter().map(|(id, group)| Listing {
             group: id.clone(),
-            protocol_type: group.classic.protocol_type().unwrap_or_default().to_owned(),
-            state: group.classic.state().name(),
+            protocol_type: group.kind.protocol_type().unwrap_or_default().to_owned(),
+            state: group.kind.state_name(),
+            kind: group.kind.name(),
         })
     }
 
@@ -241,7 +255,7 @@ impl Coordinator {
     pub fn delete(&mut self, id: &str, partition: i32) -> Result<Write, GroupError> {
         self.admit_change(id, partition)?;
         let group = self.groups.get(id).ok_or(GroupError::GroupIdNotFound)?;
-        if !group.classic.is_vacant() {
+        if !group.kind.is_vacant() {
             return Err(GroupError::NonEmptyGroup);
         }
         Ok(self.bury(id))
@@ -261,15 +275,15 @@ impl Coordinator {
     ) -> Result<(Results, Option<Write>), GroupError> {
         self.admit(id, partition)?;
         let group = self.groups.get(id).ok_or(GroupError::GroupIdNotFound)?;
-        let classic = &group.classic;
-        let consumers = classic.protocol_type() == Some(super::classic::CONSUMER_PROTOCOL_TYPE);
-        if classic.member_count() > 0 && !consumers {
+        let members = &group.kind;
+        let consumers = members.protocol_type() == Some(super::classic::CONSUMER_PROTOCOL_TYPE);
+        if members.member_count() > 0 && !consumers {
             return Err(GroupError::NonEmptyGroup);
         }
         let mut write = Write::new(partition, id);
         let mut results = Vec::with_capacity(wanted.len());
         for (topic, number) in wanted {
-            if classic.member_count() > 0 && classic.is_subscribed(topic) {
+            if members.member_count() > 0 && members.is_subscribed(topic) {
                 results.push(Err(GroupError::SubscribedToTopic));
                 continue;
             }
@@ -290,14 +304,12 @@ impl Coordinator {
         let mut writes = Vec::new();
         let mut done = Vec::new();
         for (id, group) in &self.groups {
-            let expired = group
-                .offsets
-                .expired(&group.classic, now.wall_ms, retention);
+            let expired = group.offsets.expired(&group.kind, now.wall_ms, retention);
             let queued = self.queued(group.partition, id).next().is_some();
             if group.is_ending {
                 continue;
             }
-            if expired.len() == group.offsets.len() && group.classic.is_vacant() && !queued {
+            if expired.len() == group.offsets.len() && group.kind.is_vacant() && !queued {
                 done.push(id.clone());
             } else if !expired.is_empty() {
                 let mut write = Write::new(group.partition, id);
@@ -364,7 +376,12 @@ impl Coordinator {
         for (topic, number) in keys {
             write.offset(offset_key(id, &topic, number), None);
         }
-        write.group(None);
+        let unsaved = group.unsaved.iter();
+        write.records.extend(unsaved.map(|key| (key.clone(), None)));
+        match &group.kind {
+            Kind::Classic(_) => write.group(None),
+            Kind::Consumer(consumers) => write.end(consumers.end().into_records()),
+        }
         write
     }
 }

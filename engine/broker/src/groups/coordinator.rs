@@ -7,17 +7,22 @@
 //! group's members are ahead of their stored record; they are read from it at a restart alone.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 use indexmap::IndexMap;
 
 use super::classic::ClassicGroup;
+use super::consumer::{self, ConsumerGroup, Entries, Settings, Stored};
+use super::kind::Kind;
 use super::offsets::Offsets;
 use super::records::{self, GroupRecord, Key, OffsetRecord, RecordError};
 use super::write::{Change, Changes, Outcome, Write, offset_key};
 use super::{Claim, Effects, GroupError, Join, Leaver, Reply, Results, Sync, Token};
 use crate::clock::Now;
+use crate::cluster::image::Image;
+use crate::config::BrokerConfig;
 use crate::config::broker::GroupConfig;
 
 /// The longest group id, topic or instance name that is stored; the records' strings have 16-bit
@@ -38,7 +43,7 @@ pub struct Capacity {
 /// A group and its offsets.
 #[derive(Debug)]
 pub(super) struct Group {
-    pub(super) classic: ClassicGroup,
+    pub(super) kind: Kind,
     pub(super) offsets: Offsets,
     /// The partition of `__consumer_offsets` that stores it.
     pub(super) partition: i32,
@@ -50,16 +55,28 @@ pub(super) struct Group {
     pub(super) metadata: usize,
     /// Its place in the timers.
     pub(super) timer: Option<u64>,
+    /// Keys that the log may have and the group has not, or not as they are there: what a failed
+    /// write or the group's other protocol left. They are written with the next event.
+    pub(super) unsaved: BTreeSet<Bytes>,
+    /// Writes of heartbeats that are not yet durable.
+    pub(super) in_flight: usize,
 }
 
 /// Where a partition of `__consumer_offsets` stands.
 #[derive(Debug)]
 enum Load {
-    /// Being read; the last record of each group so far.
-    Loading(BTreeMap<String, GroupRecord>),
+    /// Being read; what the log has said of each group so far.
+    Loading(Found),
     Ready,
     /// It could not be read or written.
     Failed,
+}
+
+/// The groups of a partition that is being read.
+#[derive(Debug, Default)]
+struct Found {
+    classic: BTreeMap<String, GroupRecord>,
+    consumer: BTreeMap<String, Stored>,
 }
 
 #[derive(Debug)]
@@ -73,6 +90,8 @@ struct Partition {
 #[derive(Debug)]
 pub struct Coordinator {
     pub(super) config: GroupConfig,
+    /// The metadata, for the consumer protocol's topics.
+    pub(super) image: Arc<Image>,
     pub(super) capacity: Capacity,
     pub(super) groups: IndexMap<String, Group, FixedState>,
     partitions: BTreeMap<i32, Partition>,
@@ -87,6 +106,7 @@ impl Coordinator {
     pub fn new(config: GroupConfig, capacity: Capacity) -> Self {
         Self {
             config,
+            image: Arc::new(Image::new(&BrokerConfig::default())),
             capacity,
             groups: IndexMap::default(),
             partitions: BTreeMap::new(),
@@ -99,6 +119,11 @@ impl Coordinator {
     /// Takes changed limits.
     pub fn set_config(&mut self, config: GroupConfig) {
         self.config = config;
+    }
+
+    /// Takes changed metadata. A group follows it at its next heartbeat.
+    pub fn set_image(&mut self, image: Arc<Image>) {
+        self.image = image;
     }
 
     /// The limits in force.
@@ -120,7 +145,7 @@ impl Coordinator {
 
     /// A partition of `__consumer_offsets` is about to be read.
     pub fn begin_load(&mut self, partition: i32) {
-        let load = Load::Loading(BTreeMap::new());
+        let load = Load::Loading(Found::default());
         let queue = VecDeque::new();
         self.partitions.insert(partition, Partition { load, queue });
     }
@@ -153,20 +178,32 @@ impl Coordinator {
             }
             Key::Group(group) => {
                 let record = value.map(records::decode_group).transpose()?;
-                let Some(Partition {
-                    load: Load::Loading(found),
-                    ..
-                }) = self.partitions.get_mut(&partition)
-                else {
+                let Some(found) = self.found(partition) else {
                     return Ok(());
                 };
                 match record {
-                    Some(record) => drop(found.insert(group.clone(), record)),
-                    None => drop(found.remove(group)),
+                    Some(record) => drop(found.classic.insert(group.clone(), record)),
+                    None => drop(found.classic.remove(group)),
+                }
+            }
+            Key::Consumer(group, subject) => {
+                let value = value.as_ref();
+                let value = value.map(|value| consumer::records::decode_value(subject, value));
+                let value = value.transpose()?;
+                if let Some(found) = self.found(partition) {
+                    let stored = found.consumer.entry(group.clone()).or_default();
+                    stored.apply(subject.clone(), value);
                 }
             }
         }
         Ok(())
+    }
+
+    fn found(&mut self, partition: i32) -> Option<&mut Found> {
+        match &mut self.partitions.get_mut(&partition)?.load {
+            Load::Loading(found) => Some(found),
+            Load::Ready | Load::Failed => None,
+        }
     }
 
     /// The partition is read to its end: its groups serve from now on.
@@ -177,11 +214,24 @@ impl Coordinator {
         let Load::Loading(found) = std::mem::replace(&mut state.load, Load::Ready) else {
             return;
         };
-        for (id, record) in found {
+        let classic = found.classic.into_iter();
+        let classic = classic.map(|(id, record)| {
+            let group = ClassicGroup::restore(now, record);
+            (id, Kind::Classic(group))
+        });
+        let mut kinds: BTreeMap<String, Kind> = classic.collect();
+        for (id, stored) in found.consumer.into_iter().filter(|(_, s)| s.is_group()) {
+            let settings = Settings {
+                config: &self.config,
+                limits: self.limits_of(&id),
+            };
+            let group = ConsumerGroup::restore(now, settings, &id, stored);
+            kinds.insert(id, Kind::Consumer(group));
+        }
+        for (id, kind) in kinds {
             self.ensure_group(now, &id, partition);
             let group = self.groups.get_mut(&id).expect("just ensured");
-            group.classic = ClassicGroup::restore(now, record);
-            group.stored = true;
+            (group.kind, group.stored) = (kind, true);
             self.reschedule(&id);
             self.recount(&id);
         }
@@ -295,15 +345,16 @@ impl Coordinator {
                     topic,
                     partition,
                 } => Some((*home, group.as_str(), topic.as_str(), *partition)),
-                Key::Group(_) => None,
+                Key::Group(_) | Key::Consumer(..) => None,
             })
         })
     }
 
     /// All that the partition's log has to say, in fewer records: appended anew, everything before
     /// it can go.
-    pub fn snapshot(&self, partition: i32) -> Vec<(Bytes, Option<Bytes>)> {
+    pub fn snapshot(&self, now: Now, partition: i32) -> Vec<(Bytes, Option<Bytes>)> {
         let mut live: BTreeMap<Key, Bytes> = BTreeMap::new();
+        let mut consumers = Vec::new();
         for (id, group) in self.groups.iter().filter(|(_, g)| g.partition == partition) {
             for (topic, number, record) in group.offsets.iter() {
                 live.insert(
@@ -311,9 +362,15 @@ impl Coordinator {
                     records::encode_offset(record),
                 );
             }
-            if group.stored {
-                let record = records::encode_group(&group.classic.record());
-                live.insert(Key::Group(id.clone()), record);
+            match &group.kind {
+                Kind::Classic(classic) if group.stored => {
+                    let record = records::encode_group(&classic.record());
+                    live.insert(Key::Group(id.clone()), record);
+                }
+                Kind::Consumer(group_of_it) if group.stored && !group.is_ending => {
+                    consumers.extend(group_of_it.entries(now.wall_ms).into_records());
+                }
+                _ => {}
             }
         }
         let queued = self
@@ -324,7 +381,7 @@ impl Coordinator {
         for change in queued.flatten() {
             match (&change.key, &change.offset) {
                 (Key::Group(_), _) if change.ends_group => drop(live.remove(&change.key)),
-                (Key::Group(_), _) => {}
+                (Key::Group(_) | Key::Consumer(..), _) => {}
                 (key, Some(record)) => {
                     drop(live.insert(key.clone(), records::encode_offset(record)))
                 }
@@ -334,6 +391,7 @@ impl Coordinator {
         let encoded = live.into_iter();
         encoded
             .map(|(key, value)| (records::encode_key(&key), Some(value)))
+            .chain(consumers)
             .collect()
     }
 
@@ -376,7 +434,10 @@ impl Coordinator {
             self.ensure_group(now, id, partition);
         }
         let group = self.groups.get_mut(id).expect("ensured above");
-        let effects = group.classic.on_join(now, &self.config, token, join);
+        let Some(classic) = group.speak_classic(now) else {
+            return self.join_consumers(now, id, token, &join);
+        };
+        let effects = classic.on_join(now, &self.config, token, join);
         self.outcome(id, effects)
     }
 
@@ -389,24 +450,27 @@ impl Coordinator {
         token: Token,
         sync: Sync,
     ) -> Outcome {
-        let known = self.admit(id, partition).and_then(|()| self.known(id));
-        let effects = match known {
-            Ok(_) if !self.has_room_to_assign(&sync) => {
-                let mut effects = Effects::default();
-                effects.sync(token, Err(GroupError::AssignmentTooLarge));
-                effects
+        let has_room = self.has_room_to_assign(&sync);
+        let admitted = self.admit(id, partition);
+        let kind = self.groups.get_mut(id).map(|group| &mut group.kind);
+        let refused = match (admitted, kind) {
+            (Ok(()), Some(Kind::Consumer(consumers))) => {
+                let synced = consumers.on_sync(now, &self.image, &sync);
+                let replies = vec![Reply::Sync(token, synced)];
+                return self.finish(now, id, Entries::new(id), replies);
             }
-            Ok(_) => {
-                let group = self.groups.get_mut(id).expect("just found");
-                group.classic.on_sync(now, &self.config, token, sync)
+            (Ok(()), Some(_)) if !has_room => GroupError::AssignmentTooLarge,
+            (Ok(()), Some(Kind::Classic(classic))) => {
+                let effects = classic.on_sync(now, &self.config, token, sync);
+                return self.outcome(id, effects);
             }
-            Err(error) => {
-                let mut effects = Effects::default();
-                effects.sync(token, Err(error));
-                effects
-            }
+            (Ok(()), None) => GroupError::UnknownMember,
+            (Err(error), _) => error,
         };
-        self.outcome(id, effects)
+        Outcome {
+            replies: vec![Reply::Sync(token, Err(refused))],
+            write: None,
+        }
     }
 
     /// A member says that it is alive.
@@ -422,9 +486,11 @@ impl Coordinator {
             Err(GroupError::LoadInProgress) => return Ok(()),
             other => other?,
         }
-        self.known(id)?;
-        let group = self.groups.get_mut(id).expect("just found");
-        let result = group.classic.on_heartbeat(now, claim);
+        let group = self.groups.get_mut(id);
+        let result = match &mut group.ok_or(GroupError::UnknownMember)?.kind {
+            Kind::Classic(classic) => classic.on_heartbeat(now, claim),
+            Kind::Consumer(consumers) => consumers.on_classic_heartbeat(now, claim),
+        };
         self.reschedule(id);
         result
     }
@@ -447,8 +513,17 @@ impl Coordinator {
             let unknown = vec![Err(GroupError::UnknownMember); leavers.len()];
             return Ok((unknown, Outcome::default()));
         };
-        let (results, effects) = group.classic.on_leave(now, leavers);
-        Ok((results, self.outcome(id, effects)))
+        match &mut group.kind {
+            Kind::Classic(classic) => {
+                let (results, effects) = classic.on_leave(now, leavers);
+                Ok((results, self.outcome(id, effects)))
+            }
+            Kind::Consumer(consumers) => {
+                let mut log = Entries::new(id);
+                let results = consumers.on_remove(&self.image, leavers, &mut log);
+                Ok((results, self.finish(now, id, log, Vec::new())))
+            }
+        }
     }
 
     /// When [`Self::on_timer`] wants to be called, in monotonic milliseconds.
@@ -470,23 +545,32 @@ impl Coordinator {
                 .get_mut(&id)
                 .expect("a removed group leaves the timers");
             group.timer = None;
-            let effects = group.classic.on_timer(now);
-            outcomes.push(self.outcome(&id, effects));
+            outcomes.push(match &mut group.kind {
+                Kind::Classic(classic) => {
+                    let effects = classic.on_timer(now);
+                    self.outcome(&id, effects)
+                }
+                Kind::Consumer(_) => self.wake_consumers(now, &id),
+            });
         }
         outcomes
     }
 
-    /// A [`Write`] of a group's record could not be made durable: its members start over.
-    pub fn store_failed(&mut self, now: Now, id: &str, refused: Vec<Reply>) -> Outcome {
-        match self.groups.get_mut(id) {
-            Some(group) => {
-                let effects = group.classic.on_store_failed(now, refused);
+    /// A [`Write`] of a group could not be made durable: its members start over. `keys` are those of
+    /// its records.
+    pub fn store_failed(
+        &mut self,
+        now: Now,
+        id: &str,
+        keys: Vec<Bytes>,
+        refused: Vec<Reply>,
+    ) -> Outcome {
+        match self.groups.get_mut(id).map(|group| &mut group.kind) {
+            Some(Kind::Classic(classic)) => {
+                let effects = classic.on_store_failed(now, refused);
                 self.outcome(id, effects)
             }
-            None => Outcome {
-                replies: ClassicGroup::new(now).on_store_failed(now, refused).replies,
-                write: None,
-            },
+            _ => self.beat_not_stored(id, keys, refused),
         }
     }
 
@@ -521,50 +605,59 @@ impl Coordinator {
         }
     }
 
-    fn known(&self, id: &str) -> Result<&Group, GroupError> {
-        self.groups.get(id).ok_or(GroupError::UnknownMember)
-    }
-
     pub(super) fn ensure_group(&mut self, now: Now, id: &str, partition: i32) {
         if !self.groups.contains_key(id) {
             let group = Group {
-                classic: ClassicGroup::new(now),
+                kind: Kind::Classic(ClassicGroup::new(now)),
                 offsets: Offsets::default(),
                 partition,
                 stored: false,
                 is_ending: false,
                 metadata: 0,
                 timer: None,
+                unsaved: BTreeSet::new(),
+                in_flight: 0,
             };
             self.groups.insert(id.to_owned(), group);
         }
     }
 
-    fn outcome(&mut self, id: &str, effects: Effects) -> Outcome {
+    pub(super) fn outcome(&mut self, id: &str, effects: Effects) -> Outcome {
         let mut outcome = Outcome {
             replies: effects.replies,
             write: None,
         };
         if let Some(group) = self.groups.get_mut(id) {
-            if effects.store {
-                group.stored = true;
+            let unsaved = std::mem::take(&mut group.unsaved);
+            if effects.store || !unsaved.is_empty() {
                 let mut write = Write::new(group.partition, id);
-                write.group(Some(&group.classic.record()));
+                write.records = unsaved.into_iter().map(|key| (key, None)).collect();
+                if let Kind::Classic(classic) = &group.kind
+                    && effects.store
+                {
+                    group.stored = true;
+                    write.group(Some(&classic.record()));
+                }
                 write.after = effects.after_store;
                 outcome.write = Some(write);
             }
-            self.reschedule(id);
-            self.recount(id);
-            self.drop_if_done(id);
+            self.settle_in(id);
         }
         outcome
+    }
+
+    /// An event has changed a group: its place in the timers and in the counts.
+    pub(super) fn settle_in(&mut self, id: &str) {
+        self.reschedule(id);
+        self.recount(id);
+        self.drop_if_done(id);
     }
 
     fn reschedule(&mut self, id: &str) {
         let Some(group) = self.groups.get_mut(id) else {
             return;
         };
-        let next = group.classic.deadline();
+        let next = group.kind.deadline();
         if next == group.timer {
             return;
         }
@@ -575,6 +668,23 @@ impl Coordinator {
             self.timers.insert((at, id.to_owned()));
         }
         group.timer = next;
+    }
+}
+
+impl Group {
+    /// The group as one of the classic protocol; none if members of the other are in it. One that
+    /// they have left may change.
+    fn speak_classic(&mut self, now: Now) -> Option<&mut ClassicGroup> {
+        if let Kind::Consumer(consumers) = &self.kind
+            && self.kind.is_vacant()
+        {
+            if self.stored {
+                let ends = consumers.end().into_records();
+                self.unsaved.extend(ends.into_iter().map(|(key, _)| key));
+            }
+            self.kind = Kind::Classic(ClassicGroup::new(now));
+        }
+        self.kind.classic_mut()
     }
 }
 

@@ -114,16 +114,19 @@ impl Node {
             },
         };
         let claim = nobody();
-        let (results, write) = self
-            .coordinator
-            .commit(self.now, group, 0, &claim, vec![commit])?;
+        let (results, write) =
+            self.coordinator
+                .commit(self.now, group, 0, &claim, false, vec![commit])?;
         self.append(write.expect("one commit is admitted"));
         results[0]
     }
 
     fn offset(&self, group: &str, topic: &str) -> Option<i64> {
         let wanted = [(StrBytes::from_string(topic.to_owned()), vec![0])];
-        let fetched = self.coordinator.fetch(group, 0, Some(&wanted)).unwrap();
+        let fetched = self
+            .coordinator
+            .fetch(group, 0, (None, -1), Some(&wanted))
+            .unwrap();
         let (_, record) = &fetched[0].partitions[0];
         record.as_ref().map(|record| record.offset)
     }
@@ -215,7 +218,7 @@ fn groups_and_offsets_come_back_after_a_restart() {
     let mut node = Node::new();
     let claim = node.form("g");
     node.coordinator
-        .commit(node.now, "g", 0, &claim, Vec::new())
+        .commit(node.now, "g", 0, &claim, false, Vec::new())
         .unwrap();
     node.commit("alone", "b", 1).unwrap();
     node.flush();
@@ -244,7 +247,7 @@ fn a_snapshot_in_the_middle_of_a_rebalance_gives_nobody_an_empty_assignment() {
     let outcome = node.coordinator.join(node.now, "g", 0, Token(3), rejoin);
     assert!(matches!(node.run(outcome)[..], [Reply::Join(_, Ok(_))]));
     claim.generation += 1;
-    let log = node.coordinator.snapshot(0);
+    let log = node.coordinator.snapshot(node.now, 0);
     let mut node = Node::over(log, node.now);
     let sync = Sync {
         claim,
@@ -307,12 +310,12 @@ fn a_tool_that_calls_itself_a_member_may_commit_for_an_empty_group() {
     };
     let committed = node
         .coordinator
-        .commit(node.now, "g", 0, &claim, Vec::new());
+        .commit(node.now, "g", 0, &claim, false, Vec::new());
     assert!(committed.is_ok(), "{committed:?}");
     node.form("g");
     let committed = node
         .coordinator
-        .commit(node.now, "g", 0, &claim, Vec::new());
+        .commit(node.now, "g", 0, &claim, false, Vec::new());
     assert_eq!(committed.unwrap_err(), GroupError::UnknownMember);
 }
 
@@ -552,7 +555,7 @@ fn take(mut node: Node, step: &Step) -> Node {
         Step::TakeBack => node.take_back(),
         Step::Compact => {
             // The snapshot goes to the log's end, is flushed, and the rest is cut off.
-            let snapshot = node.coordinator.snapshot(0);
+            let snapshot = node.coordinator.snapshot(node.now, 0);
             node.flush();
             node.log = snapshot;
             node.flushed = node.log.len();
@@ -588,7 +591,10 @@ proptest! {
 fn all_offsets(coordinator: &Coordinator) -> Vec<(String, String, i64)> {
     let mut all = Vec::new();
     for group in coordinator.list() {
-        for fetched in coordinator.fetch(&group.group, 0, None).unwrap() {
+        for fetched in coordinator
+            .fetch(&group.group, 0, (None, -1), None)
+            .unwrap()
+        {
             for (_, record) in fetched.partitions {
                 let offset = record.expect("only committed ones are listed").offset;
                 all.push((group.group.clone(), fetched.topic.to_string(), offset));

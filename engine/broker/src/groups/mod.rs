@@ -3,10 +3,15 @@
 //! [`Token`]s, stores records in `__consumer_offsets` and wakes the coordinator at its deadlines.
 
 pub mod admin;
+pub mod beats;
+#[cfg(test)]
+mod beats_test;
 pub mod classic;
+pub mod consumer;
 pub mod coordinator;
 #[cfg(test)]
 mod coordinator_test;
+mod kind;
 pub mod offsets;
 mod offsets_log;
 pub mod records;
@@ -15,6 +20,7 @@ pub(crate) mod service;
 pub mod write;
 
 use bytes::Bytes;
+use consumer::{BeatError, Beaten};
 use thiserror::Error;
 
 /// Names a request that waits for its answer; unique within one core.
@@ -75,6 +81,12 @@ pub enum GroupError {
     /// The text stored with an offset is too long.
     #[error("the offset's metadata is too long")]
     OffsetMetadataTooLarge,
+    /// The member epoch is not the member's current one (KIP-848).
+    #[error("the member epoch is not the member's current one")]
+    StaleMemberEpoch,
+    /// The request's version has no place for what the group's protocol needs.
+    #[error("the request's version does not know member epochs")]
+    UnsupportedVersion,
 }
 
 /// One result per part of a request, in its order.
@@ -197,6 +209,29 @@ pub enum Reply {
     Join(Token, Result<Joined, JoinRefused>),
     /// To a SyncGroup.
     Sync(Token, Result<Synced, GroupError>),
+    /// To a ConsumerGroupHeartbeat.
+    Beat(Token, Result<Beaten, BeatError>),
+}
+
+impl Reply {
+    /// The request that it answers.
+    pub fn token(&self) -> Token {
+        match self {
+            Self::Join(token, _) | Self::Sync(token, _) | Self::Beat(token, _) => *token,
+        }
+    }
+
+    /// The refusal to send instead.
+    pub fn refused(self, error: GroupError) -> Self {
+        match self {
+            Self::Join(token, joined) => {
+                let member_id = joined.map(|joined| joined.member_id).unwrap_or_default();
+                Self::Join(token, Err(JoinRefused { error, member_id }))
+            }
+            Self::Sync(token, _) => Self::Sync(token, Err(error)),
+            Self::Beat(token, _) => Self::Beat(token, Err(error.into())),
+        }
+    }
 }
 
 /// What an event asks the shell to do.

@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::classic::{CONSUMER_PROTOCOL_TYPE, ClassicGroup, State};
+use super::consumer::ConsumerGroup;
+use super::kind::Kind;
 use super::records::OffsetRecord;
 
 /// A group's offsets by topic and partition. Owned by the group's core.
@@ -78,9 +80,9 @@ impl Offsets {
     /// A consumer group that is empty loses its offsets when it has been empty for `retention_ms`;
     /// a stable one those of topics that nobody subscribes to any more, `retention_ms` after their
     /// last commit; offsets without a group `retention_ms` after their last commit.
-    pub fn expired(
+    pub(super) fn expired(
         &self,
-        group: &ClassicGroup,
+        group: &Kind,
         wall_ms: i64,
         retention_ms: i64,
     ) -> Vec<(String, i32)> {
@@ -112,11 +114,20 @@ enum Retention<'a> {
     Empty(i64),
     /// From their commit, if the topic is none of these.
     Unsubscribed(&'a BTreeSet<String>),
+    /// The same, of a group of the consumer protocol, whatever its state (as Kafka).
+    Consumers(&'a ConsumerGroup),
 }
 
 impl<'a> Retention<'a> {
     /// The rule for a group as it is; none if nothing of it may expire.
-    fn of(group: &'a ClassicGroup) -> Option<Self> {
+    fn of(group: &'a Kind) -> Option<Self> {
+        match group {
+            Kind::Classic(group) => Self::of_classic(group),
+            Kind::Consumer(group) => Some(Self::Consumers(group)),
+        }
+    }
+
+    fn of_classic(group: &'a ClassicGroup) -> Option<Self> {
         match (group.protocol_type(), group.state()) {
             (None, _) => Some(Self::Commit),
             (Some(_), State::Empty) => Some(Self::Empty(group.state_since_ms())),
@@ -132,6 +143,7 @@ impl<'a> Retention<'a> {
             Self::Commit => Some(record.committed_ms),
             Self::Empty(since) => Some(record.committed_ms.max(*since)),
             Self::Unsubscribed(topics) => (!topics.contains(topic)).then_some(record.committed_ms),
+            Self::Consumers(group) => (!group.is_subscribed(topic)).then_some(record.committed_ms),
         }
     }
 }
@@ -159,7 +171,7 @@ mod tests {
         offsets
     }
 
-    fn group(kind: &str, since: i64, subscription: Option<&'static [u8]>) -> ClassicGroup {
+    fn group(kind: &str, since: i64, subscription: Option<&'static [u8]>) -> Kind {
         let member = subscription.map(|bytes| MemberRecord {
             member_id: "m".into(),
             session_timeout_ms: 1000,
@@ -174,7 +186,7 @@ mod tests {
             members: member.into_iter().collect(),
             ..GroupRecord::default()
         };
-        ClassicGroup::restore(Now::default(), record)
+        Kind::Classic(ClassicGroup::restore(Now::default(), record))
     }
 
     #[test]
@@ -187,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_consumer_without_a_group_keeps_them_from_their_commit() {
-        let group = ClassicGroup::new(Now::default());
+        let group = Kind::Classic(ClassicGroup::new(Now::default()));
         assert!(
             offsets(HOUR)
                 .expired(&group, 3 * HOUR - 1, 2 * HOUR)
@@ -204,7 +216,7 @@ mod tests {
             0,
             Some(b"\0\0\0\0\0\x01\0\x01a\xff\xff\xff\xff"),
         );
-        assert_eq!(group.state(), State::Stable);
+        assert_eq!(group.state_name(), State::Stable.name());
         assert_eq!(
             offsets(0).expired(&group, 9 * HOUR, HOUR),
             vec![("b".to_owned(), 0)]

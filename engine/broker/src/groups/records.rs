@@ -16,6 +16,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 use super::classic::Member;
+use super::consumer::records as consumer;
+use super::consumer::records::Subject;
 
 const OFFSET_KEY_VERSION: i16 = 1;
 const GROUP_KEY_VERSION: i16 = 2;
@@ -36,13 +38,15 @@ pub enum Key {
     },
     /// A group's members and generation.
     Group(String),
+    /// A part of a consumer group (KIP-848).
+    Consumer(String, Subject),
 }
 
 impl Key {
     /// The group that the record belongs to.
     pub fn group(&self) -> &str {
         match self {
-            Self::Offset { group, .. } | Self::Group(group) => group,
+            Self::Offset { group, .. } | Self::Group(group) | Self::Consumer(group, _) => group,
         }
     }
 }
@@ -154,6 +158,7 @@ pub fn encode_key(key: &Key) -> Bytes {
             out.put_i16(GROUP_KEY_VERSION);
             put_string(&mut out, group);
         }
+        Key::Consumer(group, subject) => return consumer::encode_key(group, subject),
     }
     out.freeze()
 }
@@ -161,6 +166,9 @@ pub fn encode_key(key: &Key) -> Bytes {
 /// The key of its bytes; none for a kind of key that this broker does not know, which readers skip
 /// (a newer version may have written it).
 pub fn decode_key(mut bytes: Bytes) -> Result<Option<Key>, RecordError> {
+    if let Some((group, subject)) = consumer::decode_key(&bytes)? {
+        return Ok(Some(Key::Consumer(group, subject)));
+    }
     let key = match get_i16(&mut bytes)? {
         0..=OFFSET_KEY_VERSION => Key::Offset {
             group: get_string(&mut bytes)?,
@@ -427,7 +435,7 @@ mod tests {
 
     #[test]
     fn keys_of_a_later_kind_are_skipped_and_later_values_are_refused() {
-        assert_eq!(decode_key(Bytes::from_static(b"\0\x07rest")), Ok(None));
+        assert_eq!(decode_key(Bytes::from_static(b"\0\x0brest")), Ok(None));
         assert_eq!(
             decode_group(Bytes::from_static(b"\0\x09")),
             Err(RecordError::UnknownVersion(9))

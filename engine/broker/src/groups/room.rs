@@ -2,6 +2,7 @@
 //! very many of them. And what goes when nothing is left of one.
 
 use super::admin::Commit;
+use super::consumer::Beat;
 use super::coordinator::Coordinator;
 use super::{Join, Sync};
 
@@ -24,10 +25,19 @@ impl Coordinator {
 
     /// Whether a member's metadata fits, in place of what it had.
     pub(super) fn has_room_to_join(&self, id: &str, join: &Join) -> bool {
-        let classic = self.groups.get(id).map(|group| &group.classic);
+        let classic = self.groups.get(id).and_then(|group| group.kind.classic());
         let replaced = classic.map_or(0, |classic| classic.protocol_bytes(&join.member_id));
         let parts = join.protocols.iter();
         let more: usize = parts.map(|(name, data)| name.len() + data.len()).sum();
+        more <= replaced || self.fits(more - replaced)
+    }
+
+    /// Whether what a heartbeat says of its member fits, in place of what the member said before.
+    pub(super) fn has_room_to_beat(&self, id: &str, beat: &Beat) -> bool {
+        let group = self.groups.get(id).and_then(|group| group.kind.consumer());
+        let member = group.and_then(|group| group.member(&beat.member_id));
+        let replaced = member.map_or(0, |member| member.said_bytes());
+        let more = beat.bytes();
         more <= replaced || self.fits(more - replaced)
     }
 
@@ -44,7 +54,7 @@ impl Coordinator {
     /// A group's members have changed.
     pub(super) fn recount(&mut self, id: &str) {
         if let Some(group) = self.groups.get_mut(id) {
-            let now = group.classic.metadata_bytes();
+            let now = group.kind.metadata_bytes();
             self.metadata = self.metadata + now - group.metadata;
             group.metadata = now;
         }
@@ -55,7 +65,7 @@ impl Coordinator {
         let Some(group) = self.groups.get(id) else {
             return;
         };
-        if group.classic.is_vacant() && group.offsets.is_empty() && !group.stored {
+        if group.kind.is_vacant() && group.offsets.is_empty() && !group.stored {
             self.remove_group(id);
         }
     }

@@ -8,6 +8,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use futures_channel::{mpsc, oneshot};
@@ -18,15 +19,16 @@ use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
 
 use super::admin::{Commit, Description, Fetched, Listing};
+use super::beats::ConsumerDescription;
+use super::consumer::{Beat, BeatError, Beaten};
 use super::coordinator::{Capacity, Coordinator};
 use super::offsets_log;
 use super::write::{Outcome, Write};
 use super::{
     Claim, GroupError, Join, JoinRefused, Joined, Leaver, Reply, Results, Sync, Synced, Token,
 };
-use crate::cluster::image::OFFSETS_TOPIC;
+use crate::cluster::image::{Image, OFFSETS_TOPIC};
 use crate::config::BrokerConfig;
-use crate::config::broker::GroupConfig;
 use crate::limits;
 use crate::partition::{Hosted, Ordered};
 use crate::router::{PartitionId, Result};
@@ -56,10 +58,15 @@ pub(crate) enum GroupAsk {
     Sync(Sync),
     Heartbeat(Claim),
     Leave(Vec<Leaver>),
-    Commit(Claim, Vec<Commit>),
-    /// All offsets, or those of some partitions.
-    Fetch(Option<Vec<(StrBytes, Vec<i32>)>>),
+    /// A commit, and whether its version knows member epochs.
+    Commit(Claim, bool, Vec<Commit>),
+    /// A heartbeat of the consumer protocol.
+    Beat(Box<Beat>),
+    /// All offsets, or those of some partitions; by which member, of which epoch.
+    Fetch(Option<Vec<(StrBytes, Vec<i32>)>>, Option<String>, i32),
     Describe,
+    /// A group of the consumer protocol.
+    DescribeConsumers,
     Delete,
     DeleteOffsets(Vec<(String, i32)>),
     /// All groups of the core; the call's group does not count.
@@ -77,6 +84,8 @@ pub(crate) enum GroupAnswer {
     Parts(Result<Vec<Result<()>>>),
     Fetch(Result<Vec<Fetched>>),
     Describe(Result<Option<Description>>),
+    DescribeConsumers(Result<Option<ConsumerDescription>>),
+    Beat(std::result::Result<Beaten, BeatError>),
     List(Vec<Listing>),
 }
 
@@ -116,8 +125,11 @@ impl Groups {
         }
     }
 
-    pub(crate) fn set_config(&self, config: GroupConfig) {
-        self.coordinator.borrow_mut().set_config(config);
+    /// Takes changed metadata, and the limits in it.
+    pub(crate) fn set_image(&self, image: &Arc<Image>) {
+        let mut coordinator = self.coordinator.borrow_mut();
+        coordinator.set_config(image.live.groups.clone());
+        coordinator.set_image(Arc::clone(image));
     }
 
     /// Refuses everybody who waits: the broker stops.
@@ -135,8 +147,7 @@ impl Groups {
 
     fn reply(&self, replies: Vec<Reply>) {
         for reply in replies {
-            let (Reply::Join(token, _) | Reply::Sync(token, _)) = &reply;
-            let parked = self.parked.borrow_mut().remove(token);
+            let parked = self.parked.borrow_mut().remove(&reply.token());
             if let Some(sender) = parked {
                 // The client may be gone; the group finds out by its silence.
                 let _ = sender.send(reply);
@@ -174,6 +185,14 @@ async fn sync_answer(parked: oneshot::Receiver<Reply>) -> GroupAnswer {
     match parked.await {
         Ok(Reply::Sync(_, result)) => GroupAnswer::Sync(result),
         _ => GroupAnswer::Sync(Err(GroupError::CoordinatorNotAvailable)),
+    }
+}
+
+/// As [`join_answer`], for a heartbeat whose records are on their way.
+async fn beat_answer(parked: oneshot::Receiver<Reply>) -> GroupAnswer {
+    match parked.await {
+        Ok(Reply::Beat(_, result)) => GroupAnswer::Beat(result),
+        _ => GroupAnswer::Beat(Err(GroupError::CoordinatorNotAvailable.into())),
     }
 }
 
@@ -215,18 +234,37 @@ impl Shard {
                     Err(error) => Err(error.into()),
                 }))
             }
-            GroupAsk::Commit(claim, commits) => {
-                let committed = coordinator.commit(now, &group, home, &claim, commits);
+            GroupAsk::Beat(beat) => {
+                let (token, parked) = groups.park();
+                let outcome = coordinator.beat(now, &group, home, token, *beat);
+                drop(coordinator);
+                self.perform(outcome);
+                Box::pin(beat_answer(parked))
+            }
+            GroupAsk::Commit(claim, knows_epochs, commits) => {
+                let committed =
+                    coordinator.commit(now, &group, home, &claim, knows_epochs, commits);
                 drop(coordinator);
                 self.finish_parts(committed)
             }
+            other => {
+                drop(coordinator);
+                self.administer_group(&group, home, other)
+            }
+        }
+    }
+
+    /// The requests that come from no member.
+    fn administer_group(self: &Rc<Self>, group: &str, home: i32, ask: GroupAsk) -> Answering {
+        let mut coordinator = self.groups.coordinator.borrow_mut();
+        match ask {
             GroupAsk::DeleteOffsets(wanted) => {
-                let deleted = coordinator.delete_offsets(&group, home, &wanted);
+                let deleted = coordinator.delete_offsets(group, home, &wanted);
                 drop(coordinator);
                 self.finish_parts(deleted)
             }
             GroupAsk::Delete => {
-                let deleted = coordinator.delete(&group, home);
+                let deleted = coordinator.delete(group, home);
                 drop(coordinator);
                 match deleted {
                     Ok(write) => {
@@ -236,15 +274,23 @@ impl Shard {
                     Err(error) => ready(GroupAnswer::Done(Err(error.into()))),
                 }
             }
-            GroupAsk::Fetch(wanted) => {
-                let fetched = coordinator.fetch(&group, home, wanted.as_deref());
+            GroupAsk::Fetch(wanted, member, epoch) => {
+                let reader = (member.as_deref(), epoch);
+                let fetched = coordinator.fetch(group, home, reader, wanted.as_deref());
                 ready(GroupAnswer::Fetch(fetched.map_err(ErrorCode::from)))
             }
             GroupAsk::Describe => {
-                let described = coordinator.describe(&group, home);
+                let described = coordinator.describe(group, home);
                 ready(GroupAnswer::Describe(described.map_err(ErrorCode::from)))
             }
+            GroupAsk::DescribeConsumers => {
+                let found = coordinator.describe_consumers(group, home);
+                ready(GroupAnswer::DescribeConsumers(
+                    found.map_err(ErrorCode::from),
+                ))
+            }
             GroupAsk::List => ready(GroupAnswer::List(coordinator.list().collect())),
+            _ => unreachable!("begin_group has taken the members' requests"),
         }
     }
 
@@ -282,15 +328,19 @@ impl Shard {
             return;
         };
         let (group, after) = (write.group.clone(), std::mem::take(&mut write.after));
+        let (is_beat, keys) = (write.is_beat, write.keys());
         let stored = self.store_group(write);
         let shard = Rc::clone(self);
         spawn(async move {
             if stored.await.is_ok() {
+                if is_beat {
+                    shard.groups.coordinator.borrow_mut().stored(&group);
+                }
                 return shard.groups.reply(after);
             }
             let outcome = {
                 let mut coordinator = shard.groups.coordinator.borrow_mut();
-                coordinator.store_failed(shard.now(), &group, after)
+                coordinator.store_failed(shard.now(), &group, keys, after)
             };
             shard.perform(outcome);
         });
@@ -472,7 +522,7 @@ impl Shard {
         let Ok(hosted) = self.offsets_partition(home) else {
             return;
         };
-        let records = self.groups.coordinator.borrow().snapshot(home);
+        let records = self.groups.coordinator.borrow().snapshot(self.now(), home);
         let start = hosted.log.log_end_offset();
         let bytes: usize = records
             .iter()

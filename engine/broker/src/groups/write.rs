@@ -27,6 +27,8 @@ pub struct Write {
     pub records: Vec<(Bytes, Option<Bytes>)>,
     /// Replies to send once the records are flushed.
     pub after: Vec<Reply>,
+    /// Whether the group waits to hear what became of it.
+    pub is_beat: bool,
     pub(super) changes: Vec<Change>,
 }
 
@@ -37,6 +39,7 @@ impl Write {
             group: group.to_owned(),
             records: Vec::new(),
             after: Vec::new(),
+            is_beat: false,
             changes: Vec::new(),
         }
     }
@@ -60,6 +63,21 @@ impl Write {
             offset: None,
             ends_group: value.is_none(),
         });
+    }
+
+    /// Ends a group; `records` end all that the log has of its members.
+    pub(super) fn end(&mut self, records: Vec<(Bytes, Option<Bytes>)>) {
+        self.records.extend(records);
+        self.changes.push(Change {
+            key: Key::Group(self.group.clone()),
+            offset: None,
+            ends_group: true,
+        });
+    }
+
+    /// The keys of its records.
+    pub fn keys(&self) -> Vec<Bytes> {
+        self.records.iter().map(|(key, _)| key.clone()).collect()
     }
 
     /// Takes the changes out, for `Coordinator::appended`.

@@ -53,6 +53,11 @@ pub fn list_config_resources(
         let name = StrBytes::from_string(ctx.node_id().to_string());
         found.push(resource(kind::BROKER, name));
     }
+    if wanted.contains(&kind::GROUP) {
+        let groups = image.groups().keys();
+        let groups = groups.map(|name| StrBytes::from_string(name.clone()));
+        found.extend(groups.map(|name| resource(kind::GROUP, name)));
+    }
     ListConfigResourcesResponse::default().with_config_resources(found)
 }
 

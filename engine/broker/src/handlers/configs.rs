@@ -1,5 +1,5 @@
-//! DescribeConfigs, AlterConfigs and IncrementalAlterConfigs (KIP-226, KIP-339, KIP-569) for topics, for this
-//! broker and for all brokers (the empty name). A setting's value comes from layers, the strongest
+//! DescribeConfigs, AlterConfigs and IncrementalAlterConfigs (KIP-226, KIP-339, KIP-569) for topics,
+//! groups, this broker and all brokers (the empty name). A setting's value comes from layers, the strongest
 //! first: the topic, this broker while it ran, all brokers, the config file, the table's default.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,11 +24,17 @@ use super::refusal::Refusal;
 use crate::cluster::image::{Command, Image, Topic};
 use crate::cluster::topics::TopicError;
 use crate::config::alter::{self, Change, Op};
-use crate::config::{ConfigError, Key, Overrides, Source, broker, topic};
+use crate::config::{ConfigError, Key, Overrides, Source, broker, group, topic};
+use crate::groups::coordinator::MAX_NAME_BYTES;
 
 /// The most settings and synonyms that one DescribeConfigs response holds: some ten thousand
 /// topics' own. Resources past it are refused, for each takes a few bytes in the request.
 const DESCRIBED_MAX: usize = 1 << 18;
+/// How many groups may have settings of their own: they are part of the metadata, which is held by
+/// every core.
+const MAX_CONFIGURED_GROUPS: usize = 10_000;
+/// What a group has that sets nothing.
+static NONE: Overrides = Overrides::new();
 /// The source of a value that was set on all brokers, which [`Source`] has no word for.
 const DYNAMIC_DEFAULT_BROKER: i8 = 3;
 
@@ -48,10 +54,12 @@ enum Resource<'a> {
     Broker,
     /// All brokers that have no setting of their own.
     Brokers,
+    /// A group, whether it exists or not.
+    Group(&'a str),
 }
 
 impl<'a> Resource<'a> {
-    fn find(image: &'a Image, ctx: Context<'_>, kind: i8, name: &str) -> Result<Self, Refusal> {
+    fn find(image: &'a Image, ctx: Context<'_>, kind: i8, name: &'a str) -> Result<Self, Refusal> {
         match kind {
             kind::TOPIC => {
                 check_topic_name(name).map_err(TopicError::from)?;
@@ -70,6 +78,10 @@ impl<'a> Resource<'a> {
                 "Unexpected broker id, expected {} or empty string, but received {name}",
                 ctx.node_id()
             ))),
+            kind::GROUP if name.is_empty() => {
+                Err(Refusal::request("Default group resources are not allowed."))
+            }
+            kind::GROUP => Ok(Self::Group(name)),
             kind::BROKER_LOGGER => Err(Refusal::request(
                 "Unsupported resource type BROKER_LOGGER: what is logged is set at the start",
             )),
@@ -135,6 +147,15 @@ fn topic_layers(image: &Image, ctx: Context<'_>, set: &Overrides, key: &Key) -> 
     own.into_iter().chain(below).collect()
 }
 
+/// The layers of a group's setting; those below the group have the name of the broker's setting.
+fn group_layers(image: &Image, ctx: Context<'_>, group: &str, key: &Key) -> Vec<Layer> {
+    let own = image.groups().get(group).and_then(|set| set.get(key.name));
+    let own = own.map(|value| layer(key.name, value, Source::Group as i8));
+    let synonym = key.synonym.and_then(|name| broker::TABLE.find(name));
+    let below = synonym.map_or_else(Vec::new, |synonym| broker_layers(image, ctx, synonym));
+    own.into_iter().chain(below).collect()
+}
+
 /// All settings of a topic with overrides `set`, as CreateTopics shows them (KIP-525).
 pub(super) fn of_new_topic(
     image: &Image,
@@ -186,6 +207,7 @@ fn describe(
     let found = Resource::find(image, ctx, kind, name)?;
     let table = match found {
         Resource::Topic(_) => &topic::TABLE,
+        Resource::Group(_) => &group::TABLE,
         Resource::Broker | Resource::Brokers => &*broker::TABLE,
     };
     // An empty list of names asks for all, as null does.
@@ -198,6 +220,7 @@ fn describe(
     for key in keys {
         let layers = match found {
             Resource::Topic(topic) => topic_layers(image, ctx, &topic.overrides, key),
+            Resource::Group(name) => group_layers(image, ctx, name, key),
             Resource::Broker => broker_layers(image, ctx, key),
             Resource::Brokers => {
                 let all = broker_layers(image, ctx, key).into_iter();
@@ -378,6 +401,7 @@ fn alter(
     let found = Resource::find(image, ctx, kind, name)?;
     let set = match found {
         Resource::Topic(topic) => &topic.overrides,
+        Resource::Group(name) => image.groups().get(name).unwrap_or(&NONE),
         Resource::Broker => &image.broker,
         Resource::Brokers => &image.broker_defaults,
     };
@@ -385,6 +409,7 @@ fn alter(
     let changes = changes.of(set);
     match found {
         Resource::Topic(topic) => alter_topic(image, ctx, topic, &changes),
+        Resource::Group(name) => alter_group(image, name, set, &changes),
         Resource::Broker => {
             let next = alter_broker(image, ctx, &image.broker, &changes)?;
             check_topic_defaults(ctx, &image.broker_defaults, &next)?;
@@ -463,6 +488,27 @@ fn alter_topic(
         overrides: next.clone(),
     };
     Ok((next != topic.overrides).then_some(command))
+}
+
+fn alter_group(
+    image: &Image,
+    name: &str,
+    set: &Overrides,
+    changes: &[Change],
+) -> Result<Option<Command>, Refusal> {
+    let next = alter::apply(&group::TABLE, set, changes, &|_| String::new())?;
+    group::check(&next, &image.live.groups)?;
+    let is_new = set.is_empty() && !next.is_empty();
+    if is_new && (image.groups().len() >= MAX_CONFIGURED_GROUPS || name.len() > MAX_NAME_BYTES) {
+        return Err(Refusal::request(format!(
+            "At most {MAX_CONFIGURED_GROUPS} groups may have settings, with names of up to {MAX_NAME_BYTES} bytes"
+        )));
+    }
+    let command = Command::ConfigureGroup {
+        group: name.to_owned(),
+        overrides: next.clone(),
+    };
+    Ok((next != *set).then_some(command))
 }
 
 /// The overrides `set` of one broker, or of all, after `changes`.

@@ -245,7 +245,7 @@ fn resources_that_do_not_exist_are_refused() {
         (kind::BROKER, "me", InvalidRequest, "Unexpected broker id"),
         (kind::BROKER_LOGGER, "7", InvalidRequest, "BROKER_LOGGER"),
         (16, "c", InvalidRequest, "Unsupported resource type 16"),
-        (32, "g", InvalidRequest, "Unsupported resource type 32"),
+        (kind::GROUP, "", InvalidRequest, "Default group"),
         (-1, "", InvalidRequest, "Unsupported resource type -1"),
     ];
     for (kind, name, expected, words) in cases {
@@ -263,6 +263,28 @@ fn resources_that_do_not_exist_are_refused() {
     let (found, message) = alter_one(&mut lab, nameless);
     assert_eq!(found, InvalidRequest);
     assert_eq!(message, "Default topic resources are not allowed.");
+}
+
+#[test]
+fn a_groups_settings_take_the_place_of_the_brokers() {
+    let mut lab = Lab::new(&[("group.consumer.session.timeout.ms", "46000")]);
+    let key = "consumer.session.timeout.ms";
+    let timeout = |lab: &Lab| values(lab, kind::GROUP, "g", &[key]);
+    assert_eq!(timeout(&lab), vec![value(key, "46000", 4)]);
+    let set = |ms| changes(kind::GROUP, "g", &[(key, SET, Some(ms))]);
+    assert_altered(&mut lab, set("50000"));
+    assert_eq!(timeout(&lab), vec![value(key, "50000", 8)]);
+    let limits = |lab: &Lab| lab.image.consumer_limits("g", &lab.image.live.groups);
+    assert_eq!(limits(&lab).session_timeout_ms, 50_000);
+    for wrong in ["1", "soon", "60001"] {
+        let (code, _) = alter_one(&mut lab, set(wrong));
+        assert_eq!(code, ErrorCode::InvalidConfig, "{wrong}");
+    }
+    let (code, _) = alter_one(&mut lab, changes(kind::GROUP, "", &[]));
+    assert_eq!(code, ErrorCode::InvalidRequest);
+    assert_altered(&mut lab, changes(kind::GROUP, "g", &[(key, DELETE, None)]));
+    assert_eq!(limits(&lab).session_timeout_ms, 46_000);
+    assert!(lab.image.groups().is_empty());
 }
 
 #[test]

@@ -34,6 +34,8 @@ use crate::shard::Shard;
 const NO_OFFSET: i64 = -1;
 /// "The broker's own retention", in OffsetCommit v2 to v4.
 const DEFAULT_RETENTION: i64 = -1;
+/// The first version of OffsetCommit with which members name their epoch (KIP-848).
+const FIRST_WITH_EPOCHS: i16 = 9;
 
 // ---- OffsetCommit ----
 
@@ -49,6 +51,7 @@ pub(crate) async fn commit(
     };
     let (commits, known) = commits_of(shard, &request);
     let group = request.group_id.clone();
+    let knows_epochs = header.version >= FIRST_WITH_EPOCHS;
     let finish = move |answer| {
         let parts = match answer {
             Ok(GroupAnswer::Parts(parts)) => parts,
@@ -57,7 +60,7 @@ pub(crate) async fn commit(
         };
         respond(&header, &committed_response(&request, &known, parts))
     };
-    let ask = GroupAsk::Commit(claim, commits);
+    let ask = GroupAsk::Commit(claim, knows_epochs, commits);
     shard.ask_group(&group, ask, finish).await
 }
 
@@ -123,6 +126,9 @@ fn committed_response(
 /// What one group is asked for.
 struct Wanted {
     group: GroupId,
+    /// The member that asks, if it says so (version 9).
+    member: Option<String>,
+    epoch: i32,
     /// None for all.
     topics: Option<Vec<(StrBytes, Vec<i32>)>>,
 }
@@ -135,6 +141,8 @@ pub(crate) async fn fetch(
     let wanted = match header.version {
         0..=7 => vec![Wanted {
             group: request.group_id,
+            member: None,
+            epoch: -1,
             topics: request.topics.map(|topics| {
                 let topics = topics.into_iter();
                 topics.map(|t| (t.name.0, t.partition_indexes)).collect()
@@ -145,6 +153,8 @@ pub(crate) async fn fetch(
             .into_iter()
             .map(|group| Wanted {
                 group: group.group_id,
+                member: optional(group.member_id.as_ref()),
+                epoch: group.member_epoch,
                 topics: group.topics.map(|topics| {
                     let topics = topics.into_iter();
                     topics.map(|t| (t.name.0, t.partition_indexes)).collect()
@@ -161,7 +171,7 @@ pub(crate) async fn fetch(
                 0..=1 => one.topics.clone(),
                 _ => one.topics.take(),
             };
-            let ask = GroupAsk::Fetch(topics);
+            let ask = GroupAsk::Fetch(topics, one.member.take(), one.epoch);
             let size = |answer: &_| match answer {
                 GroupAnswer::Fetch(Ok(found)) => found.iter().map(Fetched::size).sum(),
                 _ => 0,

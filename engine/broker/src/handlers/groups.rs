@@ -40,8 +40,6 @@ use crate::shard::{Peer, Shard};
 
 /// The generation in answers that have none.
 const NO_GENERATION: i32 = -1;
-/// The kind of all groups that this broker has, as ListGroups names it (KIP-848).
-const CLASSIC: &str = "Classic";
 
 /// A response as the connection sends it.
 pub(crate) fn respond<R: Encoded>(header: &RequestHeader, response: &R) -> Response {
@@ -65,7 +63,7 @@ pub(crate) fn optional(name: Option<&StrBytes>) -> Option<String> {
     name.map(text)
 }
 
-fn str_bytes(name: Option<String>) -> Option<StrBytes> {
+pub(crate) fn str_bytes(name: Option<String>) -> Option<StrBytes> {
     name.map(StrBytes::from_string)
 }
 
@@ -484,7 +482,7 @@ pub(crate) async fn list(
         filter.is_empty() || filter.iter().any(|word| word.eq_ignore_ascii_case(name))
     };
     found.retain(|group| {
-        is_named(&request.states_filter, group.state) && is_named(&request.types_filter, CLASSIC)
+        is_named(&request.states_filter, group.state) && is_named(&request.types_filter, group.kind)
     });
     found.sort_unstable_by(|a, b| a.group.cmp(&b.group));
     let version = header.version;
@@ -498,7 +496,7 @@ pub(crate) async fn list(
         };
         match version {
             0..=4 => listed,
-            _ => listed.with_group_type(StrBytes::from_static_str(CLASSIC)),
+            _ => listed.with_group_type(StrBytes::from_static_str(group.kind)),
         }
     });
     let response = ListGroupsResponse::default().with_groups(groups.collect());

@@ -5,6 +5,7 @@
 pub mod cluster;
 pub mod config_resources;
 pub mod configs;
+pub(crate) mod consumer_groups;
 mod context;
 pub(crate) mod fetch;
 pub(crate) mod group_offsets;

@@ -69,6 +69,27 @@ pub(super) static OFFSET_FETCH: Shape = Shape(&[
     boolean("require_stable").since(7),
 ]);
 
+pub(super) static CONSUMER_GROUP_HEARTBEAT: Shape = Shape(&[
+    string("group_id"),
+    string("member_id"),
+    int32("member_epoch"),
+    string("instance_id"),
+    string("rack_id"),
+    int32("rebalance_timeout_ms"),
+    strings("subscribed_topic_names"),
+    string("subscribed_topic_regex").since(1),
+    string("server_assignor"),
+    array!("topic_partitions" => [
+        uuid("topic_id"),
+        int32s("partitions"),
+    ]),
+]);
+
+pub(super) static CONSUMER_GROUP_DESCRIBE: Shape = Shape(&[
+    strings("group_ids"),
+    boolean("include_authorized_operations"),
+]);
+
 pub(super) static FIND_COORDINATOR: Shape = Shape(&[
     string("key").until(3),
     int8("key_type").since(1),

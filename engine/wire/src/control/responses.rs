@@ -3,7 +3,7 @@
 
 use super::shape::{
     Shape, array, boolean, bytes, float64, int8, int16, int32, int32s, int64, optional, string,
-    uuid,
+    strings, structure, uuid,
 };
 
 pub(super) static LIST_OFFSETS: Shape = Shape(&[
@@ -177,6 +177,60 @@ pub(super) static LIST_GROUPS: Shape = Shape(&[
         string("protocol_type"),
         string("group_state").since(4),
         string("group_type").since(5),
+    ]),
+]);
+
+pub(super) static CONSUMER_GROUP_HEARTBEAT: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    int16("error_code"),
+    string("error_message"),
+    string("member_id"),
+    int32("member_epoch"),
+    int32("heartbeat_interval_ms"),
+    optional!("assignment" => [
+        array!("topic_partitions" => [
+            uuid("topic_id"),
+            int32s("partitions"),
+        ]),
+    ]),
+]);
+
+pub(super) static CONSUMER_GROUP_DESCRIBE: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    array!("groups" => [
+        int16("error_code"),
+        string("error_message"),
+        string("group_id"),
+        string("group_state"),
+        int32("group_epoch"),
+        int32("assignment_epoch"),
+        string("assignor_name"),
+        array!("members" => [
+            string("member_id"),
+            string("instance_id"),
+            string("rack_id"),
+            int32("member_epoch"),
+            string("client_id"),
+            string("client_host"),
+            strings("subscribed_topic_names"),
+            string("subscribed_topic_regex"),
+            structure!("assignment" => [
+                array!("topic_partitions" => [
+                    uuid("topic_id"),
+                    string("topic_name"),
+                    int32s("partitions"),
+                ]),
+            ]),
+            structure!("target_assignment" => [
+                array!("topic_partitions" => [
+                    uuid("topic_id"),
+                    string("topic_name"),
+                    int32s("partitions"),
+                ]),
+            ]),
+            int8("member_type").since(1),
+        ]),
+        int32("authorized_operations"),
     ]),
 ]);
 

@@ -110,6 +110,18 @@ macro_rules! optional {
 }
 pub(crate) use optional;
 
+/// A structure: `structure!("assignment" => [string("name"), …])`.
+macro_rules! structure {
+    ($name:literal => [$($field:expr),* $(,)?]) => {
+        $crate::control::shape::structure_of($name, const { &[$($field),*] })
+    };
+}
+pub(crate) use structure;
+
+pub(crate) const fn structure_of(name: &'static str, fields: &'static [Field]) -> Field {
+    field(name, Kind::Struct(fields))
+}
+
 pub(crate) const fn optional_of(name: &'static str, content: &'static Kind) -> Field {
     field(name, Kind::Optional(content))
 }

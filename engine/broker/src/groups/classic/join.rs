@@ -2,13 +2,11 @@
 //! learns the current generation again.
 
 use super::member::Member;
+use super::migrate::new_member_id;
 use super::{ClassicGroup, JoinPhase, MAX_PROTOCOLS_PER_MEMBER, NEW_MEMBER_JOIN_TIMEOUT_MS, State};
 use crate::clock::Now;
 use crate::config::broker::GroupConfig;
 use crate::groups::{Effects, GroupError, Join, Joined, JoinedMember, Reply, Token};
-
-/// How much of a client's id, or of an instance's, goes into a member's id.
-const MAX_ID_PREFIX_BYTES: usize = 255;
 
 impl ClassicGroup {
     /// A member joins, for the first time or again. The answer comes now or by a later event, under
@@ -98,12 +96,7 @@ impl ClassicGroup {
         join: &Join,
         effects: &mut Effects,
     ) {
-        // As Kafka: a static member's id begins with its instance, a dynamic one's with its client.
-        let prefix = join.instance_id.as_deref().unwrap_or(&join.client_id);
-        // Its leader may speak a version whose strings have 16-bit lengths; and an id that was
-        // promised is kept before anything else of its member is.
-        let prefix = &prefix[..prefix.floor_char_boundary(MAX_ID_PREFIX_BYTES)];
-        let id = format!("{prefix}-{}", join.unique);
+        let id = new_member_id(join);
         if let Some(instance) = &join.instance_id {
             match self.members.static_id(instance).map(str::to_owned) {
                 Some(old) => self.replace_static(now, token, &old, &id, join, effects),

@@ -64,8 +64,8 @@ impl Lab {
             replies.extend(more.replies);
         }
         for reply in replies {
-            let (Reply::Join(token, _) | Reply::Sync(token, _)) = &reply;
-            let old = self.replies.insert(*token, reply);
+            let token = reply.token();
+            let old = self.replies.insert(token, reply);
             assert!(old.is_none(), "a request is answered once");
         }
     }

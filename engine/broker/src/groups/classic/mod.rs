@@ -17,6 +17,7 @@
 
 mod join;
 mod member;
+mod migrate;
 mod rebalance;
 
 #[cfg(test)]
@@ -33,9 +34,10 @@ use std::fmt;
 
 pub use member::Member;
 use member::Members;
+pub use migrate::new_member_id;
 
 use super::records::{GroupRecord, MemberRecord};
-use super::{Claim, Effects, GroupError, JoinRefused, Leaver, Reply, Results, records};
+use super::{Claim, Effects, GroupError, Leaver, Reply, Results, records};
 use crate::clock::Now;
 
 /// A new member that waits in JoinGroup for so long is dropped; its client may be gone, and no
@@ -370,15 +372,8 @@ impl ClassicGroup {
     pub fn on_store_failed(&mut self, now: Now, refused: Vec<Reply>) -> Effects {
         let mut effects = Effects::default();
         let error = GroupError::CoordinatorNotAvailable;
-        for reply in refused {
-            effects.replies.push(match reply {
-                Reply::Join(token, joined) => {
-                    let member_id = joined.map(|joined| joined.member_id).unwrap_or_default();
-                    Reply::Join(token, Err(JoinRefused { error, member_id }))
-                }
-                Reply::Sync(token, _) => Reply::Sync(token, Err(error)),
-            });
-        }
+        let refused = refused.into_iter().map(|reply| reply.refused(error));
+        effects.replies.extend(refused);
         self.maybe_prepare_rebalance(now, &mut effects);
         effects
     }

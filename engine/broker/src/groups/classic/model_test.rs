@@ -211,8 +211,8 @@ impl World {
     }
 
     fn answer(&mut self, reply: Reply) {
-        let (Reply::Join(token, _) | Reply::Sync(token, _)) = &reply;
-        let parked = self.parked.remove(token);
+        let token = reply.token();
+        let parked = self.parked.remove(&token);
         match (reply, parked.expect("a request is answered once")) {
             (Reply::Join(_, Ok(joined)), Parked::Join(n)) => {
                 assert_eq!(joined.generation, self.group.generation());

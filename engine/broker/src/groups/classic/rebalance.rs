@@ -311,7 +311,7 @@ impl ClassicGroup {
 
     /// Refuses whoever waits for an assignment; their sessions begin anew, for waiting was not
     /// silence.
-    fn refuse_syncs(&mut self, now: Now, error: GroupError, effects: &mut Effects) {
+    pub(super) fn refuse_syncs(&mut self, now: Now, error: GroupError, effects: &mut Effects) {
         for (id, token) in self.take_syncs() {
             self.renew(now, &id);
             effects.sync(token, Err(error));
