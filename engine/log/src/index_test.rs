@@ -89,11 +89,11 @@ proptest! {
     fn a_header_survives_and_a_changed_one_does_not(
         base_offset in 0i64..i64::MAX,
         shift in 0..=SHIFT_MAX,
-        seal in prop::option::of((0u64..1 << 40, any::<i64>(), any::<i64>(), any::<i64>(), any::<u32>(), any::<u32>())),
+        seal in prop::option::of((0u64..1 << 40, any::<i64>(), any::<i64>(), any::<i64>(), any::<u32>(), any::<u32>(), any::<Option<u32>>())),
         flip in 0..HEADER_LEN * 8,
     ) {
-        let seal = seal.map(|(log_len, end_offset, max_timestamp, max_timestamp_offset, time_entries, aborted_entries)| {
-            Seal { log_len, end_offset, max_timestamp, max_timestamp_offset, time_entries, aborted_entries }
+        let seal = seal.map(|(log_len, end_offset, max_timestamp, max_timestamp_offset, time_entries, aborted_entries, compacted)| {
+            Seal { log_len, end_offset, max_timestamp, max_timestamp_offset, time_entries, aborted_entries, compacted }
         });
         let header = IndexHeader { base_offset, shift, seal };
         let mut bytes = header.encode().to_vec();
