@@ -279,6 +279,10 @@ pub(crate) async fn discard(inner: &Inner, base: i64) {
     let Ok(_meta) = inner.lock_meta().await else {
         return;
     };
+    // a swap that failed half-way needs its files at the next start
+    if inner.state.borrow().failure.is_some() {
+        return;
+    }
     for kind in Kind::OF_SEGMENT {
         let path = names::with_suffix(&inner.path(base, kind), names::CLEANED);
         let _ = fs::remove_file(&path).await;
