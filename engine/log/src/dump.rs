@@ -353,7 +353,18 @@ async fn dump_file(
         }
         Some((_, Kind::Snapshot)) => dump_snapshot(&content, show),
         Some((_, Kind::Log)) => None,
-        None if name == names::EPOCHS => match Epochs::parse(&content) {
+        None => dump_text(name, &content, show),
+    };
+    if let Some(error) = broken {
+        show(Dumped::Broken { position: 0, error });
+    }
+    Ok(())
+}
+
+/// A file that is named for what it holds.
+fn dump_text(name: &str, content: &[u8], show: &mut impl FnMut(Dumped)) -> Option<String> {
+    match name {
+        names::EPOCHS => match Epochs::parse(content) {
             Ok(epochs) => {
                 epochs
                     .entries()
@@ -363,25 +374,21 @@ async fn dump_file(
             }
             Err(error) => Some(error.to_string()),
         },
-        None if name == names::CLEANER => match CleanerCheckpoint::parse(&content) {
+        names::CLEANER => match CleanerCheckpoint::parse(content) {
             Some(cleaner) => {
                 show(Dumped::Cleaner(cleaner));
                 None
             }
             None => Some("not what was written".to_owned()),
         },
-        None => match Checkpoint::parse(&content) {
+        _ => match Checkpoint::parse(content) {
             Some(checkpoint) => {
                 show(Dumped::Checkpoint(checkpoint));
                 None
             }
             None => Some("no sound slot".to_owned()),
         },
-    };
-    if let Some(error) = broken {
-        show(Dumped::Broken { position: 0, error });
     }
-    Ok(())
 }
 
 fn dump_index(content: &[u8], base: i64, show: &mut impl FnMut(Dumped)) -> Option<String> {
