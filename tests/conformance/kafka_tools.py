@@ -292,7 +292,7 @@ def dump_compacted(run):
     config = {"cleanup.policy": "compact", "segment.bytes": "65536", "min.cleanable.dirty.ratio": "0.01"}
     topic = run.create("dump-compacted", config=config)
     lines = [f"key{n % 25}:{n} " + "x" * 500 for n in range(1500)]
-    produce(run, topic, lines, "--property", "parse.key=true", "--property", "key.separator=:")
+    produce(run, topic, lines, "--reader-property", "parse.key=true", "--reader-property", "key.separator=:")
     folder = os.path.join(os.environ["RINGMILL_DATA"], f"{topic}-0")
     found = []
     for _ in range(60):

@@ -216,7 +216,8 @@ def compacted(run):
     topic = run.create("compacted", config=config)
     last, sent = {}, 0
     for name in CODECS:
-        sender = Sender(run, compression_type=name)
+        # a batch must fit into a segment
+        sender = Sender(run, compression_type=name, batch_size=16_384)
         for _ in range(200):
             key = b"key %d" % run.random.randrange(40)
             value = run.random.randbytes(1_000) if run.random.random() < 0.9 else None

@@ -192,6 +192,12 @@ pub(crate) async fn finish_interrupted(dir: &Path) -> Result<(), IoFailure> {
         .await
         .map_err(IoFailure::of("flush", dir))?;
     for (base, end) in swaps {
+        // the log goes on at the end of what is compacted, always
+        if !bases.contains(&end) {
+            let swap = dir.join(names::swap_name(base, end));
+            tracing::error!(path = %swap.display(), "no segment follows it: it is left alone");
+            continue;
+        }
         tracing::info!(
             dir = %dir.display(), base, end,
             "a compacted segment takes its place, which a crash had interrupted",
