@@ -460,6 +460,29 @@ mod tests {
     }
 
     #[test]
+    fn gaps_are_taken_in_a_compacted_segment_alone() {
+        let (log, starts) = log_of(&[(1, 5), (3, 40), (2, 0)]);
+        let gap = [&log[..starts[1] as usize], &log[starts[2] as usize..]].concat();
+        let (found, end) = scan(&gap, 100);
+        assert_eq!(found, [0]);
+        assert!(matches!(end.error, Some(ScanError::Offset { .. })));
+        let scan_compacted = |log: &[u8]| {
+            let mut scanner = Scanner::new(0, 50).compacted(true);
+            let mut found = Vec::new();
+            scanner.push(log, |position, _| found.push(position));
+            (found, scanner.finish())
+        };
+        let (found, end) = scan_compacted(&gap);
+        assert_eq!((found, end.error), (vec![0, starts[1]], None));
+        assert_eq!(end.next_offset, 56);
+        // offsets still go up
+        let turned = [&log[starts[1] as usize..], &log[..starts[1] as usize]].concat();
+        let (found, end) = scan_compacted(&turned);
+        assert_eq!(found.len(), 2);
+        assert!(matches!(end.error, Some(ScanError::Offset { .. })));
+    }
+
+    #[test]
     fn zeros_are_the_end_unless_something_follows() {
         let (mut log, _) = log_of(&[(1, 5)]);
         let whole = log.len() as u64;

@@ -145,6 +145,13 @@ pub(super) const OWN: &[Key] = &[
         "How much the log cleaner reads and writes at most, of all cores together, in bytes per second.",
     ),
     fixed(
+        "log.cleaner.threads",
+        Kind::Int(0, INT_MAX),
+        "1",
+        "How many threads of the broker compact.",
+    )
+    .changes_nothing("Each core compacts its own partitions, one at a time."),
+    fixed(
         "log.dirs",
         Kind::Text,
         "./ringmill-data",
