@@ -23,7 +23,7 @@ pub(crate) const DIR: &str = "/data/t-0";
 /// Flag of an entry's first byte: its checksums are made right.
 pub(crate) const MENDED: u8 = 0x80;
 /// What the first byte of an entry names.
-pub(crate) const FILES: [&str; 9] = [
+pub(crate) const FILES: [&str; 13] = [
     "log",
     "index",
     "timeindex",
@@ -33,6 +33,10 @@ pub(crate) const FILES: [&str; 9] = [
     "checkpoint",
     "log.deleted",
     "log.tmp",
+    "log.cleaned",
+    "index.cleaned",
+    "swap",
+    "cleaner-checkpoint",
 ];
 const LOG: usize = 0;
 const INDEX: usize = 1;
@@ -41,6 +45,10 @@ const EPOCHS: usize = 4;
 /// The two slots of the checkpoint are entries of their own: 8 KiB of it are mostly zeros.
 pub(crate) const SLOT: usize = 5;
 pub(crate) const SLOT_STRIDE: usize = 4096;
+/// A compacted log that is to take the place of so many offsets.
+pub(crate) const SWAP: usize = 11;
+const SWAP_OFFSETS: i64 = 8;
+pub(crate) const CLEANER: usize = 12;
 const SLOT_CRC_AT: usize = 124;
 /// Bytes of a slot that are not zeros.
 pub(crate) const SLOT_LEN: usize = 128;
@@ -67,7 +75,11 @@ fn offset_of(byte: u8) -> i64 {
 fn name_of(kind: usize, offset: i64) -> PathBuf {
     let name = FILES[kind];
     Path::new(DIR).join(match kind {
-        EPOCHS..=6 => name.to_owned(),
+        EPOCHS..=6 | CLEANER => name.to_owned(),
+        SWAP => {
+            let end = offset.saturating_add(SWAP_OFFSETS);
+            format!("{offset:020}.log.{end:020}.swap")
+        }
         _ => format!("{offset:020}.{name}"),
     })
 }
@@ -92,7 +104,7 @@ fn mend(kind: usize, content: &mut [u8]) {
         }
     };
     match kind {
-        LOG => {
+        LOG | SWAP => {
             let mut at = 0;
             while let Some(Ok(header)) = content.get(at..).map(BatchHeader::parse) {
                 let end = at.saturating_add(header.size());
@@ -123,7 +135,7 @@ fn unpack(mut data: &[u8]) -> Folder {
         if kind & MENDED != 0 {
             let before = content.clone();
             mend(which, &mut content);
-            folder.lies |= which != LOG && content != before;
+            folder.lies |= ![LOG, SWAP].contains(&which) && content != before;
         }
         let path = name_of(which, offset_of(offset));
         if let Some(slot) = which.checked_sub(SLOT).filter(|slot| *slot < 2) {
@@ -183,6 +195,8 @@ async fn read_all(p: &Partition, lies: bool) {
             return;
         }
         match bytes_at(p, offset).await {
+            // everything up to there was compacted away
+            Ok(bytes) if bytes.is_empty() => return,
             Ok(bytes) => {
                 let next = Batches::new(&bytes)
                     .map_while(Result::ok)

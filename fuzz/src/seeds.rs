@@ -1,7 +1,7 @@
 //! Small, well-formed inputs of each target, from which fuzzing starts.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use ringmill_log::{CacheLimits, CoreCaches, LogConfig, Partition};
+use ringmill_log::{CacheLimits, Cleaner, CompactionConfig, CoreCaches, LogConfig, Partition};
 use ringmill_ring::sim::World;
 use ringmill_wire::api::{APIS, ApiKey};
 use ringmill_wire::batch::{ProducerStamp, set_base_offset};
@@ -296,20 +296,22 @@ fn frames() -> Vec<(String, Vec<u8>)> {
 
 /// Folders that a partition left behind, killed or closed, each file an entry of the archive.
 fn folders() -> Vec<(String, Vec<u8>)> {
-    [false, true]
-        .map(|closed| {
-            let name = if closed { "closed" } else { "killed" };
-            (name.to_owned(), folder(closed))
-        })
-        .into()
+    [
+        ("killed", false, false),
+        ("closed", true, false),
+        ("compacted", true, true),
+    ]
+    .map(|(name, closed, compacted)| (name.to_owned(), folder(closed, compacted)))
+    .into()
 }
 
-fn folder(closed: bool) -> Vec<u8> {
+fn folder(closed: bool, compacted: bool) -> Vec<u8> {
     let mut world = World::new(1);
     let node = world.add_node("a", [10, 0, 0, 1].into());
     world.block_on(node, async move {
         let config = LogConfig {
             segment_bytes: 700,
+            compaction: compacted.then(CompactionConfig::default),
             ..LogConfig::default()
         };
         let caches = CoreCaches::new(CacheLimits::default());
@@ -328,6 +330,8 @@ fn folder(closed: bool) -> Vec<u8> {
             let kept = p.acknowledged(&appended.receipt).await;
             kept.expect("a disk without faults");
         }
+        let cleaned = p.clean(&Cleaner::new(0, f64::INFINITY), 0).await;
+        assert_eq!(cleaned.expect("nothing is wrong").is_some(), compacted);
         if closed {
             p.close().await.expect("a disk without faults");
         }

@@ -28,7 +28,7 @@ from confluent_kafka.admin import (
 
 import consumer_protocol  # noqa: F401 (its features are registered)
 import group
-from harness import MIB, eventually, feature, feature_per_codec, main, until
+from harness import CODECS, MIB, eventually, feature, feature_per_codec, main, until
 from history import Streams, check, dense, same
 
 SECONDS = 30  # for one admin call
@@ -194,6 +194,63 @@ def nulls(run):
         sender.send(topic, value, key=key, partition=0)
     sender.flush()
     same(pairs, [(m.key(), m.value()) for m in read(run, topic, len(pairs))])
+
+
+def read_to_end(run, topic, **config):
+    """All that is in a topic's one partition now."""
+    consumer = consumer_of(run, enable_partition_eof=True, **config)
+    consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
+    got = []
+    for _ in until(60, "reading to the end"):
+        for message in consumer.consume(10_000, timeout=1.0):
+            if message.error() is None:
+                got.append(message)
+                continue
+            check(message.error().code() == KafkaError._PARTITION_EOF, f"read error {message.error()}")
+            consumer.close()
+            return got
+
+
+@feature("compacted topic")
+def compacted(run):
+    config = {"cleanup.policy": "compact", "segment.bytes": "65536", "min.cleanable.dirty.ratio": "0.01"}
+    topic = run.create("compacted", config=config)
+    last, sent = {}, 0
+    for name in CODECS:
+        # a batch must fit into a segment
+        sender = Sender(run, compression_type=name, batch_size=16_384)
+        for _ in range(200):
+            key = b"key %d" % run.random.randrange(40)
+            value = run.random.randbytes(1_000) if run.random.random() < 0.9 else None
+            sender.send(topic, value, key=key, partition=0)
+            last[key] = value
+            sent += 1
+        sender.flush()
+    for _ in until(60, "compaction"):
+        got = read_to_end(run, topic)
+        if len(got) < sent / 3:
+            break
+        time.sleep(1)
+    offsets = [message.offset() for message in got]
+    check(offsets == sorted(set(offsets)), "offsets do not go up")
+    found = {}
+    for message in got:
+        found[message.key()] = message.value()
+    for key, value in last.items():
+        # a tombstone goes after a while
+        check(found.get(key) == value, f"another value of {key}")
+    # an offset that was compacted away leads to the next record
+    missing = next(offset for offset in range(offsets[-1]) if offset not in offsets)
+    due = next(offset for offset in offsets if offset > missing)
+    consumer = consumer_of(run)
+    consumer.assign([TopicPartition(topic, 0, missing)])
+    first = consumer.poll(30)
+    check(first and first.error() is None and first.offset() == due, f"{missing} led to {first and first.offset()}, {due} is due")
+    consumer.close()
+    sender = Sender(run)
+    sender.send(topic, b"without a key", partition=0)
+    sender.producer.flush(90)
+    check([error.code() for error in sender.errors] == [KafkaError.INVALID_RECORD], f"no key: {sender.errors}")
 
 
 @feature("headers")

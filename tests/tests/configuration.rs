@@ -23,6 +23,7 @@ fn values(kind: Kind) -> String {
             i64::MAX => format!("{min} and more"),
             _ => format!("{min} to {max}"),
         },
+        Kind::Double(min, f64::INFINITY) => format!("{min} and more"),
         Kind::Double(min, max) => format!("{min} to {max}"),
         Kind::Choice(words) => words.join(", "),
         Kind::List([]) => "a list".to_owned(),

@@ -49,6 +49,8 @@ impl Broker {
             .arg("--data")
             .arg(&data)
             .args(["--listen", &format!("127.0.0.1:{}", free_port()?)])
+            // compaction is to be seen within a chore
+            .args(["--log-cleaner-backoff-ms", "500"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log)?);

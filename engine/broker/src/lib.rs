@@ -5,7 +5,8 @@
 #![forbid(unsafe_code)]
 
 mod admin;
-pub mod clock;
+pub mod cleaner;
+mod clock;
 pub mod cluster;
 pub mod config;
 mod connection;

@@ -186,6 +186,7 @@ impl Launch {
         spawn(Rc::clone(&shard).serve_mesh());
         spawn(Rc::clone(&shard).wake_groups());
         spawn(Rc::clone(&shard).keep_up());
+        spawn(Rc::clone(&shard).keep_clean());
         if core != 0 {
             shard.life.finished().await;
             return Ok(());

@@ -1,5 +1,5 @@
-//! What a core does by itself, in the background: retention, expiry of groups, compaction of their
-//! log; and at the start, which folders are whose. All of it yields to the core's other work, for
+//! What a core does by itself, in the background: retention and expiry of groups; and at the start,
+//! which folders are whose. All of it yields to the core's other work, for
 //! each step waits on the ring.
 
 use std::io;
@@ -15,8 +15,8 @@ use crate::cluster::identity::{id_text, parse_id};
 use crate::cluster::image::Image;
 use crate::shard::Shard;
 
-/// How often the groups' log is looked at for compaction.
-const COMPACT_CHECK: Duration = Duration::from_secs(10);
+/// The longest sleep: so soon the core notices that the broker stops.
+const LOOK: Duration = Duration::from_secs(10);
 /// Kafka's file that says whose partition a folder is.
 const OWNER_FILE: &str = "partition.metadata";
 /// The end of the name of a partition's folder that is to be removed (Kafka's).
@@ -32,11 +32,10 @@ impl Shard {
         let mut next_retention = now() + retention;
         let mut next_expiry = now() + expiry;
         loop {
-            sleep(COMPACT_CHECK.min(retention).min(expiry)).await;
+            sleep(LOOK.min(retention).min(expiry)).await;
             if self.is_stopping() {
                 return;
             }
-            self.compact_groups().await;
             if now() >= next_retention {
                 next_retention = now() + retention;
                 self.apply_retention().await;

@@ -79,6 +79,7 @@ fn make(dir: &Path, size: u64) -> Vec<i64> {
             max_timestamp_offset: base,
             time_entries: 0,
             aborted_entries: 0,
+            compacted: None,
         };
         let header = IndexHeader {
             base_offset: base,

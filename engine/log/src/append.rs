@@ -25,7 +25,7 @@ use crate::waits::Level;
 
 /// An index file takes so many bytes at most (Kafka's `segment.index.bytes`); a log of very
 /// many very small records rolls before its segments are full.
-const INDEX_BYTES_MAX: u64 = 10 << 20;
+pub(crate) const INDEX_BYTES_MAX: u64 = 10 << 20;
 /// Index cells that wait in memory because the disk has no room for them, at most.
 const INDEX_PENDING_MAX: usize = 256 << 10;
 

@@ -194,6 +194,7 @@ impl Candidate {
             max_timestamp_offset: end.max.offset,
             time_entries: self.times.entries(),
             aborted_entries: self.aborted.entries(),
+            compacted: None,
         };
         let entries = self.times.encode_pending();
         match write_part(dir, self.base, Kind::TimeIndex, entries, None).await {

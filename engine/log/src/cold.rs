@@ -1,5 +1,6 @@
 //! Reads from files. What is to be handed out is checked before: that batches follow each other
-//! without a gap in their offsets, and the CRC of each. A disk that has changed a bit is found
+//! without a gap in their offsets (in a compacted segment, that offsets go up), and the CRC of
+//! each. A disk that has changed a bit is found
 //! out here and not by a consumer; the damage gets into the partition's list, and what is whole
 //! before and behind it is served.
 //!
@@ -44,6 +45,17 @@ struct Part {
     limit: i64,
     /// The log can be read up to here, and the next offset there.
     end: (u64, i64),
+    /// The segment was compacted: there may be gaps.
+    compacted: bool,
+}
+
+/// What became of a read from one segment.
+enum Found {
+    Slice(FetchSlice),
+    /// What is there is not whole.
+    Broken,
+    /// Everything from the offset on was compacted away.
+    Nothing,
 }
 
 /// What a check has found: the bytes from the start on that are whole batches, and these bytes
@@ -81,6 +93,40 @@ impl Inner {
         wanted: Wanted,
         visible: Mark,
     ) -> Result<FetchSlice, ReadError> {
+        self.undisturbed(async || {
+            let mut from = wanted.offset;
+            // one step for each segment of which nothing is left
+            while from < wanted.limit {
+                let (found, next) = self
+                    .read_from(
+                        Wanted {
+                            offset: from,
+                            ..wanted
+                        },
+                        visible,
+                    )
+                    .await?;
+                match found {
+                    Some(slice) => return Ok(slice),
+                    None => from = next,
+                }
+            }
+            Ok(FetchSlice {
+                base_offset: wanted.offset,
+                len: 0,
+                next_offset: wanted.limit,
+                data: FetchData::Empty,
+            })
+        })
+        .await
+    }
+
+    /// Reads from the segment of an offset; if nothing is left of it, from where to go on.
+    async fn read_from(
+        self: &Rc<Self>,
+        wanted: Wanted,
+        visible: Mark,
+    ) -> Result<(Option<FetchSlice>, i64), ReadError> {
         let offset = wanted.offset;
         for _ in 0..2 {
             let (segment, extent) = {
@@ -93,14 +139,16 @@ impl Inner {
             };
             let mends = segment.mends.get();
             let mut done = self.read_segment(&segment, wanted, extent).await;
-            if let Ok(None) = done {
+            if let Ok(Found::Broken) = done {
                 // what is wrong, and how far, shows when the whole segment is looked at
-                done = self.mend(&segment, mends).await.map(|()| None);
+                done = self.mend(&segment, mends).await.map(|()| Found::Broken);
             }
             // deleted or closed while it was looked for
             self.state.borrow().check_range(offset)?;
-            if let Some(slice) = done? {
-                return Ok(slice);
+            match done? {
+                Found::Slice(slice) => return Ok((Some(slice), offset)),
+                Found::Nothing => return Ok((None, extent.end_offset)),
+                Found::Broken => {}
             }
         }
         // It reads differently each time. That is no damage to be remembered.
@@ -117,18 +165,22 @@ impl Inner {
         segment: &Rc<Segment>,
         wanted: Wanted,
         extent: Extent,
-    ) -> Result<Option<FetchSlice>, ReadError> {
+    ) -> Result<Found, ReadError> {
         let want = wanted.max_bytes.saturating_add(HEADER_LEN);
-        let Located {
+        let located = self.locate(segment, wanted.offset, extent, want).await?;
+        let Some(Located {
             position,
             header,
             bytes,
-        } = self.locate(segment, wanted.offset, extent, want).await?;
+        }) = located
+        else {
+            return Ok(Found::Nothing);
+        };
         let base_offset = header.base_offset;
         let end = self.state.borrow().readable(segment, base_offset, extent);
         let available = end.0.saturating_sub(position) as usize;
         if header.size() > available {
-            return Ok(None);
+            return Ok(Found::Broken);
         }
         let part = Part {
             file: self.log_file(segment).await?,
@@ -137,11 +189,15 @@ impl Inner {
             len: wanted.max_bytes.clamp(header.size(), available),
             limit: wanted.limit,
             end,
+            compacted: segment.compacted.get(),
         };
         let path = self.path(segment.base_offset, Kind::Log);
         let whole = part.check(bytes).await;
         let whole = whole.map_err(IoFailure::of("read", &path))?;
-        Ok(whole.map(|whole| FetchSlice {
+        let Some(whole) = whole else {
+            return Ok(Found::Broken);
+        };
+        Ok(Found::Slice(FetchSlice {
             base_offset,
             len: whole.len,
             next_offset: whole.next_offset,
@@ -172,7 +228,8 @@ impl Part {
                 }
             }
         };
-        let mut scanner = Scanner::new(self.start, self.base_offset);
+        let scanner = Scanner::new(self.start, self.base_offset);
+        let mut scanner = scanner.compacted(self.compacted);
         let mut bytes = None;
         if self.len <= COPY_BYTES_MAX {
             let read = match known.get(..look) {
@@ -186,7 +243,7 @@ impl Part {
         }
         let end = scanner.finish();
         let bytes = bytes.map(|bytes| bytes.slice(..len));
-        Ok((len > 0 && self.is_dense(&end)).then_some(Whole {
+        Ok((len > 0 && self.is_in_order(&end)).then_some(Whole {
             len,
             next_offset,
             bytes,
@@ -216,8 +273,12 @@ impl Part {
         Ok(())
     }
 
-    fn is_dense(&self, end: &ScanEnd) -> bool {
+    fn is_in_order(&self, end: &ScanEnd) -> bool {
         let misplaced = matches!(end.error, Some(ScanError::Offset { .. }));
-        !misplaced && (end.position < self.end.0 || end.next_offset == self.end.1)
+        let ends_right = match self.compacted {
+            true => end.next_offset <= self.end.1,
+            false => end.position < self.end.0 || end.next_offset == self.end.1,
+        };
+        !misplaced && ends_right
     }
 }

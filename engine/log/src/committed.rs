@@ -42,8 +42,23 @@ impl Partition {
     /// The aborted transactions that have records from `from` on and before `until`, in the order
     /// of their markers. What is before `until` must be decided.
     pub async fn aborted(&self, from: i64, until: i64) -> Result<Vec<AbortedTxn>, ReadError> {
+        self.inner.all_aborted(from, until).await
+    }
+}
+
+impl Inner {
+    pub(crate) async fn all_aborted(
+        &self,
+        from: i64,
+        until: i64,
+    ) -> Result<Vec<AbortedTxn>, ReadError> {
+        self.undisturbed(async || self.find_aborted(from, until).await)
+            .await
+    }
+
+    async fn find_aborted(&self, from: i64, until: i64) -> Result<Vec<AbortedTxn>, ReadError> {
         let segments: Vec<_> = {
-            let state = self.inner.state.borrow();
+            let state = self.state.borrow();
             if state.phase == Phase::Closed {
                 return Err(ReadError::Closed);
             }
@@ -56,16 +71,14 @@ impl Partition {
         };
         let mut found = Vec::new();
         for segment in segments {
-            let done = self.inner.aborted_in(&segment, from, until, &mut found);
+            let done = self.aborted_in(&segment, from, until, &mut found);
             if done.await? {
                 break;
             }
         }
         Ok(found)
     }
-}
 
-impl Inner {
     /// Adds those of one segment; returns whether none that ends later can have a part in the
     /// range.
     async fn aborted_in(

@@ -46,6 +46,33 @@ pub struct LogConfig {
     pub file_delete_delay: Duration,
     /// `producer.id.expiration.ms`: an idempotent producer that is idle for so long is forgotten.
     pub producer_id_expiration_ms: i64,
+    /// `cleanup.policy` has `compact`: the last record of every key is kept, by these settings.
+    pub compaction: Option<CompactionConfig>,
+}
+
+/// When and how a log is compacted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CompactionConfig {
+    /// `min.cleanable.dirty.ratio`: so much of the log must never have been compacted.
+    pub min_cleanable_ratio: f64,
+    /// `min.compaction.lag.ms`: a record stays for so long at least.
+    pub min_compaction_lag_ms: i64,
+    /// `max.compaction.lag.ms`: whatever the ratio, a record does not stay for longer.
+    pub max_compaction_lag_ms: i64,
+    /// `delete.retention.ms`: a tombstone stays for so long after its first compaction.
+    pub delete_retention_ms: i64,
+}
+
+impl Default for CompactionConfig {
+    /// Kafka's defaults.
+    fn default() -> Self {
+        CompactionConfig {
+            min_cleanable_ratio: 0.5,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: i64::MAX,
+            delete_retention_ms: 24 * 60 * 60 * 1000,
+        }
+    }
 }
 
 impl Default for LogConfig {
@@ -65,6 +92,7 @@ impl Default for LogConfig {
             flush_interval: None,
             file_delete_delay: Duration::from_secs(60),
             producer_id_expiration_ms: DAY_MS,
+            compaction: None,
         }
     }
 }

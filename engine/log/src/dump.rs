@@ -14,6 +14,7 @@ use ringmill_wire::record::{RecordError, Records, decoded};
 
 use crate::aborted::{self, AbortedTxn};
 use crate::checkpoint::Checkpoint;
+use crate::cleaner_checkpoint::CleanerCheckpoint;
 use crate::epochs::{EpochEntry, Epochs};
 use crate::error::IoFailure;
 use crate::index::{self, IndexHeader};
@@ -95,6 +96,8 @@ pub enum Dumped {
     },
     /// The latest sound slot of `checkpoint`.
     Checkpoint(Checkpoint),
+    /// `cleaner-checkpoint`.
+    Cleaner(CleanerCheckpoint),
 }
 
 impl fmt::Display for Dumped {
@@ -137,7 +140,11 @@ impl fmt::Display for Dumped {
                         seal.end_offset,
                         seal.max_timestamp,
                         seal.max_timestamp_offset
-                    ),
+                    )
+                    .and_then(|()| match seal.compacted {
+                        Some(digest) => write!(f, " compacted: {digest:08x}"),
+                        None => Ok(()),
+                    }),
                 }
             }
             Dumped::Cell {
@@ -192,6 +199,11 @@ impl fmt::Display for Dumped {
                 }
             }
             Dumped::Checkpoint(checkpoint) => fmt_checkpoint(f, checkpoint),
+            Dumped::Cleaner(cleaner) => write!(
+                f,
+                "firstDirtyOffset: {} cleanedEnd: {}",
+                cleaner.first_dirty, cleaner.cleaned_end
+            ),
         }
     }
 }
@@ -232,6 +244,10 @@ fn fmt_batch(
         h.is_transactional(),
         h.is_control()
     )?;
+    match h.has_delete_horizon() {
+        true => write!(f, " deleteHorizonMs: OptionalLong[{}]", h.base_timestamp)?,
+        false => f.write_str(" deleteHorizonMs: OptionalLong.empty")?,
+    }
     write!(
         f,
         " position: {position} {clock}: {} size: {}",
@@ -306,7 +322,8 @@ async fn dump_file(
         .and_then(|name| name.to_str())
         .unwrap_or_default();
     let known = names::parse(name);
-    if known.is_none() && name != names::CHECKPOINT && name != names::EPOCHS {
+    let others = [names::CHECKPOINT, names::EPOCHS, names::CLEANER];
+    if known.is_none() && !others.contains(&name) {
         let error = io::Error::new(
             io::ErrorKind::InvalidInput,
             "its name is not one of a partition's files",
@@ -336,7 +353,18 @@ async fn dump_file(
         }
         Some((_, Kind::Snapshot)) => dump_snapshot(&content, show),
         Some((_, Kind::Log)) => None,
-        None if name == names::EPOCHS => match Epochs::parse(&content) {
+        None => dump_text(name, &content, show),
+    };
+    if let Some(error) = broken {
+        show(Dumped::Broken { position: 0, error });
+    }
+    Ok(())
+}
+
+/// A file that is named for what it holds.
+fn dump_text(name: &str, content: &[u8], show: &mut impl FnMut(Dumped)) -> Option<String> {
+    match name {
+        names::EPOCHS => match Epochs::parse(content) {
             Ok(epochs) => {
                 epochs
                     .entries()
@@ -346,18 +374,21 @@ async fn dump_file(
             }
             Err(error) => Some(error.to_string()),
         },
-        None => match Checkpoint::parse(&content) {
+        names::CLEANER => match CleanerCheckpoint::parse(content) {
+            Some(cleaner) => {
+                show(Dumped::Cleaner(cleaner));
+                None
+            }
+            None => Some("not what was written".to_owned()),
+        },
+        _ => match Checkpoint::parse(content) {
             Some(checkpoint) => {
                 show(Dumped::Checkpoint(checkpoint));
                 None
             }
             None => Some("no sound slot".to_owned()),
         },
-    };
-    if let Some(error) = broken {
-        show(Dumped::Broken { position: 0, error });
     }
-    Ok(())
 }
 
 fn dump_index(content: &[u8], base: i64, show: &mut impl FnMut(Dumped)) -> Option<String> {

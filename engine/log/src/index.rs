@@ -7,12 +7,19 @@
 //! records, so that what lies between two neighbours is small enough for one read of the log
 //! ([`SPAN_MAX`]); [`find_batch`] then walks it in memory.
 //!
+//! In a segment that was compacted offsets are missing. Cell `i` then holds the position of the last
+//! batch whose base offset is not above `base + i * stride`, or of the first batch; where no offset
+//! is missing, that is the same one. The walk from there meets the batch of the offset or the first
+//! one behind it, and has seen that nothing stands between.
+//!
 //! The index is derived from the log and is never trusted: whoever uses it checks that the batch
 //! it led to holds the offset, and rebuilds it if not. The header doubles as the *seal* of a
 //! segment that is complete ([`Seal`]). Byte by byte: FORMAT.md. Pure.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use ringmill_wire::batch::{self, BatchError, BatchHeader};
+
+use crate::scan::follows;
 
 /// Bytes before the first cell.
 pub const HEADER_LEN: usize = 64;
@@ -31,6 +38,7 @@ pub const SHIFT_DEFAULT: u8 = 4;
 const MAGIC: &[u8; 4] = b"RMIX";
 const VERSION: u16 = 1;
 const SEALED: u8 = 1;
+const COMPACTED: u8 = 2;
 const CRC_AT: usize = 60;
 
 /// What is known of a segment for good once nothing more is appended to it.
@@ -48,6 +56,26 @@ pub struct Seal {
     pub time_entries: u32,
     /// Entries of the index of aborted transactions.
     pub aborted_entries: u32,
+    /// Of a segment that was compacted: the digest of its batches' offsets ([`OffsetsDigest`]).
+    pub compacted: Option<u32>,
+}
+
+/// A CRC-32C over the base offsets of a segment's batches. They lie outside of the batches' own
+/// CRCs; where each follows the one before, that tells enough, but in a segment with gaps it does
+/// not.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OffsetsDigest(u32);
+
+impl OffsetsDigest {
+    /// After one more batch.
+    pub fn on_batch(&mut self, base_offset: i64) {
+        self.0 = crc32c::crc32c_append(self.0, &base_offset.to_be_bytes());
+    }
+
+    /// The digest.
+    pub fn get(self) -> u32 {
+        self.0
+    }
 }
 
 /// The header of an index file.
@@ -68,7 +96,9 @@ impl IndexHeader {
         out.put_slice(MAGIC);
         out.put_u16(VERSION);
         out.put_u8(self.shift);
-        out.put_u8(if self.seal.is_some() { SEALED } else { 0 });
+        let compacted = self.seal.and_then(|seal| seal.compacted);
+        let flag = |is_set, flag| if is_set { flag } else { 0 };
+        out.put_u8(flag(self.seal.is_some(), SEALED) | flag(compacted.is_some(), COMPACTED));
         out.put_i64(self.base_offset);
         if let Some(seal) = self.seal {
             out.put_u64(seal.log_len);
@@ -77,6 +107,7 @@ impl IndexHeader {
             out.put_i64(seal.max_timestamp_offset);
             out.put_u32(seal.time_entries);
             out.put_u32(seal.aborted_entries);
+            out.put_u32(seal.compacted.unwrap_or(0));
         }
         out.resize(CRC_AT, 0);
         let crc = crc32c::crc32c(&out);
@@ -109,6 +140,8 @@ impl IndexHeader {
                 max_timestamp_offset: i64_at(40)?,
                 time_entries: u32::from_be_bytes(content[48..52].try_into().ok()?),
                 aborted_entries: u32::from_be_bytes(content[52..56].try_into().ok()?),
+                compacted: (content[7] & COMPACTED != 0)
+                    .then_some(u32::from_be_bytes(content[56..60].try_into().ok()?)),
             })
         };
         Some(IndexHeader {
@@ -181,6 +214,8 @@ pub struct IndexBuilder {
     first: u32,
     /// Cells as stored: a position plus one.
     pending: Vec<u32>,
+    /// Where the last batch begins.
+    previous: u32,
     /// Where the batch begins that made the last cell, and how many batches came after it.
     last_position: u32,
     batches_since: u32,
@@ -200,6 +235,7 @@ impl IndexBuilder {
             shift,
             first: cells,
             pending: Vec::new(),
+            previous: 0,
             last_position: 0,
             batches_since: 0,
             misfit: false,
@@ -210,12 +246,9 @@ impl IndexBuilder {
     pub fn on_batch(&mut self, last_offset: i64, position: u32) {
         let until = cells_until(self.base_offset, self.shift, last_offset.saturating_add(1));
         // what lies beyond is not found by this index, and is told as damage
-        let until = until.min(CELLS_MAX);
-        let next = self.next_cell();
-        if until > next {
-            let stored = position + 1;
-            self.pending
-                .resize(self.pending.len() + (until - next) as usize, stored);
+        self.previous = position;
+        // what lies beyond CELLS_MAX is not found by this index, and is told as damage
+        if self.fill(until, position) {
             self.last_position = position;
             self.batches_since = 0;
             return;
@@ -223,6 +256,21 @@ impl IndexBuilder {
         self.batches_since += 1;
         let span = u64::from(position.saturating_sub(self.last_position));
         self.misfit |= self.batches_since > 1 && span > SPAN_MAX;
+    }
+
+    /// All offsets before `until` that no batch has had yet were cleaned away: their cells lead to
+    /// the batch before them, from which the walk goes on and sees that nothing was left out.
+    pub fn on_gap(&mut self, until: i64) {
+        let until = cells_until(self.base_offset, self.shift, until);
+        self.fill(until, self.previous);
+    }
+
+    /// Makes the cells before `until` that are not made yet; returns whether there were any.
+    fn fill(&mut self, until: u32, position: u32) -> bool {
+        let more = until.min(CELLS_MAX).saturating_sub(self.next_cell());
+        self.pending
+            .resize(self.pending.len() + more as usize, position + 1);
+        more > 0
     }
 
     /// The first cell that no batch has made yet.
@@ -305,9 +353,21 @@ pub enum Walk {
 /// Looks for the batch that holds `offset` in `bytes` of a log, which stand at `position`, where
 /// a batch begins.
 pub fn find_batch(bytes: &[u8], position: u64, offset: i64) -> Walk {
+    walk(bytes, position, offset, None)
+}
+
+/// The same in a segment that was compacted: where no batch holds the offset, the first one behind
+/// it. `due` is the offset after the batch before `position`, once the walk has come by one.
+pub fn find_batch_or_next(bytes: &[u8], position: u64, offset: i64, due: &mut Option<i64>) -> Walk {
+    walk(bytes, position, offset, Some(due))
+}
+
+fn walk(bytes: &[u8], position: u64, offset: i64, compacted: Option<&mut Option<i64>>) -> Walk {
     let mut at = 0usize;
-    // batches follow each other without a gap; the base offset is outside of their CRC
-    let mut due = None;
+    let has_gaps = compacted.is_some();
+    // batches follow each other; the base offset is outside of their CRC
+    let mut none = None;
+    let due = compacted.unwrap_or(&mut none);
     loop {
         let here = position + at as u64;
         let header = match bytes.get(at..).map(BatchHeader::parse) {
@@ -323,7 +383,7 @@ pub fn find_batch(bytes: &[u8], position: u64, offset: i64) -> Walk {
                 };
             }
         };
-        let follows = due.is_none_or(|due| header.base_offset == due);
+        let follows = due.is_none_or(|due| follows(&header, due, has_gaps));
         if !follows || header.last_offset_delta < 0 {
             let error = BatchError::Offsets {
                 base_offset: header.base_offset,
@@ -335,9 +395,11 @@ pub fn find_batch(bytes: &[u8], position: u64, offset: i64) -> Walk {
                 error,
             };
         }
-        due = Some(header.next_offset());
+        let is_first = due.replace(header.next_offset()).is_none();
         if header.last_offset() >= offset {
-            if at == 0 && header.base_offset > offset {
+            // the first batch of a segment that was compacted has nothing before it
+            let starts_here = has_gaps && here == 0;
+            if is_first && !starts_here && header.base_offset > offset {
                 return Walk::Beyond;
             }
             return Walk::Found {

@@ -89,11 +89,11 @@ proptest! {
     fn a_header_survives_and_a_changed_one_does_not(
         base_offset in 0i64..i64::MAX,
         shift in 0..=SHIFT_MAX,
-        seal in prop::option::of((0u64..1 << 40, any::<i64>(), any::<i64>(), any::<i64>(), any::<u32>(), any::<u32>())),
+        seal in prop::option::of((0u64..1 << 40, any::<i64>(), any::<i64>(), any::<i64>(), any::<u32>(), any::<u32>(), any::<Option<u32>>())),
         flip in 0..HEADER_LEN * 8,
     ) {
-        let seal = seal.map(|(log_len, end_offset, max_timestamp, max_timestamp_offset, time_entries, aborted_entries)| {
-            Seal { log_len, end_offset, max_timestamp, max_timestamp_offset, time_entries, aborted_entries }
+        let seal = seal.map(|(log_len, end_offset, max_timestamp, max_timestamp_offset, time_entries, aborted_entries, compacted)| {
+            Seal { log_len, end_offset, max_timestamp, max_timestamp_offset, time_entries, aborted_entries, compacted }
         });
         let header = IndexHeader { base_offset, shift, seal };
         let mut bytes = header.encode().to_vec();
@@ -110,6 +110,63 @@ proptest! {
         find_batch(&bytes, position, offset);
         Bracket::parse(&bytes);
         IndexHeader::parse(&bytes, offset);
+    }
+}
+
+proptest! {
+    /// In a compacted segment: the batch that holds the offset, or the first one behind it; and no
+    /// cell that was changed leads past a batch.
+    #[test]
+    fn an_offset_in_a_gap_leads_to_the_next_batch(
+        base in prop_oneof![Just(0i64), 0i64..1000],
+        shift in 0..=SHIFT_MAX,
+        shapes in prop::collection::vec((0usize..300, 1usize..5), 1..30),
+        gap_at_end in 0i64..300,
+        flip in any::<prop::sample::Index>(),
+        stored in any::<u32>(),
+    ) {
+        let (mut log, mut batches, mut next) = (Vec::new(), Vec::new(), base);
+        let mut builder = IndexBuilder::new(base, shift, 0);
+        for (gap, records) in shapes {
+            let first = next + gap as i64;
+            next = first + records as i64;
+            builder.on_gap(first);
+            builder.on_batch(next - 1, log.len() as u32);
+            batches.push((first, next - 1, log.len() as u64));
+            log.extend_from_slice(&batch(first, records, 3));
+        }
+        let end = next + gap_at_end;
+        builder.on_gap(end);
+        let mut cells = builder.encode_pending().1.to_vec();
+        prop_assert_eq!(cells.len() / CELL_LEN, cells_until(base, shift, end) as usize);
+        let look_up = |cells: &[u8], offset: i64| {
+            let at = cell_of(base, shift, offset).unwrap() as usize * CELL_LEN;
+            let Some(bracket) = Bracket::parse(&cells[at..(at + 2 * CELL_LEN).min(cells.len())])
+            else {
+                return Walk::Beyond;
+            };
+            let low = bracket.low as usize;
+            let rest = log.get(low..).unwrap_or_default();
+            find_batch_or_next(rest, low as u64, offset, &mut None)
+        };
+        let expected = |offset| batches.iter().find(|(_, last, _)| *last >= offset);
+        for offset in base..end {
+            match (look_up(&cells, offset), expected(offset)) {
+                (Walk::Found { position, header }, Some(&(first, _, at))) => {
+                    prop_assert_eq!((position, header.base_offset), (at, first));
+                }
+                (Walk::Further { position }, None) => prop_assert_eq!(position, log.len() as u64),
+                (other, expected) => prop_assert!(false, "{offset}: {other:?}, {expected:?}"),
+            }
+        }
+        let hit = flip.index(cells.len() / CELL_LEN) * CELL_LEN;
+        let stored = 1 + stored % (log.len() as u32 + 100);
+        cells[hit..hit + CELL_LEN].copy_from_slice(&stored.to_be_bytes());
+        for offset in base..end {
+            if let Walk::Found { position, .. } = look_up(&cells, offset) {
+                prop_assert_eq!(Some(position), expected(offset).map(|batch| batch.2));
+            }
+        }
     }
 }
 

@@ -9,11 +9,11 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use ringmill_ring::{File, OpenOptions, fs};
-use ringmill_wire::batch::{BatchHeader, HEADER_LEN};
+use ringmill_wire::batch::{BatchHeader, HEADER_LEN, NO_TIMESTAMP};
 
 use crate::checkpoint::Mark;
 use crate::error::{Damage, DamageReason, IoFailure, ReadError};
-use crate::index::{self, IndexBuilder, IndexHeader, Seal};
+use crate::index::{self, IndexBuilder, IndexHeader, OffsetsDigest, Seal};
 use crate::meta::Meta;
 use crate::names::Kind;
 use crate::partition::{Extent, Inner};
@@ -31,6 +31,8 @@ struct Rebuilt {
     whole: Option<u64>,
     /// How many cells belong into the file of an active segment's index; the rest is in memory.
     cells: u32,
+    compacted: bool,
+    digest: OffsetsDigest,
 }
 
 impl Rebuilt {
@@ -49,8 +51,20 @@ impl Rebuilt {
             }
         };
         let (last, size) = (header.last_offset(), header.size() as u64);
+        if self.compacted {
+            self.index.on_gap(header.base_offset);
+            self.digest.on_batch(header.base_offset);
+        }
         self.index.on_batch(last, position as u32);
-        self.times.on_batch(last, header.max_timestamp, size);
+        self.times.on_batch(last, time_of(header), size);
+    }
+}
+
+/// The largest timestamp of a batch's records. What compaction leaves of a batch may have none.
+pub(crate) fn time_of(header: &BatchHeader) -> i64 {
+    match header.records_count {
+        0 => NO_TIMESTAMP,
+        _ => header.max_timestamp,
     }
 }
 
@@ -135,8 +149,12 @@ impl Inner {
             max_timestamp: max.timestamp,
             max_timestamp_offset: max.offset,
             time_entries: rebuilt.times.entries(),
+            compacted: rebuilt.compacted.then(|| rebuilt.digest.get()),
             ..old
         };
+        if rebuilt.compacted && seal.log_len > 0 {
+            rebuilt.index.on_gap(old.end_offset);
+        }
         let header = IndexHeader {
             base_offset: base,
             shift: segment.shift.get(),
@@ -186,6 +204,8 @@ impl Inner {
             damages: Vec::new(),
             whole: None,
             cells,
+            compacted: segment.compacted.get(),
+            digest: OffsetsDigest::default(),
         };
         let (mut position, mut offset) = (0, base);
         loop {
@@ -194,11 +214,14 @@ impl Inner {
                 offset,
                 end: extent.bytes,
                 lenient: true,
+                compacted: rebuilt.compacted,
             };
             let visit = |position, batch: Scanned<'_>| rebuilt.on_batch(&path, position, batch);
             let swept = sweep(&file, range, visit).await;
             let end = swept.map_err(IoFailure::of("read", &path))?;
-            if end.next_offset >= extent.end_offset {
+            // what is missing at the end of a compacted segment was cleaned away
+            let at_end = rebuilt.compacted && end.error.is_none() && end.position == extent.bytes;
+            if end.next_offset >= extent.end_offset || at_end {
                 rebuilt.whole = rebuilt.damages.is_empty().then_some(end.position);
                 return Ok(rebuilt);
             }
@@ -250,7 +273,8 @@ impl Inner {
                 .map_err(IoFailure::of("read", &path))?;
             if let Ok(header) = BatchHeader::parse(&header)
                 && header.base_offset > end.next_offset
-                && (header.base_offset..=header.last_offset()).contains(&offset)
+                && header.base_offset <= offset
+                && (offset <= header.last_offset() || segment.compacted.get())
             {
                 return Ok(Some((at, header.base_offset)));
             }

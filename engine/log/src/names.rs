@@ -12,6 +12,13 @@ pub(crate) const EPOCHS: &str = "leader-epoch-checkpoint";
 pub(crate) const DELETED: &str = ".deleted";
 /// The end of the name of a file that is being made.
 pub(crate) const TEMPORARY: &str = ".tmp";
+/// How far the log was compacted (ours; Kafka's `cleaner-offset-checkpoint` is one for all
+/// partitions of a disk).
+pub(crate) const CLEANER: &str = "cleaner-checkpoint";
+/// The end of the name of a file of a segment that is being compacted (Kafka's).
+pub(crate) const CLEANED: &str = ".cleaned";
+/// The end of the name of a compacted log that is to take its place (Kafka's).
+const SWAP: &str = ".swap";
 /// The end of the name of what recovery cut off (ours).
 pub(crate) const CUT: &str = ".cut";
 /// The end of the name of a partition's folder that is to be removed (Kafka's).
@@ -59,6 +66,23 @@ pub(crate) fn parse(name: &str) -> Option<(i64, Kind)> {
     all_digits.then(|| digits.parse().ok().map(|offset| (offset, kind)))?
 }
 
+/// The name of a compacted log that is complete: `<base>.log.<end>.swap`. It is to take the place of
+/// all segments that begin from `base` on and before `end`.
+pub(crate) fn swap_name(base: i64, end: i64) -> String {
+    format!("{base:0OFFSET_DIGITS$}.log.{end:0OFFSET_DIGITS$}{SWAP}")
+}
+
+/// What a name says, if it is one made by [`swap_name`].
+pub(crate) fn parse_swap(name: &str) -> Option<(i64, i64)> {
+    let (log, end) = name.strip_suffix(SWAP)?.rsplit_once('.')?;
+    // an end has the digits of a base
+    let (end, _) = parse(&format!("{end}.log"))?;
+    match parse(log)? {
+        (base, Kind::Log) if base < end => Some((base, end)),
+        _ => None,
+    }
+}
+
 /// The path with something added to its name.
 pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -80,6 +104,16 @@ mod tests {
                 assert_eq!(parse(path.to_str().unwrap()), Some((offset, kind)));
             }
         }
+    }
+
+    #[test]
+    fn a_swap_says_what_it_replaces() {
+        let name = swap_name(7, 368_769);
+        assert_eq!(name, "00000000000000000007.log.00000000000000368769.swap");
+        assert_eq!(parse_swap(&name), Some((7, 368_769)));
+        assert_eq!(parse(&name), None);
+        assert_eq!(parse_swap(&swap_name(7, 7)), None);
+        assert_eq!(parse_swap("00000000000000000007.log.swap"), None);
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::append::FIRST_SHIFT;
 use crate::caches::CoreCaches;
 use crate::candidate::new_active;
 use crate::checkpoint::{Checkpoint, Mark, Replay};
+use crate::cleaner::{Cleaning, read_checkpoint};
+use crate::cleaner_checkpoint::CleanerCheckpoint;
 use crate::config::LogConfig;
 use crate::epochs::Epochs;
 use crate::error::{Damage, DamageReason, IoFailure, OpenError};
@@ -29,6 +31,7 @@ use crate::recover::{Cut, Found, Tail};
 use crate::scan::Scanned;
 use crate::segment::Segment;
 use crate::snapshot;
+use crate::swap::{self, Swaps};
 use crate::sweep::{Range, sweep};
 use crate::tail;
 use crate::trie::OffsetTrie;
@@ -88,7 +91,7 @@ impl Folder {
             let name = entry.name;
             if name.ends_with(names::DELETED) {
                 folder.deleted.push(name);
-            } else if name.ends_with(names::TEMPORARY) {
+            } else if name.ends_with(names::TEMPORARY) || name.ends_with(names::CLEANED) {
                 folder.unfinished.push(name);
             } else if name.ends_with(names::CUT) {
                 folder.cuts.push(name);
@@ -131,6 +134,7 @@ struct Known {
     rescan: bool,
     producers: Producers,
     epochs: Epochs,
+    cleaner: CleanerCheckpoint,
 }
 
 pub(crate) async fn open(
@@ -153,6 +157,7 @@ pub(crate) async fn open(
 /// What is in the folder, with a first segment if there was none, and without what a crash left
 /// behind.
 async fn prepare(dir: &Path) -> Result<(Folder, File, Option<Checkpoint>), OpenError> {
+    swap::finish_interrupted(dir).await?;
     let mut folder = Folder::read(dir).await?;
     let (checkpoint_file, content) = meta::open_checkpoint(dir).await?;
     let checkpoint = Checkpoint::parse(&content);
@@ -234,6 +239,7 @@ async fn try_open(
         tail,
         found,
         rescanned: known.rescan,
+        cleaner: known.cleaner,
     };
     let inner = assembled.into_inner(dir, caches);
     settle(&inner, changed).await;
@@ -307,6 +313,7 @@ async fn read_known(
         rescan: checkpoint.is_none() && !fresh,
         producers: Producers::new(),
         epochs: Epochs::new(),
+        cleaner: read_checkpoint(dir).await?,
     };
     if let Some(checkpoint) = checkpoint {
         known.log_start = checkpoint.log_start_offset;
@@ -389,8 +396,11 @@ async fn read_sealed(
                     max_timestamp_offset: -1,
                     time_entries: 0,
                     aborted_entries: aborted_entries(dir, base).await?,
+                    compacted: None,
                 };
-                Segment::new(base, FIRST_SHIFT, Some(seal), false)
+                let segment = Segment::new(base, FIRST_SHIFT, Some(seal), false);
+                segment.compacted.set(base < known.cleaner.cleaned_end);
+                segment
             }
         };
         let end_offset = segment.seal.get().map_or(next, |seal| seal.end_offset);
@@ -448,8 +458,9 @@ async fn rescan(tail: &mut Tail<'_>, sealed: &[Rc<Segment>]) -> Result<(), IoFai
     let replay = tail.replay;
     let before = sealed
         .iter()
-        .filter_map(|s| Some((s.base_offset, s.seal.get()?.log_len)));
-    for (base, len) in before.chain([(tail.point.segment, replay.position)]) {
+        .filter_map(|s| Some((s.base_offset, s.seal.get()?.log_len, s.compacted.get())));
+    let last = (tail.point.segment, replay.position, false);
+    for (base, len, compacted) in before.chain([last]) {
         let path = names::path_of(tail.dir, base, Kind::Log);
         let options = OpenOptions::new().read(true);
         let file = File::open(&path, options)
@@ -460,6 +471,7 @@ async fn rescan(tail: &mut Tail<'_>, sealed: &[Rc<Segment>]) -> Result<(), IoFai
             offset: base,
             end: len,
             lenient: true,
+            compacted,
         };
         let swept = sweep(&file, range, |_, batch| {
             if let Scanned::Whole(header, marker) = batch {
@@ -486,6 +498,7 @@ struct Assembled<'a> {
     tail: Tail<'a>,
     found: Found,
     rescanned: bool,
+    cleaner: CleanerCheckpoint,
 }
 
 impl Assembled<'_> {
@@ -521,6 +534,7 @@ impl Assembled<'_> {
             waits: Waits::default(),
             rollbacks: 0,
             upkeep,
+            cleaning: Cleaning::new(self.cleaner),
             pump_scheduled: false,
             flush_timer: None,
             spilling: false,
@@ -540,6 +554,7 @@ impl Assembled<'_> {
             meta: Mutex::new(self.meta),
             changed: Notify::new(),
             room: Notify::new(),
+            swaps: Swaps::default(),
             report: self.report,
         })
     }

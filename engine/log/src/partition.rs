@@ -15,6 +15,7 @@ use ringmill_ring::{File, Instant, Notify};
 use crate::aborted::AbortedIndexBuilder;
 use crate::caches::{CoreCaches, FileKey};
 use crate::checkpoint::Mark;
+use crate::cleaner::Cleaning;
 use crate::config::LogConfig;
 use crate::epochs::Epochs;
 use crate::error::{ChangeError, Damage, IoFailure, OpenError};
@@ -28,6 +29,7 @@ use crate::prewrite::Prewrite;
 use crate::producers::{ActiveProducer, Producers};
 use crate::queue::{Queue, Run};
 use crate::segment::Segment;
+use crate::swap::Swaps;
 use crate::tail::Tail;
 use crate::time_index::{MaxTimestamp, TimeIndexBuilder};
 use crate::trie::OffsetTrie;
@@ -60,6 +62,8 @@ pub(crate) struct Inner {
     pub(crate) changed: Notify,
     /// Rings when the queue has room again.
     pub(crate) room: Notify,
+    /// Compacted segments that take their places.
+    pub(crate) swaps: Swaps,
     pub(crate) report: RecoveryReport,
 }
 
@@ -151,6 +155,7 @@ pub(crate) struct State {
     /// How often appends were taken back.
     pub(crate) rollbacks: u64,
     pub(crate) upkeep: Upkeep,
+    pub(crate) cleaning: Cleaning,
     pub(crate) pump_scheduled: bool,
     /// `flush.ms` is watched until then.
     pub(crate) flush_timer: Option<Instant>,

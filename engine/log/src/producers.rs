@@ -510,6 +510,16 @@ impl Producers {
         self.entries.len() < before
     }
 
+    /// Whether a batch of the log holds what its producer, still known, wrote last: its sequence
+    /// number is needed if the producers must be learnt from the log again.
+    pub(crate) fn is_last(&self, header: &BatchHeader) -> bool {
+        let entry = self.entries.get(&header.producer_id);
+        entry.is_some_and(|entry| match entry.batches.back() {
+            Some(last) => last.last_offset == header.last_offset(),
+            None => header.is_control() && header.producer_epoch == entry.epoch,
+        })
+    }
+
     /// Room for one more: if full, the eighth that was idle longest is forgotten. There are fewer
     /// open transactions than that leaves.
     fn make_room(&mut self) {

@@ -25,8 +25,8 @@ use crate::segment::Segment;
 /// A read of so many bytes at most is answered with bytes; a larger one with a range of a file.
 pub(crate) const COPY_BYTES_MAX: usize = 64 << 10;
 /// Places that a lookup may visit when batches have grown larger than its one read: as many as
-/// there are offsets in the widest stride.
-const STEPS_MAX: usize = 1 << index::SHIFT_MAX;
+/// there are offsets in the widest stride, and one before them in a segment that was compacted.
+const STEPS_MAX: usize = (1 << index::SHIFT_MAX) + 1;
 
 /// Where the bytes of a read are.
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ pub enum FetchData {
 /// What a read gives.
 #[derive(Debug, Clone)]
 pub struct FetchSlice {
-    /// Offset of the first batch; not above the offset asked for.
+    /// Offset of the first batch; not above the offset asked for, unless that one was compacted away.
     pub base_offset: i64,
     /// Bytes.
     pub len: usize,
@@ -69,6 +69,8 @@ pub(crate) struct Located {
 /// What became of a lookup by an index.
 enum Lookup {
     Found(Located),
+    /// All of the segment from the offset on was compacted away.
+    Past,
     /// The index led nowhere.
     Wrong,
 }
@@ -101,21 +103,24 @@ impl State {
 }
 
 impl Inner {
-    /// The batch that holds `offset`, in a segment that is known to reach so far. Reads at least
-    /// a header, and `want` bytes if they are few.
+    /// The batch that holds `offset`, in a segment that is known to reach so far; the one behind it
+    /// if it was compacted away, or nothing if that is in another segment. Reads at least a header,
+    /// and `want` bytes if they are few.
     pub(crate) async fn locate(
         self: &Rc<Self>,
         segment: &Rc<Segment>,
         offset: i64,
         extent: Extent,
         want: usize,
-    ) -> Result<Located, ReadError> {
+    ) -> Result<Option<Located>, ReadError> {
         for attempt in 0..2 {
             let mends = segment.mends.get();
-            if segment.indexed.get()
-                && let Lookup::Found(located) = self.look_up(segment, offset, extent, want).await?
-            {
-                return Ok(located);
+            if segment.indexed.get() {
+                match self.look_up(segment, offset, extent, want).await? {
+                    Lookup::Found(located) => return Ok(Some(located)),
+                    Lookup::Past => return Ok(None),
+                    Lookup::Wrong => {}
+                }
             }
             if attempt == 0 {
                 self.mend(segment, mends).await?;
@@ -188,6 +193,10 @@ impl Inner {
         extent: Extent,
         want: usize,
     ) -> Result<Lookup, ReadError> {
+        let compacted = segment.compacted.get();
+        if compacted && extent.bytes == 0 {
+            return Ok(Lookup::Past);
+        }
         let Some(bracket) = self.bracket(segment, offset).await? else {
             return Ok(Lookup::Wrong);
         };
@@ -195,12 +204,17 @@ impl Inner {
             .high
             .map_or(extent.bytes, u64::from)
             .min(extent.bytes);
+        let mut due = None;
         let mut position = u64::from(bracket.low);
         let path = self.path(segment.base_offset, Kind::Log);
         let file = self.log_file(segment).await?;
         let mut len = (last.saturating_sub(position) + HEADER_LEN as u64).min(SPAN_MAX) as usize;
         for _ in 0..STEPS_MAX {
-            if position > last || position >= extent.bytes {
+            if compacted && position == extent.bytes && due.is_some() {
+                return Ok(Lookup::Past);
+            }
+            // in a gap, the batch stands behind the one that the next cell names
+            if position > last && !compacted || position >= extent.bytes {
                 return Ok(Lookup::Wrong);
             }
             let left = (extent.bytes - position).min(usize::MAX as u64) as usize;
@@ -214,7 +228,11 @@ impl Inner {
             .min(left);
             let read = file.read_at(position, len_here).await;
             let bytes = read.map_err(IoFailure::of("read", &path))?;
-            match index::find_batch(&bytes, position, offset) {
+            let walk = match compacted {
+                true => index::find_batch_or_next(&bytes, position, offset, &mut due),
+                false => index::find_batch(&bytes, position, offset),
+            };
+            match walk {
                 Walk::Found {
                     position: found,
                     header,
@@ -271,7 +289,8 @@ impl State {
 
 impl Partition {
     /// Reads from the batch that holds `offset`, up to `max_bytes` and not beyond the visible
-    /// end; at least the whole first batch, however large. Empty at the visible end itself.
+    /// end; at least the whole first batch, however large. Empty at the visible end itself, and
+    /// where everything up to there was compacted away.
     pub async fn read(&self, offset: i64, max_bytes: usize) -> Result<FetchSlice, ReadError> {
         self.read_until(offset, max_bytes, i64::MAX).await
     }
@@ -297,7 +316,12 @@ impl Partition {
                 data: FetchData::Empty,
             });
         }
-        let tail = self.inner.tail.borrow().read(offset, max_bytes, limit);
+        // the tail may hold what was compacted away since
+        let compacted = offset < self.inner.state.borrow().cleaning.checkpoint.cleaned_end;
+        let tail = match compacted {
+            true => None,
+            false => self.inner.tail.borrow().read(offset, max_bytes, limit),
+        };
         if let Some(slice) = tail {
             return Ok(FetchSlice {
                 base_offset: slice.base_offset,

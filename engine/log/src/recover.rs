@@ -169,6 +169,7 @@ impl Tail<'_> {
             offset,
             end: candidate.len,
             lenient: false,
+            compacted: false,
         };
         let file = candidate.file.clone();
         let end = sweep(&file, range, |position, batch| match batch {

@@ -161,7 +161,7 @@ impl Inner {
     }
 }
 
-async fn remove_later(files: Vec<PathBuf>, delay: std::time::Duration) {
+pub(crate) async fn remove_later(files: Vec<PathBuf>, delay: std::time::Duration) {
     sleep(delay).await;
     for path in files {
         // gone with its folder, or to be removed at the next start

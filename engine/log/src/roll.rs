@@ -96,6 +96,7 @@ impl Inner {
                 max_timestamp_offset: written.max.offset,
                 time_entries: state.active.times.entries(),
                 aborted_entries: state.active.aborted.entries(),
+                compacted: None,
             };
             (written.segment, seal)
         };

@@ -1,5 +1,6 @@
 //! Reads a segment's log from a known place to its end and says how far it is whole: structure,
-//! offsets without a gap, CRC.
+//! offsets without a gap, CRC. In a segment that was compacted, offsets may be left out and batches
+//! have fewer records than offsets; they still go up.
 //!
 //! Fed with the file's bytes in pieces of any size, it keeps one header, a running CRC and a marker's few
 //! bytes, never a batch, so that memory does not depend on what the file claims. It stops at the first thing
@@ -68,6 +69,7 @@ pub enum Scanned<'a> {
 #[derive(Debug)]
 pub struct Scanner {
     lenient: bool,
+    compacted: bool,
     position: u64,
     next_offset: i64,
     state: State,
@@ -96,11 +98,29 @@ pub(crate) fn holds_its_offsets(header: &BatchHeader) -> bool {
     count == header.records_count && (compressed || count as usize <= room)
 }
 
+/// The same for what compaction may have left of a batch: at most a record for each offset.
+pub(crate) fn holds_some_offsets(header: &BatchHeader) -> bool {
+    let room = (header.size() - HEADER_LEN) / RECORD_LEN_MIN;
+    let compressed = header.compression() != Ok(Compression::None);
+    let Ok(count) = usize::try_from(header.records_count) else {
+        return false;
+    };
+    i64::from(header.records_count) <= i64::from(header.last_offset_delta) + 1
+        && (compressed || count <= room)
+}
+
+/// Whether a batch may come where an offset is due: at it, or, in a segment that was compacted,
+/// behind it.
+pub(crate) fn follows(header: &BatchHeader, due: i64, compacted: bool) -> bool {
+    header.base_offset == due || compacted && header.base_offset > due
+}
+
 impl Scanner {
     /// Starts at `position`, where the batch of `next_offset` begins.
     pub fn new(position: u64, next_offset: i64) -> Self {
         Scanner {
             lenient: false,
+            compacted: false,
             position,
             next_offset,
             state: State::Header(0),
@@ -119,6 +139,11 @@ impl Scanner {
             lenient: true,
             ..self
         }
+    }
+
+    /// The same for a segment that may have been `compacted`: there may be gaps.
+    pub fn compacted(self, compacted: bool) -> Self {
+        Scanner { compacted, ..self }
     }
 
     /// The next bytes of the file. Calls `visit` for each batch, with its position. Returns whether to go on.
@@ -197,8 +222,8 @@ impl Scanner {
                 return;
             }
         };
-        // dense, and no delta that turns back or overflows
-        let fits = header.base_offset == self.next_offset
+        // no delta that turns back or overflows
+        let fits = follows(&header, self.next_offset, self.compacted)
             && header.last_offset_delta >= 0
             && header.last_offset() < i64::MAX;
         if !fits {
@@ -209,7 +234,11 @@ impl Scanner {
             });
             return;
         }
-        if !holds_its_offsets(&header) {
+        let holds = match self.compacted {
+            true => holds_some_offsets(&header),
+            false => holds_its_offsets(&header),
+        };
+        if !holds {
             let error = BatchError::Offsets {
                 base_offset: header.base_offset,
                 last_offset_delta: header.last_offset_delta,
@@ -428,6 +457,29 @@ mod tests {
             assert_eq!(found, [0]);
             assert!(end.error.is_some());
         }
+    }
+
+    #[test]
+    fn gaps_are_taken_in_a_compacted_segment_alone() {
+        let (log, starts) = log_of(&[(1, 5), (3, 40), (2, 0)]);
+        let gap = [&log[..starts[1] as usize], &log[starts[2] as usize..]].concat();
+        let (found, end) = scan(&gap, 100);
+        assert_eq!(found, [0]);
+        assert!(matches!(end.error, Some(ScanError::Offset { .. })));
+        let scan_compacted = |log: &[u8]| {
+            let mut scanner = Scanner::new(0, 50).compacted(true);
+            let mut found = Vec::new();
+            scanner.push(log, |position, _| found.push(position));
+            (found, scanner.finish())
+        };
+        let (found, end) = scan_compacted(&gap);
+        assert_eq!((found, end.error), (vec![0, starts[1]], None));
+        assert_eq!(end.next_offset, 56);
+        // offsets still go up
+        let turned = [&log[starts[1] as usize..], &log[..starts[1] as usize]].concat();
+        let (found, end) = scan_compacted(&turned);
+        assert_eq!(found.len(), 2);
+        assert!(matches!(end.error, Some(ScanError::Offset { .. })));
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub(crate) struct Segment {
     pub(crate) indexed: Cell<bool>,
     /// How often the index was built anew.
     pub(crate) mends: Cell<u32>,
+    /// It may have been compacted: offsets may be left out.
+    pub(crate) compacted: Cell<bool>,
 }
 
 impl Segment {
@@ -26,6 +28,7 @@ impl Segment {
             seal: Cell::new(seal),
             indexed: Cell::new(indexed),
             mends: Cell::new(0),
+            compacted: Cell::new(seal.is_some_and(|seal| seal.compacted.is_some())),
         }
     }
 

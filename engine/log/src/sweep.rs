@@ -19,6 +19,8 @@ pub(crate) struct Range {
     pub(crate) end: u64,
     /// Go on behind a batch of which only the content is damaged.
     pub(crate) lenient: bool,
+    /// The segment may have been compacted.
+    pub(crate) compacted: bool,
 }
 
 /// Reads the range and calls `visit` with each batch and its position.
@@ -27,7 +29,7 @@ pub(crate) async fn sweep(
     range: Range,
     mut visit: impl FnMut(u64, Scanned<'_>),
 ) -> std::io::Result<ScanEnd> {
-    let mut scanner = Scanner::new(range.position, range.offset);
+    let mut scanner = Scanner::new(range.position, range.offset).compacted(range.compacted);
     if range.lenient {
         scanner = scanner.lenient();
     }

@@ -9,6 +9,7 @@ use ringmill_wire::record::{Records, decoded};
 
 use crate::checkpoint::Mark;
 use crate::error::{IoFailure, ReadError};
+use crate::mend::time_of;
 use crate::names::Kind;
 use crate::partition::{Extent, Inner, Partition};
 use crate::segment::Segment;
@@ -44,7 +45,7 @@ struct Misled;
 
 impl Target {
     fn may_be_in(&self, header: &BatchHeader) -> bool {
-        header.max_timestamp >= self.timestamp && header.last_offset() >= self.offset
+        time_of(header) >= self.timestamp && header.last_offset() >= self.offset
     }
 
     /// The record within the batch. Records that cannot be read count as the batch's first.
@@ -176,7 +177,10 @@ impl Inner {
         let mends = segment.mends.get();
         let start = target.offset.max(segment.base_offset);
         let mut due = entry.map_or(start, |entry| entry.offset);
-        let mut walk = self.walk(segment, due, extent).await?;
+        let Some(mut walk) = self.walk(segment, due, extent).await? else {
+            return Ok(Ok(None));
+        };
+        let (compacted, mut is_whole) = (segment.compacted.get(), true);
         let mut first = entry;
         while let Some((position, header)) = walk.next().await? {
             if let Some(entry) = first.take() {
@@ -185,7 +189,7 @@ impl Inner {
                     self.mend(segment, mends).await?;
                     return Ok(Err(Misled));
                 }
-            } else if header.base_offset > due {
+            } else if header.base_offset > due && !compacted {
                 break;
             }
             due = header.next_offset();
@@ -195,13 +199,14 @@ impl Inner {
             let batch = walk.batch(position, &header).await?;
             let Some(view) = whole(&batch) else {
                 due = header.base_offset.max(start);
+                is_whole = false;
                 break;
             };
             if let Some(found) = target.find_in(&view) {
                 return Ok(Ok(Some(found)));
             }
         }
-        if due >= extent.end_offset {
+        if due >= extent.end_offset || compacted && is_whole && walk.is_at_end() {
             return Ok(Ok(None));
         }
         // something is in the way
@@ -223,7 +228,9 @@ impl Inner {
         visible: Mark,
     ) -> Result<Option<TimestampOffset>, ReadError> {
         let extent = self.state.borrow().extent(segment, visible);
-        let mut walk = self.walk(segment, offset, extent).await?;
+        let Some(mut walk) = self.walk(segment, offset, extent).await? else {
+            return Ok(None);
+        };
         let Some((position, header)) = walk.next().await? else {
             return Ok(None);
         };
@@ -232,7 +239,7 @@ impl Inner {
         let mut timestamp = max.map_or(-1, |max| max.timestamp);
         let mut later = None;
         while let Some((position, header)) = walk.next().await? {
-            if header.max_timestamp > timestamp {
+            if time_of(&header) > timestamp {
                 timestamp = header.max_timestamp;
                 later = Some((position, header));
             }
@@ -244,17 +251,20 @@ impl Inner {
         Ok(whole(&batch).and_then(|view| max_in(&view, offset)))
     }
 
-    /// From the batch of an offset on.
+    /// From the batch of an offset on; nothing if all of the segment from there on was compacted
+    /// away.
     async fn walk(
         self: &Rc<Self>,
         segment: &Rc<Segment>,
         offset: i64,
         extent: Extent,
-    ) -> Result<Walk, ReadError> {
-        let located = self.locate(segment, offset, extent, 0).await?;
+    ) -> Result<Option<Walk>, ReadError> {
+        let Some(located) = self.locate(segment, offset, extent, 0).await? else {
+            return Ok(None);
+        };
         let file = self.log_file(segment).await?;
         let path = self.path(segment.base_offset, Kind::Log);
-        Ok(Walk::new(file, path, located.position..extent.bytes))
+        Ok(Some(Walk::new(file, path, located.position..extent.bytes)))
     }
 }
 
@@ -295,6 +305,26 @@ impl Partition {
         timestamp: i64,
     ) -> Result<Option<TimestampOffset>, ReadError> {
         let inner = &self.inner;
+        inner
+            .undisturbed(async || inner.find_by_time(timestamp).await)
+            .await
+    }
+
+    /// The first visible record that has the largest timestamp of all (KIP-734).
+    pub async fn offset_of_max_timestamp(&self) -> Result<Option<TimestampOffset>, ReadError> {
+        let inner = &self.inner;
+        inner
+            .undisturbed(async || inner.find_max_time().await)
+            .await
+    }
+}
+
+impl Inner {
+    async fn find_by_time(
+        self: &Rc<Self>,
+        timestamp: i64,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
+        let inner = self;
         let (visible, log_start) = {
             let state = inner.state.borrow();
             (state.commit.visible(), state.log_start)
@@ -317,9 +347,8 @@ impl Partition {
         Ok(None)
     }
 
-    /// The first visible record that has the largest timestamp of all (KIP-734).
-    pub async fn offset_of_max_timestamp(&self) -> Result<Option<TimestampOffset>, ReadError> {
-        let inner = &self.inner;
+    async fn find_max_time(self: &Rc<Self>) -> Result<Option<TimestampOffset>, ReadError> {
+        let inner = self;
         let (visible, log_start) = {
             let state = inner.state.borrow();
             (state.commit.visible(), state.log_start)

@@ -11,9 +11,12 @@ use ringmill_ring::{File, OpenOptions, fs};
 use ringmill_wire::batch::BatchHeader;
 
 use crate::checkpoint::Checkpoint;
+use crate::cleaner::read_checkpoint;
+use crate::cleaner_checkpoint::CleanerCheckpoint;
 use crate::epochs::Epochs;
 use crate::error::IoFailure;
-use crate::index::{CELL_LEN, HEADER_LEN, IndexBuilder, IndexHeader, Seal};
+use crate::index::{CELL_LEN, HEADER_LEN, IndexBuilder, IndexHeader, OffsetsDigest, Seal};
+use crate::mend::time_of;
 use crate::names::{self, Kind};
 use crate::scan::{ScanEnd, Scanned};
 use crate::snapshot;
@@ -83,6 +86,7 @@ pub async fn verify(dir: &Path, tell: impl FnMut(Finding)) -> Result<Verified, I
         done: Verified::default(),
         epochs: Epochs::new(),
         checkpoint: None,
+        cleaner: read_checkpoint(dir).await?,
         expected: None,
     };
     verifier.run().await?;
@@ -96,6 +100,7 @@ struct Verifier<'a, F> {
     /// As the batches say.
     epochs: Epochs,
     checkpoint: Option<Checkpoint>,
+    cleaner: CleanerCheckpoint,
     /// The offset at which the next segment should begin.
     expected: Option<i64>,
 }
@@ -111,13 +116,19 @@ struct Gathered {
     wrong_entry: Option<TimeEntry>,
     batches: u64,
     records: u64,
+    compacted: bool,
+    digest: OffsetsDigest,
 }
 
 impl Gathered {
     fn on_batch(&mut self, position: u64, header: &BatchHeader) {
         let last = header.last_offset();
+        if self.compacted {
+            self.index.on_gap(header.base_offset);
+            self.digest.on_batch(header.base_offset);
+        }
         self.index.on_batch(last, position as u32);
-        self.max = self.max.with(header.max_timestamp, last);
+        self.max = self.max.with(time_of(header), last);
         self.epochs
             .on_batch(header.partition_leader_epoch, header.base_offset);
         while let Some(entry) = self.next_entry.filter(|entry| entry.offset <= last) {
@@ -161,6 +172,12 @@ impl<F: FnMut(Finding)> Verifier<'_, F> {
             offsets
         };
         self.check_checkpoint().await?;
+        for entry in &entries {
+            if names::parse_swap(&entry.name).is_some() {
+                let what = "a compacted segment that is still to take its place";
+                self.find(Severity::Note, &self.dir.join(&entry.name), 0, what);
+            }
+        }
         let logs = named(Kind::Log);
         for (n, (base, len)) in logs.iter().enumerate() {
             let next = logs.get(n + 1).map(|(base, _)| *base);
@@ -208,6 +225,10 @@ impl<F: FnMut(Finding)> Verifier<'_, F> {
         let seal = header
             .and_then(|header| header.seal)
             .filter(|_| next.is_some());
+        let compacted = match header {
+            Some(header) => header.seal.is_some_and(|seal| seal.compacted.is_some()),
+            None => base < self.cleaner.cleaned_end && next.is_some(),
+        };
         let times_path = names::path_of(self.dir, base, Kind::TimeIndex);
         let times = read_if_there(&times_path).await?.unwrap_or_default();
         let mut entries = time_index::parse(&times, base, i64::MAX).into_iter();
@@ -220,12 +241,15 @@ impl<F: FnMut(Finding)> Verifier<'_, F> {
             wrong_entry: None,
             batches: 0,
             records: 0,
+            compacted,
+            digest: OffsetsDigest::default(),
         };
         let range = Range {
             position: 0,
             offset: base,
             end: seal.map_or(len, |seal| seal.log_len.min(len)),
             lenient: true,
+            compacted,
         };
         let mut damaged = Vec::new();
         let swept = sweep(&file, range, |position, batch| match batch {
@@ -239,6 +263,16 @@ impl<F: FnMut(Finding)> Verifier<'_, F> {
         for (position, first, last, error) in damaged {
             let what = format!("offsets {first} to {last}: {error}");
             self.find(Severity::Damage, &path, position, what);
+        }
+        if let Some(seal) = seal.filter(|_| compacted) {
+            gathered.index.on_gap(match seal.log_len {
+                0 => base,
+                _ => seal.end_offset,
+            });
+            if seal.compacted != Some(gathered.digest.get()) && end.error.is_none() {
+                let what = "the offsets of its batches are not those that compaction left";
+                self.find(Severity::Damage, &path, 0, what);
+            }
         }
         self.epochs = std::mem::take(&mut gathered.epochs);
         self.done.segments += 1;
@@ -260,7 +294,10 @@ impl<F: FnMut(Finding)> Verifier<'_, F> {
             &gathered,
             next.is_some(),
         );
-        self.expected = Some(end.next_offset.max(seal.map_or(0, |seal| seal.end_offset)));
+        let sealed_end = seal.map(|seal| seal.end_offset);
+        // what is missing at its end was cleaned away
+        let sealed_end = sealed_end.or(next.filter(|_| compacted));
+        self.expected = Some(end.next_offset.max(sealed_end.unwrap_or(0)));
         Ok(())
     }
 
@@ -303,6 +340,7 @@ impl<F: FnMut(Finding)> Verifier<'_, F> {
         }
         if let Some(seal) = seal
             && end.next_offset < seal.end_offset
+            && seal.compacted.is_none()
             && end.error.is_none()
         {
             let (first, last) = (end.next_offset, seal.end_offset - 1);
@@ -429,6 +467,8 @@ impl<F: FnMut(Finding)> Verifier<'_, F> {
                     .entries()
                     .iter()
                     .skip(1)
+                    // the batch that began an epoch may have been compacted away
+                    .filter(|entry| entry.start_offset >= self.cleaner.cleaned_end)
                     .find(|entry| !told(*entry))
                     .copied();
                 if let Some(entry) = wrong {

@@ -33,6 +33,11 @@ impl Walk {
         }
     }
 
+    /// Whether it came to the end.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.position >= self.end
+    }
+
     /// The next batch and where it begins; `None` at the end, or where no whole batch is: then
     /// [`Walk::obstacle`] tells why.
     pub(crate) async fn next(&mut self) -> Result<Option<(u64, BatchHeader)>, IoFailure> {

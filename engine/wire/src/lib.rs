@@ -21,6 +21,7 @@ pub mod marker;
 pub mod primitive;
 pub mod produce;
 pub mod record;
+pub mod retained;
 pub mod topic;
 
 #[cfg(test)]

@@ -66,6 +66,12 @@ pub enum RecordError {
         /// As the record says.
         delta: i32,
     },
+    /// A record without a key, in a topic that keeps the last record of every key.
+    #[error("compacted topic cannot accept message without key: record {index}")]
+    NoKey {
+        /// Records before it in the batch.
+        index: i32,
+    },
 }
 
 /// A record's header: an application's own key and value (KIP-82).
@@ -110,6 +116,11 @@ impl<'a> Headers<'a> {
         self.count == 0
     }
 
+    /// As they stand in the record, behind their count, and how many they are.
+    pub(crate) fn encoded(&self) -> (&'a [u8], usize) {
+        (self.bytes, self.count)
+    }
+
     /// In the application's order.
     pub fn iter(&self) -> impl Iterator<Item = Header<'a>> + use<'a> {
         let mut reader = Reader::new(self.bytes);
@@ -131,12 +142,29 @@ pub fn decoded<'a>(view: &BatchView<'a>, limit: usize) -> Result<Cow<'a, [u8]>, 
 /// bytes, and tells how many they were. Costs a visit to every record, unlike
 /// [`BatchView::check_produced`].
 pub fn check_produced_records(view: &BatchView<'_>, limit: usize) -> Result<usize, RecordError> {
+    check_records(view, limit, |_| true)
+}
+
+/// The same for a compacted topic, in which each record must have a key.
+pub fn check_keyed_records(view: &BatchView<'_>, limit: usize) -> Result<usize, RecordError> {
+    check_records(view, limit, |record| record.key.is_some())
+}
+
+fn check_records(
+    view: &BatchView<'_>,
+    limit: usize,
+    has_its_key: impl Fn(&Record<'_>) -> bool,
+) -> Result<usize, RecordError> {
     let bytes = decoded(view, limit)?;
     let base_offset = view.header().base_offset;
     for (index, record) in (0..).zip(Records::new(view.header(), &bytes)) {
-        let delta = record?.offset.wrapping_sub(base_offset) as i32;
+        let record = record?;
+        let delta = record.offset.wrapping_sub(base_offset) as i32;
         if delta != index {
             return Err(RecordError::Offset { index, delta });
+        }
+        if !has_its_key(&record) {
+            return Err(RecordError::NoKey { index });
         }
     }
     Ok(bytes.len())

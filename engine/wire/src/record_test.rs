@@ -272,3 +272,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_compacted_topics_records_have_keys() {
+    for codec in Compression::ALL {
+        let mut builder = BatchBuilder::new(1 << 16);
+        for key in [Some(&b"k"[..]), None] {
+            let record = NewRecord {
+                key,
+                ..NewRecord::default()
+            };
+            builder.append(&record).unwrap();
+        }
+        let batch = builder.seal(codec, ProducerStamp::NONE);
+        let view = BatchView::parse(&batch).unwrap();
+        check_produced_records(&view, 1 << 16).unwrap();
+        let error = check_keyed_records(&view, 1 << 16).unwrap_err();
+        assert!(matches!(error, RecordError::NoKey { index: 1 }), "{error}");
+    }
+}

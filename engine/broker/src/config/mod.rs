@@ -5,6 +5,7 @@
 
 pub mod alter;
 pub mod broker;
+mod broker_keys;
 pub mod group;
 pub mod topic;
 
@@ -277,6 +278,11 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn bool(&self, name: &str) -> bool {
         parse_bool(&self.text(name)).expect("checked when set")
+    }
+
+    pub(crate) fn double(&self, name: &str) -> f64 {
+        let text = self.text(name);
+        text.trim().parse().expect("checked when set")
     }
 
     pub(crate) fn long(&self, name: &str) -> i64 {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ringmill_log::LogConfig;
+use ringmill_log::{CompactionConfig, LogConfig};
 pub use ringmill_log::{Durability, TimestampType};
 
 use super::{ConfigError, Key, Kind, Overrides, Reader, Table, list_items};
@@ -12,9 +12,7 @@ const LONG_MAX: &str = "9223372036854775807";
 const MILLIS: Kind = Kind::Long(0, i64::MAX);
 const MILLIS_OR_NONE: Kind = Kind::Long(-1, i64::MAX);
 
-/// Why the settings of compaction are without effect.
-const UNTIL_COMPACTION: &str = "Compaction is yet to come.";
-/// Why others are.
+/// Why some settings are without effect.
 const BY_DESIGN: &str = "Ringmill works without it.";
 
 const fn key(
@@ -44,7 +42,7 @@ pub static TABLE: Table = Table {
             Kind::List(&["compact", "delete"]),
             "delete",
             Some("log.cleanup.policy"),
-            "What becomes of old segments: \"delete\" drops them by retention.ms and retention.bytes, \"compact\" keeps the last record of every key (taken, and all records are kept until compaction comes).",
+            "What becomes of old segments: \"delete\" drops them by retention.ms and retention.bytes, \"compact\" keeps the last record of every key; both may be named.",
         ),
         key(
             "compression.type",
@@ -58,9 +56,8 @@ pub static TABLE: Table = Table {
             MILLIS,
             "86400000",
             Some("log.cleaner.delete.retention.ms"),
-            "How long a compacted topic keeps the tombstone of a deleted key, in milliseconds.",
-        )
-        .changes_nothing(UNTIL_COMPACTION),
+            "How long a compacted topic keeps the tombstone of a deleted key, from the compaction on that left nothing else of the key, in milliseconds.",
+        ),
         key(
             "durability",
             Kind::Choice(DURABILITIES),
@@ -102,9 +99,8 @@ pub static TABLE: Table = Table {
             Kind::Long(1, i64::MAX),
             LONG_MAX,
             Some("log.cleaner.max.compaction.lag.ms"),
-            "The longest time a record of a compacted topic may stay uncompacted, in milliseconds.",
-        )
-        .changes_nothing(UNTIL_COMPACTION),
+            "The longest time a record of a compacted topic may stay uncompacted, in milliseconds, whatever the dirty ratio; segments end after so long.",
+        ),
         key(
             "max.message.bytes",
             Kind::Int(0, i32::MAX as i64),
@@ -139,16 +135,14 @@ pub static TABLE: Table = Table {
             "0.5",
             Some("log.cleaner.min.cleanable.ratio"),
             "The share of a compacted log that must be uncompacted before it is compacted again.",
-        )
-        .changes_nothing(UNTIL_COMPACTION),
+        ),
         key(
             "min.compaction.lag.ms",
             MILLIS,
             "0",
             Some("log.cleaner.min.compaction.lag.ms"),
             "How long a record of a compacted topic stays uncompacted at least, in milliseconds.",
-        )
-        .changes_nothing(UNTIL_COMPACTION),
+        ),
         key(
             "min.insync.replicas",
             Kind::Int(1, i32::MAX as i64),
@@ -236,6 +230,8 @@ pub struct TopicConfig {
     pub delete: bool,
     /// The last record of every key is kept.
     pub compact: bool,
+    /// When and how, if so.
+    pub compaction: CompactionConfig,
     /// What an acknowledgement waits for.
     pub durability: Durability,
     /// Flush after so many records.
@@ -276,6 +272,12 @@ impl TopicConfig {
         Self {
             delete: list_items(&policy).any(|word| word == "delete"),
             compact: list_items(&policy).any(|word| word == "compact"),
+            compaction: CompactionConfig {
+                min_cleanable_ratio: read.double("min.cleanable.dirty.ratio"),
+                min_compaction_lag_ms: read.long("min.compaction.lag.ms"),
+                max_compaction_lag_ms: read.long("max.compaction.lag.ms"),
+                delete_retention_ms: read.long("delete.retention.ms"),
+            },
             durability: durability(&read.text("durability")),
             flush_messages: finite(read.u64("flush.messages")),
             flush_interval: finite(read.u64("flush.ms")).map(Duration::from_millis),
@@ -303,7 +305,11 @@ impl TopicConfig {
         LogConfig {
             durability: self.durability,
             segment_bytes: self.segment_bytes,
-            segment_ms: millis(self.segment_age),
+            segment_ms: match self.compact {
+                // the active segment is never compacted (as Kafka's maxSegmentMs)
+                true => millis(self.segment_age).min(self.compaction.max_compaction_lag_ms),
+                false => millis(self.segment_age),
+            },
             segment_jitter_ms: millis(self.segment_jitter),
             retention_ms: self.retention.filter(|_| self.delete).map(millis),
             retention_bytes: self.retention_bytes.filter(|_| self.delete),
@@ -317,6 +323,7 @@ impl TopicConfig {
             flush_interval: self.flush_interval,
             file_delete_delay: self.file_delete_delay,
             producer_id_expiration_ms: millis(producer_id_expiration),
+            compaction: self.compact.then_some(self.compaction),
         }
     }
 }

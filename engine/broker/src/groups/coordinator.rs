@@ -18,7 +18,7 @@ use super::consumer::{self, ConsumerGroup, Entries, Settings, Stored};
 use super::kind::Kind;
 use super::offsets::Offsets;
 use super::records::{self, GroupRecord, Key, OffsetRecord, RecordError};
-use super::write::{Change, Changes, Outcome, Write, offset_key};
+use super::write::{Change, Changes, Outcome, Write};
 use super::{Claim, Effects, GroupError, Join, Leaver, Reply, Results, Sync, Token};
 use crate::clock::Now;
 use crate::cluster::image::Image;
@@ -350,9 +350,10 @@ impl Coordinator {
         })
     }
 
-    /// All that the partition's log has to say, in fewer records: appended anew, everything before
-    /// it can go.
+    /// All that the partition's log has to say, in as few records as compaction would leave.
+    #[cfg(test)]
     pub fn snapshot(&self, now: Now, partition: i32) -> Vec<(Bytes, Option<Bytes>)> {
+        use super::write::offset_key;
         let mut live: BTreeMap<Key, Bytes> = BTreeMap::new();
         let mut consumers = Vec::new();
         for (id, group) in self.groups.iter().filter(|(_, g)| g.partition == partition) {

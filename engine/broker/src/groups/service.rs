@@ -38,10 +38,6 @@ use crate::shard::Shard;
 const MAX_OFFSETS: u64 = 1_000_000;
 /// Bytes that all members of all groups have as metadata and assignments, at most.
 const MAX_METADATA_BYTES: u64 = 512 << 20;
-/// A partition of `__consumer_offsets` is compacted when so many bytes were appended,
-const COMPACT_BYTES_MIN: u64 = 1 << 20;
-/// and so many times as many as its last snapshot took.
-const COMPACT_FACTOR: u64 = 4;
 
 /// A request about groups of this core; `home` is the group's partition of `__consumer_offsets`.
 #[derive(Debug)]
@@ -104,8 +100,6 @@ pub(crate) struct Groups {
     /// Rings when the coordinator may want to be woken earlier.
     earlier: Notify,
     settlers: RefCell<BTreeMap<i32, mpsc::UnboundedSender<Settling>>>,
-    /// Bytes appended to each partition since it was compacted, and what that took.
-    appended: RefCell<BTreeMap<i32, (u64, u64)>>,
 }
 
 impl Groups {
@@ -121,7 +115,6 @@ impl Groups {
             next_token: Cell::new(0),
             earlier: Notify::new(),
             settlers: RefCell::default(),
-            appended: RefCell::default(),
         }
     }
 
@@ -359,8 +352,6 @@ impl Shard {
             }
         };
         let batches = offsets_log::batches(&write.records, self.now().wall_ms);
-        let bytes: usize = batches.iter().map(bytes::Bytes::len).sum();
-        self.groups.appended.borrow_mut().entry(home).or_default().0 += bytes as u64;
         let appends = batches
             .into_iter()
             .map(|batch| hosted.append(batch))
@@ -431,8 +422,7 @@ impl Shard {
             None => Err("it is not open".to_owned()),
         };
         match loaded {
-            Ok(bytes) => {
-                groups.appended.borrow_mut().insert(home, (bytes, 0));
+            Ok(()) => {
                 let mut coordinator = groups.coordinator.borrow_mut();
                 coordinator.finish_load(self.now(), home);
             }
@@ -501,47 +491,5 @@ impl Shard {
     pub(crate) async fn expire_groups(self: &Rc<Self>) {
         let writes = self.groups.coordinator.borrow_mut().expire(self.now());
         self.store_all(writes, "expired offsets stay for now").await;
-    }
-
-    /// Appends what still counts of a partition of `__consumer_offsets` anew, where much was
-    /// overwritten, and lets everything before it go.
-    pub(crate) async fn compact_groups(self: &Rc<Self>) {
-        let due: Vec<i32> = {
-            let appended = self.groups.appended.borrow();
-            let due = appended
-                .iter()
-                .filter(|(_, (bytes, last))| *bytes > COMPACT_BYTES_MIN.max(COMPACT_FACTOR * last));
-            due.map(|(home, _)| *home).collect()
-        };
-        for home in due {
-            self.compact_home(home).await;
-        }
-    }
-
-    async fn compact_home(self: &Rc<Self>, home: i32) {
-        let Ok(hosted) = self.offsets_partition(home) else {
-            return;
-        };
-        let records = self.groups.coordinator.borrow().snapshot(self.now(), home);
-        let start = hosted.log.log_end_offset();
-        let bytes: usize = records
-            .iter()
-            .map(|(key, value)| key.len() + value.as_ref().map_or(0, bytes::Bytes::len))
-            .sum();
-        let batches = offsets_log::batches(&records, self.now().wall_ms);
-        let appends: Vec<Ordered> = batches.into_iter().map(|b| hosted.append(b)).collect();
-        for mut append in appends {
-            match hosted.acknowledged(&mut append).await {
-                // Appends that were taken back give their offsets to others.
-                Ok(at) if at.base_offset >= start => {}
-                _ => return,
-            }
-        }
-        if let Err(error) = hosted.log.delete_records(start).await {
-            tracing::warn!(partition = home, %error, "old offsets stay on the disk for now");
-            return;
-        }
-        let mut appended = self.groups.appended.borrow_mut();
-        appended.insert(home, (0, bytes as u64));
     }
 }

@@ -21,7 +21,7 @@ use ringmill_wire::produce::{
     ACKS_ALL, ACKS_LEADER, ACKS_NONE, ProducePartition, ProduceRequest, ProduceResponse,
     ProduceTopic, ProducedPartition, ProducedTopic,
 };
-use ringmill_wire::record::check_produced_records;
+use ringmill_wire::record::{check_keyed_records, check_produced_records};
 use ringmill_wire::topic::TopicRef;
 
 use crate::cluster::image::Topic;
@@ -254,8 +254,11 @@ fn check(
     let decompressed = DECOMPRESSED_BYTES_MAX.max(2 * limit);
     // What is refused may have been decompressed almost to the end.
     *looked_at = decompressed;
-    *looked_at = check_produced_records(&view, decompressed)
-        .map_err(|error| Refused::new(error.to_code(), error))?;
+    let checked = match topic.config.compact {
+        true => check_keyed_records(&view, decompressed),
+        false => check_produced_records(&view, decompressed),
+    };
+    *looked_at = checked.map_err(|error| Refused::new(error.to_code(), error))?;
     Ok(PartitionId {
         topic: topic.id,
         index,

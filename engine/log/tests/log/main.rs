@@ -3,6 +3,10 @@
 //! replays it alone.
 
 mod basics;
+mod compaction;
+mod compaction_crash;
+mod compaction_damage;
+mod compaction_txns;
 mod crash;
 mod damage;
 mod fixture;
