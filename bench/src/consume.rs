@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ringmill_client::{
+use ringmill_client::local::{
     Admin, Consumer, ConsumerConfig, Event, OffsetSpec, StartAt, TopicPartition,
 };
 use ringmill_ring::spawn;

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ringmill_client::{
+use ringmill_client::local::{
     Acks, Client, ClientConfig, Consumer, ConsumerConfig, Event, OffsetSpec, Producer,
     ProducerConfig, Record, StartAt, TopicPartition,
 };

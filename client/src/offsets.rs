@@ -1,7 +1,7 @@
 //! Offsets by their meaning: the ends of a partition, and where a time begins (ListOffsets).
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use ringmill_wire::StrBytes;
 use ringmill_wire::control::Call;
@@ -165,9 +165,9 @@ impl Client {
         }
         let topic = self.topic(&partition.topic, false).await;
         let topic = topic.map_err(|error| match error {
-            crate::LookupError::Call(error) => error.into(),
-            crate::LookupError::NoTopic(_) => refused(ErrorCode::UnknownTopicOrPartition),
-            crate::LookupError::Refused { code, .. } => refused(code),
+            crate::cluster::LookupError::Call(error) => error.into(),
+            crate::cluster::LookupError::NoTopic(_) => refused(ErrorCode::UnknownTopicOrPartition),
+            crate::cluster::LookupError::Refused { code, .. } => refused(code),
         })?;
         match topic.partition(partition.partition) {
             Some(partition) => partition
@@ -207,7 +207,7 @@ impl Client {
 }
 
 fn request(wanted: &[(TopicPartition, OffsetSpec)]) -> ListOffsetsRequest {
-    let mut by_topic: BTreeMap<&Rc<str>, Vec<ListOffsetsPartition>> = BTreeMap::new();
+    let mut by_topic: BTreeMap<&Arc<str>, Vec<ListOffsetsPartition>> = BTreeMap::new();
     for (partition, spec) in wanted {
         let of_topic = by_topic.entry(&partition.topic).or_default();
         of_topic.push(
@@ -231,7 +231,7 @@ fn answers(
 ) -> Vec<(TopicPartition, Result<Option<FoundOffset>, OffsetError>)> {
     let mut answers = Vec::new();
     for topic in response.topics {
-        let name: Rc<str> = (&*topic.name.0).into();
+        let name: Arc<str> = (&*topic.name.0).into();
         for answer in topic.partitions {
             let partition = TopicPartition::new(name.clone(), answer.partition_index);
             let found = match error_code(answer.error_code) {

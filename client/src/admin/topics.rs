@@ -1,7 +1,7 @@
 //! Topics and their records.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use ringmill_wire::control::Call;
 use ringmill_wire::error::ErrorCode;
@@ -68,7 +68,7 @@ impl Admin {
         // the broker that is asked may hear of it a moment later
         self.0
             .retried(async || match self.0.topic(&topic.name, false).await {
-                Err(crate::LookupError::NoTopic(_)) => Err(AdminError::Refused {
+                Err(crate::cluster::LookupError::NoTopic(_)) => Err(AdminError::Refused {
                     what: what.clone(),
                     code: ErrorCode::LeaderNotAvailable,
                     message: None,
@@ -86,7 +86,7 @@ impl Admin {
                 let connection = self.0.controller().await?;
                 let version = connection
                     .version(<DeleteTopicsRequest as Call>::KEY, i16::MAX)
-                    .map_err(crate::CallError::from)?;
+                    .map_err(crate::connection::CallError::from)?;
                 let request = DeleteTopicsRequest::default().with_timeout_ms(self.timeout_ms());
                 let topic = Some(text(name).into());
                 let request = match version {
@@ -113,7 +113,7 @@ impl Admin {
             .retried(async || {
                 let topics = self.ask(&Ask::topics([name], false)).await?;
                 let topic = topics.into_iter().next();
-                topic.ok_or_else(|| crate::LookupError::NoTopic(name.to_owned()).into())
+                topic.ok_or_else(|| crate::cluster::LookupError::NoTopic(name.to_owned()).into())
             })
             .await
     }
@@ -206,7 +206,7 @@ impl Admin {
     /// All partitions of a topic.
     pub async fn partitions(&self, name: &str) -> Result<Vec<TopicPartition>, AdminError> {
         let topic = self.describe_topic(name).await?;
-        let name: Rc<str> = name.into();
+        let name: Arc<str> = name.into();
         let partitions = topic.partitions.iter();
         Ok(partitions
             .map(|partition| TopicPartition::new(name.clone(), partition.index))

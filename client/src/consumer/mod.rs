@@ -13,6 +13,7 @@ mod tasks;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringmill_wire::error::ErrorCode;
@@ -65,7 +66,7 @@ pub enum CommitError {
     #[error("offsets of group {group:?} were not committed: {code}")]
     Refused {
         /// The group.
-        group: Rc<str>,
+        group: Arc<str>,
         /// The coordinator's code.
         code: ErrorCode,
     },
@@ -155,7 +156,7 @@ struct Shared {
     errors: RefCell<Vec<PollError>>,
     /// The application was told that it loses these, and its next poll confirms that.
     told: RefCell<Option<BTreeSet<TopicPartition>>>,
-    tasks: RefCell<Vec<JoinHandle<()>>>,
+    tasks: RefCell<Vec<JoinHandle>>,
     next_commit: Cell<Instant>,
 }
 
@@ -202,7 +203,7 @@ impl Consumer {
         &mut self,
         topics: impl IntoIterator<Item = &'a str>,
     ) -> Result<(), SubscribeError> {
-        let topics = topics.into_iter().map(Rc::from).collect();
+        let topics = topics.into_iter().map(Arc::from).collect();
         let mut membership = self.0.membership.borrow_mut();
         let membership = membership.as_mut().ok_or(SubscribeError::NoGroup)?;
         membership.subscribe(now(), topics);

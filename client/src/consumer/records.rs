@@ -1,7 +1,7 @@
 //! Fetched records, decoded when they are looked at: slices of the bytes that came, unless they
 //! were compressed.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ringmill_wire::batch::{BatchError, BatchHeader, BatchView, Batches, Compression};
@@ -14,7 +14,7 @@ use thiserror::Error;
 #[error("{topic}-{partition}, in the batch at offset {offset}: {error}")]
 pub struct RecordsError {
     /// Their topic.
-    pub topic: Rc<str>,
+    pub topic: Arc<str>,
     /// Their partition.
     pub partition: i32,
     /// The first offset of the batch at fault, or the wanted one if it has none.
@@ -34,7 +34,7 @@ pub(crate) struct Reading {
 /// Some records of one partition, one after the other, as one fetch brought them.
 #[derive(Debug, Clone)]
 pub struct Fetched {
-    pub(crate) topic: Rc<str>,
+    pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
     /// Whole batches.
     pub(crate) bytes: Bytes,

@@ -9,7 +9,7 @@
 mod metadata;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringmill_wire::Uuid;
@@ -95,7 +95,7 @@ struct Partition {
 
 #[derive(Debug)]
 pub(crate) struct Topic {
-    pub(crate) name: Rc<str>,
+    pub(crate) name: Arc<str>,
     pub(crate) id: Uuid,
     partitions: Vec<Partition>,
     /// Those with a leader, or all if none has one.

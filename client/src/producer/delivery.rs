@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ pub enum DeliveryError {
     #[error("{topic}-{partition}: {code}{}", detail(.message.as_deref()))]
     Rejected {
         /// The record's topic.
-        topic: Rc<str>,
+        topic: Arc<str>,
         /// The record's partition.
         partition: i32,
         /// The broker's code.

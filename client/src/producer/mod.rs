@@ -16,6 +16,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ringmill_wire::builder::NewRecord;
 use ringmill_wire::error::ErrorCode;
@@ -69,7 +70,7 @@ pub enum SendError {
     #[error("topic {topic:?} has {count} partitions, there is no partition {partition}")]
     NoPartition {
         /// The topic.
-        topic: Rc<str>,
+        topic: Arc<str>,
         /// As given.
         partition: i32,
         /// How many there are, from 0 on.
@@ -126,7 +127,7 @@ impl<'a> Record<'a> {
 /// A topic as its producer knows it; clones are cheap.
 #[derive(Debug, Clone)]
 pub struct ProducerTopic {
-    name: Rc<str>,
+    name: Arc<str>,
     at: usize,
     producer: u64,
 }
@@ -164,7 +165,7 @@ struct Shared {
     timer: Notify,
     progress: Notify,
     identity_wanted: Notify,
-    tasks: RefCell<Vec<JoinHandle<()>>>,
+    tasks: RefCell<Vec<JoinHandle>>,
     closed: Cell<bool>,
     /// The present turn and its wall-clock time: read once per turn, not per record.
     clock: Cell<(Instant, i64)>,
@@ -463,7 +464,11 @@ async fn keep_time(shared: Rc<Shared>) {
         let deadline = shared.core.borrow().next_deadline();
         match deadline {
             Some(deadline) => {
-                futures_util::future::select(std::pin::pin!(changed), sleep_until(deadline)).await;
+                futures_util::future::select(
+                    std::pin::pin!(changed),
+                    std::pin::pin!(sleep_until(deadline)),
+                )
+                .await;
             }
             None => changed.await,
         }

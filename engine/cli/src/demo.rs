@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
-use ringmill_client::{
+use ringmill_client::local::{
     Admin, Client, Consumer, ConsumerConfig, Event, Fetched, NewTopic, OffsetReset, Producer,
     ProducerConfig, Record, partition_of_key,
 };
