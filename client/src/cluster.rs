@@ -45,13 +45,16 @@ pub enum LookupError {
     /// No broker answered.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// The client was closed.
+    #[error("the client is closed")]
+    Closed,
 }
 
 impl LookupError {
     /// Whether the same may be known a moment later.
     pub fn is_retriable(&self) -> bool {
         match self {
-            Self::NoTopic(_) => false,
+            Self::NoTopic(_) | Self::Closed => false,
             Self::Refused { code, .. } => code.is_retriable(),
             Self::Call(error) => error.is_retriable(),
         }

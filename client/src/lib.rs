@@ -31,11 +31,16 @@ pub use admin::{
     GroupListing, GroupMember, NewTopic,
 };
 #[cfg(feature = "tokio")]
-pub use application::{Closed, ThreadError, Transport};
+pub use application::{
+    Closed, ConsumerInterceptor, ConsumerRecord, Delivery, Producer, ProducerBuilder,
+    ProducerInterceptor, ProducerRecord, RecordHeaders, StartError, ThreadError, Transport,
+};
 pub use assignor::protocol::GroupProtocolError;
 pub use assignor::{Assignor, TopicPartition};
 pub use cluster::LookupError;
-pub use config::{Acks, ClientConfig, ConfigError, ConsumerConfig, OffsetReset, ProducerConfig};
+pub use config::{
+    Acks, ClientConfig, ConfigError, ConsumerConfig, OffsetReset, ProducerConfig, PropertyError,
+};
 pub use connection::{CallError, ConnectError};
 pub use consumer::{
     CommitError, FetchError, Fetched, FetchedBatch, GroupError, PollError, RecordsError, StartAt,
@@ -44,7 +49,9 @@ pub use consumer::{
 pub use group_offsets::{Committed, CommittedOffsets};
 pub use metadata::{Broker, Partition, Topic};
 pub use offsets::{FoundOffset, FoundOffsets, OffsetError, OffsetSpec};
-pub use partitioner::{murmur2, partition_of_key};
+pub use partitioner::{
+    Choice, CustomPartitioner, Partitioner, Partitioning, murmur2, partition_of_key,
+};
 pub use pipeline::ProtocolError;
 pub use producer::{Delivered, DeliveryError, FlushError, ProducerError, ProducerStats, SendError};
 pub use versions::VersionError;
@@ -53,6 +60,8 @@ pub use versions::VersionError;
 pub use ringmill_wire::batch::Compression;
 /// The brokers' error codes.
 pub use ringmill_wire::error::ErrorCode;
+/// What a consumer sees of transactions.
+pub use ringmill_wire::fetch::IsolationLevel;
 /// A record's header, for producing and as consumed.
 pub use ringmill_wire::record::{Header, Record as FetchedRecord};
 

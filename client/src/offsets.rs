@@ -168,6 +168,7 @@ impl Client {
             crate::cluster::LookupError::Call(error) => error.into(),
             crate::cluster::LookupError::NoTopic(_) => refused(ErrorCode::UnknownTopicOrPartition),
             crate::cluster::LookupError::Refused { code, .. } => refused(code),
+            crate::cluster::LookupError::Closed => refused(ErrorCode::UnknownServerError),
         })?;
         match topic.partition(partition.partition) {
             Some(partition) => partition

@@ -27,7 +27,7 @@ use thiserror::Error;
 use crate::cluster::{Client, LookupError};
 use crate::config::{ConfigError, ProducerConfig};
 use crate::metadata::error_code;
-use crate::partitioner::partition_of_key;
+use crate::partitioner::{Choice, Partitioning, partition_of_key};
 use crate::pool::Pool;
 use crate::transport::{
     Instant, JoinHandle, Notify, now, random_u64, sleep_until, spawn, wall_clock_ms, yield_now,
@@ -279,6 +279,19 @@ impl Producer {
         self.room().await;
     }
 
+    /// No open batch waits for more records.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn hurry(&self) {
+        self.0.0.core.borrow_mut().hurry();
+        self.0.0.act();
+    }
+
+    /// Waits until some batch is settled, or there is room again.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn progress(&self) -> impl Future<Output = ()> + '_ {
+        self.0.0.progress.notified()
+    }
+
     async fn room(&self) {
         let shared = &self.0.0;
         loop {
@@ -374,17 +387,32 @@ impl Shared {
         record: &Record<'_>,
     ) -> Result<usize, SendError> {
         let count = core.partitions(topic.at);
-        let chosen = match (record.partition, record.key) {
-            (Some(partition), _) => usize::try_from(partition).ok().filter(|p| *p < count),
-            (None, Some(key)) if count > 0 => Some(partition_of_key(key, count)),
-            (None, _) => {
+        let within = |partition: i32| usize::try_from(partition).ok().filter(|p| *p < count);
+        let mut named = record.partition;
+        let chosen = match (record.partition, record.key, &self.config.partitioning) {
+            (Some(partition), ..) => within(partition),
+            (None, Some(key), Partitioning::KeyHash) if count > 0 => {
+                Some(partition_of_key(key, count))
+            }
+            (None, _, Partitioning::RoundRobin) => core.choose_next(topic.at),
+            (None, key, Partitioning::Custom(partitioner)) if count > 0 => {
+                let choice = Choice {
+                    topic: &topic.name,
+                    key,
+                    value: record.value,
+                    partitions: count,
+                    available: core.available(topic.at),
+                };
+                within(*named.insert(partitioner.choose(&choice)))
+            }
+            (None, ..) => {
                 let bytes = record.value.map_or(0, <[u8]>::len);
                 core.choose(topic.at, bytes, random_u64)
             }
         };
         chosen.ok_or_else(|| SendError::NoPartition {
             topic: topic.name.clone(),
-            partition: record.partition.unwrap_or(0),
+            partition: named.unwrap_or(0),
             count,
         })
     }

@@ -179,6 +179,9 @@ pub(crate) async fn timeout<F: Future>(
     .await
 }
 
+/// Room for what comes when the receiver has made none, in bytes.
+const RECEIVE_MIN: usize = 16 << 10;
+
 /// A connected TCP stream.
 pub(crate) enum Stream {
     #[cfg(feature = "ring")]
@@ -219,8 +222,11 @@ impl Stream {
         }
     }
 
-    /// Appends what has come to `into`, at most its spare capacity; 0 at the stream's end.
+    /// Appends some of what has come to `into`; 0 at the stream's end.
     pub(crate) async fn recv(&self, into: &mut BytesMut) -> io::Result<usize> {
+        if into.len() == into.capacity() {
+            into.reserve(RECEIVE_MIN);
+        }
         match self {
             #[cfg(feature = "ring")]
             Self::Ring(stream) => stream.recv(into).await,

@@ -1,0 +1,5 @@
+//! The client for applications against real brokers: a Ringmill node, and Apache Kafka where
+//! RINGMILL_TEST_KAFKA names one (`cargo xtask peer kafka`), on both of its transports.
+
+mod brokers;
+mod producing;
