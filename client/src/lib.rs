@@ -32,8 +32,9 @@ pub use admin::{
 };
 #[cfg(feature = "tokio")]
 pub use application::{
-    Closed, ConsumerInterceptor, ConsumerRecord, Delivery, Producer, ProducerBuilder,
-    ProducerInterceptor, ProducerRecord, RecordHeaders, StartError, ThreadError, Transport,
+    Closed, Consumer, ConsumerBuilder, ConsumerInterceptor, ConsumerRecord, Delivery,
+    ListenerFuture, Producer, ProducerBuilder, ProducerInterceptor, ProducerRecord,
+    RebalanceListener, RecordHeaders, StartError, ThreadError, Transport,
 };
 pub use assignor::protocol::GroupProtocolError;
 pub use assignor::{Assignor, TopicPartition};

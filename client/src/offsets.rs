@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ringmill_wire::StrBytes;
 use ringmill_wire::control::Call;
 use ringmill_wire::error::ErrorCode;
+use ringmill_wire::fetch::IsolationLevel;
 use ringmill_wire::kafka_protocol::messages::list_offsets_request::{
     ListOffsetsPartition, ListOffsetsTopic,
 };
@@ -71,6 +72,9 @@ pub enum OffsetError {
     /// The broker did not answer.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// The client was closed.
+    #[error("the client is closed")]
+    Closed,
 }
 
 impl OffsetError {
@@ -79,6 +83,7 @@ impl OffsetError {
         match self {
             Self::Refused { code, .. } => code.is_retriable(),
             Self::Call(error) => error.is_retriable(),
+            Self::Closed => false,
         }
     }
 }
@@ -96,13 +101,24 @@ impl Client {
         &self,
         wanted: impl IntoIterator<Item = (TopicPartition, OffsetSpec)>,
     ) -> Result<FoundOffsets, OffsetError> {
+        self.offsets_as(IsolationLevel::ReadUncommitted, wanted)
+            .await
+    }
+
+    /// The same as a consumer of this isolation sees it: to one that reads committed records, the
+    /// latest is the last stable offset.
+    pub async fn offsets_as(
+        &self,
+        isolation: IsolationLevel,
+        wanted: impl IntoIterator<Item = (TopicPartition, OffsetSpec)>,
+    ) -> Result<FoundOffsets, OffsetError> {
         let mut wanted: BTreeMap<_, _> = wanted.into_iter().collect();
         let mut found = FoundOffsets::new();
         let config = self.config();
         let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
         let deadline = now() + config.api_timeout;
         loop {
-            let failure = self.offsets_once(&mut wanted, &mut found).await;
+            let failure = self.offsets_once(isolation, &mut wanted, &mut found).await;
             let Some(error) = failure else {
                 return Ok(found);
             };
@@ -119,6 +135,7 @@ impl Client {
     /// is final rather than one that may pass.
     pub(crate) async fn offsets_once(
         &self,
+        isolation: IsolationLevel,
         wanted: &mut BTreeMap<TopicPartition, OffsetSpec>,
         found: &mut FoundOffsets,
     ) -> Option<OffsetError> {
@@ -134,7 +151,7 @@ impl Client {
             }
         }
         for (leader, of_leader) in by_leader {
-            match self.ask_leader(leader, &of_leader).await {
+            match self.ask_leader(leader, isolation, &of_leader).await {
                 Ok(answers) => {
                     for (partition, answer) in answers {
                         match answer {
@@ -168,7 +185,7 @@ impl Client {
             crate::cluster::LookupError::Call(error) => error.into(),
             crate::cluster::LookupError::NoTopic(_) => refused(ErrorCode::UnknownTopicOrPartition),
             crate::cluster::LookupError::Refused { code, .. } => refused(code),
-            crate::cluster::LookupError::Closed => refused(ErrorCode::UnknownServerError),
+            crate::cluster::LookupError::Closed => OffsetError::Closed,
         })?;
         match topic.partition(partition.partition) {
             Some(partition) => partition
@@ -182,6 +199,7 @@ impl Client {
     async fn ask_leader(
         &self,
         leader: i32,
+        isolation: IsolationLevel,
         wanted: &[(TopicPartition, OffsetSpec)],
     ) -> Result<Vec<(TopicPartition, Result<Option<FoundOffset>, OffsetError>)>, CallError> {
         let connection = self.node(leader).await?;
@@ -200,6 +218,10 @@ impl Client {
         let request = match version {
             10.. => request(wanted).with_timeout_ms(timeout),
             _ => request(wanted),
+        };
+        let request = match version {
+            2.. => request.with_isolation_level(isolation as i8),
+            _ => request,
         };
         let limit = config.request_timeout;
         let response = connection.call_at(version, &request, limit).await?;

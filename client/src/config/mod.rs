@@ -319,6 +319,8 @@ pub struct ConsumerConfig {
     pub check_crc: bool,
     /// Most bytes that one compressed batch may grow to.
     pub max_batch_bytes: usize,
+    /// Most records that one poll of an application gives (`max.poll.records`).
+    pub max_poll_records: usize,
     /// Whether records of transactions that are open or were aborted are seen (`isolation.level`).
     pub isolation: IsolationLevel,
 }
@@ -341,6 +343,7 @@ impl Default for ConsumerConfig {
             prefetch_bytes: 16 << 20,
             check_crc: true,
             max_batch_bytes: 128 << 20,
+            max_poll_records: 500,
             isolation: IsolationLevel::ReadUncommitted,
         }
     }
@@ -382,6 +385,12 @@ impl ConsumerConfig {
             "fetch.max.wait.ms",
             self.fetch_max_wait,
             "it must be less than request.timeout.ms",
+        )?;
+        require(
+            self.max_poll_records >= 1,
+            "max.poll.records",
+            self.max_poll_records,
+            "it must be at least 1",
         )?;
         let sizes = [
             self.fetch_min_bytes,

@@ -249,6 +249,10 @@ pub(crate) const CONSUMER: &[Property<ConsumerConfig>] = &[
     property("max.poll.interval.ms", |c, v| {
         millis(v).map(|v| c.max_poll_interval = v)
     }),
+    property("max.poll.records", |c, v| {
+        c.max_poll_records = v.parse().map_err(|_| COUNT)?;
+        Ok(())
+    }),
     property("fetch.min.bytes", |c, v| {
         bytes(v).map(|v| c.fetch_min_bytes = v)
     }),
@@ -310,7 +314,6 @@ const UNSUPPORTED: &[(&str, &str)] = &[
         "interceptor.classes",
         "interceptors are given to the builder",
     ),
-    ("max.poll.records", "records are handed over one by one"),
     ("client.rack", "records are fetched from leaders"),
 ];
 

@@ -14,7 +14,7 @@ use ringmill_wire::api::ApiKey;
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::fetch::{
     CONSUMER_REPLICA_ID, FINAL_SESSION_EPOCH, FetchPartition, FetchRequest, FetchResponse,
-    FetchTopic, FetchedPartition, IsolationLevel, NO_SESSION_ID,
+    FetchTopic, FetchedPartition, NO_SESSION_ID,
 };
 use ringmill_wire::topic::TopicRef;
 
@@ -143,7 +143,7 @@ fn request(shared: &Shared, plan: &Plan, ids: Option<&BTreeMap<Arc<str>, Uuid>>)
         max_wait_ms: size(config.fetch_max_wait.as_millis() as usize),
         min_bytes: size(config.fetch_min_bytes),
         max_bytes: size(config.fetch_max_bytes),
-        isolation_level: IsolationLevel::ReadUncommitted,
+        isolation_level: config.isolation,
         session_id: NO_SESSION_ID,
         session_epoch: FINAL_SESSION_EPOCH,
         topics: topics.collect(),
@@ -258,7 +258,8 @@ async fn locate_found(shared: &Shared, questions: &[Unlocated]) -> Result<(), Po
         Start::Committed | Start::At(_) => OffsetSpec::Latest,
     };
     let wanted = questions.iter().map(|q| (q.partition.clone(), spec(q)));
-    let found = shared.client.offsets(wanted).await?;
+    let isolation = shared.config.isolation;
+    let found = shared.client.offsets_as(isolation, wanted).await?;
     for question in questions {
         let place = found.get(&question.partition).copied().flatten();
         let offset = place.map(|place| place.offset);

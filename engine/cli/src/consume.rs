@@ -109,7 +109,7 @@ impl<'a> Reading<'a> {
             ..ConsumerConfig::default()
         };
         let partitions = partitions(client, args).await?;
-        let mut consumer = Consumer::new(client, config).map_err(Failure::new)?;
+        let consumer = Consumer::new(client, config).map_err(Failure::new)?;
         if args.group.is_some() {
             consumer
                 .subscribe([args.topic.as_str()])

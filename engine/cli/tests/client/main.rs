@@ -2,4 +2,5 @@
 //! RINGMILL_TEST_KAFKA names one (`cargo xtask peer kafka`), on both of its transports.
 
 mod brokers;
+mod consuming;
 mod producing;
