@@ -27,14 +27,16 @@ mod transport;
 mod versions;
 
 pub use admin::{
-    AdminError, ClusterDescription, ConfigChange, ConfigEntry, ConfigSource, GroupDescription,
-    GroupListing, GroupMember, NewTopic,
+    AdminError, ClusterDescription, ConfigChange, ConfigEntry, ConfigResource, ConfigSource,
+    GroupDescription, GroupListing, GroupMember, LogDir, NewTopic, ProducerState,
 };
 #[cfg(feature = "tokio")]
 pub use application::{
-    Closed, Consumer, ConsumerBuilder, ConsumerInterceptor, ConsumerRecord, Delivery,
-    ListenerFuture, Producer, ProducerBuilder, ProducerInterceptor, ProducerRecord,
-    RebalanceListener, RecordHeaders, StartError, ThreadError, Transport,
+    Admin, AdminBuilder, Closed, Consumer, ConsumerBuilder, ConsumerInterceptor, ConsumerRecord,
+    Delivery, Deserializer, Integer, ListenerFuture, Producer, ProducerBuilder,
+    ProducerInterceptor, ProducerRecord, Raw, RebalanceListener, RecordHeaders, SerdeError,
+    Serializer, StartError, ThreadError, Transport, TypedConsumer, TypedPollError, TypedProducer,
+    TypedRecord, TypedSendError, UnexpectedNull, Utf8, blocking,
 };
 pub use assignor::protocol::GroupProtocolError;
 pub use assignor::{Assignor, TopicPartition};

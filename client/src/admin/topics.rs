@@ -40,6 +40,23 @@ pub struct NewTopic {
     pub configs: Vec<(String, String)>,
 }
 
+impl NewTopic {
+    /// A topic with that many partitions, replicated as the brokers' default says.
+    pub fn of(name: impl Into<String>, partitions: i32) -> Self {
+        Self {
+            name: name.into(),
+            partitions: Some(partitions),
+            ..Self::default()
+        }
+    }
+
+    /// The same with a setting by Kafka's name, such as `retention.ms`.
+    pub fn config(mut self, name: impl Into<String>, value: impl ToString) -> Self {
+        self.configs.push((name.into(), value.to_string()));
+        self
+    }
+}
+
 impl Admin {
     /// Creates a topic; returns once its partitions have leaders.
     pub async fn create_topic(&self, topic: &NewTopic) -> Result<Topic, AdminError> {

@@ -3,6 +3,8 @@
 //! Each handle owns an I/O thread ([`thread`]) on which the single-threaded shell runs; what goes
 //! over to it are jobs and records, what comes back are answers and deliveries.
 
+mod admin;
+pub mod blocking;
 mod buffer;
 mod consumer;
 mod consumer_builder;
@@ -14,9 +16,11 @@ mod poller;
 mod producer;
 mod rebalance;
 mod record;
+mod serde;
 mod thread;
 mod wait;
 
+pub use admin::{Admin, AdminBuilder};
 pub use consumer::Consumer;
 pub use consumer_builder::ConsumerBuilder;
 pub use error::StartError;
@@ -24,6 +28,10 @@ pub use interceptor::{ConsumerInterceptor, ProducerInterceptor};
 pub use producer::{Delivery, Producer, ProducerBuilder};
 pub use rebalance::{ListenerFuture, RebalanceListener};
 pub use record::{ConsumerRecord, ProducerRecord, RecordHeaders};
+pub use serde::{
+    Deserializer, Integer, Raw, SerdeError, Serializer, TypedConsumer, TypedPollError,
+    TypedProducer, TypedRecord, TypedSendError, UnexpectedNull, Utf8,
+};
 pub use thread::{Closed, ThreadError, Transport};
 
 #[cfg(test)]
