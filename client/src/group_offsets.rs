@@ -22,6 +22,8 @@ use crate::connection::{CallError, Connection};
 use crate::consumer::MemberId;
 use crate::metadata::error_code;
 
+/// The first version that can ask for stable offsets.
+const FIRST_STABLE: i16 = 7;
 /// The first version that asks for several groups at once.
 const FIRST_WITH_GROUPS: i16 = 8;
 /// The first version that can ask for all topics by null.
@@ -114,7 +116,8 @@ pub(crate) async fn commit(
 }
 
 /// What a group has committed, for some partitions or for all. Partitions without an offset are
-/// not in the answer.
+/// not in the answer. For some, as consumers ask, offsets of transactions that are being completed
+/// are waited for (KIP-447); for all, as people ask, they are passed over.
 pub(crate) async fn fetch(
     connection: &Connection,
     group: &str,
@@ -123,6 +126,10 @@ pub(crate) async fn fetch(
 ) -> Result<Result<CommittedOffsets, ErrorCode>, CallError> {
     let version = connection.version(<OffsetFetchRequest as Call>::KEY, i16::MAX)?;
     let request = fetch_request(group, partitions, version);
+    let request = match version {
+        FIRST_STABLE.. => request.with_require_stable(partitions.is_some()),
+        _ => request,
+    };
     Ok(fetched(connection.call_at(version, &request, limit).await?))
 }
 

@@ -178,6 +178,21 @@ mod tests {
         }
     }
 
+    /// Whose runtime lets no other runtime come and go on its threads.
+    #[test]
+    fn a_tokio_application_may_start_and_drop_clients() {
+        let mut application = tokio::runtime::Builder::new_current_thread();
+        let application = application.enable_all().build().unwrap();
+        application.block_on(async {
+            for transport in [Transport::Auto, Transport::Sockets] {
+                let make = || async { Ok::<_, ThreadError>(Cell::new(7_u64)) };
+                let thread = IoThread::start("test", transport, make).await.unwrap();
+                let state = thread.call(|state: Rc<Cell<u64>>| async move { state.get() });
+                assert_eq!(state.await, Ok(7));
+            }
+        });
+    }
+
     #[test]
     fn a_failed_start_says_why() {
         let failed = wait(IoThread::<()>::start(

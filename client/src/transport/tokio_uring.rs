@@ -20,7 +20,13 @@ const MAX_SLICES: usize = 64;
 /// `/proc/sys/kernel/io_uring_disabled`. Asked of the kernel once.
 pub(crate) fn is_allowed() -> bool {
     static ALLOWED: OnceLock<bool> = OnceLock::new();
-    *ALLOWED.get_or_init(|| tokio_uring::Runtime::new(&tokio_uring::builder()).is_ok())
+    // on a thread of its own: an application's runtime allows no other to be dropped on its
+    let probe = || tokio_uring::Runtime::new(&tokio_uring::builder()).is_ok();
+    *ALLOWED.get_or_init(|| {
+        std::thread::spawn(probe)
+            .join()
+            .is_ok_and(|allowed| allowed)
+    })
 }
 
 /// Runs a future and what it spawns. A failure drops it.
