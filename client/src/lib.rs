@@ -5,6 +5,23 @@
 //! Everything belongs to the core that made it. Everything is bounded by a setting of [`config`],
 //! and each operation fails with its own small error, in words that say what to do.
 
+#![cfg_attr(
+    feature = "tokio",
+    doc = "
+Applications begin with [`Producer`], [`Consumer`] or [`Admin`]:
+
+```no_run
+# async fn example() -> Result<(), Box<dyn std::error::Error>> {
+use ringmill_client::{Producer, ProducerRecord};
+
+let producer = Producer::builder().set(\"bootstrap.servers\", \"127.0.0.1:9092\").connect().await?;
+let delivery = producer.send(ProducerRecord::to(\"flights\").value(\"boarding\")).await?;
+println!(\"at offset {:?}\", delivery.await?.offset);
+producer.close().await?;
+# Ok(())
+# }
+```"
+)]
 #![forbid(unsafe_code)]
 
 mod admin;

@@ -70,6 +70,7 @@ const OS: Exceptions = &[
         "engine/wire/examples/",
         "a measure of the pieces has a clock",
     ),
+    ("examples/", "applications have a runtime of their own"),
     (
         "client/src/transport/tokio.rs",
         "the client's shell for applications: tokio's sockets, clock and the I/O thread",
