@@ -221,10 +221,10 @@ impl ProducerConfig {
             "but idempotence needs all: set acks=all or switch idempotence off",
         )?;
         require(
-            self.transactional_id.is_none() || self.idempotence,
+            self.transactional_id.is_none(),
             "transactional.id",
             &self.transactional_id,
-            "but transactions need enable.idempotence",
+            "but this client has no transactions yet: leave it out",
         )?;
         let most = if self.idempotence {
             MAX_IN_FLIGHT_IDEMPOTENT
