@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use ringmill_client::{Client, ClientConfig};
+use ringmill_client::local::{Client, ClientConfig};
 
 use crate::Failure;
 use crate::options::Target;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ringmill_client::{
+use ringmill_client::local::{
     Admin, Consumer, ConsumerConfig, Event, OffsetSpec, StartAt, TopicPartition,
 };
 use ringmill_ring::spawn;
@@ -70,7 +70,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let mut tasks = Vec::new();
     for nth in 0..args.consumers.clamp(1, partitions.len().max(1)) {
         let mine = partitions.iter().skip(nth).step_by(args.consumers.max(1));
-        let mut consumer = Consumer::new(&broker.client, config(&args)).map_err(Failure::new)?;
+        let consumer = Consumer::new(&broker.client, config(&args)).map_err(Failure::new)?;
         consumer.assign(mine.map(|p| (p.clone(), StartAt::Find(OffsetSpec::Earliest))));
         tasks.push(spawn(read(consumer, gathered.clone(), wanted)));
     }
@@ -121,7 +121,7 @@ async fn records_there(broker: &Broker, partitions: &[TopicPartition]) -> Result
 }
 
 /// Reads until all consumers together have seen enough.
-async fn read(mut consumer: Consumer, gathered: Gathered, wanted: u64) -> Result<(), Failure> {
+async fn read(consumer: Consumer, gathered: Gathered, wanted: u64) -> Result<(), Failure> {
     let mut next = std::collections::BTreeMap::new();
     while gathered.series().records() < wanted {
         let fetched = match consumer.poll(PATIENCE).await.map_err(Failure::new)? {

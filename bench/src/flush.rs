@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use ringmill_client::{Acks, Producer, ProducerConfig, ProducerTopic, Record};
+use ringmill_client::local::{Acks, Producer, ProducerConfig, ProducerTopic, Record};
 use ringmill_ring::{Instant, now, spawn};
 use serde_json::json;
 

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringmill_client::{Acks, Producer, ProducerConfig, ProducerTopic, Record};
+use ringmill_client::local::{Acks, Producer, ProducerConfig, ProducerTopic, Record};
 use ringmill_ring::{now, sleep_until, spawn};
 use serde_json::json;
 

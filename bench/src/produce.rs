@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use ringmill_client::{
+use ringmill_client::local::{
     Acks, Admin, AdminError, NewTopic, Producer, ProducerConfig, ProducerTopic, Record, SendError,
 };
 use ringmill_ring::{JoinHandle, now, sleep, sleep_until, spawn};
@@ -77,7 +77,7 @@ impl Args {
     fn config(&self) -> Result<ProducerConfig, Failure> {
         let acks = Acks::from_text(&self.acks);
         let acks = acks.ok_or_else(|| Failure::new("--acks is 0, 1 or all"))?;
-        let compression = ringmill_client::Compression::from_name(&self.compression);
+        let compression = ringmill_client::local::Compression::from_name(&self.compression);
         let compression = compression
             .ok_or_else(|| Failure::new("--compression is none, gzip, snappy, lz4 or zstd"))?;
         let defaults = ProducerConfig::default();

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ringmill_client::{
+use ringmill_client::local::{
     Acks, Client, ClientConfig, Consumer, ConsumerConfig, Event, OffsetSpec, Producer,
     ProducerConfig, Record, StartAt, TopicPartition,
 };
@@ -192,7 +192,7 @@ async fn check(args: &Args, started: &Started, acknowledged: u64) -> Result<u64,
     let partitions: Vec<_> = (0..args.partitions)
         .map(|partition| TopicPartition::new(TOPIC, partition))
         .collect();
-    let mut consumer = Consumer::new(&client, ConsumerConfig::default()).map_err(Failure::new)?;
+    let consumer = Consumer::new(&client, ConsumerConfig::default()).map_err(Failure::new)?;
     let from = StartAt::Find(OffsetSpec::Earliest);
     consumer.assign(partitions.iter().map(|p| (p.clone(), from)));
     loop {

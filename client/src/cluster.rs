@@ -8,6 +8,7 @@ use std::cell::{Ref, RefCell};
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 
 use ringmill_wire::StrBytes;
 use ringmill_wire::control::Call;
@@ -44,13 +45,16 @@ pub enum LookupError {
     /// No broker answered.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// The client was closed.
+    #[error("the client is closed")]
+    Closed,
 }
 
 impl LookupError {
     /// Whether the same may be known a moment later.
     pub fn is_retriable(&self) -> bool {
         match self {
-            Self::NoTopic(_) => false,
+            Self::NoTopic(_) | Self::Closed => false,
             Self::Refused { code, .. } => code.is_retriable(),
             Self::Call(error) => error.is_retriable(),
         }
@@ -65,14 +69,14 @@ struct Shared {
     config: ClientConfig,
     image: RefCell<Image>,
     /// Topics that are kept up to date.
-    wanted: RefCell<BTreeSet<Rc<str>>>,
+    wanted: RefCell<BTreeSet<Arc<str>>>,
     /// Somebody found the picture wrong.
     stale: Rc<Notify>,
     /// The picture was refreshed.
     refreshed: Notify,
     control: Pool,
     bootstrap: RefCell<Option<Connection>>,
-    refresher: RefCell<Option<JoinHandle<()>>>,
+    refresher: RefCell<Option<JoinHandle>>,
 }
 
 impl Drop for Shared {
@@ -148,7 +152,7 @@ impl Client {
     }
 
     /// Keeps a topic up to date.
-    pub(crate) fn watch(&self, name: &Rc<str>) {
+    pub(crate) fn watch(&self, name: &Arc<str>) {
         if !self.0.wanted.borrow().contains(name) {
             self.0.wanted.borrow_mut().insert(name.clone());
             self.request_refresh();
@@ -368,7 +372,7 @@ async fn refresh_forever(shared: Weak<Shared>, stale: Rc<Notify>, config: Client
         let Some(client) = shared.upgrade().map(Client) else {
             return;
         };
-        let names: Vec<Rc<str>> = client.0.wanted.borrow().iter().cloned().collect();
+        let names: Vec<Arc<str>> = client.0.wanted.borrow().iter().cloned().collect();
         let ask = Ask::topics(names.iter().map(|name| &**name), false);
         let refreshed = client.metadata(&ask).await;
         drop(client);

@@ -142,7 +142,7 @@ struct Shared {
     versions: RefCell<Versions>,
     /// Why the connection is over.
     closed: RefCell<Option<String>>,
-    tasks: RefCell<Vec<JoinHandle<()>>>,
+    tasks: RefCell<Vec<JoinHandle>>,
 }
 
 /// An answer on its way.

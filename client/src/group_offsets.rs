@@ -1,7 +1,7 @@
 //! A group's committed offsets: OffsetCommit and OffsetFetch in all their versions.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringmill_wire::StrBytes;
@@ -22,6 +22,8 @@ use crate::connection::{CallError, Connection};
 use crate::consumer::MemberId;
 use crate::metadata::error_code;
 
+/// The first version that can ask for stable offsets.
+const FIRST_STABLE: i16 = 7;
 /// The first version that asks for several groups at once.
 const FIRST_WITH_GROUPS: i16 = 8;
 /// The first version that can ask for all topics by null.
@@ -58,8 +60,8 @@ fn text(text: &str) -> StrBytes {
 
 fn by_topic<'a, T: 'a>(
     offsets: impl IntoIterator<Item = (&'a TopicPartition, T)>,
-) -> BTreeMap<&'a Rc<str>, Vec<(i32, T)>> {
-    let mut topics: BTreeMap<&Rc<str>, Vec<(i32, T)>> = BTreeMap::new();
+) -> BTreeMap<&'a Arc<str>, Vec<(i32, T)>> {
+    let mut topics: BTreeMap<&Arc<str>, Vec<(i32, T)>> = BTreeMap::new();
     for (partition, what) in offsets {
         let of_topic = topics.entry(&partition.topic).or_default();
         of_topic.push((partition.partition, what));
@@ -101,7 +103,7 @@ pub(crate) async fn commit(
     let response = connection.call(&request, limit).await?;
     let mut refused = BTreeMap::new();
     for topic in response.topics {
-        let name: Rc<str> = (&*topic.name.0).into();
+        let name: Arc<str> = (&*topic.name.0).into();
         for partition in topic.partitions {
             let code = error_code(partition.error_code);
             if code.is_error() {
@@ -114,7 +116,8 @@ pub(crate) async fn commit(
 }
 
 /// What a group has committed, for some partitions or for all. Partitions without an offset are
-/// not in the answer.
+/// not in the answer. For some, as consumers ask, offsets of transactions that are being completed
+/// are waited for (KIP-447); for all, as people ask, they are passed over.
 pub(crate) async fn fetch(
     connection: &Connection,
     group: &str,
@@ -123,6 +126,10 @@ pub(crate) async fn fetch(
 ) -> Result<Result<CommittedOffsets, ErrorCode>, CallError> {
     let version = connection.version(<OffsetFetchRequest as Call>::KEY, i16::MAX)?;
     let request = fetch_request(group, partitions, version);
+    let request = match version {
+        FIRST_STABLE.. => request.with_require_stable(partitions.is_some()),
+        _ => request,
+    };
     Ok(fetched(connection.call_at(version, &request, limit).await?))
 }
 
@@ -134,7 +141,7 @@ fn fetch_request(
     let topics = partitions.map(|partitions| by_topic(partitions.iter().map(|p| (p, ()))));
     let numbers = |partitions: Vec<(i32, ())>| partitions.into_iter().map(|(p, ())| p).collect();
     if version >= FIRST_WITH_GROUPS {
-        let topic = |(topic, partitions): (&Rc<str>, _)| {
+        let topic = |(topic, partitions): (&Arc<str>, _)| {
             OffsetFetchRequestTopics::default()
                 .with_name(text(topic).into())
                 .with_partition_indexes(numbers(partitions))
@@ -144,7 +151,7 @@ fn fetch_request(
             .with_topics(topics.map(|topics| topics.into_iter().map(topic).collect()));
         return OffsetFetchRequest::default().with_groups(vec![group]);
     }
-    let topic = |(topic, partitions): (&Rc<str>, _)| {
+    let topic = |(topic, partitions): (&Arc<str>, _)| {
         OffsetFetchRequestTopic::default()
             .with_name(text(topic).into())
             .with_partition_indexes(numbers(partitions))
@@ -165,7 +172,7 @@ fn fetched(mut response: OffsetFetchResponse) -> Result<CommittedOffsets, ErrorC
     if let Some(group) = response.groups.pop() {
         code = group.error_code;
         for topic in group.topics {
-            let name: Rc<str> = (&*topic.name.0).into();
+            let name: Arc<str> = (&*topic.name.0).into();
             rows.extend(topic.partitions.into_iter().map(|p| {
                 let partition = TopicPartition::new(name.clone(), p.partition_index);
                 let place = (p.committed_offset, p.committed_leader_epoch);
@@ -174,7 +181,7 @@ fn fetched(mut response: OffsetFetchResponse) -> Result<CommittedOffsets, ErrorC
         }
     }
     for topic in response.topics {
-        let name: Rc<str> = (&*topic.name.0).into();
+        let name: Arc<str> = (&*topic.name.0).into();
         rows.extend(topic.partitions.into_iter().map(|p| {
             let partition = TopicPartition::new(name.clone(), p.partition_index);
             let place = (p.committed_offset, p.committed_leader_epoch);

@@ -4,7 +4,7 @@
 //! older epoch, whichever broker answered (KIP-320).
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use ringmill_wire::Uuid;
 use ringmill_wire::error::ErrorCode;
@@ -58,7 +58,7 @@ pub struct Partition {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topic {
     /// Its name.
-    pub name: Rc<str>,
+    pub name: Arc<str>,
     /// Its id; nil where the broker knows none (KIP-516).
     pub id: Uuid,
     /// Whether the broker keeps its own state in it.
@@ -83,7 +83,7 @@ pub struct Image {
     pub controller: Option<i32>,
     /// By node id.
     pub brokers: BTreeMap<i32, Broker>,
-    topics: BTreeMap<Rc<str>, Result<Topic, ErrorCode>>,
+    topics: BTreeMap<Arc<str>, Result<Topic, ErrorCode>>,
 }
 
 impl Image {
@@ -127,7 +127,7 @@ impl Image {
     }
 
     fn on_topic(&mut self, answer: MetadataResponseTopic) {
-        let Some(name) = answer.name.as_ref().map(|name| Rc::from(&*name.0)) else {
+        let Some(name) = answer.name.as_ref().map(|name| Arc::from(&*name.0)) else {
             return;
         };
         let topic = match error_code(answer.error_code) {
@@ -141,7 +141,7 @@ impl Image {
         self.topics.insert(name, topic);
     }
 
-    fn merged(&self, name: &Rc<str>, answer: MetadataResponseTopic) -> Topic {
+    fn merged(&self, name: &Arc<str>, answer: MetadataResponseTopic) -> Topic {
         let known = match self.topics.get(name) {
             Some(Ok(known)) if known.id == answer.topic_id => Some(known),
             _ => None,

@@ -1,11 +1,12 @@
 //! Offsets by their meaning: the ends of a partition, and where a time begins (ListOffsets).
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use ringmill_wire::StrBytes;
 use ringmill_wire::control::Call;
 use ringmill_wire::error::ErrorCode;
+use ringmill_wire::fetch::IsolationLevel;
 use ringmill_wire::kafka_protocol::messages::list_offsets_request::{
     ListOffsetsPartition, ListOffsetsTopic,
 };
@@ -71,6 +72,9 @@ pub enum OffsetError {
     /// The broker did not answer.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// The client was closed.
+    #[error("the client is closed")]
+    Closed,
 }
 
 impl OffsetError {
@@ -79,6 +83,7 @@ impl OffsetError {
         match self {
             Self::Refused { code, .. } => code.is_retriable(),
             Self::Call(error) => error.is_retriable(),
+            Self::Closed => false,
         }
     }
 }
@@ -96,13 +101,24 @@ impl Client {
         &self,
         wanted: impl IntoIterator<Item = (TopicPartition, OffsetSpec)>,
     ) -> Result<FoundOffsets, OffsetError> {
+        self.offsets_as(IsolationLevel::ReadUncommitted, wanted)
+            .await
+    }
+
+    /// The same as a consumer of this isolation sees it: to one that reads committed records, the
+    /// latest is the last stable offset.
+    pub async fn offsets_as(
+        &self,
+        isolation: IsolationLevel,
+        wanted: impl IntoIterator<Item = (TopicPartition, OffsetSpec)>,
+    ) -> Result<FoundOffsets, OffsetError> {
         let mut wanted: BTreeMap<_, _> = wanted.into_iter().collect();
         let mut found = FoundOffsets::new();
         let config = self.config();
         let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
         let deadline = now() + config.api_timeout;
         loop {
-            let failure = self.offsets_once(&mut wanted, &mut found).await;
+            let failure = self.offsets_once(isolation, &mut wanted, &mut found).await;
             let Some(error) = failure else {
                 return Ok(found);
             };
@@ -119,6 +135,7 @@ impl Client {
     /// is final rather than one that may pass.
     pub(crate) async fn offsets_once(
         &self,
+        isolation: IsolationLevel,
         wanted: &mut BTreeMap<TopicPartition, OffsetSpec>,
         found: &mut FoundOffsets,
     ) -> Option<OffsetError> {
@@ -134,7 +151,7 @@ impl Client {
             }
         }
         for (leader, of_leader) in by_leader {
-            match self.ask_leader(leader, &of_leader).await {
+            match self.ask_leader(leader, isolation, &of_leader).await {
                 Ok(answers) => {
                     for (partition, answer) in answers {
                         match answer {
@@ -165,9 +182,10 @@ impl Client {
         }
         let topic = self.topic(&partition.topic, false).await;
         let topic = topic.map_err(|error| match error {
-            crate::LookupError::Call(error) => error.into(),
-            crate::LookupError::NoTopic(_) => refused(ErrorCode::UnknownTopicOrPartition),
-            crate::LookupError::Refused { code, .. } => refused(code),
+            crate::cluster::LookupError::Call(error) => error.into(),
+            crate::cluster::LookupError::NoTopic(_) => refused(ErrorCode::UnknownTopicOrPartition),
+            crate::cluster::LookupError::Refused { code, .. } => refused(code),
+            crate::cluster::LookupError::Closed => OffsetError::Closed,
         })?;
         match topic.partition(partition.partition) {
             Some(partition) => partition
@@ -181,6 +199,7 @@ impl Client {
     async fn ask_leader(
         &self,
         leader: i32,
+        isolation: IsolationLevel,
         wanted: &[(TopicPartition, OffsetSpec)],
     ) -> Result<Vec<(TopicPartition, Result<Option<FoundOffset>, OffsetError>)>, CallError> {
         let connection = self.node(leader).await?;
@@ -200,6 +219,10 @@ impl Client {
             10.. => request(wanted).with_timeout_ms(timeout),
             _ => request(wanted),
         };
+        let request = match version {
+            2.. => request.with_isolation_level(isolation as i8),
+            _ => request,
+        };
         let limit = config.request_timeout;
         let response = connection.call_at(version, &request, limit).await?;
         Ok(answers(response))
@@ -207,7 +230,7 @@ impl Client {
 }
 
 fn request(wanted: &[(TopicPartition, OffsetSpec)]) -> ListOffsetsRequest {
-    let mut by_topic: BTreeMap<&Rc<str>, Vec<ListOffsetsPartition>> = BTreeMap::new();
+    let mut by_topic: BTreeMap<&Arc<str>, Vec<ListOffsetsPartition>> = BTreeMap::new();
     for (partition, spec) in wanted {
         let of_topic = by_topic.entry(&partition.topic).or_default();
         of_topic.push(
@@ -231,7 +254,7 @@ fn answers(
 ) -> Vec<(TopicPartition, Result<Option<FoundOffset>, OffsetError>)> {
     let mut answers = Vec::new();
     for topic in response.topics {
-        let name: Rc<str> = (&*topic.name.0).into();
+        let name: Arc<str> = (&*topic.name.0).into();
         for answer in topic.partitions {
             let partition = TopicPartition::new(name.clone(), answer.partition_index);
             let found = match error_code(answer.error_code) {

@@ -6,6 +6,8 @@
 //! partition for a batch's worth of bytes, then to another at random, so that batches fill and
 //! partitions get the same share (KIP-480, KIP-794).
 
+use std::sync::Arc;
+
 /// MurmurHash2, 32 bits, with the seed that Kafka's `Utils.murmur2` has.
 pub fn murmur2(key: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;
@@ -35,6 +37,85 @@ pub fn murmur2(key: &[u8]) -> u32 {
 pub fn partition_of_key(key: &[u8], partitions: usize) -> usize {
     // Kafka's Utils.toPositive: the sign bit is dropped
     (murmur2(key) & 0x7fff_ffff) as usize % partitions
+}
+
+/// How a producer chooses partitions for records that name none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Partitioning {
+    /// By the key's hash; without a key, sticky (Java's default, librdkafka's `murmur2_random`).
+    #[default]
+    KeyHash,
+    /// Sticky, whatever the key (`partitioner.ignore.keys`).
+    Sticky,
+    /// One after the other, whatever the key (Java's `RoundRobinPartitioner`).
+    RoundRobin,
+    /// As the application says.
+    Custom(CustomPartitioner),
+}
+
+/// An application's [`Partitioner`]; clones share it.
+#[derive(Clone)]
+pub struct CustomPartitioner(Arc<dyn Partitioner>);
+
+impl CustomPartitioner {
+    /// Wraps it.
+    pub fn new(partitioner: impl Partitioner) -> Self {
+        Self(Arc::new(partitioner))
+    }
+
+    pub(crate) fn choose(&self, choice: &Choice<'_>) -> i32 {
+        self.0.partition(choice)
+    }
+}
+
+impl std::fmt::Debug for CustomPartitioner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CustomPartitioner")
+    }
+}
+
+impl PartialEq for CustomPartitioner {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for CustomPartitioner {}
+
+/// Chooses the partition of each record that names none.
+///
+/// ```
+/// use ringmill_client::{Choice, Partitioner};
+///
+/// /// The first byte of the key says where to.
+/// struct ByFirstByte;
+///
+/// impl Partitioner for ByFirstByte {
+///     fn partition(&self, choice: &Choice<'_>) -> i32 {
+///         let first = choice.key.and_then(|key| key.first()).copied().unwrap_or(0);
+///         (usize::from(first) % choice.partitions) as i32
+///     }
+/// }
+/// ```
+pub trait Partitioner: Send + Sync + 'static {
+    /// The partition for a record, 0 to `choice.partitions` − 1. Called on the client's I/O thread:
+    /// it must not wait.
+    fn partition(&self, choice: &Choice<'_>) -> i32;
+}
+
+/// What a [`Partitioner`] chooses by.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice<'a> {
+    /// The record's topic.
+    pub topic: &'a str,
+    /// Its key, if it has one.
+    pub key: Option<&'a [u8]>,
+    /// Its value, if it is no tombstone.
+    pub value: Option<&'a [u8]>,
+    /// How many partitions there are, at least one.
+    pub partitions: usize,
+    /// Those that have a leader at the moment; all, if none has.
+    pub available: &'a [usize],
 }
 
 /// The choice for records without a key, of one topic.

@@ -70,6 +70,19 @@ const OS: Exceptions = &[
         "engine/wire/examples/",
         "a measure of the pieces has a clock",
     ),
+    ("examples/", "applications have a runtime of their own"),
+    (
+        "client/src/transport/tokio.rs",
+        "the client's shell for applications: tokio's sockets, clock and the I/O thread",
+    ),
+    (
+        "client/src/transport/tokio_uring.rs",
+        "the same shell's sockets by io_uring",
+    ),
+    (
+        "client/src/application/wait.rs",
+        "blocking calls park the application's thread",
+    ),
     (
         "bench/src/process.rs",
         "it measures processes: /proc, and stops them",

@@ -16,6 +16,8 @@ const BROKER: i8 = 4;
 /// Kinds of change (Kafka's `AlterConfigOp.OpType`).
 const SET: i8 = 0;
 const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
 
 /// Where a setting's value comes from (Kafka's `DescribeConfigsResponse.ConfigSource`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +66,10 @@ pub enum ConfigChange {
     Set(String, String),
     /// Back to the default.
     Delete(String),
+    /// Adds a value to a setting that is a list.
+    Append(String, String),
+    /// Takes a value out of a setting that is a list.
+    Subtract(String, String),
 }
 
 impl Admin {
@@ -116,11 +122,29 @@ impl Admin {
         name: &str,
         changes: &[ConfigChange],
     ) -> Result<(), AdminError> {
-        let what = format!("topic {name:?}");
+        self.alter(TOPIC, name, format!("topic {name:?}"), changes)
+            .await
+    }
+
+    /// Changes settings of a broker while it runs; the others stay as they are.
+    pub async fn alter_broker(&self, id: i32, changes: &[ConfigChange]) -> Result<(), AdminError> {
+        self.alter(BROKER, &id.to_string(), format!("broker {id}"), changes)
+            .await
+    }
+
+    async fn alter(
+        &self,
+        kind: i8,
+        name: &str,
+        what: String,
+        changes: &[ConfigChange],
+    ) -> Result<(), AdminError> {
         let changes = changes.iter().map(|change| {
             let (name, operation, value) = match change {
                 ConfigChange::Set(name, value) => (name, SET, Some(text(value))),
                 ConfigChange::Delete(name) => (name, DELETE, None),
+                ConfigChange::Append(name, value) => (name, APPEND, Some(text(value))),
+                ConfigChange::Subtract(name, value) => (name, SUBTRACT, Some(text(value))),
             };
             AlterableConfig::default()
                 .with_name(text(name))
@@ -128,13 +152,16 @@ impl Admin {
                 .with_value(value)
         });
         let resource = AlterConfigsResource::default()
-            .with_resource_type(TOPIC)
+            .with_resource_type(kind)
             .with_resource_name(text(name))
             .with_configs(changes.collect());
         let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
         self.0
             .retried(async || {
-                let connection = self.0.controller().await?;
+                let connection = match kind {
+                    BROKER => self.0.node(name.parse().unwrap_or(-1)).await?,
+                    _ => self.0.controller().await?,
+                };
                 let mut response = connection.call(&request, self.limit()).await?;
                 let answer = response.responses.pop().ok_or_else(|| unanswered(&what))?;
                 check(&what, answer.error_code, answer.error_message)

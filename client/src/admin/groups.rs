@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::kafka_protocol::messages::describe_groups_response::DescribedGroup;
+use ringmill_wire::kafka_protocol::messages::leave_group_request::MemberIdentity;
 use ringmill_wire::kafka_protocol::messages::offset_delete_request::{
     OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
 };
 use ringmill_wire::kafka_protocol::messages::{
-    DeleteGroupsRequest, DescribeGroupsRequest, ListGroupsRequest, OffsetDeleteRequest,
+    DeleteGroupsRequest, DescribeGroupsRequest, LeaveGroupRequest, ListGroupsRequest,
+    OffsetDeleteRequest,
 };
 
 use super::{Admin, AdminError, check, text, unanswered};
@@ -115,6 +117,49 @@ impl Admin {
                 let mut response = connection.call(&request, self.limit()).await?;
                 let answer = response.results.pop().ok_or_else(|| unanswered(&what))?;
                 check(&what, answer.error_code, None)
+            })
+            .await
+    }
+
+    /// Makes members leave their group: those with these lasting names (`group.instance.id`,
+    /// KIP-345), or all if none is named.
+    pub async fn remove_members(
+        &self,
+        group: &str,
+        instance_ids: &[String],
+    ) -> Result<(), AdminError> {
+        let members = match instance_ids.is_empty() {
+            false => instance_ids
+                .iter()
+                .map(|id| (String::new(), Some(id.clone())))
+                .collect(),
+            true => {
+                let described = self.describe_group(group).await?;
+                let members = described.members.into_iter();
+                let ids = members.map(|member| (member.member_id, member.instance_id));
+                ids.collect::<Vec<_>>()
+            }
+        };
+        let members = members.iter().map(|(member, instance)| {
+            MemberIdentity::default()
+                .with_member_id(text(member))
+                .with_group_instance_id(instance.as_deref().map(text))
+        });
+        let request = LeaveGroupRequest::default()
+            .with_group_id(text(group).into())
+            .with_members(members.collect());
+        self.0
+            .retried(async || {
+                let coordinator = self.0.coordinator(group).await?;
+                let connection = self.0.node(coordinator).await?;
+                let response = connection.call(&request, self.limit()).await?;
+                check(&format!("group {group:?}"), response.error_code, None)?;
+                for member in response.members {
+                    let name = member.group_instance_id.unwrap_or(member.member_id);
+                    let what = format!("group {group:?}, member {:?}", &*name);
+                    check(&what, member.error_code, None)?;
+                }
+                Ok(())
             })
             .await
     }

@@ -5,6 +5,7 @@
 
 mod configs;
 mod groups;
+mod inspect;
 mod topics;
 
 use ringmill_wire::StrBytes;
@@ -19,6 +20,7 @@ use crate::offsets::OffsetError;
 
 pub use configs::{ConfigChange, ConfigEntry, ConfigSource};
 pub use groups::{GroupDescription, GroupListing, GroupMember};
+pub use inspect::{ConfigResource, LogDir, ProducerState};
 pub use topics::NewTopic;
 
 /// Why an operation was not done.
@@ -43,6 +45,9 @@ pub enum AdminError {
     /// The broker did not answer.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// The client was closed.
+    #[error("the client is closed")]
+    Closed,
 }
 
 /// A code with the broker's own words in place of ours, if it has any.
@@ -65,6 +70,7 @@ impl Retriable for AdminError {
             Self::Offset(error) => error.is_retriable(),
             Self::Lookup(error) => error.is_retriable(),
             Self::Call(error) => error.is_retriable(),
+            Self::Closed => false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Topics and their records.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use ringmill_wire::control::Call;
 use ringmill_wire::error::ErrorCode;
@@ -40,6 +40,23 @@ pub struct NewTopic {
     pub configs: Vec<(String, String)>,
 }
 
+impl NewTopic {
+    /// A topic with that many partitions, replicated as the brokers' default says.
+    pub fn of(name: impl Into<String>, partitions: i32) -> Self {
+        Self {
+            name: name.into(),
+            partitions: Some(partitions),
+            ..Self::default()
+        }
+    }
+
+    /// The same with a setting by Kafka's name, such as `retention.ms`.
+    pub fn config(mut self, name: impl Into<String>, value: impl ToString) -> Self {
+        self.configs.push((name.into(), value.to_string()));
+        self
+    }
+}
+
 impl Admin {
     /// Creates a topic; returns once its partitions have leaders.
     pub async fn create_topic(&self, topic: &NewTopic) -> Result<Topic, AdminError> {
@@ -68,7 +85,7 @@ impl Admin {
         // the broker that is asked may hear of it a moment later
         self.0
             .retried(async || match self.0.topic(&topic.name, false).await {
-                Err(crate::LookupError::NoTopic(_)) => Err(AdminError::Refused {
+                Err(crate::cluster::LookupError::NoTopic(_)) => Err(AdminError::Refused {
                     what: what.clone(),
                     code: ErrorCode::LeaderNotAvailable,
                     message: None,
@@ -86,7 +103,7 @@ impl Admin {
                 let connection = self.0.controller().await?;
                 let version = connection
                     .version(<DeleteTopicsRequest as Call>::KEY, i16::MAX)
-                    .map_err(crate::CallError::from)?;
+                    .map_err(crate::connection::CallError::from)?;
                 let request = DeleteTopicsRequest::default().with_timeout_ms(self.timeout_ms());
                 let topic = Some(text(name).into());
                 let request = match version {
@@ -113,7 +130,7 @@ impl Admin {
             .retried(async || {
                 let topics = self.ask(&Ask::topics([name], false)).await?;
                 let topic = topics.into_iter().next();
-                topic.ok_or_else(|| crate::LookupError::NoTopic(name.to_owned()).into())
+                topic.ok_or_else(|| crate::cluster::LookupError::NoTopic(name.to_owned()).into())
             })
             .await
     }
@@ -206,7 +223,7 @@ impl Admin {
     /// All partitions of a topic.
     pub async fn partitions(&self, name: &str) -> Result<Vec<TopicPartition>, AdminError> {
         let topic = self.describe_topic(name).await?;
-        let name: Rc<str> = name.into();
+        let name: Arc<str> = name.into();
         let partitions = topic.partitions.iter();
         Ok(partitions
             .map(|partition| TopicPartition::new(name.clone(), partition.index))

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn topics(names: &[&str]) -> BTreeSet<Rc<str>> {
-    names.iter().map(|name| Rc::from(*name)).collect()
+fn topics(names: &[&str]) -> BTreeSet<Arc<str>> {
+    names.iter().map(|name| Arc::from(*name)).collect()
 }
 
 fn member(id: &str, names: &[&str]) -> Member {
@@ -22,7 +22,7 @@ fn member(id: &str, names: &[&str]) -> Member {
 fn counts(topics: &[(&str, usize)]) -> PartitionCounts {
     topics
         .iter()
-        .map(|(topic, n)| (Rc::from(*topic), *n))
+        .map(|(topic, n)| (Arc::from(*topic), *n))
         .collect()
 }
 
@@ -167,13 +167,13 @@ fn groups() -> impl Strategy<Value = (Vec<Member>, PartitionCounts)> {
     (wanted, proptest::collection::vec(0_usize..7, 4)).prop_map(|(wanted, sizes)| {
         let name = |at: usize| format!("t{at}");
         let members = wanted.iter().enumerate().map(|(at, wanted)| Member {
-            topics: wanted.iter().map(|t| Rc::from(name(*t))).collect(),
+            topics: wanted.iter().map(|t| Arc::from(name(*t))).collect(),
             ..member(&format!("m{at}"), &[])
         });
         let counts = sizes
             .iter()
             .enumerate()
-            .map(|(at, n)| (Rc::from(name(at)), *n));
+            .map(|(at, n)| (Arc::from(name(at)), *n));
         (members.collect(), counts.collect())
     })
 }
@@ -218,7 +218,7 @@ fn check_complete(members: &[Member], partitions: &PartitionCounts, assigned: &A
         total,
         "one partition, one member: {assigned:?}"
     );
-    let wanted = |topic: &Rc<str>| members.iter().any(|m| m.topics.contains(topic));
+    let wanted = |topic: &Arc<str>| members.iter().any(|m| m.topics.contains(topic));
     let due: usize = partitions
         .iter()
         .filter(|(t, _)| wanted(t))

@@ -1,6 +1,6 @@
 //! The two strategies that know nothing of before: range and round-robin.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::{Assignment, Member, PartitionCounts, TopicPartition, nothing_yet};
 
@@ -49,7 +49,7 @@ pub(super) fn round_robin(members: &[&Member], partitions: &PartitionCounts) -> 
 fn give(
     assignment: &mut Assignment,
     member: &Member,
-    topic: &Rc<str>,
+    topic: &Arc<str>,
     partitions: std::ops::Range<usize>,
 ) {
     if let Some(given) = assignment.get_mut(&member.id) {

@@ -9,20 +9,20 @@ mod sticky;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// A partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicPartition {
     /// The topic's name.
-    pub topic: Rc<str>,
+    pub topic: Arc<str>,
     /// The partition's number.
     pub partition: i32,
 }
 
 impl TopicPartition {
     /// A partition by names.
-    pub fn new(topic: impl Into<Rc<str>>, partition: i32) -> Self {
+    pub fn new(topic: impl Into<Arc<str>>, partition: i32) -> Self {
         Self {
             topic: topic.into(),
             partition,
@@ -38,18 +38,18 @@ impl fmt::Display for TopicPartition {
 }
 
 /// Partitions by topic count: what there is to be spread.
-pub(crate) type PartitionCounts = BTreeMap<Rc<str>, usize>;
+pub(crate) type PartitionCounts = BTreeMap<Arc<str>, usize>;
 
 /// What each member gets, by member id.
-pub(crate) type Assignment = BTreeMap<Rc<str>, BTreeSet<TopicPartition>>;
+pub(crate) type Assignment = BTreeMap<Arc<str>, BTreeSet<TopicPartition>>;
 
 /// A member as the leader sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Member {
-    pub(crate) id: Rc<str>,
+    pub(crate) id: Arc<str>,
     /// Survives the member's restart, where it has one (KIP-345).
-    pub(crate) instance_id: Option<Rc<str>>,
-    pub(crate) topics: BTreeSet<Rc<str>>,
+    pub(crate) instance_id: Option<Arc<str>>,
+    pub(crate) topics: BTreeSet<Arc<str>>,
     /// What it has kept from before, for the sticky strategy.
     pub(crate) owned: BTreeSet<TopicPartition>,
     /// The generation in which it got that; −1 for never.

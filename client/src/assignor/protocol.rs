@@ -4,7 +4,7 @@
 //! The broker passes them on unread, so they come from other clients and are checked here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use ringmill_wire::primitive::{ReadError, Reader, put_count, put_nullable_string, put_string};
@@ -37,7 +37,7 @@ pub enum GroupProtocolError {
 /// What a member wants.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Subscription {
-    pub(crate) topics: BTreeSet<Rc<str>>,
+    pub(crate) topics: BTreeSet<Arc<str>>,
     pub(crate) owned: BTreeSet<TopicPartition>,
     pub(crate) generation: i32,
 }
@@ -137,7 +137,7 @@ fn partitions(reader: &mut Reader<'_>) -> Result<BTreeSet<TopicPartition>, Group
     Ok(partitions)
 }
 
-fn string(reader: &mut Reader<'_>) -> Result<Rc<str>, GroupProtocolError> {
+fn string(reader: &mut Reader<'_>) -> Result<Arc<str>, GroupProtocolError> {
     let length = reader.i16()?;
     let bytes = reader.take(usize::try_from(length).unwrap_or(0))?;
     let text = std::str::from_utf8(bytes).map_err(|_| GroupProtocolError::Utf8)?;
@@ -167,7 +167,7 @@ mod tests {
             owned in partitions_strategy(),
             generation: i32,
         ) {
-            let topics = topics.into_iter().map(Rc::from).collect();
+            let topics = topics.into_iter().map(Arc::from).collect();
             let subscription = Subscription { topics, owned, generation };
             prop_assert_eq!(Subscription::decode(&subscription.encode()), Ok(subscription));
         }
@@ -189,7 +189,7 @@ mod tests {
         // version 0: one topic, no user data
         let v0 = b"\0\0\0\0\0\x01\0\x01t\xff\xff\xff\xff";
         let read = Subscription::decode(v0).unwrap();
-        assert_eq!(read.topics, BTreeSet::from([Rc::from("t")]));
+        assert_eq!(read.topics, BTreeSet::from([Arc::from("t")]));
         assert_eq!((read.owned.len(), read.generation), (0, -1));
         // version 1: and one partition that it owns
         let v1 = b"\0\x01\0\0\0\x01\0\x01t\xff\xff\xff\xff\0\0\0\x01\0\x01t\0\0\0\x01\0\0\0\x05";

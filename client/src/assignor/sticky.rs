@@ -5,7 +5,7 @@
 //! another would narrow the gap between them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::{Assignment, Member, PartitionCounts, TopicPartition, nothing_yet};
 
@@ -22,7 +22,7 @@ pub(super) fn cooperative(members: &[&Member], partitions: &PartitionCounts) -> 
 
 /// Who has what now. Of two who claim the same, the later generation is right; of two of the same
 /// generation neither, for one of them is wrong (KAFKA-12984).
-fn owners(members: &[&Member], partitions: &PartitionCounts) -> BTreeMap<TopicPartition, Rc<str>> {
+fn owners(members: &[&Member], partitions: &PartitionCounts) -> BTreeMap<TopicPartition, Arc<str>> {
     let mut claims: BTreeMap<&TopicPartition, (i32, Option<&Member>)> = BTreeMap::new();
     for member in members {
         for partition in &member.owned {
@@ -49,7 +49,7 @@ fn owners(members: &[&Member], partitions: &PartitionCounts) -> BTreeMap<TopicPa
 fn balanced(
     members: &[&Member],
     partitions: &PartitionCounts,
-    owners: &BTreeMap<TopicPartition, Rc<str>>,
+    owners: &BTreeMap<TopicPartition, Arc<str>>,
 ) -> Assignment {
     let mut assignment = nothing_yet(members);
     for (partition, owner) in owners {
@@ -58,7 +58,7 @@ fn balanced(
         }
     }
     // topics that few want first: they have the least choice
-    let mut topics: Vec<(usize, &Rc<str>, usize)> = partitions
+    let mut topics: Vec<(usize, &Arc<str>, usize)> = partitions
         .iter()
         .map(|(topic, &count)| (wanting(members, topic).count(), topic, count))
         .collect();
@@ -103,7 +103,7 @@ fn level(members: &[&Member], assignment: &mut Assignment) {
 fn next_move(
     members: &[&Member],
     assignment: &Assignment,
-) -> Option<(Rc<str>, Rc<str>, TopicPartition)> {
+) -> Option<(Arc<str>, Arc<str>, TopicPartition)> {
     let load = |member: &Member| assignment[&member.id].len();
     let mut by_load: Vec<&&Member> = members.iter().collect();
     by_load.sort_by_key(|member| load(member));
@@ -124,7 +124,7 @@ fn next_move(
 /// What a taker wants of a giver's partitions: the last, so that the first stay put.
 fn movable<'a>(
     given: &'a BTreeSet<TopicPartition>,
-    topics: &BTreeSet<Rc<str>>,
+    topics: &BTreeSet<Arc<str>>,
 ) -> Option<&'a TopicPartition> {
     given
         .iter()

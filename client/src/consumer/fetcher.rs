@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ringmill_wire::batch::BatchError;
 use ringmill_wire::error::ErrorCode;
-use ringmill_wire::fetch::FetchedPartition;
+use ringmill_wire::fetch::{AbortedTransaction, FetchedPartition};
 use thiserror::Error;
 
 use super::records::{Fetched, Reading, whole_batches};
@@ -476,6 +476,7 @@ impl Fetcher {
             from: wanted.offset,
             next_offset,
             high_watermark: answer.high_watermark,
+            aborted: sorted(answer.aborted).into(),
             reading: self.reading,
         });
         Ok(())
@@ -526,6 +527,13 @@ impl Fetched {
             partition: self.partition,
         }
     }
+}
+
+/// By their first offsets; empty where the broker names none, as for read_uncommitted.
+fn sorted(aborted: Option<Vec<AbortedTransaction>>) -> Vec<AbortedTransaction> {
+    let mut aborted = aborted.unwrap_or_default();
+    aborted.sort_by_key(|transaction| transaction.first_offset);
+    aborted
 }
 
 fn reset_start(reset: OffsetReset) -> Option<Start> {

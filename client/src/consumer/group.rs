@@ -1,7 +1,7 @@
 //! The group's requests: what a [`Step`](super::membership::Step) asks for, put on the wire and its
 //! answer taken apart.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -96,7 +96,7 @@ pub(super) async fn sync(
     group: &str,
     member: &MemberId,
     strategy: Assignor,
-    assignments: Vec<(Rc<str>, Bytes)>,
+    assignments: Vec<(Arc<str>, Bytes)>,
     limit: Duration,
 ) -> Result<Result<Bytes, ErrorCode>, CallError> {
     let assignments = assignments.into_iter().map(|(member, assignment)| {

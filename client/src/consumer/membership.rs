@@ -6,7 +6,7 @@
 //! cooperative one only those that move (KIP-429).
 
 use std::collections::BTreeSet;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,7 +30,7 @@ pub enum GroupError {
     #[error("group {group:?}: {code}")]
     Refused {
         /// The group.
-        group: Rc<str>,
+        group: Arc<str>,
         /// The coordinator's code.
         code: ErrorCode,
     },
@@ -38,7 +38,7 @@ pub enum GroupError {
     #[error("group {group:?}: {error}")]
     Protocol {
         /// The group.
-        group: Rc<str>,
+        group: Arc<str>,
         /// What is wrong.
         error: GroupProtocolError,
     },
@@ -46,7 +46,7 @@ pub enum GroupError {
     #[error("group {group:?} uses the strategy {strategy:?}, which this consumer does not have")]
     Strategy {
         /// The group.
-        group: Rc<str>,
+        group: Arc<str>,
         /// Its name.
         strategy: String,
     },
@@ -55,9 +55,9 @@ pub enum GroupError {
 /// Who this consumer is to its group at the moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MemberId {
-    pub(crate) member_id: Rc<str>,
+    pub(crate) member_id: Arc<str>,
     pub(crate) generation: i32,
-    pub(crate) instance_id: Option<Rc<str>>,
+    pub(crate) instance_id: Option<Arc<str>>,
 }
 
 /// What is to be done now.
@@ -78,9 +78,9 @@ pub(crate) enum Step {
     /// Send a JoinGroup; [`Membership::on_joined`]. Per strategy its name and this member's wants.
     Join { protocols: Vec<(Assignor, Bytes)> },
     /// Learn how many partitions these topics have; [`Membership::on_counts`].
-    Count { topics: BTreeSet<Rc<str>> },
+    Count { topics: BTreeSet<Arc<str>> },
     /// Send a SyncGroup; [`Membership::on_synced`]. Per member its assignment, from the leader.
-    Sync { assignments: Vec<(Rc<str>, Bytes)> },
+    Sync { assignments: Vec<(Arc<str>, Bytes)> },
     /// Give the application these partitions in addition; [`Membership::on_taken`].
     Take {
         partitions: BTreeSet<TopicPartition>,
@@ -112,10 +112,10 @@ enum State {
     /// The leader, before it knows the topics.
     Counting {
         members: Vec<Member>,
-        topics: BTreeSet<Rc<str>>,
+        topics: BTreeSet<Arc<str>>,
     },
     Syncing {
-        assignments: Vec<(Rc<str>, Bytes)>,
+        assignments: Vec<(Arc<str>, Bytes)>,
     },
     /// Has its assignment, gives up what is no longer in it.
     Trimming {
@@ -132,17 +132,17 @@ enum State {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Membership {
-    group: Rc<str>,
-    instance_id: Option<Rc<str>>,
+    group: Arc<str>,
+    instance_id: Option<Arc<str>>,
     assignors: Vec<Assignor>,
     heartbeat_interval: Duration,
     max_poll_interval: Duration,
-    topics: BTreeSet<Rc<str>>,
+    topics: BTreeSet<Arc<str>>,
     /// What the last JoinGroup named.
-    joined_topics: BTreeSet<Rc<str>>,
+    joined_topics: BTreeSet<Arc<str>>,
     coordinator: Option<i32>,
     state: State,
-    member_id: Rc<str>,
+    member_id: Arc<str>,
     generation: i32,
     chosen: Option<Assignor>,
     owned: BTreeSet<TopicPartition>,
@@ -160,7 +160,7 @@ impl Membership {
     pub(crate) fn new(group: &str, config: &ConsumerConfig, client: &ClientConfig) -> Self {
         Self {
             group: group.into(),
-            instance_id: config.group_instance_id.as_deref().map(Rc::from),
+            instance_id: config.group_instance_id.as_deref().map(Arc::from),
             assignors: config.assignors.clone(),
             heartbeat_interval: config.heartbeat_interval,
             max_poll_interval: config.max_poll_interval,
@@ -181,7 +181,7 @@ impl Membership {
     }
 
     /// The group's name.
-    pub(crate) fn group(&self) -> &Rc<str> {
+    pub(crate) fn group(&self) -> &Arc<str> {
         &self.group
     }
 
@@ -205,7 +205,7 @@ impl Membership {
     }
 
     /// The topics wanted, from now on; a change makes the group rebalance.
-    pub(crate) fn subscribe(&mut self, now: Instant, topics: BTreeSet<Rc<str>>) {
+    pub(crate) fn subscribe(&mut self, now: Instant, topics: BTreeSet<Arc<str>>) {
         self.last_poll = now;
         if topics != self.topics {
             self.topics = topics;
@@ -339,7 +339,7 @@ impl Membership {
             topics.extend(wants.topics.iter().cloned());
             known.push(Member {
                 id: id.into(),
-                instance_id: instance_id.map(Rc::from),
+                instance_id: instance_id.map(Arc::from),
                 topics: wants.topics,
                 owned: wants.owned,
                 generation: wants.generation,

@@ -4,6 +4,7 @@
 //! ahead, one finds positions, one keeps the membership; the application polls. A partition is given
 //! up only between two polls, after the application was told.
 
+mod error;
 mod fetcher;
 mod group;
 mod membership;
@@ -12,21 +13,24 @@ mod tasks;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+#[cfg(feature = "tokio")]
+use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringmill_wire::error::ErrorCode;
-use thiserror::Error;
+use ringmill_wire::fetch::IsolationLevel;
 
 use crate::assignor::TopicPartition;
-use crate::cluster::{Client, LookupError, Retriable};
+use crate::cluster::{Client, LookupError};
 use crate::config::{ConfigError, ConsumerConfig};
-use crate::connection::CallError;
 use crate::group_offsets::{self, Committed, CommittedOffsets};
-use crate::offsets::{OffsetError, OffsetSpec};
+use crate::offsets::OffsetSpec;
 use crate::pool::Pool;
 use crate::transport::{Instant, JoinHandle, Notify, now, spawn, timeout, yield_now};
 
+pub use error::{CommitError, PollError, SubscribeError};
 pub use fetcher::FetchError;
 pub use membership::GroupError;
 pub(crate) use membership::MemberId;
@@ -34,67 +38,6 @@ pub use records::{Fetched, FetchedBatch, RecordsError};
 
 use fetcher::{Fetcher, Start};
 use membership::{Membership, Step};
-
-/// Why a poll has no records to give.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum PollError {
-    /// A partition cannot be read; the others go on.
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
-    /// The consumer is no member of its group any more.
-    #[error(transparent)]
-    Group(#[from] GroupError),
-    /// Positions cannot be found.
-    #[error(transparent)]
-    Offsets(#[from] OffsetError),
-    /// The group's offsets cannot be read.
-    #[error(transparent)]
-    Lookup(#[from] LookupError),
-    /// An automatic commit failed.
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-}
-
-/// Why offsets were not committed.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum CommitError {
-    /// There is no group.
-    #[error("offsets are committed for a group: set group.id")]
-    NoGroup,
-    /// The coordinator refuses.
-    #[error("offsets of group {group:?} were not committed: {code}")]
-    Refused {
-        /// The group.
-        group: Rc<str>,
-        /// The coordinator's code.
-        code: ErrorCode,
-    },
-    /// There is no coordinator.
-    #[error(transparent)]
-    Lookup(#[from] LookupError),
-    /// The coordinator did not answer.
-    #[error(transparent)]
-    Call(#[from] CallError),
-}
-
-impl Retriable for CommitError {
-    fn may_pass(&self) -> bool {
-        match self {
-            Self::NoGroup => false,
-            Self::Refused { code, .. } => code.is_retriable(),
-            Self::Lookup(error) => error.is_retriable(),
-            Self::Call(error) => error.is_retriable(),
-        }
-    }
-}
-
-/// Why topics cannot be subscribed to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum SubscribeError {
-    /// There is no group to subscribe with.
-    #[error("a subscription needs a group: set group.id, or assign partitions by hand")]
-    NoGroup,
-}
 
 /// Where to start in a partition that is assigned by hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,7 +98,7 @@ struct Shared {
     errors: RefCell<Vec<PollError>>,
     /// The application was told that it loses these, and its next poll confirms that.
     told: RefCell<Option<BTreeSet<TopicPartition>>>,
-    tasks: RefCell<Vec<JoinHandle<()>>>,
+    tasks: RefCell<Vec<JoinHandle>>,
     next_commit: Cell<Instant>,
 }
 
@@ -199,10 +142,10 @@ impl Consumer {
 
     /// Reads these topics as a member of the group, in place of whatever it read before.
     pub fn subscribe<'a>(
-        &mut self,
+        &self,
         topics: impl IntoIterator<Item = &'a str>,
     ) -> Result<(), SubscribeError> {
-        let topics = topics.into_iter().map(Rc::from).collect();
+        let topics = topics.into_iter().map(Arc::from).collect();
         let mut membership = self.0.membership.borrow_mut();
         let membership = membership.as_mut().ok_or(SubscribeError::NoGroup)?;
         membership.subscribe(now(), topics);
@@ -211,7 +154,7 @@ impl Consumer {
     }
 
     /// Reads these partitions in addition, without asking any group.
-    pub fn assign(&mut self, partitions: impl IntoIterator<Item = (TopicPartition, StartAt)>) {
+    pub fn assign(&self, partitions: impl IntoIterator<Item = (TopicPartition, StartAt)>) {
         for (partition, start) in partitions {
             let start = match start {
                 StartAt::Committed => Start::Committed,
@@ -224,12 +167,12 @@ impl Consumer {
     }
 
     /// Stops reading partitions that were assigned by hand.
-    pub fn unassign(&mut self, partitions: &BTreeSet<TopicPartition>) {
+    pub fn unassign(&self, partitions: &BTreeSet<TopicPartition>) {
         self.0.fetcher.borrow_mut().remove(partitions);
     }
 
     /// Moves the position in a partition that is assigned.
-    pub fn seek(&mut self, partition: &TopicPartition, to: StartAt) {
+    pub fn seek(&self, partition: &TopicPartition, to: StartAt) {
         let known = self.0.fetcher.borrow().assignment().any(|p| p == partition);
         if known {
             self.assign([(partition.clone(), to)]);
@@ -237,12 +180,12 @@ impl Consumer {
     }
 
     /// Stops the records of a partition until [`Consumer::resume`]; it stays assigned.
-    pub fn pause(&mut self, partition: &TopicPartition) {
+    pub fn pause(&self, partition: &TopicPartition) {
         self.0.fetcher.borrow_mut().set_paused(partition, true);
     }
 
     /// Goes on with a partition.
-    pub fn resume(&mut self, partition: &TopicPartition) {
+    pub fn resume(&self, partition: &TopicPartition) {
         self.0.fetcher.borrow_mut().set_paused(partition, false);
         self.0.ring_all();
     }
@@ -263,7 +206,7 @@ impl Consumer {
     ///
     /// # Errors
     /// What one partition or the group suffers from; polling goes on with the others.
-    pub async fn poll(&mut self, limit: Duration) -> Result<Event, PollError> {
+    pub async fn poll(&self, limit: Duration) -> Result<Event, PollError> {
         let deadline = now() + limit;
         // lets the fetches go on, however fast the application is
         yield_now().await;
@@ -303,7 +246,37 @@ impl Consumer {
 
     /// Commits the positions of all partitions: everything that polls gave is processed.
     pub async fn commit(&self) -> Result<(), CommitError> {
-        self.0.commit_positions().await
+        self.0.commit_positions(&BTreeMap::new()).await.map(drop)
+    }
+
+    /// Commits the positions, but for these partitions other ones; tells what was committed.
+    #[cfg(feature = "tokio")]
+    pub(crate) async fn commit_but(
+        &self,
+        held: &BTreeMap<TopicPartition, i64>,
+    ) -> Result<CommittedOffsets, CommitError> {
+        self.0.commit_positions(held).await
+    }
+
+    /// Waits until there may be something to see: records, positions, steps of the group.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn changed(&self) -> impl Future<Output = ()> + '_ {
+        self.0.changed.notified()
+    }
+
+    /// Leaves the group, commits first if that is automatic, and reads nothing any more.
+    pub async fn unsubscribe(&self) -> Result<(), CommitError> {
+        let committed = self.0.commit_if_automatic(&BTreeMap::new()).await;
+        self.0.leave().await;
+        self.0.with_membership(Membership::unsubscribe);
+        let all = self.assignment();
+        self.0.fetcher.borrow_mut().remove(&all);
+        committed
+    }
+
+    /// What it sees of transactions.
+    pub fn isolation(&self) -> IsolationLevel {
+        self.0.config.isolation
     }
 
     /// Commits offsets of the application's choice.
@@ -324,13 +297,17 @@ impl Consumer {
 
     /// Commits, if that is automatic, leaves the group and stops.
     pub async fn close(self) -> Result<(), CommitError> {
-        let shared = &self.0;
-        let committed = match shared.config.auto_commit {
-            Some(_) if shared.config.group_id.is_some() => shared.commit_positions().await,
-            _ => Ok(()),
-        };
-        shared.leave().await;
-        shared.stop();
+        self.close_but(&BTreeMap::new()).await
+    }
+
+    /// The same, with other positions for these partitions.
+    pub(crate) async fn close_but(
+        &self,
+        held: &BTreeMap<TopicPartition, i64>,
+    ) -> Result<(), CommitError> {
+        let committed = self.0.commit_if_automatic(held).await;
+        self.0.leave().await;
+        self.0.stop();
         committed
     }
 }
@@ -366,19 +343,21 @@ impl Shared {
             self.with_membership(Membership::on_revoked);
             return Ok(None);
         }
-        *self.told.borrow_mut() = Some(partitions.clone());
         if lost {
+            *self.told.borrow_mut() = Some(partitions.clone());
             return Ok(Some(Event::Lost(partitions)));
         }
         if self.config.auto_commit.is_some() {
             // the group's next generation reads the offsets: a failure is told, not fatal
-            if let Err(error) = self.commit_positions().await {
+            if let Err(error) = self.commit_positions(&BTreeMap::new()).await {
                 self.errors.borrow_mut().push(error.into());
             }
         }
         for partition in &partitions {
             self.fetcher.borrow_mut().set_paused(partition, true);
         }
+        // only now: a poll that is dropped while it commits has told nobody
+        *self.told.borrow_mut() = Some(partitions.clone());
         Ok(Some(Event::Revoked(partitions)))
     }
 
@@ -450,29 +429,46 @@ impl Shared {
             return Ok(());
         }
         self.next_commit.set(now() + interval);
-        match self.commit_positions().await {
+        match self.commit_positions(&BTreeMap::new()).await {
             // the group rebalances: what was processed is committed when partitions are given up
             Err(CommitError::Refused {
                 code: ErrorCode::RebalanceInProgress,
                 ..
             }) => Ok(()),
-            done => done,
+            done => done.map(drop),
         }
     }
 
-    async fn commit_positions(&self) -> Result<(), CommitError> {
+    async fn commit_if_automatic(
+        &self,
+        held: &BTreeMap<TopicPartition, i64>,
+    ) -> Result<(), CommitError> {
+        match self.config.auto_commit {
+            Some(_) if self.config.group_id.is_some() => {
+                self.commit_positions(held).await.map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Commits positions, for partitions that are in `held` those that it says.
+    async fn commit_positions(
+        &self,
+        held: &BTreeMap<TopicPartition, i64>,
+    ) -> Result<CommittedOffsets, CommitError> {
         let positions = self.fetcher.borrow().positions();
         let offsets: CommittedOffsets = positions
             .into_iter()
             .map(|(partition, (offset, leader_epoch))| {
                 let committed = Committed {
                     leader_epoch,
-                    ..Committed::at(offset)
+                    ..Committed::at(held.get(&partition).copied().unwrap_or(offset))
                 };
                 (partition, committed)
             })
             .collect();
-        self.commit(&offsets).await
+        self.commit(&offsets).await?;
+        Ok(offsets)
     }
 
     async fn commit(&self, offsets: &CommittedOffsets) -> Result<(), CommitError> {

@@ -1,11 +1,14 @@
 //! Fetched records, decoded when they are looked at: slices of the bytes that came, unless they
 //! were compressed.
 
-use std::rc::Rc;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ringmill_wire::batch::{BatchError, BatchHeader, BatchView, Batches, Compression};
 use ringmill_wire::compression::decompress;
+use ringmill_wire::fetch::AbortedTransaction;
+use ringmill_wire::marker::EndTxnMarker;
 use ringmill_wire::record::{Record, RecordError, Records};
 use thiserror::Error;
 
@@ -14,7 +17,7 @@ use thiserror::Error;
 #[error("{topic}-{partition}, in the batch at offset {offset}: {error}")]
 pub struct RecordsError {
     /// Their topic.
-    pub topic: Rc<str>,
+    pub topic: Arc<str>,
     /// Their partition.
     pub partition: i32,
     /// The first offset of the batch at fault, or the wanted one if it has none.
@@ -34,7 +37,7 @@ pub(crate) struct Reading {
 /// Some records of one partition, one after the other, as one fetch brought them.
 #[derive(Debug, Clone)]
 pub struct Fetched {
-    pub(crate) topic: Rc<str>,
+    pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
     /// Whole batches.
     pub(crate) bytes: Bytes,
@@ -42,6 +45,8 @@ pub struct Fetched {
     pub(crate) from: i64,
     pub(crate) next_offset: i64,
     pub(crate) high_watermark: i64,
+    /// Under read_committed: whose records are left out, from where on, by that place.
+    pub(crate) aborted: Arc<[AbortedTransaction]>,
     pub(crate) reading: Reading,
 }
 
@@ -49,6 +54,11 @@ impl Fetched {
     /// Their topic.
     pub fn topic(&self) -> &str {
         &self.topic
+    }
+
+    /// The same, to be shared.
+    pub fn topic_name(&self) -> Arc<str> {
+        self.topic.clone()
     }
 
     /// Their partition.
@@ -72,18 +82,23 @@ impl Fetched {
     }
 
     /// The batches, each checked and decompressed when the iterator comes to it. Control batches,
-    /// which hold no records of applications, are left out.
+    /// which hold no records of applications, are left out, and under read_committed those of
+    /// aborted transactions.
     pub fn batches(&self) -> impl Iterator<Item = Result<FetchedBatch, RecordsError>> + '_ {
         let mut batches = Batches::new(&self.bytes);
+        let mut aborted = Aborted::new(&self.aborted);
         std::iter::from_fn(move || {
-            let view = match batches.next()? {
-                Ok((_, view)) => view,
-                Err(error) => return Some(Err(self.wrong(self.from, error.error.into()))),
-            };
-            let offset = view.header().base_offset;
-            Some(self.open(view).map_err(|error| self.wrong(offset, error)))
+            loop {
+                let view = match batches.next()? {
+                    Ok((_, view)) => view,
+                    Err(error) => return Some(Err(self.wrong(self.from, error.error.into()))),
+                };
+                if !aborted.hides(&view) && !view.header().is_control() {
+                    let offset = view.header().base_offset;
+                    return Some(self.open(view).map_err(|error| self.wrong(offset, error)));
+                }
+            }
         })
-        .filter(|batch| !batch.as_ref().is_ok_and(FetchedBatch::is_control))
     }
 
     /// Calls `visit` with each record; returns how many there were.
@@ -133,6 +148,45 @@ impl Fetched {
     }
 }
 
+/// Which producers' transactional records are to be left out at the moment, as Java's
+/// `CompletedFetch` keeps it: a producer is in from its aborted transaction's first offset to the
+/// abort's marker.
+struct Aborted<'a> {
+    to_come: &'a [AbortedTransaction],
+    producers: BTreeSet<i64>,
+}
+
+impl<'a> Aborted<'a> {
+    fn new(by_first_offset: &'a [AbortedTransaction]) -> Self {
+        Self {
+            to_come: by_first_offset,
+            producers: BTreeSet::new(),
+        }
+    }
+
+    /// Whether a batch, the next in the log, is of an aborted transaction.
+    fn hides(&mut self, view: &BatchView<'_>) -> bool {
+        let header = view.header();
+        if !header.has_producer_id() {
+            return false;
+        }
+        while let Some((next, rest)) = self.to_come.split_first()
+            && next.first_offset < header.next_offset()
+        {
+            self.producers.insert(next.producer_id);
+            self.to_come = rest;
+        }
+        if header.is_control() {
+            let marker = EndTxnMarker::parse(header, view.records_bytes());
+            if marker.is_some_and(|marker| !marker.committed) {
+                self.producers.remove(&header.producer_id);
+            }
+            return false;
+        }
+        header.is_transactional() && self.producers.contains(&header.producer_id)
+    }
+}
+
 /// One batch with its records decompressed.
 #[derive(Debug, Clone)]
 pub struct FetchedBatch {
@@ -147,8 +201,12 @@ impl FetchedBatch {
         &self.header
     }
 
-    fn is_control(&self) -> bool {
-        self.header.is_control()
+    /// A part of the batch's content, shared in place of copied.
+    ///
+    /// # Panics
+    /// If it is no part of it.
+    pub fn slice(&self, part: &[u8]) -> Bytes {
+        self.content.slice_ref(part)
     }
 
     /// The records from the wanted offset on.
@@ -208,6 +266,7 @@ mod tests {
             from,
             next_offset: 0,
             high_watermark: 0,
+            aborted: Arc::default(),
             reading: Reading {
                 check_crc: true,
                 max_batch_bytes: 1000,
@@ -271,6 +330,63 @@ mod tests {
             error.to_string().contains("more than 1000 bytes"),
             "{error}"
         );
+    }
+
+    /// A batch of a transaction, or its marker.
+    fn of_transaction(offset: i64, producer_id: i64, value: Option<&str>) -> BytesMut {
+        let stamp = ProducerStamp {
+            producer_id,
+            producer_epoch: 0,
+            base_sequence: 0,
+            transactional: true,
+        };
+        let mut batch = match value {
+            Some(value) => {
+                let mut batch = batch(0, &[value], Compression::None);
+                ringmill_wire::batch::set_producer(&mut batch, stamp);
+                batch
+            }
+            None => {
+                let marker = EndTxnMarker {
+                    producer_id,
+                    producer_epoch: 0,
+                    coordinator_epoch: 0,
+                    committed: false,
+                };
+                BytesMut::from(&marker.seal(0)[..])
+            }
+        };
+        set_base_offset(&mut batch, offset);
+        batch
+    }
+
+    #[test]
+    fn records_of_aborted_transactions_and_markers_are_left_out() {
+        let mut bytes = batch(0, &["plain"], Compression::None);
+        for (offset, producer, value) in [
+            (1, 7, Some("aborted")),
+            (2, 8, Some("committed")),
+            (3, 7, None),
+            // the same producer's next transaction
+            (4, 7, Some("next")),
+            (5, 9, Some("aborted later")),
+        ] {
+            bytes.extend_from_slice(&of_transaction(offset, producer, value));
+        }
+        let mut fetched = fetched(bytes, 0);
+        let all = values(&fetched).unwrap().into_iter().map(|(at, _)| at);
+        assert_eq!(all.collect::<Vec<_>>(), [0, 1, 2, 4, 5], "read_uncommitted");
+        let aborted = |producer_id, first_offset| AbortedTransaction {
+            producer_id,
+            first_offset,
+        };
+        fetched.aborted = [aborted(7, 1), aborted(9, 5)].into();
+        let seen: Vec<i64> = values(&fetched)
+            .unwrap()
+            .iter()
+            .map(|(at, _)| *at)
+            .collect();
+        assert_eq!(seen, [0, 2, 4]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use ringmill_wire::api::ApiKey;
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::fetch::{
     CONSUMER_REPLICA_ID, FINAL_SESSION_EPOCH, FetchPartition, FetchRequest, FetchResponse,
-    FetchTopic, FetchedPartition, IsolationLevel, NO_SESSION_ID,
+    FetchTopic, FetchedPartition, NO_SESSION_ID,
 };
 use ringmill_wire::topic::TopicRef;
 
@@ -41,7 +42,7 @@ pub(super) async fn fetch_from(shared: Rc<Shared>, node: i32, bell: Rc<Notify>) 
         let Some(plan) = plan else {
             let retry = shared.fetcher.borrow().next_retry(now(), node);
             match retry {
-                Some(at) => drop(select(pin!(rung), sleep_until(at)).await),
+                Some(at) => _ = select(pin!(rung), pin!(sleep_until(at))).await,
                 None => rung.await,
             }
             continue;
@@ -64,7 +65,7 @@ pub(super) async fn fetch_from(shared: Rc<Shared>, node: i32, bell: Rc<Notify>) 
                 drop(fetcher);
                 shared.client.request_refresh();
                 if !error.is_retriable() {
-                    let error = crate::OffsetError::Call(error);
+                    let error = crate::offsets::OffsetError::Call(error);
                     shared.fail(PollError::Offsets(error));
                 }
             }
@@ -77,10 +78,10 @@ type Answers = Vec<Option<FetchedPartition<Bytes>>>;
 
 async fn fetch(shared: &Shared, node: i32, plan: &Plan) -> Result<Answers, CallError> {
     let connection = shared.fetching.get(&shared.client, node).await?;
-    let ids: BTreeMap<Rc<str>, Uuid> = {
+    let ids: BTreeMap<Arc<str>, Uuid> = {
         let image = shared.client.image();
         let topics = plan.wanted.iter().map(|wanted| &wanted.partition.topic);
-        let id = |topic: &Rc<str>| image.topic(topic)?.ok().map(|known| known.id);
+        let id = |topic: &Arc<str>| image.topic(topic)?.ok().map(|known| known.id);
         topics
             .map(|topic| (topic.clone(), id(topic).unwrap_or_default()))
             .collect()
@@ -110,7 +111,7 @@ async fn fetch(shared: &Shared, node: i32, plan: &Plan) -> Result<Answers, CallE
     }
 }
 
-fn request(shared: &Shared, plan: &Plan, ids: Option<&BTreeMap<Rc<str>, Uuid>>) -> FetchRequest {
+fn request(shared: &Shared, plan: &Plan, ids: Option<&BTreeMap<Arc<str>, Uuid>>) -> FetchRequest {
     let config = &shared.config;
     let size = |bytes: usize| i32::try_from(bytes).unwrap_or(i32::MAX);
     let topics = plan
@@ -142,7 +143,7 @@ fn request(shared: &Shared, plan: &Plan, ids: Option<&BTreeMap<Rc<str>, Uuid>>) 
         max_wait_ms: size(config.fetch_max_wait.as_millis() as usize),
         min_bytes: size(config.fetch_min_bytes),
         max_bytes: size(config.fetch_max_bytes),
-        isolation_level: IsolationLevel::ReadUncommitted,
+        isolation_level: config.isolation,
         session_id: NO_SESSION_ID,
         session_epoch: FINAL_SESSION_EPOCH,
         topics: topics.collect(),
@@ -152,7 +153,11 @@ fn request(shared: &Shared, plan: &Plan, ids: Option<&BTreeMap<Rc<str>, Uuid>>) 
 }
 
 /// The answers in the order of the plan.
-fn in_order(plan: &Plan, ids: &BTreeMap<Rc<str>, Uuid>, response: FetchResponse<Bytes>) -> Answers {
+fn in_order(
+    plan: &Plan,
+    ids: &BTreeMap<Arc<str>, Uuid>,
+    response: FetchResponse<Bytes>,
+) -> Answers {
     let places: BTreeMap<&TopicPartition, usize> = plan
         .wanted
         .iter()
@@ -253,7 +258,8 @@ async fn locate_found(shared: &Shared, questions: &[Unlocated]) -> Result<(), Po
         Start::Committed | Start::At(_) => OffsetSpec::Latest,
     };
     let wanted = questions.iter().map(|q| (q.partition.clone(), spec(q)));
-    let found = shared.client.offsets(wanted).await?;
+    let isolation = shared.config.isolation;
+    let found = shared.client.offsets_as(isolation, wanted).await?;
     for question in questions {
         let place = found.get(&question.partition).copied().flatten();
         let offset = place.map(|place| place.offset);
@@ -271,7 +277,7 @@ pub(super) async fn keep_membership(shared: Rc<Shared>) {
         };
         match step {
             Step::Rest => rung.await,
-            Step::Wait(until) => drop(select(pin!(rung), sleep_until(until)).await),
+            Step::Wait(until) => _ = select(pin!(rung), pin!(sleep_until(until))).await,
             Step::Revoke { .. } | Step::Take { .. } => {
                 shared.changed.notify_all();
                 rung.await;
@@ -364,7 +370,7 @@ fn try_with(
 
 async fn coordinator(
     shared: &Shared,
-) -> Option<(crate::connection::Connection, Rc<str>, super::MemberId)> {
+) -> Option<(crate::connection::Connection, Arc<str>, super::MemberId)> {
     let (node, group, id) = {
         let membership = shared.membership.borrow();
         let membership = membership.as_ref()?;

@@ -9,7 +9,7 @@
 mod metadata;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringmill_wire::Uuid;
@@ -95,12 +95,14 @@ struct Partition {
 
 #[derive(Debug)]
 pub(crate) struct Topic {
-    pub(crate) name: Rc<str>,
+    pub(crate) name: Arc<str>,
     pub(crate) id: Uuid,
     partitions: Vec<Partition>,
     /// Those with a leader, or all if none has one.
     available: Vec<usize>,
     sticky: Sticky,
+    /// Whose turn it is, where they take turns.
+    turn: usize,
 }
 
 #[derive(Debug, Default)]
@@ -178,6 +180,20 @@ impl Core {
         topic
             .sticky
             .choose(bytes, batch_bytes, &topic.available, random)
+    }
+
+    /// The partition whose turn it is.
+    pub(crate) fn choose_next(&mut self, topic: usize) -> Option<usize> {
+        let topic = &mut self.topics[topic];
+        let turn = topic.turn;
+        topic.turn = turn.wrapping_add(1);
+        let count = topic.available.len().max(1);
+        topic.available.get(turn % count).copied()
+    }
+
+    /// The partitions that have a leader, or all if none has.
+    pub(crate) fn available(&self, topic: usize) -> &[usize] {
+        &self.topics[topic].available
     }
 
     /// Whether there is no room for another record.

@@ -257,7 +257,7 @@ fn a_broken_connection_is_retried_after_a_wait_that_grows() {
         let early = now + Duration::from_millis(wait - 1);
         core.on_tick(early);
         assert_eq!(core.drain(early, 7), None, "{wait}");
-        now += Duration::from_millis(wait);
+        now = now + Duration::from_millis(wait);
         core.on_tick(now);
     }
     assert!(core.drain(now, 7).is_some());

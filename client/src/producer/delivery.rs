@@ -5,11 +5,14 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use ringmill_wire::error::ErrorCode;
 use thiserror::Error;
+
+use crate::cluster::LookupError;
 
 /// Why a record was not delivered, or may not have been.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -28,7 +31,7 @@ pub enum DeliveryError {
     #[error("{topic}-{partition}: {code}{}", detail(.message.as_deref()))]
     Rejected {
         /// The record's topic.
-        topic: Rc<str>,
+        topic: Arc<str>,
         /// The record's partition.
         partition: i32,
         /// The broker's code.
@@ -39,6 +42,9 @@ pub enum DeliveryError {
     /// The request could not be made or its answer not be read, and another attempt would not help.
     #[error("{0}")]
     Failed(String),
+    /// The topic, or its partitions, are not known.
+    #[error(transparent)]
+    Topic(#[from] LookupError),
     /// The producer was closed or dropped before.
     #[error("the producer was closed before the record was delivered: flush it first")]
     Closed,
@@ -63,11 +69,32 @@ pub struct Delivered {
 pub(crate) type BatchResult = Result<Delivered, DeliveryError>;
 
 /// Shared by the batch and those who wait for it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Outcome {
     result: RefCell<Option<BatchResult>>,
     waiting: RefCell<Vec<Waker>>,
+    /// Who is to be told, with the record's place in its batch.
+    listeners: RefCell<Vec<(i32, Listener)>>,
     done: Cell<bool>,
+}
+
+/// Somebody who is told of a record's delivery without a task of their own.
+pub(crate) type Listener = Box<dyn FnOnce(Result<Delivered, DeliveryError>)>;
+
+/// Says nothing of what it holds.
+impl std::fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Outcome({:?})", self.result.borrow())
+    }
+}
+
+/// A batch's result as one of its records sees it.
+fn of_record(result: &BatchResult, index: i32) -> Result<Delivered, DeliveryError> {
+    let batch = result.clone()?;
+    Ok(Delivered {
+        offset: batch.offset.map(|base| base + i64::from(index)),
+        ..batch
+    })
 }
 
 impl Outcome {
@@ -75,6 +102,9 @@ impl Outcome {
     pub(crate) fn settle(&self, result: BatchResult) {
         if self.done.replace(true) {
             return;
+        }
+        for (index, listener) in self.listeners.take() {
+            listener(of_record(&result, index));
         }
         *self.result.borrow_mut() = Some(result);
         for waker in self.waiting.take() {
@@ -105,11 +135,20 @@ impl Delivery {
     /// The result, if it is known.
     pub fn now(&self) -> Option<Result<Delivered, DeliveryError>> {
         let result = self.outcome.result.borrow();
-        let result = result.as_ref()?.clone();
-        Some(result.map(|batch| Delivered {
-            offset: batch.offset.map(|base| base + i64::from(self.index)),
-            ..batch
-        }))
+        Some(of_record(result.as_ref()?, self.index))
+    }
+
+    /// Tells `listener` in place of whoever would await this.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn tell(self, listener: Listener) {
+        match self.now() {
+            Some(result) => listener(result),
+            None => self
+                .outcome
+                .listeners
+                .borrow_mut()
+                .push((self.index, listener)),
+        }
     }
 }
 

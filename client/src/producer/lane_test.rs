@@ -329,7 +329,7 @@ fn run(fates: &[Fate], batches: u64, limit: Duration) -> (Broker, Vec<u64>, Vec<
         if in_flight.is_empty() && lane.batches.is_empty() {
             return (broker, delivered, refused);
         }
-        now += Duration::from_secs(1);
+        now = now + Duration::from_secs(1);
         let mut broken = false;
         for (serial, bytes) in in_flight {
             let fate = if broken {

@@ -16,6 +16,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ringmill_wire::builder::NewRecord;
 use ringmill_wire::error::ErrorCode;
@@ -26,7 +27,7 @@ use thiserror::Error;
 use crate::cluster::{Client, LookupError};
 use crate::config::{ConfigError, ProducerConfig};
 use crate::metadata::error_code;
-use crate::partitioner::partition_of_key;
+use crate::partitioner::{Choice, Partitioning, partition_of_key};
 use crate::pool::Pool;
 use crate::transport::{
     Instant, JoinHandle, Notify, now, random_u64, sleep_until, spawn, wall_clock_ms, yield_now,
@@ -69,7 +70,7 @@ pub enum SendError {
     #[error("topic {topic:?} has {count} partitions, there is no partition {partition}")]
     NoPartition {
         /// The topic.
-        topic: Rc<str>,
+        topic: Arc<str>,
         /// As given.
         partition: i32,
         /// How many there are, from 0 on.
@@ -126,7 +127,7 @@ impl<'a> Record<'a> {
 /// A topic as its producer knows it; clones are cheap.
 #[derive(Debug, Clone)]
 pub struct ProducerTopic {
-    name: Rc<str>,
+    name: Arc<str>,
     at: usize,
     producer: u64,
 }
@@ -164,7 +165,7 @@ struct Shared {
     timer: Notify,
     progress: Notify,
     identity_wanted: Notify,
-    tasks: RefCell<Vec<JoinHandle<()>>>,
+    tasks: RefCell<Vec<JoinHandle>>,
     closed: Cell<bool>,
     /// The present turn and its wall-clock time: read once per turn, not per record.
     clock: Cell<(Instant, i64)>,
@@ -278,6 +279,19 @@ impl Producer {
         self.room().await;
     }
 
+    /// No open batch waits for more records.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn hurry(&self) {
+        self.0.0.core.borrow_mut().hurry();
+        self.0.0.act();
+    }
+
+    /// Waits until some batch is settled, or there is room again.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn progress(&self) -> impl Future<Output = ()> + '_ {
+        self.0.0.progress.notified()
+    }
+
     async fn room(&self) {
         let shared = &self.0.0;
         loop {
@@ -373,17 +387,32 @@ impl Shared {
         record: &Record<'_>,
     ) -> Result<usize, SendError> {
         let count = core.partitions(topic.at);
-        let chosen = match (record.partition, record.key) {
-            (Some(partition), _) => usize::try_from(partition).ok().filter(|p| *p < count),
-            (None, Some(key)) if count > 0 => Some(partition_of_key(key, count)),
-            (None, _) => {
+        let within = |partition: i32| usize::try_from(partition).ok().filter(|p| *p < count);
+        let mut named = record.partition;
+        let chosen = match (record.partition, record.key, &self.config.partitioning) {
+            (Some(partition), ..) => within(partition),
+            (None, Some(key), Partitioning::KeyHash) if count > 0 => {
+                Some(partition_of_key(key, count))
+            }
+            (None, _, Partitioning::RoundRobin) => core.choose_next(topic.at),
+            (None, key, Partitioning::Custom(partitioner)) if count > 0 => {
+                let choice = Choice {
+                    topic: &topic.name,
+                    key,
+                    value: record.value,
+                    partitions: count,
+                    available: core.available(topic.at),
+                };
+                within(*named.insert(partitioner.choose(&choice)))
+            }
+            (None, ..) => {
                 let bytes = record.value.map_or(0, <[u8]>::len);
                 core.choose(topic.at, bytes, random_u64)
             }
         };
         chosen.ok_or_else(|| SendError::NoPartition {
             topic: topic.name.clone(),
-            partition: record.partition.unwrap_or(0),
+            partition: named.unwrap_or(0),
             count,
         })
     }
@@ -463,7 +492,11 @@ async fn keep_time(shared: Rc<Shared>) {
         let deadline = shared.core.borrow().next_deadline();
         match deadline {
             Some(deadline) => {
-                futures_util::future::select(std::pin::pin!(changed), sleep_until(deadline)).await;
+                futures_util::future::select(
+                    std::pin::pin!(changed),
+                    std::pin::pin!(sleep_until(deadline)),
+                )
+                .await;
             }
             None => changed.await,
         }

@@ -1,6 +1,6 @@
 //! What a broker's answer to a batch means for the batch (Kafka's `Sender.completeBatch`).
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::produce::ProducedPartition;
@@ -31,7 +31,7 @@ pub(crate) fn written_somewhere(partition: i32) -> Delivered {
 
 /// Judges an answer; `None` is an answer that passed the batch over.
 pub(crate) fn judge(
-    topic: &Rc<str>,
+    topic: &Arc<str>,
     partition: i32,
     answer: Option<&ProducedPartition>,
 ) -> Verdict {

@@ -1,4 +1,4 @@
-//! Names to addresses, the pure half: `HOST:PORT`, the files `hosts` and `resolv.conf`, and DNS
+//! Names to addresses, the pure half: the files `hosts` and `resolv.conf`, and DNS
 //! questions and answers (RFC 1035), as far as a client needs them.
 //!
 //! Answers are checked, never trusted: a length that leads outside of the message ends the reading.
@@ -17,18 +17,6 @@ const HEADER: usize = 12;
 /// Longest label and name (RFC 1035 §2.3.4).
 const MAX_LABEL: usize = 63;
 const MAX_NAME: usize = 253;
-
-/// Splits `HOST:PORT` or `[IPV6]:PORT`.
-pub(crate) fn split_host_port(text: &str) -> Option<(&str, u16)> {
-    let (host, port) = text.trim().rsplit_once(':')?;
-    let port = port.parse().ok().filter(|port| *port != 0)?;
-    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-    match bare {
-        Some(host) => host.parse::<Ipv6Addr>().is_ok().then_some((host, port)),
-        None if host.is_empty() || host.contains([':', '/']) => None,
-        None => Some((host, port)),
-    }
-}
 
 /// The addresses of `name` in a `hosts` file (hosts(5)).
 pub(crate) fn in_hosts(file: &str, name: &str) -> Vec<IpAddr> {
@@ -177,26 +165,6 @@ fn skip_name(mut rest: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn host_and_port_are_split_or_refused() {
-        assert_eq!(split_host_port("kafka:9092"), Some(("kafka", 9092)));
-        assert_eq!(split_host_port(" 10.0.0.1:1 "), Some(("10.0.0.1", 1)));
-        assert_eq!(split_host_port("[::1]:9092"), Some(("::1", 9092)));
-        for bad in [
-            "",
-            "kafka",
-            "kafka:",
-            ":9092",
-            "kafka:0",
-            "kafka:70000",
-            "::1:9092",
-            "[x]:1",
-            "http://a:1",
-        ] {
-            assert_eq!(split_host_port(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn hosts_lines_give_all_addresses_of_a_name() {

@@ -1,19 +1,29 @@
 //! The transport of programs that live on the ring: the bench, the command line, the simulator.
 
+use std::future::Future;
 use std::io;
 
-pub(crate) use ringmill_ring::{
-    Instant, JoinHandle, Notify, TcpStream as Stream, now, random_u64, sleep, sleep_until, spawn,
-    timeout, wall_clock_ms, yield_now,
+pub(super) use ringmill_ring::{
+    JoinHandle, TcpStream as Stream, random_u64, spawn, wall_clock_ms, yield_now,
 };
 
+use super::Instant;
 use super::resolve::resolve;
+
+pub(super) fn now() -> Instant {
+    Instant::from_nanos(ringmill_ring::now().as_nanos())
+}
+
+pub(super) fn sleep_until(deadline: Instant) -> impl Future<Output = ()> {
+    let deadline = ringmill_ring::Instant::from_nanos(deadline.as_nanos());
+    ringmill_ring::sleep_until(deadline)
+}
 
 /// Connects to the first of a host's addresses that answers.
 ///
 /// # Errors
 /// The last address's failure.
-pub(crate) async fn connect(host: &str, port: u16) -> io::Result<Stream> {
+pub(super) async fn connect(host: &str, port: u16) -> io::Result<Stream> {
     let mut failure = io::ErrorKind::NotFound.into();
     for address in resolve(host, port).await? {
         match Stream::connect(address).await {

@@ -1,12 +1,12 @@
 //! `ringmill consume`: records to standard output, one a line.
 
 use std::io::{self, BufWriter, Write};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
-use ringmill_client::{
+use ringmill_client::local::{
     Admin, Client, Committed, CommittedOffsets, Consumer, ConsumerConfig, Event, Fetched,
     FetchedRecord, OffsetReset, OffsetSpec, StartAt, TopicPartition,
 };
@@ -109,7 +109,7 @@ impl<'a> Reading<'a> {
             ..ConsumerConfig::default()
         };
         let partitions = partitions(client, args).await?;
-        let mut consumer = Consumer::new(client, config).map_err(Failure::new)?;
+        let consumer = Consumer::new(client, config).map_err(Failure::new)?;
         if args.group.is_some() {
             consumer
                 .subscribe([args.topic.as_str()])
@@ -154,7 +154,7 @@ impl<'a> Reading<'a> {
     }
 
     fn show(&mut self, fetched: &Fetched) -> Result<(), Failure> {
-        let topic: Rc<str> = fetched.topic().into();
+        let topic: Arc<str> = fetched.topic().into();
         let partition = TopicPartition::new(topic, fetched.partition());
         let mut next = None;
         let (args, out) = (self.args, &mut self.out);
@@ -262,7 +262,7 @@ async fn starts(
                 find(OffsetSpec::Latest).await?,
             );
             let starts = partitions.iter().map(|partition| {
-                let offset = |found: &ringmill_client::FoundOffsets| {
+                let offset = |found: &ringmill_client::local::FoundOffsets| {
                     found
                         .get(partition)
                         .copied()

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
-use ringmill_client::{
+use ringmill_client::local::{
     Admin, Client, Consumer, ConsumerConfig, Event, Fetched, NewTopic, OffsetReset, Producer,
     ProducerConfig, Record, partition_of_key,
 };
@@ -258,7 +258,7 @@ async fn member(client: Client, check: Rc<Check>) -> Result<(), Failure> {
         heartbeat_interval: Duration::from_millis(500),
         ..ConsumerConfig::default()
     };
-    let mut consumer = Consumer::new(&client, config).map_err(Failure::new)?;
+    let consumer = Consumer::new(&client, config).map_err(Failure::new)?;
     consumer.subscribe([TOPIC]).map_err(Failure::new)?;
     let mut last = now();
     while !check.is_complete() {

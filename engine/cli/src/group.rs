@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ringmill_client::{
+use ringmill_client::local::{
     Admin, Client, Committed, CommittedOffsets, GroupDescription, OffsetSpec, TopicPartition,
 };
 use serde_json::{Value, json};
@@ -274,7 +274,7 @@ async fn targets(
         .group_offsets(&reset.group)
         .await
         .map_err(Failure::new)?;
-    let offset = |found: &ringmill_client::FoundOffsets, partition: &TopicPartition| {
+    let offset = |found: &ringmill_client::local::FoundOffsets, partition: &TopicPartition| {
         found
             .get(partition)
             .copied()

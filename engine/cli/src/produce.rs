@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use ringmill_client::{Acks, Compression, Header, Producer, ProducerConfig, Record};
+use ringmill_client::local::{Acks, Compression, Header, Producer, ProducerConfig, Record};
 use serde_json::json;
 
 use crate::Failure;

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io::{self, Write};
 
-use ringmill_client::{Client, ClientConfig};
+use ringmill_client::local::{Client, ClientConfig};
 use ringmill_ring::RingConfig;
 use serde_json::Value;
 

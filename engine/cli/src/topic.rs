@@ -1,6 +1,6 @@
 //! `ringmill topic`: create, list, describe, alter and delete topics.
 
-use ringmill_client::{
+use ringmill_client::local::{
     Admin, ConfigChange, ConfigEntry, ConfigSource, NewTopic, OffsetSpec, Topic, TopicPartition,
 };
 use serde_json::{Value, json};
@@ -177,7 +177,7 @@ async fn alter(
 }
 
 async fn describe(
-    client: &ringmill_client::Client,
+    client: &ringmill_client::local::Client,
     admin: &Admin,
     topic: &Topic,
     json: bool,
@@ -202,7 +202,7 @@ async fn describe(
         .await
         .map_err(Failure::new)?;
     configs.retain(|entry| entry.source == ConfigSource::Topic);
-    let offset = |found: &ringmill_client::FoundOffsets, index| {
+    let offset = |found: &ringmill_client::local::FoundOffsets, index| {
         let key = TopicPartition::new(topic.name.clone(), index);
         found.get(&key).copied().flatten().map(|place| place.offset)
     };

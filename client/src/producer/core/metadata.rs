@@ -21,6 +21,7 @@ impl Core {
             partitions: Vec::new(),
             available: Vec::new(),
             sticky: Sticky::default(),
+            turn: 0,
         });
         self.topics.len() - 1
     }

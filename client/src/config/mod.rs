@@ -3,12 +3,18 @@
 //! Each config is a plain struct to fill; [`ProducerConfig::check`] and [`ConsumerConfig::check`],
 //! called when a client is made, refuse settings that contradict each other.
 
+pub(crate) mod properties;
+
 use std::time::Duration;
 
 use ringmill_wire::batch::{Compression, HEADER_LEN};
+use ringmill_wire::fetch::IsolationLevel;
 use thiserror::Error;
 
 use crate::assignor::Assignor;
+use crate::partitioner::Partitioning;
+
+pub use properties::PropertyError;
 
 /// Settings that contradict each other or are out of range.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -68,6 +74,11 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
+    /// Sets what Kafka calls `name`, where there is neither producer nor consumer.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), PropertyError> {
+        properties::set(self, &mut (), &[], name, value)
+    }
+
     /// The defaults, with brokers to start from.
     pub fn new<S: Into<String>>(bootstrap: impl IntoIterator<Item = S>) -> Self {
         Self {
@@ -152,6 +163,16 @@ pub struct ProducerConfig {
     /// From the moment a record is taken to its delivery or failure, retries included
     /// (`delivery.timeout.ms`).
     pub delivery_timeout: Duration,
+    /// How long an application's send waits for room in the buffer, and a topic's first record for
+    /// its partitions (`max.block.ms`).
+    pub max_block: Duration,
+    /// How partitions are chosen for records that name none (`partitioner.class`).
+    pub partitioning: Partitioning,
+    /// The producer's lasting name, with which it may use transactions (`transactional.id`,
+    /// KIP-98); needs idempotence.
+    pub transactional_id: Option<String>,
+    /// The coordinator aborts a transaction that is open for longer (`transaction.timeout.ms`).
+    pub transaction_timeout: Duration,
 }
 
 /// Most requests in flight under idempotence: as many batches as a broker remembers per producer
@@ -172,11 +193,25 @@ impl Default for ProducerConfig {
             max_request_bytes: 1 << 20,
             max_in_flight: MAX_IN_FLIGHT_IDEMPOTENT,
             delivery_timeout: Duration::from_secs(120),
+            max_block: Duration::from_secs(60),
+            partitioning: Partitioning::KeyHash,
+            transactional_id: None,
+            transaction_timeout: Duration::from_secs(60),
         }
     }
 }
 
 impl ProducerConfig {
+    /// Sets what Kafka calls `name`, of the producer or of its client.
+    pub fn set(
+        &mut self,
+        client: &mut ClientConfig,
+        name: &str,
+        value: &str,
+    ) -> Result<(), PropertyError> {
+        properties::set(client, self, properties::PRODUCER, name, value)
+    }
+
     /// Refuses settings that cannot be kept.
     pub fn check(&self, client: &ClientConfig) -> Result<(), ConfigError> {
         require(
@@ -184,6 +219,12 @@ impl ProducerConfig {
             "acks",
             self.acks,
             "but idempotence needs all: set acks=all or switch idempotence off",
+        )?;
+        require(
+            self.transactional_id.is_none(),
+            "transactional.id",
+            &self.transactional_id,
+            "but this client has no transactions yet: leave it out",
         )?;
         let most = if self.idempotence {
             MAX_IN_FLIGHT_IDEMPOTENT
@@ -278,6 +319,10 @@ pub struct ConsumerConfig {
     pub check_crc: bool,
     /// Most bytes that one compressed batch may grow to.
     pub max_batch_bytes: usize,
+    /// Most records that one poll of an application gives (`max.poll.records`).
+    pub max_poll_records: usize,
+    /// Whether records of transactions that are open or were aborted are seen (`isolation.level`).
+    pub isolation: IsolationLevel,
 }
 
 impl Default for ConsumerConfig {
@@ -298,11 +343,23 @@ impl Default for ConsumerConfig {
             prefetch_bytes: 16 << 20,
             check_crc: true,
             max_batch_bytes: 128 << 20,
+            max_poll_records: 500,
+            isolation: IsolationLevel::ReadUncommitted,
         }
     }
 }
 
 impl ConsumerConfig {
+    /// Sets what Kafka calls `name`, of the consumer or of its client.
+    pub fn set(
+        &mut self,
+        client: &mut ClientConfig,
+        name: &str,
+        value: &str,
+    ) -> Result<(), PropertyError> {
+        properties::set(client, self, properties::CONSUMER, name, value)
+    }
+
     /// Refuses settings that cannot be kept.
     pub fn check(&self, client: &ClientConfig) -> Result<(), ConfigError> {
         require(
@@ -328,6 +385,12 @@ impl ConsumerConfig {
             "fetch.max.wait.ms",
             self.fetch_max_wait,
             "it must be less than request.timeout.ms",
+        )?;
+        require(
+            self.max_poll_records >= 1,
+            "max.poll.records",
+            self.max_poll_records,
+            "it must be at least 1",
         )?;
         let sizes = [
             self.fetch_min_bytes,

@@ -1,0 +1,112 @@
+//! Settings of a consumer to be.
+
+use std::sync::Arc;
+
+use super::consumer::Consumer;
+use super::error::StartError;
+use super::interceptor::ConsumerInterceptor;
+use super::poller::Poller;
+use super::rebalance::RebalanceListener;
+use super::thread::{IoThread, Transport};
+use crate::config::{ClientConfig, ConsumerConfig, PropertyError};
+
+/// Settings of a [`Consumer`] to be.
+///
+/// ```
+/// use ringmill_client::Consumer;
+///
+/// let builder = Consumer::builder()
+///     .set("group.id", "billing")
+///     .set("auto.offset.reset", "earliest")
+///     .set("enable.auto.commit", false);
+/// assert!(builder.check().is_ok());
+/// ```
+#[derive(Default)]
+pub struct ConsumerBuilder {
+    client: ClientConfig,
+    config: ConsumerConfig,
+    transport: Transport,
+    listener: Option<Arc<dyn RebalanceListener>>,
+    interceptors: Vec<Arc<dyn ConsumerInterceptor>>,
+    /// The first setting that was not taken.
+    error: Option<PropertyError>,
+}
+
+impl ConsumerBuilder {
+    /// Sets what Kafka calls `name`, as in `bootstrap.servers`, `group.id` or `isolation.level`. A
+    /// mistake is told by [`ConsumerBuilder::connect`].
+    pub fn set(mut self, name: &str, value: impl ToString) -> Self {
+        let set = self.config.set(&mut self.client, name, &value.to_string());
+        self.error = self.error.or(set.err());
+        self
+    }
+
+    /// Sets many, as read from a file of properties.
+    pub fn set_all<N: AsRef<str>, V: ToString>(
+        self,
+        settings: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        let settings = settings.into_iter();
+        settings.fold(self, |builder, (name, value)| {
+            builder.set(name.as_ref(), value)
+        })
+    }
+
+    /// Replaces the typed settings that [`ConsumerBuilder::set`] writes to by name.
+    pub fn config(self, client: ClientConfig, config: ConsumerConfig) -> Self {
+        Self {
+            client,
+            config,
+            ..self
+        }
+    }
+
+    /// Who hears of partitions that come and go.
+    pub fn listener(self, listener: impl RebalanceListener) -> Self {
+        Self {
+            listener: Some(Arc::new(listener)),
+            ..self
+        }
+    }
+
+    /// Adds an interceptor, called after those added before.
+    pub fn interceptor(mut self, interceptor: impl ConsumerInterceptor) -> Self {
+        self.interceptors.push(Arc::new(interceptor));
+        self
+    }
+
+    /// Which sockets to use.
+    pub fn transport(self, transport: Transport) -> Self {
+        Self { transport, ..self }
+    }
+
+    /// Whether the settings can be kept, without connecting.
+    ///
+    /// # Errors
+    /// The first setting that is not taken, or contradicts others.
+    pub fn check(&self) -> Result<(), StartError> {
+        match &self.error {
+            Some(error) => Err(error.clone().into()),
+            None => Ok(self.config.check(&self.client)?),
+        }
+    }
+
+    /// Starts the consumer, with nothing to read yet: connects to the first broker of
+    /// `bootstrap.servers` that answers, once.
+    ///
+    /// # Errors
+    /// As [`ConsumerBuilder::check`], and if no broker answers.
+    pub async fn connect(self) -> Result<Consumer, StartError> {
+        self.check()?;
+        let max_poll_records = self.config.max_poll_records;
+        let (client, config) = (self.client, self.config);
+        let make = move || Poller::start(client, config);
+        let thread = IoThread::start("ringmill-consumer", self.transport, make).await?;
+        Ok(Consumer::over(
+            thread,
+            max_poll_records,
+            self.listener,
+            self.interceptors,
+        ))
+    }
+}

@@ -1,0 +1,305 @@
+//! The producer for applications.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_channel::oneshot;
+
+use super::error::StartError;
+use super::feeder::{Feeder, Interceptors};
+use super::intake::{Intake, Submission};
+use super::interceptor::ProducerInterceptor;
+use super::record::ProducerRecord;
+use super::thread::{IoThread, Transport};
+use crate::LookupError;
+use crate::config::{ClientConfig, ProducerConfig, PropertyError};
+use crate::partitioner::{CustomPartitioner, Partitioner, Partitioning};
+use crate::producer::{Delivered, DeliveryError, FlushError, ProducerStats, SendError};
+
+/// Sends records to topics; clones share one I/O thread and one buffer.
+///
+/// Sending is asynchronous twice over: [`Producer::send`] waits for room in the buffer, the
+/// [`Delivery`] that comes back waits for the broker. Dropping the last clone gives up what was not
+/// delivered: [`Producer::flush`] or [`Producer::close`] first.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use ringmill_client::{Producer, ProducerRecord};
+///
+/// let producer = Producer::builder()
+///     .set("bootstrap.servers", "127.0.0.1:9092")
+///     .set("compression.type", "lz4")
+///     .connect()
+///     .await?;
+/// let delivery = producer
+///     .send(ProducerRecord::to("flights").key("LH-400").value("boarding"))
+///     .await?;
+/// println!("at offset {:?}", delivery.await?.offset);
+/// producer.close().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Producer {
+    thread: IoThread<Rc<Feeder>>,
+    intake: Arc<Intake>,
+    interceptors: Interceptors,
+    max_request_bytes: usize,
+}
+
+/// Settings of a [`Producer`] to be.
+///
+/// ```
+/// use ringmill_client::Producer;
+///
+/// let builder = Producer::builder()
+///     .set("bootstrap.servers", "a:9092,b:9092")
+///     .set("linger.ms", 20)
+///     .set("acks", "all");
+/// assert!(builder.check().is_ok());
+/// let mistaken = Producer::builder().set("lingr.ms", 20);
+/// assert!(mistaken.check().unwrap_err().to_string().contains("linger.ms"));
+/// ```
+#[derive(Default)]
+pub struct ProducerBuilder {
+    client: ClientConfig,
+    config: ProducerConfig,
+    transport: Transport,
+    interceptors: Vec<Arc<dyn ProducerInterceptor>>,
+    /// The first setting that was not taken.
+    error: Option<PropertyError>,
+}
+
+impl ProducerBuilder {
+    /// Sets what Kafka calls `name`, as in `bootstrap.servers`, `acks` or `linger.ms`. A mistake is
+    /// told by [`ProducerBuilder::connect`].
+    pub fn set(mut self, name: &str, value: impl ToString) -> Self {
+        let set = self.config.set(&mut self.client, name, &value.to_string());
+        self.error = self.error.or(set.err());
+        self
+    }
+
+    /// Sets many, as read from a file of properties.
+    pub fn set_all<N: AsRef<str>, V: ToString>(
+        self,
+        settings: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        let settings = settings.into_iter();
+        settings.fold(self, |builder, (name, value)| {
+            builder.set(name.as_ref(), value)
+        })
+    }
+
+    /// Replaces the typed settings that [`ProducerBuilder::set`] writes to by name.
+    pub fn config(self, client: ClientConfig, config: ProducerConfig) -> Self {
+        Self {
+            client,
+            config,
+            ..self
+        }
+    }
+
+    /// Lets the application choose partitions.
+    pub fn partitioner(mut self, partitioner: impl Partitioner) -> Self {
+        let custom = CustomPartitioner::new(partitioner);
+        self.config.partitioning = Partitioning::Custom(custom);
+        self
+    }
+
+    /// Adds an interceptor, called after those added before.
+    pub fn interceptor(mut self, interceptor: impl ProducerInterceptor) -> Self {
+        self.interceptors.push(Arc::new(interceptor));
+        self
+    }
+
+    /// Which sockets to use.
+    pub fn transport(self, transport: Transport) -> Self {
+        Self { transport, ..self }
+    }
+
+    /// Whether the settings can be kept, without connecting.
+    ///
+    /// # Errors
+    /// The first setting that is not taken, or contradicts others.
+    pub fn check(&self) -> Result<(), StartError> {
+        match &self.error {
+            Some(error) => Err(error.clone().into()),
+            None => Ok(self.config.check(&self.client)?),
+        }
+    }
+
+    /// Starts the producer: connects to the first broker of `bootstrap.servers` that answers, once,
+    /// so that a wrong address is an error now and not a time-out later. From then on, brokers may
+    /// come and go.
+    ///
+    /// # Errors
+    /// As [`ProducerBuilder::check`], and if no broker answers or gives the producer an identity.
+    pub async fn connect(self) -> Result<Producer, StartError> {
+        self.check()?;
+        let intake = Arc::new(Intake::new(self.config.buffer_bytes));
+        let interceptors: Interceptors = self.interceptors.into();
+        let max_request_bytes = self.config.max_request_bytes;
+        let make = {
+            let (intake, interceptors) = (intake.clone(), interceptors.clone());
+            let (client, config) = (self.client, self.config);
+            move || Feeder::start(client, config, intake, interceptors)
+        };
+        let thread = IoThread::start("ringmill-producer", self.transport, make).await?;
+        Ok(Producer {
+            thread,
+            intake,
+            interceptors,
+            max_request_bytes,
+        })
+    }
+}
+
+impl Producer {
+    /// Settings to begin with.
+    pub fn builder() -> ProducerBuilder {
+        ProducerBuilder::default()
+    }
+
+    /// Takes a record as soon as there is room in the buffer (`buffer.memory`), for which it waits
+    /// at most `max.block.ms`. The [`Delivery`] need not be awaited.
+    ///
+    /// # Errors
+    /// If there was no room in time, the record is larger than a request may be, or the producer is
+    /// closed.
+    pub async fn send(&self, record: ProducerRecord) -> Result<Delivery, SendError> {
+        let (mut submission, delivery) = self.prepare(record)?;
+        loop {
+            match self.intake.offer(submission) {
+                Ok(()) => return Ok(delivery),
+                Err((SendError::Full, refused)) => submission = refused,
+                Err((error, _)) => return Err(error),
+            }
+            let bytes = submission.record.size();
+            let waited = self
+                .thread
+                .call(move |feeder| async move { feeder.wait_for_room(bytes).await })
+                .await;
+            match waited {
+                Ok(true) => {}
+                Ok(false) => return Err(SendError::Full),
+                Err(_) => return Err(SendError::Closed),
+            }
+        }
+    }
+
+    /// Takes a record if there is room now: never waits, for code that must not.
+    ///
+    /// # Errors
+    /// As [`Producer::send`]; [`SendError::Full`] at once.
+    pub fn try_send(&self, record: ProducerRecord) -> Result<Delivery, SendError> {
+        let (submission, delivery) = self.prepare(record)?;
+        match self.intake.offer(submission) {
+            Ok(()) => Ok(delivery),
+            Err((error, _)) => Err(error),
+        }
+    }
+
+    fn prepare(&self, record: ProducerRecord) -> Result<(Submission, Delivery), SendError> {
+        let interceptors = self.interceptors.iter();
+        let record = interceptors.fold(record, |record, i| i.on_send(record));
+        let bytes = record.size();
+        if bytes > self.max_request_bytes {
+            return Err(SendError::TooLarge {
+                bytes,
+                limit: self.max_request_bytes,
+            });
+        }
+        let (delivered, result) = oneshot::channel();
+        Ok((Submission { record, delivered }, Delivery(result)))
+    }
+
+    /// Sends everything taken so far without further waiting for full batches, and waits until each
+    /// record is delivered or has failed; at most `delivery.timeout.ms`.
+    ///
+    /// # Errors
+    /// If deliveries failed since the last flush.
+    pub async fn flush(&self) -> Result<(), FlushError> {
+        let closed = || FlushError {
+            records: 0,
+            first: DeliveryError::Closed,
+        };
+        let told = self.intake.flush().ok_or_else(closed)?;
+        told.await.unwrap_or_else(|oneshot::Canceled| Err(closed()))
+    }
+
+    /// Flushes, then closes: nothing more is taken, by no clone.
+    ///
+    /// # Errors
+    /// As [`Producer::flush`].
+    pub async fn close(self) -> Result<(), FlushError> {
+        let flushed = self.flush().await;
+        self.intake.close();
+        let _ = self
+            .thread
+            .call(|feeder| async move { feeder.producer.clone().close().await })
+            .await;
+        flushed
+    }
+
+    /// How many partitions a topic has; looks the topic up, which may create it, if the cluster is
+    /// configured so.
+    ///
+    /// # Errors
+    /// If there is no such topic, or it cannot be asked for within `default.api.timeout.ms`.
+    pub async fn partitions(&self, topic: &str) -> Result<usize, LookupError> {
+        let topic = topic.to_owned();
+        let found = self
+            .thread
+            .call(move |feeder| async move { feeder.partitions(&topic).await })
+            .await;
+        found.unwrap_or(Err(LookupError::Closed))
+    }
+
+    /// Bytes of records that wait for their delivery.
+    pub fn buffered_bytes(&self) -> usize {
+        self.intake.held()
+    }
+
+    /// What was done so far, in numbers; all zero once closed.
+    pub async fn stats(&self) -> ProducerStats {
+        let stats = self
+            .thread
+            .call(|feeder| async move { feeder.producer.stats() })
+            .await;
+        stats.unwrap_or_default()
+    }
+}
+
+/// Waits for the delivery of one record; may be dropped without harm.
+#[derive(Debug)]
+pub struct Delivery(oneshot::Receiver<Result<Delivered, DeliveryError>>);
+
+impl Delivery {
+    /// The result, if it is known.
+    pub fn now(&mut self) -> Option<Result<Delivered, DeliveryError>> {
+        match self.0.try_recv() {
+            Ok(result) => result,
+            Err(oneshot::Canceled) => Some(Err(DeliveryError::Closed)),
+        }
+    }
+
+    /// Waits on a plain thread: for the blocking twin.
+    ///
+    /// # Errors
+    /// Why the record was not delivered.
+    pub fn wait(self) -> Result<Delivered, DeliveryError> {
+        super::wait::wait(self)
+    }
+}
+
+impl Future for Delivery {
+    type Output = Result<Delivered, DeliveryError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = Pin::new(&mut self.0).poll(cx);
+        result.map(|result| result.unwrap_or(Err(DeliveryError::Closed)))
+    }
+}
