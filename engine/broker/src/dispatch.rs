@@ -12,12 +12,12 @@ use ringmill_wire::kafka_protocol::messages::{
     FindCoordinatorRequest, InitProducerIdRequest, MetadataRequest,
 };
 
-use crate::cluster::image::OFFSETS_TOPIC;
 use crate::connection::{Closed, Response, Stage};
 use crate::handlers::groups::respond;
+use crate::handlers::producer_ids::Asker;
 use crate::handlers::{
     cluster, config_resources, configs, fetch, group_offsets, groups, inspect, metadata, offsets,
-    produce, producer_ids, quotas, topic_partitions,
+    produce, producer_ids, quotas, topic_partitions, transactions, transactions_admin,
 };
 use crate::router::{Answer, Call};
 use crate::shard::{Peer, Shard};
@@ -53,7 +53,7 @@ pub(crate) async fn dispatch(
 
 async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request: Request) -> Stage {
     match request {
-        Request::ApiVersions(_) => Stage::Done(respond(&header, &api_versions())),
+        Request::ApiVersions(_) => Stage::Done(respond(&header, &api_versions(header.version))),
         Request::Metadata(request) => Stage::Done(metadata(shard, peer, &header, &request).await),
         Request::DescribeCluster(request) => {
             let version = header.version;
@@ -92,9 +92,7 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
         }
         Request::DescribeLogDirs(request) => inspect::log_dirs(shard, header, request).await,
         Request::DescribeProducers(request) => inspect::producers(shard, header, request).await,
-        Request::InitProducerId(request) => {
-            Stage::Done(init_producer_id(shard, &header, &request).await)
-        }
+        Request::InitProducerId(request) => init_producer_id(shard, header, &request).await,
         Request::ListOffsets(request) => offsets::list(shard, header, request).await,
         Request::DeleteRecords(request) => offsets::delete_records(shard, header, request).await,
         Request::OffsetForLeaderEpoch(request) => {
@@ -110,12 +108,45 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
         Request::OffsetCommit(request) => group_offsets::commit(shard, header, request).await,
         Request::OffsetFetch(request) => group_offsets::fetch(shard, header, request).await,
         Request::OffsetDelete(request) => group_offsets::delete(shard, header, request).await,
+        Request::AddPartitionsToTxn(_)
+        | Request::AddOffsetsToTxn(_)
+        | Request::EndTxn(_)
+        | Request::WriteTxnMarkers(_)
+        | Request::TxnOffsetCommit(_)
+        | Request::DescribeTransactions(_)
+        | Request::ListTransactions(_) => transaction(shard, header, request).await,
         Request::CreateTopics(_)
         | Request::DeleteTopics(_)
         | Request::CreatePartitions(_)
         | Request::AlterConfigs(_)
         | Request::AlterClientQuotas(_)
         | Request::IncrementalAlterConfigs(_) => administer(shard, header, request).await,
+    }
+}
+
+/// Requests about transactions.
+async fn transaction(shard: &Rc<Shard>, header: RequestHeader, request: Request) -> Stage {
+    match request {
+        Request::AddPartitionsToTxn(request) => {
+            transactions::add_partitions(shard, header, request).await
+        }
+        Request::AddOffsetsToTxn(request) => {
+            transactions::add_offsets(shard, header, request).await
+        }
+        Request::EndTxn(request) => transactions::end(shard, header, request).await,
+        Request::TxnOffsetCommit(request) => {
+            transactions::commit_offsets(shard, header, request).await
+        }
+        Request::WriteTxnMarkers(request) => {
+            transactions_admin::write_markers(shard, header, request).await
+        }
+        Request::DescribeTransactions(request) => {
+            transactions_admin::describe(shard, header, request).await
+        }
+        Request::ListTransactions(request) => {
+            transactions_admin::list(shard, header, request).await
+        }
+        other => unreachable!("{:?} is about no transaction", other.key()),
     }
 }
 
@@ -156,9 +187,11 @@ async fn find_coordinator(
     header: &RequestHeader,
     request: &FindCoordinatorRequest,
 ) -> Response {
-    if cluster::asks_for_group(request) && shard.image().topic(OFFSETS_TOPIC).is_none() {
+    if let Some(topic) = cluster::topic_of_coordinator(request)
+        && shard.image().topic(topic).is_none()
+    {
         // If it cannot be created, the coordinator says so to whoever comes.
-        shard.ask(0, Call::OffsetsTopic).await;
+        shard.ask(0, Call::OwnTopic(topic)).await;
     }
     let response = shard.with_context(Some(peer), |ctx| {
         cluster::find_coordinator(ctx, request, header.version)
@@ -168,15 +201,16 @@ async fn find_coordinator(
 
 async fn init_producer_id(
     shard: &Rc<Shard>,
-    header: &RequestHeader,
+    header: RequestHeader,
     request: &InitProducerIdRequest,
-) -> Response {
+) -> Stage {
     let response = match producer_ids::check(request) {
-        Ok(()) => match shard.next_producer_id().await {
+        Ok(Asker::Idempotent) => match shard.next_producer_id().await {
             Ok(id) => producer_ids::granted(id),
             Err(code) => producer_ids::refused(code),
         },
+        Ok(Asker::Transactional(init)) => return transactions::init(shard, header, init).await,
         Err(refused) => refused,
     };
-    respond(header, &response)
+    Stage::Done(respond(&header, &response))
 }

@@ -13,6 +13,7 @@ use crate::cluster::topics::TopicError;
 use crate::config::ConfigError;
 use crate::fetch_sessions::SessionError;
 use crate::groups::GroupError;
+use crate::transactions::TransactionError;
 
 impl From<&ConfigError> for ErrorCode {
     fn from(error: &ConfigError) -> Self {
@@ -63,6 +64,25 @@ impl From<GroupError> for ErrorCode {
             GroupError::NonEmptyGroup => Self::NonEmptyGroup,
             GroupError::SubscribedToTopic => Self::GroupSubscribedToTopic,
             GroupError::OffsetMetadataTooLarge => Self::OffsetMetadataTooLarge,
+        }
+    }
+}
+
+impl From<TransactionError> for ErrorCode {
+    fn from(error: TransactionError) -> Self {
+        match error {
+            TransactionError::InvalidRequest => Self::InvalidRequest,
+            TransactionError::CoordinatorNotAvailable => Self::CoordinatorNotAvailable,
+            TransactionError::LoadInProgress => Self::CoordinatorLoadInProgress,
+            TransactionError::InvalidTimeout => Self::InvalidTransactionTimeout,
+            TransactionError::InvalidProducerIdMapping => Self::InvalidProducerIdMapping,
+            TransactionError::ProducerFenced => Self::ProducerFenced,
+            TransactionError::ConcurrentTransactions => Self::ConcurrentTransactions,
+            TransactionError::InvalidState => Self::InvalidTxnState,
+            TransactionError::NotInTransaction => Self::TransactionAbortable,
+            TransactionError::NotFound => Self::TransactionalIdNotFound,
+            // Kafka has no limit of the kind; this code is final, and its words say why.
+            TransactionError::LimitReached => Self::PolicyViolation,
         }
     }
 }

@@ -37,6 +37,7 @@ impl Shard {
                 return;
             }
             self.compact_groups().await;
+            self.compact_transactions().await;
             if now() >= next_retention {
                 next_retention = now() + retention;
                 self.apply_retention().await;

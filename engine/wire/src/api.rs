@@ -28,6 +28,11 @@ pub enum ApiKey {
     DeleteRecords = 21,
     InitProducerId = 22,
     OffsetForLeaderEpoch = 23,
+    AddPartitionsToTxn = 24,
+    AddOffsetsToTxn = 25,
+    EndTxn = 26,
+    WriteTxnMarkers = 27,
+    TxnOffsetCommit = 28,
     DescribeConfigs = 32,
     AlterConfigs = 33,
     DescribeLogDirs = 35,
@@ -39,6 +44,8 @@ pub enum ApiKey {
     AlterClientQuotas = 49,
     DescribeCluster = 60,
     DescribeProducers = 61,
+    DescribeTransactions = 65,
+    ListTransactions = 66,
     ListConfigResources = 74,
     DescribeTopicPartitions = 75,
 }
@@ -86,8 +93,7 @@ pub const APIS: &[Api] = &[
     api(ApiKey::Metadata, "Metadata", 0, 13, 9),
     api(ApiKey::OffsetCommit, "OffsetCommit", 2, 9, 8),
     api(ApiKey::OffsetFetch, "OffsetFetch", 1, 9, 6),
-    // from 5 on: transactions (KIP-890) and share groups (KIP-932)
-    api(ApiKey::FindCoordinator, "FindCoordinator", 0, 4, 3),
+    api(ApiKey::FindCoordinator, "FindCoordinator", 0, 6, 3),
     api(ApiKey::JoinGroup, "JoinGroup", 0, 9, 6),
     api(ApiKey::Heartbeat, "Heartbeat", 0, 4, 4),
     api(ApiKey::LeaveGroup, "LeaveGroup", 0, 5, 4),
@@ -98,8 +104,8 @@ pub const APIS: &[Api] = &[
     api(ApiKey::CreateTopics, "CreateTopics", 2, 7, 5),
     api(ApiKey::DeleteTopics, "DeleteTopics", 1, 6, 4),
     api(ApiKey::DeleteRecords, "DeleteRecords", 0, 2, 2),
-    // from 5 on: transactions (KIP-890)
-    api(ApiKey::InitProducerId, "InitProducerId", 0, 4, 2),
+    // from 6 on: two-phase commit (KIP-939)
+    api(ApiKey::InitProducerId, "InitProducerId", 0, 5, 2),
     api(
         ApiKey::OffsetForLeaderEpoch,
         "OffsetForLeaderEpoch",
@@ -107,6 +113,11 @@ pub const APIS: &[Api] = &[
         4,
         4,
     ),
+    api(ApiKey::AddPartitionsToTxn, "AddPartitionsToTxn", 0, 5, 3),
+    api(ApiKey::AddOffsetsToTxn, "AddOffsetsToTxn", 0, 4, 3),
+    api(ApiKey::EndTxn, "EndTxn", 0, 5, 3),
+    api(ApiKey::WriteTxnMarkers, "WriteTxnMarkers", 1, 1, 1),
+    api(ApiKey::TxnOffsetCommit, "TxnOffsetCommit", 0, 5, 3),
     api(ApiKey::DescribeConfigs, "DescribeConfigs", 1, 4, 4),
     api(ApiKey::AlterConfigs, "AlterConfigs", 0, 2, 2),
     api(ApiKey::DescribeLogDirs, "DescribeLogDirs", 1, 4, 2),
@@ -130,6 +141,15 @@ pub const APIS: &[Api] = &[
     api(ApiKey::AlterClientQuotas, "AlterClientQuotas", 0, 1, 1),
     api(ApiKey::DescribeCluster, "DescribeCluster", 0, 2, 0),
     api(ApiKey::DescribeProducers, "DescribeProducers", 0, 0, 0),
+    api(
+        ApiKey::DescribeTransactions,
+        "DescribeTransactions",
+        0,
+        0,
+        0,
+    ),
+    // version 2 filters by RE2 patterns (KIP-1152)
+    api(ApiKey::ListTransactions, "ListTransactions", 0, 1, 0),
     api(ApiKey::ListConfigResources, "ListConfigResources", 0, 1, 0),
     api(
         ApiKey::DescribeTopicPartitions,

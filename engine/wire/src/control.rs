@@ -10,11 +10,14 @@ mod responses;
 pub(crate) mod shape;
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::api_versions_response::{
+    ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
+};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, Encodable};
 use thiserror::Error;
 
+use crate::StrBytes;
 use crate::api::{APIS, ApiKey};
 use crate::error::ErrorCode;
 use crate::header::{RequestHeader, TooLarge, finish_frame, response_body, start_frame};
@@ -202,6 +205,15 @@ controls! {
         LIST_CONFIG_RESOURCES;
     DescribeTopicPartitions: DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse,
         DESCRIBE_TOPIC_PARTITIONS;
+    AddPartitionsToTxn: AddPartitionsToTxnRequest => AddPartitionsToTxnResponse,
+        ADD_PARTITIONS_TO_TXN;
+    AddOffsetsToTxn: AddOffsetsToTxnRequest => AddOffsetsToTxnResponse, ADD_OFFSETS_TO_TXN;
+    EndTxn: EndTxnRequest => EndTxnResponse, END_TXN;
+    WriteTxnMarkers: WriteTxnMarkersRequest => WriteTxnMarkersResponse, WRITE_TXN_MARKERS;
+    TxnOffsetCommit: TxnOffsetCommitRequest => TxnOffsetCommitResponse, TXN_OFFSET_COMMIT;
+    DescribeTransactions: DescribeTransactionsRequest => DescribeTransactionsResponse,
+        DESCRIBE_TRANSACTIONS;
+    ListTransactions: ListTransactionsRequest => ListTransactionsResponse, LIST_TRANSACTIONS;
 }
 
 fn encoding(key: ApiKey, version: i16) -> Encoding {
@@ -315,21 +327,58 @@ pub fn decode_response<R: Call>(version: i16, frame: &Bytes) -> Result<R::Respon
     })
 }
 
-/// What ApiVersions answers: the whole table.
-pub fn api_versions() -> ApiVersionsResponse {
+/// A feature of the cluster that clients look at before they use it (KIP-584).
+struct Feature {
+    name: &'static str,
+    /// The level in force, which is the highest; the lowest is always 0, "not there".
+    level: i16,
+}
+
+/// All of them.
+const FEATURES: &[Feature] = &[Feature {
+    // KIP-890: the epoch goes up with every end of a transaction, and partitions join implicitly
+    name: "transaction.version",
+    level: 2,
+}];
+
+/// KAFKA-17011: clients of older versions cannot read a feature that may be at level 0.
+const FIRST_WITH_LEVEL_0: i16 = 4;
+
+/// What ApiVersions answers: the whole table, and the features.
+pub fn api_versions(version: i16) -> ApiVersionsResponse {
     let row = |api: &crate::api::Api| {
         ApiVersion::default()
             .with_api_key(api.key.code())
             .with_min_version(api.advertised_min)
             .with_max_version(api.max)
     };
-    ApiVersionsResponse::default().with_api_keys(APIS.iter().map(row).collect())
+    let lowest = i16::from(version < FIRST_WITH_LEVEL_0);
+    let supported = |feature: &Feature| {
+        SupportedFeatureKey::default()
+            .with_name(StrBytes::from_static_str(feature.name))
+            .with_min_version(lowest)
+            .with_max_version(feature.level)
+    };
+    let finalized = |feature: &Feature| {
+        FinalizedFeatureKey::default()
+            .with_name(StrBytes::from_static_str(feature.name))
+            .with_min_version_level(feature.level)
+            .with_max_version_level(feature.level)
+    };
+    let response = ApiVersionsResponse::default().with_api_keys(APIS.iter().map(row).collect());
+    if !ApiKey::ApiVersions.api().is_flexible(version) {
+        return response;
+    }
+    response
+        .with_supported_features(FEATURES.iter().map(supported).collect())
+        .with_finalized_features_epoch(0)
+        .with_finalized_features(FEATURES.iter().map(finalized).collect())
 }
 
 /// The frame that answers an ApiVersions request of a version that is not served: error
 /// UNSUPPORTED_VERSION in version 0, with the table, so that the client can ask again (KIP-511).
 pub fn unsupported_api_versions(correlation_id: i32) -> Bytes {
-    let response = api_versions().with_error_code(ErrorCode::UnsupportedVersion.code());
+    let response = api_versions(0).with_error_code(ErrorCode::UnsupportedVersion.code());
     let header = RequestHeader {
         key: ApiKey::ApiVersions,
         version: 0,

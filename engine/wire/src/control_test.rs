@@ -307,20 +307,36 @@ fn a_newer_api_versions_gets_an_answer_in_version_0() {
     assert_eq!(frame[4..10], [0, 0, 0, 5, 0, 35]);
     assert_eq!(frame.len(), 4 + 4 + 2 + 4 + 6 * APIS.len());
     let read = decode_response::<ApiVersionsRequest>(0, &frame.slice(4..)).unwrap();
-    assert_eq!(read.api_keys, api_versions().api_keys);
+    assert_eq!(read.api_keys, api_versions(0).api_keys);
 }
 
 #[test]
 fn api_versions_response_has_a_header_without_tags() {
     let header = header(ApiKey::ApiVersions, 3);
-    let frame = encode_response(&header, &api_versions()).unwrap();
+    let frame = encode_response(&header, &api_versions(3)).unwrap();
     let rows = APIS.len() as u8 + 1;
     assert_eq!(frame[4..11], [0, 0, 0, 7, 0, 0, rows]);
 }
 
 #[test]
+fn features_are_told_to_clients_that_can_read_them() {
+    for (version, lowest) in [(0, None), (3, Some(1)), (4, Some(0))] {
+        let header = header(ApiKey::ApiVersions, version);
+        let frame = encode_response(&header, &api_versions(version)).unwrap();
+        let read = decode_response::<ApiVersionsRequest>(version, &frame.slice(4..)).unwrap();
+        let mut found = read.supported_features.iter();
+        let found = found.find(|feature| &*feature.name == "transaction.version");
+        let range = found.map(|feature| (feature.min_version, feature.max_version));
+        assert_eq!(range, lowest.map(|lowest| (lowest, 2)));
+        let finalized = read.finalized_features.iter();
+        let level = finalized.map(|feature| feature.max_version_level).max();
+        assert_eq!(level, lowest.map(|_| 2));
+    }
+}
+
+#[test]
 fn produce_is_advertised_from_0_for_old_librdkafka() {
-    let rows = api_versions().api_keys;
+    let rows = api_versions(3).api_keys;
     let produce = rows.iter().find(|row| row.api_key == 0).unwrap();
     assert_eq!(produce.min_version, 0);
     let metadata = rows.iter().find(|row| row.api_key == 3).unwrap();

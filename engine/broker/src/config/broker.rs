@@ -10,11 +10,17 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use super::transactions::{self, TransactionConfig};
 use super::{ConfigError, Key, Kind, Overrides, Reader, Source, Table, TopicConfig, topic};
 
-const INT_MAX: i64 = i32::MAX as i64;
+pub(super) const INT_MAX: i64 = i32::MAX as i64;
 
-const fn fixed(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+pub(super) const fn fixed(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    doc: &'static str,
+) -> Key {
     Key {
         name,
         kind,
@@ -256,7 +262,8 @@ pub static TABLE: LazyLock<Table> = LazyLock::new(|| {
             ..*key
         })
     });
-    let mut keys: Vec<Key> = OWN.iter().copied().chain(synonyms).collect();
+    let own = OWN.iter().chain(transactions::KEYS).copied();
+    let mut keys: Vec<Key> = own.chain(synonyms).collect();
     keys.sort_unstable_by_key(|key| key.name);
     Table {
         scope: "broker",
@@ -309,6 +316,8 @@ pub struct BrokerConfig {
     pub offsets_partitions: i32,
     /// `offsets.topic.segment.bytes`.
     pub offsets_segment_bytes: u32,
+    /// The transactions' limits.
+    pub transactions: TransactionConfig,
     /// The keys that a running broker takes anew.
     pub live: LiveConfig,
     set: Overrides,
@@ -396,6 +405,7 @@ impl BrokerConfig {
             max_groups: read.usize("groups.max"),
             offsets_partitions: read.i32("offsets.topic.num.partitions"),
             offsets_segment_bytes: read.u32("offsets.topic.segment.bytes"),
+            transactions: TransactionConfig::resolve(&read),
             live: LiveConfig::resolve(&set),
             set,
         })

@@ -6,6 +6,7 @@
 pub mod alter;
 pub mod broker;
 pub mod topic;
+pub mod transactions;
 
 use std::collections::BTreeMap;
 use std::fmt;

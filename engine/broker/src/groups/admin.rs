@@ -73,6 +73,8 @@ pub struct Fetched {
     pub topic: StrBytes,
     /// Each partition with what was committed; none if nothing was.
     pub partitions: Vec<(i32, Option<OffsetRecord>)>,
+    /// Those whose offset a transaction may change, if it was asked for.
+    pub unstable: BTreeSet<i32>,
 }
 
 /// What is left of [`MAX_ANSWER_BYTES`].
@@ -125,14 +127,38 @@ impl Coordinator {
         commits: Vec<Commit>,
     ) -> Result<(Results, Option<Write>), GroupError> {
         self.admit_change(id, partition)?;
+        self.check_claim(now, id, claim)?;
+        self.commit_admitted(id, partition, commits)
+    }
+
+    /// Whether a member may commit.
+    pub(super) fn check_claim(
+        &mut self,
+        now: Now,
+        id: &str,
+        claim: &Claim,
+    ) -> Result<(), GroupError> {
+        match self.groups.get_mut(id) {
+            Some(group) => group.classic.on_commit(now, claim),
+            // A group that nobody has joined may store offsets, but has no generation.
+            None if claim.generation >= 0 => Err(GroupError::IllegalGeneration),
+            None => Ok(()),
+        }
+    }
+
+    /// Commits what there is room for, whoever asks.
+    #[allow(
+        clippy::type_complexity,
+        reason = "one result per commit, and the write"
+    )]
+    pub(super) fn commit_admitted(
+        &self,
+        id: &str,
+        partition: i32,
+        commits: Vec<Commit>,
+    ) -> Result<(Results, Option<Write>), GroupError> {
         if !self.has_room(id, &commits) {
             return Err(GroupError::GroupFull);
-        }
-        match self.groups.get_mut(id) {
-            Some(group) => group.classic.on_commit(now, claim)?,
-            // A group that nobody has joined may store offsets, but has no generation.
-            None if claim.generation >= 0 => return Err(GroupError::IllegalGeneration),
-            None => {}
         }
         let mut write = Write::new(partition, id);
         let mut results = Vec::with_capacity(commits.len());
@@ -172,6 +198,7 @@ impl Coordinator {
                 Ok(Fetched {
                     topic: StrBytes::from_string(topic.to_owned()),
                     partitions: shown.collect::<Result<_, _>>()?,
+                    unstable: BTreeSet::new(),
                 })
             });
             return all.collect();
@@ -184,6 +211,7 @@ impl Coordinator {
             Ok(Fetched {
                 topic: topic.clone(),
                 partitions: shown.collect::<Result<_, _>>()?,
+                unstable: BTreeSet::new(),
             })
         });
         found.collect()
@@ -277,7 +305,9 @@ impl Coordinator {
             let queued = self
                 .queued(partition, id)
                 .any(|(t, p, _)| t == topic && p == *number);
-            if queued || group.offsets.get(topic, *number).is_some() {
+            let mut pending = self.pending.of_group(partition, id);
+            let pending = pending.any(|(t, p)| t == topic && p == *number);
+            if queued || pending || group.offsets.get(topic, *number).is_some() {
                 write.offset(offset_key(id, topic, *number), None);
             }
         }
@@ -293,7 +323,8 @@ impl Coordinator {
             let expired = group
                 .offsets
                 .expired(&group.classic, now.wall_ms, retention);
-            let queued = self.queued(group.partition, id).next().is_some();
+            let queued = self.queued(group.partition, id).next().is_some()
+                || self.is_unstable(id, group.partition);
             if group.is_ending {
                 continue;
             }
@@ -331,6 +362,7 @@ impl Coordinator {
             offsets.map(|(topic, number, _)| (group.partition, id.as_str(), topic, number))
         });
         let gone: BTreeSet<(i32, &str, &str, i32)> = durable
+            .chain(self.pending.all())
             .chain(self.all_queued())
             .filter(|(_, _, topic, _)| topics.contains(*topic))
             .collect();
@@ -358,6 +390,7 @@ impl Coordinator {
         let queued = self.queued(group.partition, id);
         let keys: BTreeSet<(String, i32)> = durable
             .chain(queued.map(|(topic, number, _)| (topic, number)))
+            .chain(self.pending.of_group(group.partition, id))
             .map(|(topic, number)| (topic.to_owned(), number))
             .collect();
         let mut write = Write::new(group.partition, id);

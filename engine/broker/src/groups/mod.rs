@@ -8,10 +8,15 @@ pub mod coordinator;
 #[cfg(test)]
 mod coordinator_test;
 pub mod offsets;
-mod offsets_log;
+pub(crate) mod offsets_log;
+mod pending;
 pub mod records;
 mod room;
 pub(crate) mod service;
+mod transactional;
+pub(crate) mod transactional_service;
+#[cfg(test)]
+mod transactional_test;
 pub mod write;
 
 use bytes::Bytes;
