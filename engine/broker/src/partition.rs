@@ -14,6 +14,7 @@ use ringmill_log::{
     VerificationGuard,
 };
 use ringmill_ring::spawn;
+use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::fetch::{AbortedTransaction, EpochEnd, IsolationLevel};
 
@@ -29,6 +30,8 @@ pub(crate) const LEADER_EPOCH: i32 = 0;
 /// A partition that is open on this core.
 pub(crate) struct Hosted {
     pub(crate) id: PartitionId,
+    /// Its topic's name, known before the metadata that names it counts here.
+    pub(crate) topic: StrBytes,
     pub(crate) log: Partition,
     /// What found the log's queue full, in its order; bounded by what connections may have in work,
     /// which a request is until its batches are written, and by the transactions that end.
@@ -236,10 +239,11 @@ pub(crate) fn check_leader_epoch(claimed: i32) -> Result<()> {
 }
 
 impl Hosted {
-    pub(crate) fn new(id: PartitionId, log: Partition) -> Rc<Self> {
+    pub(crate) fn new(id: PartitionId, topic: StrBytes, log: Partition) -> Rc<Self> {
         log.set_leader_epoch(LEADER_EPOCH);
         Rc::new(Self {
             id,
+            topic,
             log,
             backlog: RefCell::default(),
             unverified: RefCell::default(),

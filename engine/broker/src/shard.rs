@@ -307,7 +307,7 @@ impl Shard {
             }
         };
         match opened {
-            Ok(log) => Place::Open(Hosted::new(id, log)),
+            Ok(log) => Place::Open(Hosted::new(id, topic.name.clone(), log)),
             Err(error) => {
                 tracing::error!(folder = %folder.display(), %error, "cannot open a partition");
                 Place::Failed

@@ -561,8 +561,10 @@ fn administrators_see_transactions_and_end_what_hangs() {
 /// Whenever the power goes after a commit was answered, it is one; and nothing hangs.
 #[test]
 fn an_answered_commit_survives_a_power_cut() {
-    for seed in 0..24 {
-        let protocol = PROTOCOLS[seed as usize % 2];
+    for seed in 0..48 {
+        let protocol = PROTOCOLS[seed as usize / 2 % 2];
+        // Or the power goes when the answer has come, before most markers are written.
+        let leaves_one_open = seed % 2 == 0;
         let mut scene = Scene::with_cores(seed, 1 + seed as usize % 3);
         scene.set(
             "transaction.abort.timed.out.transaction.cleanup.interval.ms",
@@ -583,11 +585,12 @@ fn an_answered_commit_survives_a_power_cut() {
                 assert_eq!(producer.commit_offset(round).await, 0);
                 producer.end(true).await;
             }
-            let mut open = Producer::new("open", protocol).await;
-            assert_eq!(open.init(300).await, 0);
-            open.produce(&[(0, "open")]).await;
-            // The markers may be on their way, or written.
-            sleep(Duration::from_micros(seed * 37)).await;
+            if leaves_one_open {
+                let mut open = Producer::new("open", protocol).await;
+                assert_eq!(open.init(300).await, 0);
+                open.produce(&[(0, "open")]).await;
+            }
+            sleep(Duration::from_micros(seed * 7)).await;
         });
         let broker = scene.broker;
         scene.world.power_off(broker);
@@ -598,7 +601,9 @@ fn an_answered_commit_survives_a_power_cut() {
             assert_eq!(state(&mut client, "p").await, "CompleteCommit");
             assert_eq!(offset(&mut client, true).await, (0, 1));
             sleep(Duration::from_secs(1)).await;
-            assert_eq!(state(&mut client, "open").await, "CompleteAbort");
+            if leaves_one_open {
+                assert_eq!(state(&mut client, "open").await, "CompleteAbort");
+            }
             for partition in 0..4 {
                 let found = committed(&mut client, partition).await;
                 assert_eq!(found, ["0", "1"], "seed {seed}");

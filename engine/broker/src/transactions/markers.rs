@@ -105,11 +105,10 @@ impl Shard {
         self: &Rc<Self>,
         markers: Vec<(PartitionId, EndTxnMarker)>,
     ) -> LocalBoxFuture<'static, Answer> {
-        let image = self.image();
-        let offsets = image.topic(OFFSETS_TOPIC).map(|topic| topic.id);
+        // At the start this core's metadata may not count yet when another one's does.
         let begin = |(id, marker): (PartitionId, EndTxnMarker)| match self.hosted(id) {
             Err(error) => Marking::Refused(error),
-            Ok(hosted) if Some(id.topic) == offsets => {
+            Ok(hosted) if &*hosted.topic == OFFSETS_TOPIC => {
                 Marking::Group(self.end_group_transactions(id.index, hosted, marker))
             }
             Ok(hosted) => {

@@ -20,7 +20,7 @@ use super::requests::Add;
 use super::service::{TransactionAnswer, TransactionAsk};
 use super::{ClientVersion, Producer, TopicPartition, TransactionError};
 use crate::partition::{Hosted, Ordered, Told};
-use crate::router::{PartitionId, Result};
+use crate::router::Result;
 use crate::shard::Shard;
 
 /// What the client understands of a refusal, and whether it counts on being added.
@@ -110,7 +110,7 @@ impl Shard {
             return Ok(None);
         }
         let guard = hosted.log.begin_verification(producer.id, producer.epoch);
-        let asked = self.ask_coordinator(hosted.id, producer, terms).await;
+        let asked = self.ask_coordinator(hosted, producer, terms).await;
         match asked {
             Ok(()) => Ok(Some(guard)),
             Err(error) => Err(terms.support.code(error, retry)),
@@ -119,20 +119,12 @@ impl Shard {
 
     async fn ask_coordinator(
         self: &Rc<Self>,
-        partition: PartitionId,
+        hosted: &Hosted,
         producer: Producer,
         terms: &Terms,
     ) -> std::result::Result<(), TransactionError> {
-        let topic = {
-            let image = self.image();
-            let topic = image.topic_by_id(partition.topic);
-            // Deleted a moment ago: the client looks again.
-            topic
-                .ok_or(TransactionError::CoordinatorNotAvailable)?
-                .name
-                .to_string()
-        };
-        let (id, partition) = (terms.id.to_string(), partition.index);
+        let id = terms.id.to_string();
+        let (topic, partition) = (hosted.topic.to_string(), hosted.id.index);
         let partitions = vec![TopicPartition { topic, partition }];
         let ask = match terms.support {
             Support::Joins => TransactionAsk::Add(Add {
