@@ -65,31 +65,10 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
         Request::FindCoordinator(request) => {
             Stage::Done(find_coordinator(shard, peer, &header, &request).await)
         }
-        Request::DescribeConfigs(request) => {
-            let image = shard.image();
-            let response = shard.with_context(Some(peer), |ctx| {
-                configs::describe_configs(&image, ctx, &request)
-            });
-            Stage::Done(respond(&header, &response))
-        }
-        Request::ListConfigResources(request) => {
-            let (image, version) = (shard.image(), header.version);
-            let response = shard.with_context(Some(peer), |ctx| {
-                config_resources::list_config_resources(&image, ctx, &request, version)
-            });
-            Stage::Done(respond(&header, &response))
-        }
-        Request::DescribeTopicPartitions(request) => {
-            let image = shard.image();
-            let response = shard.with_context(Some(peer), |ctx| {
-                topic_partitions::describe_topic_partitions(&image, ctx, &request)
-            });
-            Stage::Done(respond(&header, &response))
-        }
-        Request::DescribeClientQuotas(request) => {
-            let response = quotas::describe_client_quotas(&shard.image(), &request);
-            Stage::Done(respond(&header, &response))
-        }
+        Request::DescribeConfigs(_)
+        | Request::ListConfigResources(_)
+        | Request::DescribeTopicPartitions(_)
+        | Request::DescribeClientQuotas(_) => Stage::Done(describe(shard, peer, &header, request)),
         Request::DescribeLogDirs(request) => inspect::log_dirs(shard, header, request).await,
         Request::DescribeProducers(request) => inspect::producers(shard, header, request).await,
         Request::InitProducerId(request) => init_producer_id(shard, header, &request).await,
@@ -99,15 +78,15 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
             offsets::leader_epochs(shard, header, request).await
         }
         Request::JoinGroup(request) => groups::join(shard, peer, header, request).await,
-        Request::SyncGroup(request) => groups::sync(shard, header, request).await,
-        Request::Heartbeat(request) => groups::heartbeat(shard, header, request).await,
-        Request::LeaveGroup(request) => groups::leave(shard, header, request).await,
-        Request::DescribeGroups(request) => groups::describe(shard, header, request).await,
-        Request::ListGroups(request) => groups::list(shard, header, request).await,
-        Request::DeleteGroups(request) => groups::delete(shard, header, request).await,
-        Request::OffsetCommit(request) => group_offsets::commit(shard, header, request).await,
-        Request::OffsetFetch(request) => group_offsets::fetch(shard, header, request).await,
-        Request::OffsetDelete(request) => group_offsets::delete(shard, header, request).await,
+        Request::SyncGroup(_)
+        | Request::Heartbeat(_)
+        | Request::LeaveGroup(_)
+        | Request::DescribeGroups(_)
+        | Request::ListGroups(_)
+        | Request::DeleteGroups(_)
+        | Request::OffsetCommit(_)
+        | Request::OffsetFetch(_)
+        | Request::OffsetDelete(_) => group(shard, header, request).await,
         Request::AddPartitionsToTxn(_)
         | Request::AddOffsetsToTxn(_)
         | Request::EndTxn(_)
@@ -121,6 +100,54 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
         | Request::AlterConfigs(_)
         | Request::AlterClientQuotas(_)
         | Request::IncrementalAlterConfigs(_) => administer(shard, header, request).await,
+    }
+}
+
+/// Requests that the metadata alone answers.
+fn describe(shard: &Rc<Shard>, peer: &Peer, header: &RequestHeader, request: Request) -> Response {
+    match request {
+        Request::DescribeConfigs(request) => {
+            let image = shard.image();
+            let response = shard.with_context(Some(peer), |ctx| {
+                configs::describe_configs(&image, ctx, &request)
+            });
+            respond(header, &response)
+        }
+        Request::ListConfigResources(request) => {
+            let (image, version) = (shard.image(), header.version);
+            let response = shard.with_context(Some(peer), |ctx| {
+                config_resources::list_config_resources(&image, ctx, &request, version)
+            });
+            respond(header, &response)
+        }
+        Request::DescribeTopicPartitions(request) => {
+            let image = shard.image();
+            let response = shard.with_context(Some(peer), |ctx| {
+                topic_partitions::describe_topic_partitions(&image, ctx, &request)
+            });
+            respond(header, &response)
+        }
+        Request::DescribeClientQuotas(request) => {
+            let response = quotas::describe_client_quotas(&shard.image(), &request);
+            respond(header, &response)
+        }
+        other => unreachable!("{:?} asks for more than the metadata", other.key()),
+    }
+}
+
+/// Requests about groups, but for those who join.
+async fn group(shard: &Rc<Shard>, header: RequestHeader, request: Request) -> Stage {
+    match request {
+        Request::SyncGroup(request) => groups::sync(shard, header, request).await,
+        Request::Heartbeat(request) => groups::heartbeat(shard, header, request).await,
+        Request::LeaveGroup(request) => groups::leave(shard, header, request).await,
+        Request::DescribeGroups(request) => groups::describe(shard, header, request).await,
+        Request::ListGroups(request) => groups::list(shard, header, request).await,
+        Request::DeleteGroups(request) => groups::delete(shard, header, request).await,
+        Request::OffsetCommit(request) => group_offsets::commit(shard, header, request).await,
+        Request::OffsetFetch(request) => group_offsets::fetch(shard, header, request).await,
+        Request::OffsetDelete(request) => group_offsets::delete(shard, header, request).await,
+        other => unreachable!("{:?} is about no group", other.key()),
     }
 }
 
