@@ -486,6 +486,115 @@ def idempotent(run):
         same(values[partition::3], values_of(got))
 
 
+def transactional(run, name, **config):
+    """A transactional producer that is ready to begin."""
+    config = {name.replace("_", "."): value for name, value in config.items()}
+    producer = Producer({
+        "bootstrap.servers": run.bootstrap, "linger.ms": 5, "log_level": 2,
+        "transactional.id": name, "message.timeout.ms": 60_000, **config})
+    producer.init_transactions(SECONDS)
+    return producer
+
+
+@feature("transactions")
+def transactions(run):
+    """Committed ones are read, aborted ones are not, by those who ask for that."""
+    topic = run.create("transactions", partitions=3)
+    producer = transactional(run, run.name("txn"))
+    committed, everything = [], []
+    for number in range(12):
+        producer.begin_transaction()
+        values = [b"%d-%d" % (number, index) for index in range(30)]
+        for index, value in enumerate(values):
+            producer.produce(topic, value, partition=index % 3)
+        if number % 3 == 1:
+            check(producer.flush(SECONDS) == 0, "records without an answer")
+            producer.abort_transaction(SECONDS)
+        else:
+            producer.commit_transaction(SECONDS)
+            committed += values
+        everything += values
+    partitions = range(3)
+    got = read(run, topic, len(committed), partitions, isolation_level="read_committed")
+    same(sorted(committed), sorted(values_of(got)))
+    for partition in partitions:
+        own = [value for index, value in enumerate(committed) if index % 3 == partition]
+        same(own, values_of(m for m in got if m.partition() == partition))
+    got = read(run, topic, len(everything), partitions, isolation_level="read_uncommitted")
+    same(sorted(everything), sorted(values_of(got)))
+
+
+@feature("transactions: a second instance")
+def fencing(run):
+    """The second producer of a transactional id fences the first, and its transaction is gone."""
+    topic, name = run.create("fencing"), run.name("txn")
+    first = transactional(run, name)
+    first.begin_transaction()
+    first.produce(topic, b"lost")
+    check(first.flush(SECONDS) == 0, "a record without an answer")
+    second = transactional(run, name)
+    try:
+        first.commit_transaction(SECONDS)
+        check(False, "the first producer could commit")
+    except KafkaException as error:
+        check(error.args[0].code() == KafkaError._FENCED, f"{error} where fencing is due")
+    second.begin_transaction()
+    second.produce(topic, b"kept")
+    second.commit_transaction(SECONDS)
+    same([b"kept"], values_of(read(run, topic, 1, isolation_level="read_committed")))
+
+
+@feature("transactions: consume, transform, produce")
+def transform(run):
+    """Offsets and results count together, or not at all."""
+    source, sink, name = run.create("source"), run.create("sink"), run.name("group")
+    count = 200
+    produce(run, source, [b"%d" % n for n in range(count)])
+    producer = transactional(run, run.name("txn"))
+    done, attempt = 0, 0
+    while done < count:
+        consumer = consumer_of(run, group_id=name, isolation_level="read_committed")
+        consumer.subscribe([source])
+        batch = []
+        for _ in until(60, "a batch"):
+            batch += consumer.consume(25 - len(batch), timeout=1.0)
+            if len(batch) == 25:
+                break
+        producer.begin_transaction()
+        for message in batch:
+            producer.produce(sink, b"of " + message.value())
+        offsets = [TopicPartition(source, 0, batch[-1].offset() + 1)]
+        producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), SECONDS)
+        attempt += 1
+        if attempt % 3 == 0:
+            producer.abort_transaction(SECONDS)
+        else:
+            producer.commit_transaction(SECONDS)
+            done += len(batch)
+        consumer.close()
+    same([b"of %d" % n for n in range(count)],
+         values_of(read(run, sink, count, isolation_level="read_committed")))
+
+
+@feature("transactions: an open one")
+def open_transaction(run):
+    """What is not decided is not read, and is the last stable offset."""
+    topic = run.create("stable")
+    produce(run, topic, [b"plain"])
+    producer = transactional(run, run.name("txn"))
+    producer.begin_transaction()
+    producer.produce(topic, b"open")
+    check(producer.flush(SECONDS) == 0, "a record without an answer")
+    produce(run, topic, [b"behind"])
+    same([b"plain"], values_of(read(run, topic, 1, isolation_level="read_committed")))
+    consumer = consumer_of(run, isolation_level="read_committed")
+    same((0, 1), consumer.get_watermark_offsets(TopicPartition(topic, 0), SECONDS))
+    consumer.close()
+    producer.commit_transaction(SECONDS)
+    same([b"plain", b"open", b"behind"],
+         values_of(read(run, topic, 3, isolation_level="read_committed")))
+
+
 @feature("long poll")
 def long_poll(run):
     topic = run.create("long-poll")

@@ -146,6 +146,29 @@ pub fn fetch(
     max_bytes: i32,
     wait_ms: i32,
 ) -> Result<Bytes, TooLarge> {
+    fetch_request(topic, partition, offset, max_bytes, wait_ms).encode(header)
+}
+
+/// Fetches committed records from one partition, without waiting.
+pub fn fetch_committed(
+    header: &RequestHeader,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+    max_bytes: i32,
+) -> Result<Bytes, TooLarge> {
+    let mut request = fetch_request(topic, partition, offset, max_bytes, 0);
+    request.isolation_level = IsolationLevel::ReadCommitted;
+    request.encode(header)
+}
+
+fn fetch_request(
+    topic: &str,
+    partition: i32,
+    offset: i64,
+    max_bytes: i32,
+    wait_ms: i32,
+) -> FetchRequest {
     let partition = FetchPartition {
         partition,
         current_leader_epoch: -1,
@@ -154,7 +177,7 @@ pub fn fetch(
         log_start_offset: -1,
         max_bytes,
     };
-    let request = FetchRequest {
+    FetchRequest {
         replica_id: CONSUMER_REPLICA_ID,
         replica_epoch: -1,
         max_wait_ms: wait_ms,
@@ -169,8 +192,7 @@ pub fn fetch(
         }],
         forgotten: Vec::new(),
         rack_id: StrBytes::default(),
-    };
-    request.encode(header)
+    }
 }
 
 /// The one partition's answer.

@@ -9,3 +9,4 @@ pub mod history;
 pub mod node;
 pub mod plain;
 pub mod simulation;
+pub mod transactions;

@@ -11,7 +11,7 @@ use ringmill_wire::control::{self, Call, DecodeError, EncodeError};
 use ringmill_wire::fetch::FetchedPartition;
 use ringmill_wire::header::{RequestHeader, TooLarge};
 use ringmill_wire::primitive::ReadError;
-use ringmill_wire::produce::ProducedPartition;
+use ringmill_wire::produce::{ProduceRequest, ProduceResponse, ProducedPartition};
 use thiserror::Error;
 
 use crate::ask;
@@ -136,6 +136,39 @@ impl PlainClient {
             return Ok(None);
         }
         ask::produced(&self.answer(&header)?).map(Some)
+    }
+
+    /// A whole produce request, of a version that names topics, and its answer.
+    pub fn send_produce(
+        &mut self,
+        version: i16,
+        request: &ProduceRequest,
+    ) -> Result<ProduceResponse, PlainError> {
+        let header = self.header(ApiKey::Produce, version);
+        for buffer in request.encode(&header)? {
+            self.stream.write_all(&buffer)?;
+        }
+        Ok(ProduceResponse::decode(version, &self.answer(&header)?)?)
+    }
+
+    /// As [`PlainClient::fetch`], of committed records alone.
+    pub fn fetch_committed(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+        max_bytes: i32,
+    ) -> Result<FetchedPartition<Bytes>, PlainError> {
+        let header = self.header(ApiKey::Fetch, ask::FETCH_VERSION);
+        let frame = ask::fetch_committed(&header, topic, partition, offset, max_bytes)?;
+        self.stream.write_all(&frame)?;
+        ask::fetched(&self.answer(&header)?)
+    }
+
+    /// The end of a partition for readers of committed records.
+    pub fn stable_end(&mut self, topic: &str, partition: i32) -> Result<i64, PlainError> {
+        let request = ask::list_offsets(topic, partition, -1).with_isolation_level(1);
+        ask::listed(&self.call(ask::LIST_OFFSETS_VERSION, &request)?)
     }
 
     /// Fetches from one partition, waiting at most `wait_ms` for a first byte.

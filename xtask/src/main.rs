@@ -47,6 +47,16 @@ enum Chore {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Kill a node and its clients in the middle of transactions, in rounds (SIGKILL): every record
+    /// comes out exactly once
+    Transactions {
+        /// How many kills
+        #[arg(long, default_value_t = 100)]
+        rounds: u64,
+        /// Decides load and moments
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Fuzz one target (or all) with libFuzzer and the address sanitizer
     Fuzz(fuzz::Args),
     /// Unmodified Kafka clients against a broker: a table client × feature
@@ -75,7 +85,8 @@ fn main() -> ExitCode {
         Chore::Ci(args) => ci::ci(&args),
         Chore::Tidy { fix_map } => tidy(fix_map),
         Chore::Sim(args) => sim(args.seeds, args.seed),
-        Chore::Crash { rounds, seed } => crash(rounds, seed),
+        Chore::Crash { rounds, seed } => kill("crash", rounds, seed),
+        Chore::Transactions { rounds, seed } => kill("transactions", rounds, seed),
         Chore::Fuzz(args) => fuzz::fuzz(&args),
         Chore::Conformance(args) => conformance::conformance(&args),
         Chore::Peer(args) => peer::peer(&args),
@@ -122,12 +133,13 @@ fn sim(seeds: u64, seed: u64) -> Result<(), Failure> {
     run(&mut command)
 }
 
-fn crash(rounds: u64, seed: u64) -> Result<(), Failure> {
+/// Rounds of SIGKILL, by one of the programs of `tests`.
+fn kill(program: &str, rounds: u64, seed: u64) -> Result<(), Failure> {
     let mut build = cargo();
     build.args(["build", "--release", "-p", "ringmill"]);
     run(&mut build)?;
     let mut command = cargo();
-    command.args(["run", "--release", "-p", "ringmill-tests", "--bin", "crash"]);
+    command.args(["run", "--release", "-p", "ringmill-tests", "--bin", program]);
     command.args(["--", "--rounds", &rounds.to_string()]);
     command.args(["--seed", &seed.to_string()]);
     run(&mut command)

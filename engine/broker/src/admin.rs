@@ -146,16 +146,17 @@ impl Shard {
         self.change(decide).await.map_err(|_| NOT_WRITTEN)
     }
 
-    /// Creates the topic of groups' offsets unless it exists; on core 0.
-    pub(crate) async fn create_offsets_topic(self: &Rc<Self>) -> Result<()> {
-        let decide = |image: &Image, ctx: Context<'_>| match topics::offsets_topic(
+    /// Creates one of the broker's own topics unless it exists; on core 0.
+    pub(crate) async fn create_own_topic(self: &Rc<Self>, name: &'static str) -> Result<()> {
+        let decide = move |image: &Image, ctx: Context<'_>| match topics::own_topic(
             image,
             ctx,
+            name,
             &mut random_id,
         ) {
             Ok(command) => (Ok(()), command.into_iter().collect()),
             Err(error) => {
-                tracing::error!(%error, "groups cannot be served");
+                tracing::error!(topic = name, %error, "cannot create a topic of the broker's own");
                 (Err(ErrorCode::CoordinatorNotAvailable), Vec::new())
             }
         };

@@ -12,12 +12,13 @@ use ringmill_wire::kafka_protocol::messages::{
     FindCoordinatorRequest, InitProducerIdRequest, MetadataRequest,
 };
 
-use crate::cluster::image::OFFSETS_TOPIC;
 use crate::connection::{Closed, Response, Stage};
 use crate::handlers::groups::respond;
+use crate::handlers::producer_ids::Asker;
 use crate::handlers::{
     cluster, config_resources, configs, consumer_groups, fetch, group_offsets, groups, inspect,
-    metadata, offsets, produce, producer_ids, quotas, topic_partitions,
+    metadata, offsets, produce, producer_ids, quotas, topic_partitions, transactions,
+    transactions_admin,
 };
 use crate::router::{Answer, Call};
 use crate::shard::{Peer, Shard};
@@ -65,36 +66,13 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
         Request::FindCoordinator(request) => {
             Stage::Done(find_coordinator(shard, peer, &header, &request).await)
         }
-        Request::DescribeConfigs(request) => {
-            let image = shard.image();
-            let response = shard.with_context(Some(peer), |ctx| {
-                configs::describe_configs(&image, ctx, &request)
-            });
-            Stage::Done(respond(&header, &response))
-        }
-        Request::ListConfigResources(request) => {
-            let (image, version) = (shard.image(), header.version);
-            let response = shard.with_context(Some(peer), |ctx| {
-                config_resources::list_config_resources(&image, ctx, &request, version)
-            });
-            Stage::Done(respond(&header, &response))
-        }
-        Request::DescribeTopicPartitions(request) => {
-            let image = shard.image();
-            let response = shard.with_context(Some(peer), |ctx| {
-                topic_partitions::describe_topic_partitions(&image, ctx, &request)
-            });
-            Stage::Done(respond(&header, &response))
-        }
-        Request::DescribeClientQuotas(request) => {
-            let response = quotas::describe_client_quotas(&shard.image(), &request);
-            Stage::Done(respond(&header, &response))
-        }
+        Request::DescribeConfigs(_)
+        | Request::ListConfigResources(_)
+        | Request::DescribeTopicPartitions(_)
+        | Request::DescribeClientQuotas(_) => Stage::Done(describe(shard, peer, &header, request)),
         Request::DescribeLogDirs(request) => inspect::log_dirs(shard, header, request).await,
         Request::DescribeProducers(request) => inspect::producers(shard, header, request).await,
-        Request::InitProducerId(request) => {
-            Stage::Done(init_producer_id(shard, &header, &request).await)
-        }
+        Request::InitProducerId(request) => init_producer_id(shard, header, &request).await,
         Request::ListOffsets(request) => offsets::list(shard, header, request).await,
         Request::DeleteRecords(request) => offsets::delete_records(shard, header, request).await,
         Request::OffsetForLeaderEpoch(request) => {
@@ -118,6 +96,45 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
         | Request::OffsetCommit(_)
         | Request::OffsetFetch(_)
         | Request::OffsetDelete(_) => of_groups(shard, peer, header, request).await,
+        Request::AddPartitionsToTxn(_)
+        | Request::AddOffsetsToTxn(_)
+        | Request::EndTxn(_)
+        | Request::WriteTxnMarkers(_)
+        | Request::TxnOffsetCommit(_)
+        | Request::DescribeTransactions(_)
+        | Request::ListTransactions(_) => transaction(shard, header, request).await,
+    }
+}
+
+/// Requests that the metadata alone answers.
+fn describe(shard: &Rc<Shard>, peer: &Peer, header: &RequestHeader, request: Request) -> Response {
+    match request {
+        Request::DescribeConfigs(request) => {
+            let image = shard.image();
+            let response = shard.with_context(Some(peer), |ctx| {
+                configs::describe_configs(&image, ctx, &request)
+            });
+            respond(header, &response)
+        }
+        Request::ListConfigResources(request) => {
+            let (image, version) = (shard.image(), header.version);
+            let response = shard.with_context(Some(peer), |ctx| {
+                config_resources::list_config_resources(&image, ctx, &request, version)
+            });
+            respond(header, &response)
+        }
+        Request::DescribeTopicPartitions(request) => {
+            let image = shard.image();
+            let response = shard.with_context(Some(peer), |ctx| {
+                topic_partitions::describe_topic_partitions(&image, ctx, &request)
+            });
+            respond(header, &response)
+        }
+        Request::DescribeClientQuotas(request) => {
+            let response = quotas::describe_client_quotas(&shard.image(), &request);
+            respond(header, &response)
+        }
+        other => unreachable!("{:?} asks for more than the metadata", other.key()),
     }
 }
 
@@ -145,7 +162,33 @@ async fn of_groups(
         Request::OffsetCommit(request) => group_offsets::commit(shard, header, request).await,
         Request::OffsetFetch(request) => group_offsets::fetch(shard, header, request).await,
         Request::OffsetDelete(request) => group_offsets::delete(shard, header, request).await,
-        other => unreachable!("{:?} is not about groups", other.key()),
+        other => unreachable!("{:?} is about no group", other.key()),
+    }
+}
+
+/// Requests about transactions.
+async fn transaction(shard: &Rc<Shard>, header: RequestHeader, request: Request) -> Stage {
+    match request {
+        Request::AddPartitionsToTxn(request) => {
+            transactions::add_partitions(shard, header, request).await
+        }
+        Request::AddOffsetsToTxn(request) => {
+            transactions::add_offsets(shard, header, request).await
+        }
+        Request::EndTxn(request) => transactions::end(shard, header, request).await,
+        Request::TxnOffsetCommit(request) => {
+            transactions::commit_offsets(shard, header, request).await
+        }
+        Request::WriteTxnMarkers(request) => {
+            transactions_admin::write_markers(shard, header, request).await
+        }
+        Request::DescribeTransactions(request) => {
+            transactions_admin::describe(shard, header, request).await
+        }
+        Request::ListTransactions(request) => {
+            transactions_admin::list(shard, header, request).await
+        }
+        other => unreachable!("{:?} is about no transaction", other.key()),
     }
 }
 
@@ -186,9 +229,11 @@ async fn find_coordinator(
     header: &RequestHeader,
     request: &FindCoordinatorRequest,
 ) -> Response {
-    if cluster::asks_for_group(request) && shard.image().topic(OFFSETS_TOPIC).is_none() {
+    if let Some(topic) = cluster::topic_of_coordinator(request)
+        && shard.image().topic(topic).is_none()
+    {
         // If it cannot be created, the coordinator says so to whoever comes.
-        shard.ask(0, Call::OffsetsTopic).await;
+        shard.ask(0, Call::OwnTopic(topic)).await;
     }
     let response = shard.with_context(Some(peer), |ctx| {
         cluster::find_coordinator(ctx, request, header.version)
@@ -198,15 +243,16 @@ async fn find_coordinator(
 
 async fn init_producer_id(
     shard: &Rc<Shard>,
-    header: &RequestHeader,
+    header: RequestHeader,
     request: &InitProducerIdRequest,
-) -> Response {
+) -> Stage {
     let response = match producer_ids::check(request) {
-        Ok(()) => match shard.next_producer_id().await {
+        Ok(Asker::Idempotent) => match shard.next_producer_id().await {
             Ok(id) => producer_ids::granted(id),
             Err(code) => producer_ids::refused(code),
         },
+        Ok(Asker::Transactional(init)) => return transactions::init(shard, header, init).await,
         Err(refused) => refused,
     };
-    respond(header, &response)
+    Stage::Done(respond(&header, &response))
 }

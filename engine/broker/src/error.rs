@@ -14,6 +14,7 @@ use crate::config::ConfigError;
 use crate::fetch_sessions::SessionError;
 use crate::groups::GroupError;
 use crate::groups::consumer::BeatError;
+use crate::transactions::TransactionError;
 
 impl From<&ConfigError> for ErrorCode {
     fn from(error: &ConfigError) -> Self {
@@ -80,6 +81,25 @@ impl From<&BeatError> for ErrorCode {
             BeatError::UnreleasedInstance { .. } => Self::UnreleasedInstanceId,
             BeatError::InvalidRegex { .. } => Self::InvalidRegularExpression,
             BeatError::NotConsumerGroup(_) => Self::GroupIdNotFound,
+        }
+    }
+}
+
+impl From<TransactionError> for ErrorCode {
+    fn from(error: TransactionError) -> Self {
+        match error {
+            TransactionError::InvalidRequest => Self::InvalidRequest,
+            TransactionError::CoordinatorNotAvailable => Self::CoordinatorNotAvailable,
+            TransactionError::LoadInProgress => Self::CoordinatorLoadInProgress,
+            TransactionError::InvalidTimeout => Self::InvalidTransactionTimeout,
+            TransactionError::InvalidProducerIdMapping => Self::InvalidProducerIdMapping,
+            TransactionError::ProducerFenced => Self::ProducerFenced,
+            TransactionError::ConcurrentTransactions => Self::ConcurrentTransactions,
+            TransactionError::InvalidState => Self::InvalidTxnState,
+            TransactionError::NotInTransaction => Self::TransactionAbortable,
+            TransactionError::NotFound => Self::TransactionalIdNotFound,
+            // Kafka has no limit of the kind; this code is final, and its words say why.
+            TransactionError::LimitReached => Self::PolicyViolation,
         }
     }
 }

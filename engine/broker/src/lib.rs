@@ -1,6 +1,6 @@
 //! The broker: every core owns its connections, partitions and groups, and answers Kafka's protocol
-//! for them. What has a rule is a pure state machine (`groups`, `fetch_sessions`, `limits`,
-//! `config`), driven by thin shells on the ring.
+//! for them. What has a rule is a pure state machine (`groups`, `transactions`,
+//! `fetch_sessions`, `limits`, `config`), driven by thin shells on the ring.
 
 #![forbid(unsafe_code)]
 
@@ -23,6 +23,7 @@ pub mod quotas;
 mod router;
 mod serve;
 mod shard;
+pub mod transactions;
 mod upkeep;
 
 pub use config::{BrokerConfig, ConfigError};

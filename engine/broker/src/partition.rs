@@ -4,19 +4,25 @@
 //! append's order is fixed at once, and nothing is said of it before its receipt is answered for.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use bytes::Bytes;
 use futures_channel::oneshot;
-use ringmill_log::{AppendError, Appended, FetchData, FetchSlice, Partition, ReadError};
+use ringmill_log::{
+    AppendError, Appended, EndTxnMarker, FetchData, FetchSlice, Partition, ReadError,
+    VerificationGuard,
+};
 use ringmill_ring::spawn;
+use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::fetch::{AbortedTransaction, EpochEnd, IsolationLevel};
 
 use crate::delayed::Progress;
 use crate::error::ToCode;
 use crate::router::{PartitionId, Result};
+use crate::transactions::Producer;
+use crate::transactions::verification::{Terms, Unverified};
 
 /// The leader epoch of every partition: a single node's leadership never changes hands.
 pub(crate) const LEADER_EPOCH: i32 = 0;
@@ -24,16 +30,51 @@ pub(crate) const LEADER_EPOCH: i32 = 0;
 /// A partition that is open on this core.
 pub(crate) struct Hosted {
     pub(crate) id: PartitionId,
+    /// Its topic's name, known before the metadata that names it counts here.
+    pub(crate) topic: StrBytes,
     pub(crate) log: Partition,
-    /// Batches that found the log's queue full, in their order; bounded by what connections may
-    /// have in work, which a request is until its batches are written.
-    backlog: RefCell<VecDeque<(Bytes, oneshot::Sender<AppendResult>)>>,
+    /// What found the log's queue full, in its order; bounded by what connections may have in work,
+    /// which a request is until its batches are written, and by the transactions that end.
+    backlog: RefCell<VecDeque<(Entry, oneshot::Sender<Told>)>>,
+    /// Batches of transactions that wait to be verified, by producer; bounded as the backlog.
+    pub(crate) unverified: RefCell<BTreeMap<i64, VecDeque<Unverified>>>,
     is_closed: Cell<bool>,
     /// Tells a waiting fetch how much there is.
     progress: RefCell<Progress>,
 }
 
-type AppendResult = std::result::Result<Appended, AppendError>;
+/// What the log has said of an append.
+pub(crate) type Told = Result<Appended>;
+
+/// What may be appended.
+#[derive(Clone)]
+enum Entry {
+    Batch(Bytes),
+    /// The first batch of a producer's transaction, which was verified; or one behind it.
+    Verified(Bytes, Producer, VerificationGuard),
+    Marker(EndTxnMarker),
+}
+
+impl Entry {
+    /// About its bytes in the log.
+    fn len(&self) -> usize {
+        match self {
+            Self::Batch(batch) | Self::Verified(batch, ..) => batch.len(),
+            Self::Marker(_) => MARKER_BYTES,
+        }
+    }
+}
+
+/// A batch with one record of a key and a value that are a few bytes each.
+const MARKER_BYTES: usize = 78;
+
+/// A batch that was checked, for one partition.
+pub(crate) struct AppendWant {
+    pub(crate) partition: PartitionId,
+    pub(crate) batch: Bytes,
+    /// In whose name it comes, if it is part of a transaction.
+    pub(crate) terms: Option<Terms>,
+}
 
 /// What became of an append, as far as a client learns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +87,33 @@ pub(crate) struct AppendedAt {
 /// An append whose order is fixed.
 pub(crate) enum Ordered {
     /// The log has it, or has refused it.
-    Told(AppendResult),
+    Told(Told),
     /// It waits for its turn.
-    Queued(oneshot::Receiver<AppendResult>),
+    Queued(oneshot::Receiver<Told>),
+}
+
+impl AppendedAt {
+    fn of(appended: &Appended) -> Self {
+        Self {
+            base_offset: appended.base_offset,
+            append_time: appended.append_time,
+            log_start: appended.log_start_offset,
+        }
+    }
+}
+
+impl Ordered {
+    /// What the log says of it.
+    async fn told(&mut self) -> Result<&Appended> {
+        if let Self::Queued(receiver) = self {
+            let closed = Err(AppendError::Closed.to_code());
+            *self = Self::Told(receiver.await.unwrap_or(closed));
+        }
+        match self {
+            Self::Told(told) => told.as_ref().map_err(|code| *code),
+            Self::Queued(_) => unreachable!("just told"),
+        }
+    }
 }
 
 /// A part of a fetch.
@@ -174,12 +239,14 @@ pub(crate) fn check_leader_epoch(claimed: i32) -> Result<()> {
 }
 
 impl Hosted {
-    pub(crate) fn new(id: PartitionId, log: Partition) -> Rc<Self> {
+    pub(crate) fn new(id: PartitionId, topic: StrBytes, log: Partition) -> Rc<Self> {
         log.set_leader_epoch(LEADER_EPOCH);
         Rc::new(Self {
             id,
+            topic,
             log,
             backlog: RefCell::default(),
+            unverified: RefCell::default(),
             is_closed: Cell::new(false),
             progress: RefCell::default(),
         })
@@ -196,27 +263,94 @@ impl Hosted {
 
     /// Appends a batch that was checked; its place in the order is fixed when this returns.
     pub(crate) fn append(self: &Rc<Self>, batch: Bytes) -> Ordered {
-        let bytes = batch.len() as u64;
-        if self.backlog.borrow().is_empty() {
-            match self.log.append(batch.clone()) {
-                Err(AppendError::Full) => {}
-                told => {
-                    self.count(&told, bytes);
-                    return Ordered::Told(told);
-                }
-            }
-            let hosted = Rc::clone(self);
-            spawn(async move { hosted.drain_backlog().await });
+        self.order(Entry::Batch(batch))
+    }
+
+    /// Appends a batch of a transaction that was verified: with a guard if it may be the first.
+    pub(crate) fn append_guarded(
+        self: &Rc<Self>,
+        batch: Bytes,
+        producer: Producer,
+        guard: Option<VerificationGuard>,
+    ) -> Ordered {
+        match guard {
+            Some(guard) => self.order(Entry::Verified(batch, producer, guard)),
+            None => self.append(batch),
+        }
+    }
+
+    /// As [`Self::append_guarded`]; the result goes to somebody who waits for it already.
+    pub(crate) fn append_verified(
+        self: &Rc<Self>,
+        batch: Bytes,
+        producer: Producer,
+        guard: Option<VerificationGuard>,
+        told: oneshot::Sender<Told>,
+    ) {
+        let entry = match guard {
+            Some(guard) => Entry::Verified(batch, producer, guard),
+            None => Entry::Batch(batch),
+        };
+        match self.try_append(&entry) {
+            // Whoever appended may be gone; the record stays.
+            Some(result) => drop(told.send(result)),
+            None => self.backlog.borrow_mut().push_back((entry, told)),
+        }
+    }
+
+    /// Appends the end of a transaction; its place in the order is fixed when this returns.
+    pub(crate) fn append_marker(self: &Rc<Self>, marker: EndTxnMarker) -> Ordered {
+        self.order(Entry::Marker(marker))
+    }
+
+    fn order(self: &Rc<Self>, entry: Entry) -> Ordered {
+        if let Some(told) = self.try_append(&entry) {
+            return Ordered::Told(told);
         }
         let (sender, receiver) = oneshot::channel();
-        self.backlog.borrow_mut().push_back((batch, sender));
+        self.backlog.borrow_mut().push_back((entry, sender));
         Ordered::Queued(receiver)
     }
 
-    fn count(&self, told: &AppendResult, bytes: u64) {
-        if let Ok(appended) = told
-            && !appended.duplicate
-        {
+    /// Appends unless others wait for room, or it has to: then it belongs into the backlog, which
+    /// is being worked on.
+    fn try_append(self: &Rc<Self>, entry: &Entry) -> Option<Told> {
+        if !self.backlog.borrow().is_empty() {
+            return None;
+        }
+        let told = self.append_now(entry);
+        if told.is_none() {
+            let hosted = Rc::clone(self);
+            spawn(async move { hosted.drain_backlog().await });
+        }
+        told
+    }
+
+    /// None if the log's queue is full.
+    fn append_now(&self, entry: &Entry) -> Option<Told> {
+        let log = &self.log;
+        let told = match entry {
+            Entry::Batch(batch) => log.append(batch.clone()),
+            Entry::Verified(batch, producer, guard) => {
+                match log.has_open_transaction(producer.id, producer.epoch) {
+                    true => log.append(batch.clone()),
+                    false => log.append_verified(batch.clone(), guard),
+                }
+            }
+            Entry::Marker(marker) => log.append_marker(*marker),
+        };
+        match told {
+            Err(AppendError::Full) => None,
+            Err(error) => Some(Err(error.to_code())),
+            Ok(appended) => {
+                self.count(&appended, entry.len() as u64);
+                Some(Ok(appended))
+            }
+        }
+    }
+
+    fn count(&self, appended: &Appended, bytes: u64) {
+        if !appended.duplicate {
             let mut progress = self.progress.borrow_mut();
             progress.on_visible(self.log.visible_end());
             progress.on_appended(appended.last_offset + 1, bytes);
@@ -233,20 +367,17 @@ impl Hosted {
     async fn drain_backlog(self: Rc<Self>) {
         loop {
             self.log.room().await;
-            let Some((batch, _)) = self
+            let first = self
                 .backlog
                 .borrow()
                 .front()
-                .map(|(b, s)| (b.clone(), s.is_canceled()))
-            else {
+                .map(|(entry, _)| entry.clone());
+            let Some(entry) = first else {
                 return;
             };
-            let bytes = batch.len() as u64;
-            let told = match self.log.append(batch) {
-                Err(AppendError::Full) => continue,
-                told => told,
+            let Some(told) = self.append_now(&entry) else {
+                continue;
             };
-            self.count(&told, bytes);
             let first = self.backlog.borrow_mut().pop_front();
             if let Some((_, sender)) = first {
                 // Whoever appended may be gone; the record stays.
@@ -258,25 +389,18 @@ impl Hosted {
     /// Waits until the append is acknowledged, as the topic's durability demands. Given up, it may
     /// be waited for again.
     pub(crate) async fn acknowledged(&self, ordered: &mut Ordered) -> Result<AppendedAt> {
-        let told = match ordered {
-            Ordered::Told(told) => told,
-            Ordered::Queued(receiver) => {
-                let told = receiver.await.unwrap_or(Err(AppendError::Closed));
-                *ordered = Ordered::Told(told);
-                let Ordered::Told(told) = ordered else {
-                    unreachable!("just told");
-                };
-                told
-            }
-        };
-        let appended = told.as_ref().map_err(|error| error.to_code())?;
+        let appended = ordered.told().await?;
         let done = self.log.acknowledged(&appended.receipt).await;
         done.map_err(|error| error.to_code())?;
-        Ok(AppendedAt {
-            base_offset: appended.base_offset,
-            append_time: appended.append_time,
-            log_start: appended.log_start_offset,
-        })
+        Ok(AppendedAt::of(appended))
+    }
+
+    /// As [`Self::acknowledged`], until it is on the disk, whatever the topic's durability is.
+    pub(crate) async fn flushed(&self, ordered: &mut Ordered) -> Result<AppendedAt> {
+        let appended = ordered.told().await?;
+        let done = self.log.flushed(&appended.receipt).await;
+        done.map_err(|error| error.to_code())?;
+        Ok(AppendedAt::of(appended))
     }
 
     /// Reads what is visible from an offset on.

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use foldhash::fast::FixedState;
 use futures_channel::oneshot;
 use futures_util::future::LocalBoxFuture;
-use ringmill_log::ActiveProducer;
+use ringmill_log::{ActiveProducer, EndTxnMarker};
 use ringmill_ring::{JoinHandle, Port, spawn};
 use ringmill_wire::Uuid;
 use ringmill_wire::control::{EncodeError, Request};
@@ -29,11 +29,12 @@ use ringmill_wire::header::RequestHeader;
 use crate::cluster::image::Image;
 use crate::groups::service::{GroupAnswer, GroupCall};
 use crate::partition::{
-    AppendedAt, EpochQuery, OffsetFound, OffsetQuery, ReadFound, ReadWant, Seen,
+    AppendWant, AppendedAt, EpochQuery, OffsetFound, OffsetQuery, ReadFound, ReadWant, Seen,
 };
 use crate::quotas::service::Charge;
 use crate::serve::Endpoint;
 use crate::shard::Shard;
+use crate::transactions::service::{TransactionAnswer, TransactionCall};
 
 /// A partition of the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,7 +60,9 @@ pub(crate) type Result<T> = std::result::Result<T, ErrorCode>;
 /// What one core asks of another.
 pub(crate) enum Call {
     /// Append batches; answered when they are acknowledged.
-    Append(Vec<(PartitionId, Bytes)>),
+    Append(Vec<AppendWant>),
+    /// Append the ends of transactions; answered when they are flushed.
+    Markers(Vec<(PartitionId, EndTxnMarker)>),
     /// Read what is visible now, so many bytes of all together.
     Read(Vec<ReadWant>, usize),
     /// Wait until so many bytes more are visible of these than up to the offsets; may be given up.
@@ -78,12 +81,14 @@ pub(crate) enum Call {
     Charge(Charge),
     /// Something about a group.
     Group(GroupCall),
+    /// Something about a transaction.
+    Transaction(TransactionCall),
     /// A request that changes the metadata, with its header: for core 0.
     Admin(Box<(RequestHeader, Request)>),
     /// Topics to be created because somebody asked for them: for core 0.
     AutoCreate(Vec<String>),
-    /// The topic of groups' offsets is to be there: for core 0.
-    OffsetsTopic,
+    /// One of the broker's own topics is to be there: for core 0.
+    OwnTopic(&'static str),
     /// A block of producer ids: for core 0.
     ProducerIds,
     /// Open what is new in the next metadata.
@@ -106,6 +111,8 @@ pub(crate) enum Call {
 pub(crate) enum Answer {
     /// To [`Call::Append`], in its order.
     Appended(Vec<Result<AppendedAt>>),
+    /// To [`Call::Markers`], in its order.
+    Marked(Vec<Result<()>>),
     /// To [`Call::Read`], in its order.
     Read(Vec<ReadFound>),
     /// To [`Call::Offsets`], in its order.
@@ -122,6 +129,8 @@ pub(crate) enum Answer {
     Pause(u64),
     /// To [`Call::Group`].
     Group(GroupAnswer),
+    /// To [`Call::Transaction`].
+    Transaction(TransactionAnswer),
     /// To [`Call::Admin`]: the response's frame.
     Frame(std::result::Result<Bytes, EncodeError>),
     /// To [`Call::ProducerIds`].

@@ -185,6 +185,7 @@ impl Launch {
         let shard = Shard::new(Arc::clone(&self.0), core, port);
         spawn(Rc::clone(&shard).serve_mesh());
         spawn(Rc::clone(&shard).wake_groups());
+        spawn(Rc::clone(&shard).watch_transactions());
         spawn(Rc::clone(&shard).keep_up());
         spawn(Rc::clone(&shard).keep_clean());
         if core != 0 {

@@ -16,11 +16,12 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{self, StreamExt};
 use ringmill_log::{ActiveProducer, CacheLimits, CoreCaches, LogConfig, Partition};
 use ringmill_ring::{Notified, Notify, Port, now, wall_clock_ms};
+use ringmill_wire::batch::BatchView;
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::topic::TopicRef;
 
 use crate::clock::Now;
-use crate::cluster::image::{Image, OFFSETS_TOPIC, Topic};
+use crate::cluster::image::{Image, OFFSETS_TOPIC, TRANSACTIONS_TOPIC, Topic};
 use crate::cluster::store::Store;
 use crate::config::BrokerConfig;
 use crate::delayed::{Watched, watch};
@@ -29,10 +30,12 @@ use crate::groups::service::Groups;
 use crate::handlers::Context;
 use crate::limits::{self, Meter};
 use crate::metrics::Metrics;
-use crate::partition::{Hosted, LocalFound, ReadFound, ReadWant, Seen};
+use crate::partition::{AppendWant, Hosted, LocalFound, Ordered, ReadFound, ReadWant, Seen};
 use crate::quotas::service::Meters;
 use crate::router::{Answer, Call, Envelope, PartitionId, Result, Router};
 use crate::serve::{Endpoint, Launched, Life};
+use crate::transactions::service::Transactions;
+use crate::transactions::verification::Terms;
 use crate::upkeep::claim_folder;
 
 /// Memory for the hot tails of all cores together, in bytes.
@@ -103,6 +106,7 @@ pub(crate) struct Shard {
     pub(crate) receiving: Gate,
     pub(crate) groups: Groups,
     pub(crate) meters: Meters,
+    pub(crate) transactions: Transactions,
     pub(crate) sessions: RefCell<FetchSessions>,
     /// The metadata's home; on core 0 alone.
     pub(crate) store: OnceCell<Rc<Store>>,
@@ -146,6 +150,7 @@ impl Shard {
             receiving: Gate::new(share(config.max_queued_bytes)),
             groups: Groups::new(&config, cores),
             meters: Meters::default(),
+            transactions: Transactions::new(&config, cores),
             sessions: RefCell::new(FetchSessions::new(
                 share(config.fetch_sessions as u64) as usize
             )),
@@ -275,12 +280,14 @@ impl Shard {
                 let config = topic.config.log_config(topic.is_internal(), expiration);
                 let place = self.open(id, &topic, config).await;
                 self.partitions.borrow_mut().insert(id, place.clone());
-                if &*topic.name == OFFSETS_TOPIC {
-                    let hosted = match place {
-                        Place::Open(hosted) => Some(hosted),
-                        Place::Failed => None,
-                    };
-                    self.load_groups(id.index, hosted).await;
+                let hosted = match place {
+                    Place::Open(hosted) => Some(hosted),
+                    Place::Failed => None,
+                };
+                match topic.name.as_str() {
+                    OFFSETS_TOPIC => self.load_groups(id.index, hosted).await,
+                    TRANSACTIONS_TOPIC => self.load_transactions(id.index, hosted).await,
+                    _ => {}
                 }
             })
             .await;
@@ -300,7 +307,7 @@ impl Shard {
             }
         };
         match opened {
-            Ok(log) => Place::Open(Hosted::new(id, log)),
+            Ok(log) => Place::Open(Hosted::new(id, topic.name.clone(), log)),
             Err(error) => {
                 tracing::error!(folder = %folder.display(), %error, "cannot open a partition");
                 Place::Failed
@@ -335,6 +342,7 @@ impl Shard {
                 (None, Place::Failed) => false,
             }
         });
+        self.resume_transactions();
         removed.sort_unstable_by(|a, b| a.dir().cmp(b.dir()));
         for log in removed {
             let folder = log.dir().to_owned();
@@ -354,6 +362,11 @@ impl Shard {
             Call::Charge(charge) => {
                 let pause = self.meters.charge(self.now().mono_ms, charge);
                 Box::pin(std::future::ready(Answer::Pause(pause)))
+            }
+            Call::Markers(markers) => self.begin_markers(markers),
+            Call::Transaction(call) => {
+                let work = self.begin_transaction(call);
+                Box::pin(async move { Answer::Transaction(work.await) })
             }
             Call::Group(call) => {
                 let work = self.begin_group(call);
@@ -416,7 +429,7 @@ impl Shard {
                     let (header, request) = *request;
                     return Answer::Frame(shard.administer(header, request).await);
                 }
-                Call::OffsetsTopic => return Answer::Done(shard.create_offsets_topic().await),
+                Call::OwnTopic(name) => return Answer::Done(shard.create_own_topic(name).await),
                 Call::AutoCreate(names) => return Answer::Done(shard.auto_create(names).await),
                 Call::ProducerIds => {
                     return Answer::ProducerIds(shard.reserve_producer_ids().await);
@@ -434,15 +447,12 @@ impl Shard {
         })
     }
 
-    fn begin_append(
-        self: &Rc<Self>,
-        batches: Vec<(PartitionId, Bytes)>,
-    ) -> LocalBoxFuture<'static, Answer> {
-        let ordered: Vec<_> = batches
+    fn begin_append(self: &Rc<Self>, wants: Vec<AppendWant>) -> LocalBoxFuture<'static, Answer> {
+        let ordered: Vec<_> = wants
             .into_iter()
-            .map(|(id, batch)| {
-                let hosted = self.hosted(id)?;
-                let ordered = hosted.append(batch);
+            .map(|want| {
+                let hosted = self.hosted(want.partition)?;
+                let ordered = self.append(&hosted, want.batch, want.terms);
                 Ok((hosted, ordered))
             })
             .collect();
@@ -456,6 +466,22 @@ impl Shard {
             }
             Answer::Appended(appended)
         })
+    }
+
+    /// Appends a batch to a partition of this core.
+    pub(crate) fn append(
+        self: &Rc<Self>,
+        hosted: &Rc<Hosted>,
+        batch: Bytes,
+        terms: Option<Terms>,
+    ) -> Ordered {
+        match (terms, BatchView::parse(&batch)) {
+            (Some(terms), Ok(view)) => {
+                let header = *view.header();
+                hosted.append_in_transaction(self, batch, &header, terms)
+            }
+            _ => hosted.append(batch),
+        }
     }
 
     async fn read_all(&self, wants: Vec<ReadWant>, max_bytes: usize) -> Vec<ReadFound> {

@@ -253,6 +253,12 @@ impl Producers {
             return Ok(Verdict::New);
         };
         check_epoch(header.producer_id, header.producer_epoch, entry)?;
+        if header.base_sequence == NO_SEQUENCE {
+            // a coordinator's own batch, of offsets that a transaction commits: it knows what it
+            // has appended
+            self.check_transaction(header, entry.txn, guard)?;
+            return Ok(Verdict::New);
+        }
         let same_epoch = header.producer_epoch == entry.epoch;
         if same_epoch {
             let (first, last) = (header.base_sequence, header.last_sequence());

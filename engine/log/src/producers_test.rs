@@ -220,3 +220,34 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_coordinators_batches_are_in_no_sequence_and_never_duplicates() {
+    let (mut p, mut offset) = (Producers::new(), 0);
+    for epoch in 0..2 {
+        let offsets = BatchHeader {
+            attributes: 1 << 4,
+            ..header(1, epoch, NO_SEQUENCE, 1)
+        };
+        assert!(p.check(&offsets, None).is_err(), "not verified");
+        let guard = p.begin_verification(1, epoch);
+        assert_eq!(p.check(&offsets, Some(&guard)), Ok(Verdict::New));
+        for _ in 0..2 * BATCHES_KEPT {
+            let mut next = offsets;
+            next.base_offset = offset;
+            offset = next.next_offset();
+            p.on_batch(&next, None, 0);
+            assert_eq!(p.check(&offsets, None), Ok(Verdict::New));
+        }
+        let marker = EndTxnMarker {
+            producer_id: 1,
+            producer_epoch: epoch,
+            coordinator_epoch: 0,
+            committed: true,
+        };
+        let mut end = header(1, epoch, NO_SEQUENCE, 1);
+        (end.attributes, end.base_offset) = (0b11 << 4, offset);
+        offset = end.next_offset();
+        p.on_batch(&end, Some(&marker), 0);
+    }
+}

@@ -14,10 +14,10 @@ use kafka_protocol::messages::api_versions_response::{
     ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
 };
 use kafka_protocol::messages::*;
-use kafka_protocol::protocol::StrBytes;
 use kafka_protocol::protocol::{Decodable, Encodable};
 use thiserror::Error;
 
+use crate::StrBytes;
 use crate::api::{APIS, ApiKey};
 use crate::error::ErrorCode;
 use crate::header::{RequestHeader, TooLarge, finish_frame, response_body, start_frame};
@@ -209,6 +209,15 @@ controls! {
         LIST_CONFIG_RESOURCES;
     DescribeTopicPartitions: DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse,
         DESCRIBE_TOPIC_PARTITIONS;
+    AddPartitionsToTxn: AddPartitionsToTxnRequest => AddPartitionsToTxnResponse,
+        ADD_PARTITIONS_TO_TXN;
+    AddOffsetsToTxn: AddOffsetsToTxnRequest => AddOffsetsToTxnResponse, ADD_OFFSETS_TO_TXN;
+    EndTxn: EndTxnRequest => EndTxnResponse, END_TXN;
+    WriteTxnMarkers: WriteTxnMarkersRequest => WriteTxnMarkersResponse, WRITE_TXN_MARKERS;
+    TxnOffsetCommit: TxnOffsetCommitRequest => TxnOffsetCommitResponse, TXN_OFFSET_COMMIT;
+    DescribeTransactions: DescribeTransactionsRequest => DescribeTransactionsResponse,
+        DESCRIBE_TRANSACTIONS;
+    ListTransactions: ListTransactionsRequest => ListTransactionsResponse, LIST_TRANSACTIONS;
 }
 
 fn encoding(key: ApiKey, version: i16) -> Encoding {
@@ -344,6 +353,13 @@ pub const FEATURES: &[Feature] = &[
         min: 0,
         max: 1,
         level: 1,
+    },
+    // KIP-890: the epoch goes up with every end of a transaction, and partitions join implicitly
+    Feature {
+        name: "transaction.version",
+        min: 0,
+        max: 2,
+        level: 2,
     },
 ];
 /// Counts the changes of the levels in force: none so far.

@@ -319,6 +319,22 @@ fn api_versions_response_has_a_header_without_tags() {
 }
 
 #[test]
+fn features_are_told_to_clients_that_can_read_them() {
+    for (version, lowest) in [(0, None), (3, None), (4, Some(0))] {
+        let header = header(ApiKey::ApiVersions, version);
+        let frame = encode_response(&header, &api_versions(version)).unwrap();
+        let read = decode_response::<ApiVersionsRequest>(version, &frame.slice(4..)).unwrap();
+        let mut found = read.supported_features.iter();
+        let found = found.find(|feature| &*feature.name == "transaction.version");
+        let range = found.map(|feature| (feature.min_version, feature.max_version));
+        assert_eq!(range, lowest.map(|lowest| (lowest, 2)));
+        let finalized = read.finalized_features.iter();
+        let level = finalized.map(|feature| feature.max_version_level).max();
+        assert_eq!(level, (version >= 3).then_some(2));
+    }
+}
+
+#[test]
 fn produce_is_advertised_from_0_for_old_librdkafka() {
     let rows = api_versions(0).api_keys;
     let produce = rows.iter().find(|row| row.api_key == 0).unwrap();

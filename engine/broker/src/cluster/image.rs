@@ -17,16 +17,18 @@ use crate::quotas::{Entity, Limit, Quotas};
 /// The topic of groups' offsets and members.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
+/// The topic of transactions' states.
+pub const TRANSACTIONS_TOPIC: &str = "__transaction_state";
+
+/// The broker's own topics, which come into being when they are needed.
+pub const OWN_TOPICS: [&str; 2] = [OFFSETS_TOPIC, TRANSACTIONS_TOPIC];
+
 /// Kafka's own topics that are not in use here yet; their names are kept free.
-const RESERVED: [&str; 3] = [
-    "__cluster_metadata",
-    "__share_group_state",
-    "__transaction_state",
-];
+const RESERVED: [&str; 2] = ["__cluster_metadata", "__share_group_state"];
 
 /// Whether a topic is the broker's own: clients neither create, write nor delete it.
 pub fn is_internal(name: &str) -> bool {
-    name == OFFSETS_TOPIC || RESERVED.contains(&name)
+    OWN_TOPICS.contains(&name) || RESERVED.contains(&name)
 }
 
 /// A topic as it is.

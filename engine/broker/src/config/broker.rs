@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::broker_keys::OWN;
+use super::transactions::{self, TransactionConfig};
 use super::{ConfigError, Key, Overrides, Reader, Source, Table, TopicConfig, list_items, topic};
 use crate::groups::consumer::assign::Assignor;
 
@@ -25,7 +26,8 @@ pub static TABLE: LazyLock<Table> = LazyLock::new(|| {
             ..*key
         })
     });
-    let mut keys: Vec<Key> = OWN.iter().copied().chain(synonyms).collect();
+    let own = OWN.iter().chain(transactions::KEYS).copied();
+    let mut keys: Vec<Key> = own.chain(synonyms).collect();
     keys.sort_unstable_by_key(|key| key.name);
     Table {
         scope: "broker",
@@ -80,6 +82,8 @@ pub struct BrokerConfig {
     pub offsets_segment_bytes: u32,
     /// The log cleaner's.
     pub cleaner: CleanerConfig,
+    /// The transactions' limits.
+    pub transactions: TransactionConfig,
     /// The keys that a running broker takes anew.
     pub live: LiveConfig,
     set: Overrides,
@@ -233,6 +237,7 @@ impl BrokerConfig {
                 map_bytes: read.u64("log.cleaner.dedupe.buffer.size"),
                 bytes_per_second: read.double("log.cleaner.io.max.bytes.per.second"),
             },
+            transactions: TransactionConfig::resolve(&read),
             live: LiveConfig::resolve(&set),
             set,
         })

@@ -8,6 +8,7 @@ pub mod broker;
 mod broker_keys;
 pub mod group;
 pub mod topic;
+pub mod transactions;
 
 use std::collections::BTreeMap;
 use std::fmt;

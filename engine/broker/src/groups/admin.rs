@@ -76,6 +76,8 @@ pub struct Fetched {
     pub topic: StrBytes,
     /// Each partition with what was committed; none if nothing was.
     pub partitions: Vec<(i32, Option<OffsetRecord>)>,
+    /// Those whose offset a transaction may change, if it was asked for.
+    pub unstable: BTreeSet<i32>,
 }
 
 /// What is left of [`MAX_ANSWER_BYTES`].
@@ -129,19 +131,44 @@ impl Coordinator {
         commits: Vec<Commit>,
     ) -> Result<(Results, Option<Write>), GroupError> {
         self.admit_change(id, partition)?;
-        if !self.has_room(id, &commits) {
-            return Err(GroupError::GroupFull);
-        }
+        self.check_claim(now, id, claim, knows_epochs)?;
+        self.commit_admitted(id, partition, commits)
+    }
+
+    /// Whether a member may commit.
+    pub(super) fn check_claim(
+        &mut self,
+        now: Now,
+        id: &str,
+        claim: &Claim,
+        knows_epochs: bool,
+    ) -> Result<(), GroupError> {
         match self.groups.get_mut(id) {
             Some(group) => match &mut group.kind {
-                Kind::Classic(classic) => classic.on_commit(now, claim)?,
+                Kind::Classic(classic) => classic.on_commit(now, claim),
                 Kind::Consumer(consumers) => {
-                    consumers.on_commit(&claim.member_id, claim.generation, knows_epochs)?;
+                    consumers.on_commit(&claim.member_id, claim.generation, knows_epochs)
                 }
             },
             // A group that nobody has joined may store offsets, but has no generation.
-            None if claim.generation >= 0 => return Err(GroupError::IllegalGeneration),
-            None => {}
+            None if claim.generation >= 0 => Err(GroupError::IllegalGeneration),
+            None => Ok(()),
+        }
+    }
+
+    /// Commits what there is room for, whoever asks.
+    #[allow(
+        clippy::type_complexity,
+        reason = "one result per commit, and the write"
+    )]
+    pub(super) fn commit_admitted(
+        &self,
+        id: &str,
+        partition: i32,
+        commits: Vec<Commit>,
+    ) -> Result<(Results, Option<Write>), GroupError> {
+        if !self.has_room(id, &commits) {
+            return Err(GroupError::GroupFull);
         }
         let mut write = Write::new(partition, id);
         let mut results = Vec::with_capacity(commits.len());
@@ -186,6 +213,7 @@ impl Coordinator {
                 Ok(Fetched {
                     topic: StrBytes::from_string(topic.to_owned()),
                     partitions: shown.collect::<Result<_, _>>()?,
+                    unstable: BTreeSet::new(),
                 })
             });
             return all.collect();
@@ -198,6 +226,7 @@ impl Coordinator {
             Ok(Fetched {
                 topic: topic.clone(),
                 partitions: shown.collect::<Result<_, _>>()?,
+                unstable: BTreeSet::new(),
             })
         });
         found.collect()
@@ -291,7 +320,9 @@ impl Coordinator {
             let queued = self
                 .queued(partition, id)
                 .any(|(t, p, _)| t == topic && p == *number);
-            if queued || group.offsets.get(topic, *number).is_some() {
+            let mut pending = self.pending.of_group(partition, id);
+            let pending = pending.any(|(t, p)| t == topic && p == *number);
+            if queued || pending || group.offsets.get(topic, *number).is_some() {
                 write.offset(offset_key(id, topic, *number), None);
             }
         }
@@ -305,7 +336,8 @@ impl Coordinator {
         let mut done = Vec::new();
         for (id, group) in &self.groups {
             let expired = group.offsets.expired(&group.kind, now.wall_ms, retention);
-            let queued = self.queued(group.partition, id).next().is_some();
+            let queued = self.queued(group.partition, id).next().is_some()
+                || self.is_unstable(id, group.partition);
             if group.is_ending {
                 continue;
             }
@@ -343,6 +375,7 @@ impl Coordinator {
             offsets.map(|(topic, number, _)| (group.partition, id.as_str(), topic, number))
         });
         let gone: BTreeSet<(i32, &str, &str, i32)> = durable
+            .chain(self.pending.all())
             .chain(self.all_queued())
             .filter(|(_, _, topic, _)| topics.contains(*topic))
             .collect();
@@ -370,6 +403,7 @@ impl Coordinator {
         let queued = self.queued(group.partition, id);
         let keys: BTreeSet<(String, i32)> = durable
             .chain(queued.map(|(topic, number, _)| (topic, number)))
+            .chain(self.pending.of_group(group.partition, id))
             .map(|(topic, number)| (topic.to_owned(), number))
             .collect();
         let mut write = Write::new(group.partition, id);

@@ -67,7 +67,7 @@ impl Node {
         coordinator.set_image(Arc::new(image));
         coordinator.begin_load(0);
         for (key, value) in log {
-            let loaded = coordinator.load(now, 0, key.clone(), value.clone());
+            let loaded = coordinator.load(now, 0, None, key.clone(), value.clone());
             loaded.unwrap();
         }
         coordinator.finish_load(now, 0);

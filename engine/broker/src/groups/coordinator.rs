@@ -17,13 +17,15 @@ use super::classic::ClassicGroup;
 use super::consumer::{self, ConsumerGroup, Entries, Settings, Stored};
 use super::kind::Kind;
 use super::offsets::Offsets;
+use super::pending::OpenTransactions;
 use super::records::{self, GroupRecord, Key, OffsetRecord, RecordError};
-use super::write::{Change, Changes, Outcome, Write};
+use super::write::{Change, Changes, Outcome, Step, Write};
 use super::{Claim, Effects, GroupError, Join, Leaver, Reply, Results, Sync, Token};
 use crate::clock::Now;
 use crate::cluster::image::Image;
 use crate::config::BrokerConfig;
 use crate::config::broker::GroupConfig;
+use crate::transactions::Producer;
 
 /// The longest group id, topic or instance name that is stored; the records' strings have 16-bit
 /// lengths.
@@ -83,7 +85,7 @@ struct Found {
 struct Partition {
     load: Load,
     /// What was appended and awaits its flush, in the order of the log.
-    queue: VecDeque<Vec<Change>>,
+    queue: VecDeque<Step>,
 }
 
 /// The groups of one core. Owned by that core.
@@ -97,6 +99,8 @@ pub struct Coordinator {
     partitions: BTreeMap<i32, Partition>,
     pub(super) timers: BTreeSet<(u64, String)>,
     pub(super) offsets: usize,
+    /// Offsets of transactions that are not decided.
+    pub(super) pending: OpenTransactions,
     /// Bytes of all members' metadata and assignments.
     pub(super) metadata: usize,
 }
@@ -112,6 +116,7 @@ impl Coordinator {
             partitions: BTreeMap::new(),
             timers: BTreeSet::new(),
             offsets: 0,
+            pending: OpenTransactions::default(),
             metadata: 0,
         }
     }
@@ -145,12 +150,14 @@ impl Coordinator {
 
     /// A partition of `__consumer_offsets` is about to be read.
     pub fn begin_load(&mut self, partition: i32) {
+        self.pending.forget_home(partition);
         let load = Load::Loading(Found::default());
         let queue = VecDeque::new();
         self.partitions.insert(partition, Partition { load, queue });
     }
 
-    /// One record of a partition that is being read; records come in the order of the log.
+    /// One record of a partition that is being read, and whose transaction it is part of; records
+    /// come in the order of the log.
     ///
     /// An error names a record that cannot be understood; it changes nothing, and the caller goes
     /// on with the next.
@@ -158,6 +165,7 @@ impl Coordinator {
         &mut self,
         now: Now,
         partition: i32,
+        producer: Option<Producer>,
         key: Bytes,
         value: Option<Bytes>,
     ) -> Result<(), RecordError> {
@@ -172,6 +180,7 @@ impl Coordinator {
                 let change = Change {
                     key,
                     offset,
+                    producer,
                     ends_group,
                 };
                 self.apply(now, partition, change);
@@ -235,8 +244,12 @@ impl Coordinator {
             self.reschedule(&id);
             self.recount(&id);
         }
-        self.groups.retain(|_, group| {
-            group.partition != partition || group.stored || !group.offsets.is_empty()
+        let pending = &self.pending;
+        self.groups.retain(|id, group| {
+            group.partition != partition
+                || group.stored
+                || !group.offsets.is_empty()
+                || pending.of_group(partition, id).next().is_some()
         });
     }
 
@@ -245,6 +258,7 @@ impl Coordinator {
         let load = Load::Failed;
         let queue = VecDeque::new();
         self.partitions.insert(partition, Partition { load, queue });
+        self.pending.forget_home(partition);
         let gone: Vec<String> = self
             .groups
             .iter()
@@ -258,8 +272,12 @@ impl Coordinator {
 
     /// The records of a [`Write`] were appended to the log, after those of all writes before it.
     pub fn appended(&mut self, partition: i32, changes: Changes) {
+        self.append_step(partition, Step::Changes(changes.into_inner()));
+    }
+
+    pub(super) fn append_step(&mut self, partition: i32, step: Step) {
         if let Some(state) = self.partitions.get_mut(&partition) {
-            state.queue.push_back(changes.into_inner());
+            state.queue.push_back(step);
         }
     }
 
@@ -278,18 +296,25 @@ impl Coordinator {
         }
     }
 
-    /// The oldest write that was appended and not yet settled is durable, or was taken back.
+    /// The oldest write, or marker, that was appended and not yet settled is durable, or was taken
+    /// back.
     pub fn settled(&mut self, now: Now, partition: i32, is_durable: bool) {
         let state = self.partitions.get_mut(&partition);
-        for change in state
-            .and_then(|state| state.queue.pop_front())
-            .unwrap_or_default()
-        {
-            if is_durable {
-                self.apply(now, partition, change);
-            } else {
-                self.take_back(&change);
+        match state.and_then(|state| state.queue.pop_front()) {
+            Some(Step::Changes(changes)) => {
+                for change in changes {
+                    if is_durable {
+                        self.apply(now, partition, change);
+                    } else {
+                        self.take_back(&change);
+                    }
+                }
             }
+            Some(Step::End {
+                producer_id,
+                committed,
+            }) if is_durable => self.end_transaction(now, partition, producer_id, committed),
+            Some(Step::End { .. }) | None => {}
         }
     }
 
@@ -305,15 +330,46 @@ impl Coordinator {
         else {
             return;
         };
-        if change.offset.is_some() {
-            self.ensure_group(now, &id, partition);
+        match (change.producer, change.offset) {
+            (Some(producer), Some(record)) => {
+                self.ensure_group(now, &id, partition);
+                self.pending
+                    .put(partition, producer, (id, topic, number), record);
+            }
+            (_, record) => {
+                let key = (id, topic, number);
+                self.pending.on_plain(partition, &key);
+                let (id, topic, number) = key;
+                self.set_offset(now, partition, &id, &topic, number, record);
+            }
         }
-        if let Some(group) = self.groups.get_mut(&id) {
+    }
+
+    /// An offset counts from now on, or counts no more.
+    pub(super) fn set_offset(
+        &mut self,
+        now: Now,
+        partition: i32,
+        id: &str,
+        topic: &str,
+        number: i32,
+        record: Option<OffsetRecord>,
+    ) {
+        if record.is_some() {
+            self.ensure_group(now, id, partition);
+        }
+        if let Some(group) = self.groups.get_mut(id) {
             let before = group.offsets.len();
-            group.offsets.apply(&topic, number, change.offset);
+            group.offsets.apply(topic, number, record);
             self.offsets = self.offsets + group.offsets.len() - before;
-            self.drop_if_done(&id);
+            self.drop_if_done(id);
         }
+    }
+
+    /// What is appended to a partition's log and not yet flushed, newest last.
+    pub(super) fn steps(&self, partition: i32) -> impl Iterator<Item = &Step> {
+        let state = self.partitions.get(&partition).into_iter();
+        state.flat_map(|state| &state.queue)
     }
 
     /// What is appended for a group and not yet flushed, newest last.
@@ -322,23 +378,28 @@ impl Coordinator {
         partition: i32,
         id: &'a str,
     ) -> impl Iterator<Item = (&'a str, i32, Option<&'a OffsetRecord>)> {
-        let queue = self.partitions.get(&partition).into_iter();
-        queue
-            .flat_map(|state| state.queue.iter().flatten())
-            .filter_map(move |change| match &change.key {
-                Key::Offset {
-                    group,
-                    topic,
-                    partition,
-                } if group == id => Some((topic.as_str(), *partition, change.offset.as_ref())),
-                _ => None,
-            })
+        let changes = self.steps(partition).flat_map(Step::changes);
+        changes.filter_map(move |change| {
+            let (topic, number) = change.of_group(id)?;
+            Some((topic, number, change.offset.as_ref()))
+        })
+    }
+
+    /// The same, of transactions alone.
+    pub(super) fn queued_in_transactions<'a>(
+        &'a self,
+        partition: i32,
+        id: &'a str,
+    ) -> impl Iterator<Item = (&'a str, i32)> {
+        let changes = self.steps(partition).flat_map(Step::changes);
+        let of_transactions = changes.filter(|change| change.producer.is_some());
+        of_transactions.filter_map(move |change| change.of_group(id))
     }
 
     /// All groups with queued offsets, and those offsets.
     pub(super) fn all_queued(&self) -> impl Iterator<Item = (i32, &str, &str, i32)> {
         self.partitions.iter().flat_map(|(home, state)| {
-            let changes = state.queue.iter().flatten();
+            let changes = state.queue.iter().flat_map(Step::changes);
             changes.filter_map(|change| match &change.key {
                 Key::Offset {
                     group,
@@ -348,52 +409,6 @@ impl Coordinator {
                 Key::Group(_) | Key::Consumer(..) => None,
             })
         })
-    }
-
-    /// All that the partition's log has to say, in as few records as compaction would leave.
-    #[cfg(test)]
-    pub fn snapshot(&self, now: Now, partition: i32) -> Vec<(Bytes, Option<Bytes>)> {
-        use super::write::offset_key;
-        let mut live: BTreeMap<Key, Bytes> = BTreeMap::new();
-        let mut consumers = Vec::new();
-        for (id, group) in self.groups.iter().filter(|(_, g)| g.partition == partition) {
-            for (topic, number, record) in group.offsets.iter() {
-                live.insert(
-                    offset_key(id, topic, number),
-                    records::encode_offset(record),
-                );
-            }
-            match &group.kind {
-                Kind::Classic(classic) if group.stored => {
-                    let record = records::encode_group(&classic.record());
-                    live.insert(Key::Group(id.clone()), record);
-                }
-                Kind::Consumer(group_of_it) if group.stored && !group.is_ending => {
-                    consumers.extend(group_of_it.entries(now.wall_ms).into_records());
-                }
-                _ => {}
-            }
-        }
-        let queued = self
-            .partitions
-            .get(&partition)
-            .into_iter()
-            .flat_map(|p| &p.queue);
-        for change in queued.flatten() {
-            match (&change.key, &change.offset) {
-                (Key::Group(_), _) if change.ends_group => drop(live.remove(&change.key)),
-                (Key::Group(_) | Key::Consumer(..), _) => {}
-                (key, Some(record)) => {
-                    drop(live.insert(key.clone(), records::encode_offset(record)))
-                }
-                (key, None) => drop(live.remove(key)),
-            }
-        }
-        let encoded = live.into_iter();
-        encoded
-            .map(|(key, value)| (records::encode_key(&key), Some(value)))
-            .chain(consumers)
-            .collect()
     }
 
     // ---- members ----

@@ -9,6 +9,7 @@ use ringmill_wire::StrBytes;
 use super::admin::Commit;
 use super::coordinator::{Capacity, Coordinator, partition_of};
 use super::records::OffsetRecord;
+use super::snapshot::Section;
 use super::write::{Outcome, Write};
 use super::{Claim, GroupError, Join, Leaver, Reply, Sync, Token};
 use crate::clock::Now;
@@ -38,6 +39,12 @@ fn coordinator() -> Coordinator {
     Coordinator::new(config, capacity)
 }
 
+/// A snapshot without transactions.
+fn plain(sections: Vec<Section>) -> Log {
+    let sections = sections.into_iter();
+    sections.flat_map(|section| section.records).collect()
+}
+
 impl Node {
     fn new() -> Self {
         Self::over(Log::new(), Now::default())
@@ -49,7 +56,7 @@ impl Node {
         coordinator.begin_load(0);
         for (key, value) in &log {
             coordinator
-                .load(now, 0, key.clone(), value.clone())
+                .load(now, 0, None, key.clone(), value.clone())
                 .unwrap();
         }
         coordinator.finish_load(now, 0);
@@ -247,7 +254,7 @@ fn a_snapshot_in_the_middle_of_a_rebalance_gives_nobody_an_empty_assignment() {
     let outcome = node.coordinator.join(node.now, "g", 0, Token(3), rejoin);
     assert!(matches!(node.run(outcome)[..], [Reply::Join(_, Ok(_))]));
     claim.generation += 1;
-    let log = node.coordinator.snapshot(node.now, 0);
+    let log = plain(node.coordinator.snapshot(node.now, 0));
     let mut node = Node::over(log, node.now);
     let sync = Sync {
         claim,
@@ -555,7 +562,7 @@ fn take(mut node: Node, step: &Step) -> Node {
         Step::TakeBack => node.take_back(),
         Step::Compact => {
             // The snapshot goes to the log's end, is flushed, and the rest is cut off.
-            let snapshot = node.coordinator.snapshot(node.now, 0);
+            let snapshot = plain(node.coordinator.snapshot(node.now, 0));
             node.flush();
             node.log = snapshot;
             node.flushed = node.log.len();

@@ -13,10 +13,17 @@ pub mod coordinator;
 mod coordinator_test;
 mod kind;
 pub mod offsets;
-mod offsets_log;
+pub(crate) mod offsets_log;
+mod pending;
 pub mod records;
 mod room;
 pub(crate) mod service;
+#[cfg(test)]
+mod snapshot;
+mod transactional;
+pub(crate) mod transactional_service;
+#[cfg(test)]
+mod transactional_test;
 pub mod write;
 
 use bytes::Bytes;

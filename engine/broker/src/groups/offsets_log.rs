@@ -1,13 +1,14 @@
-//! Between the coordinator's records and the batches of `__consumer_offsets`.
+//! Between the coordinators' records and the batches of the broker's own topics, of
+//! `__consumer_offsets` above all.
 
 use bytes::Bytes;
 use ringmill_log::FetchData;
-use ringmill_wire::batch::{Batches, Compression, ProducerStamp};
+use ringmill_wire::batch::{Batches, Compression, NO_SEQUENCE, ProducerStamp};
 use ringmill_wire::builder::{BatchBuilder, NewRecord};
 use ringmill_wire::record::{Records, decoded};
 
 use crate::partition::Hosted;
-use crate::shard::Shard;
+use crate::transactions::Producer;
 
 /// Records go into batches of about this size; a single larger record gets a batch of its own.
 const BATCH_BYTES: usize = 512 << 10;
@@ -18,13 +19,24 @@ const READ_BYTES: usize = 1 << 20;
 /// Our own records are never compressed; Kafka's may be, in a log that was copied.
 const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
 
-/// The batches of records, in their order.
-pub(super) fn batches(records: &[(Bytes, Option<Bytes>)], now_ms: i64) -> Vec<Bytes> {
+/// The batches of records, in their order; of a transaction if they are a producer's.
+pub(crate) fn batches(
+    records: &[(Bytes, Option<Bytes>)],
+    producer: Option<Producer>,
+    now_ms: i64,
+) -> Vec<Bytes> {
+    // As Kafka: these batches are in no sequence, for the coordinator does not lose them.
+    let stamp = producer.map_or(ProducerStamp::NONE, |producer| ProducerStamp {
+        producer_id: producer.id,
+        producer_epoch: producer.epoch,
+        base_sequence: NO_SEQUENCE,
+        transactional: true,
+    });
     let mut batches = Vec::new();
     let mut builder = BatchBuilder::new(BATCH_BYTES);
     let seal = |builder: &mut BatchBuilder, batches: &mut Vec<Bytes>| {
         if !builder.is_empty() {
-            batches.push(builder.seal(Compression::None, ProducerStamp::NONE));
+            batches.push(builder.seal(Compression::None, stamp));
         }
     };
     for (key, value) in records {
@@ -50,8 +62,24 @@ pub(super) fn batches(records: &[(Bytes, Option<Bytes>)], now_ms: i64) -> Vec<By
     batches
 }
 
-/// Reads a partition into the coordinator; the error is a sentence.
-pub(super) async fn load(shard: &Shard, home: i32, hosted: &Hosted) -> Result<(), String> {
+/// What a log of the broker's own has to say, in the order of the log.
+pub(crate) enum Replayed<'a> {
+    /// A record, and the producer in whose transaction it was written, if any.
+    Record {
+        offset: i64,
+        producer: Option<Producer>,
+        key: &'a [u8],
+        value: Option<&'a [u8]>,
+    },
+    /// The end of a producer's transaction.
+    Marker { producer_id: i64, committed: bool },
+}
+
+/// Reads a partition from its start to its end; the error is a sentence.
+pub(crate) async fn replay(
+    hosted: &Hosted,
+    on: &mut dyn FnMut(Replayed<'_>),
+) -> Result<(), String> {
     let log = &hosted.log;
     let mut offset = log.log_start_offset();
     while offset < log.visible_end() {
@@ -66,7 +94,7 @@ pub(super) async fn load(shard: &Shard, home: i32, hosted: &Hosted) -> Result<()
                 read.map_err(|error| error.to_string())?
             }
         };
-        let next = load_batches(shard, home, offset, &bytes)?;
+        let next = replay_batches(offset, &bytes, on)?;
         if next <= offset {
             return Err(format!("nothing can be read at offset {offset}"));
         }
@@ -82,8 +110,12 @@ fn join(mut pieces: Vec<Bytes>) -> Bytes {
     }
 }
 
-/// Loads the whole batches among `bytes`, from `offset` on. Returns the offset after them.
-fn load_batches(shard: &Shard, home: i32, offset: i64, bytes: &[u8]) -> Result<i64, String> {
+/// Reads the whole batches among `bytes`, from `offset` on. Returns the offset after them.
+fn replay_batches(
+    offset: i64,
+    bytes: &[u8],
+    on: &mut dyn FnMut(Replayed<'_>),
+) -> Result<i64, String> {
     let mut next = offset;
     for view in Batches::new(bytes) {
         // The end of a read may cut the last batch off.
@@ -91,26 +123,44 @@ fn load_batches(shard: &Shard, home: i32, offset: i64, bytes: &[u8]) -> Result<i
         view.check_crc().map_err(|error| error.to_string())?;
         let header = *view.header();
         next = header.next_offset();
-        if header.is_control() {
-            continue;
-        }
         let records = decoded(&view, DECOMPRESSED_BYTES_MAX).map_err(|error| error.to_string())?;
         for record in Records::new(&header, &records) {
             let record = record.map_err(|error| error.to_string())?;
-            if record.offset < offset {
+            let Some(key) = record.key.filter(|_| record.offset >= offset) else {
+                continue;
+            };
+            if header.is_control() {
+                if let Some(committed) = decision(key) {
+                    let producer_id = header.producer_id;
+                    on(Replayed::Marker {
+                        producer_id,
+                        committed,
+                    });
+                }
                 continue;
             }
-            let Some(key) = record.key else { continue };
-            let value = record.value.map(Bytes::copy_from_slice);
-            let key = Bytes::copy_from_slice(key);
-            let mut coordinator = shard.groups.coordinator.borrow_mut();
-            if let Err(error) = coordinator.load(shard.now(), home, key, value) {
-                let offset = record.offset;
-                tracing::warn!(partition = home, offset, %error, "skipped a group's record");
-            }
+            on(Replayed::Record {
+                offset: record.offset,
+                producer: header.is_transactional().then_some(Producer {
+                    id: header.producer_id,
+                    epoch: header.producer_epoch,
+                }),
+                key,
+                value: record.value,
+            });
         }
     }
     Ok(next)
+}
+
+/// What a control record's key says of a transaction: version, then 0 for abort or 1 for commit;
+/// none for a record of another kind.
+fn decision(key: &[u8]) -> Option<bool> {
+    match key {
+        [_, _, 0, 0, ..] => Some(false),
+        [_, _, 0, 1, ..] => Some(true),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -126,7 +176,7 @@ mod tests {
             .map(|(n, len)| (Bytes::from(n.to_string()), value(len)))
             .chain([(Bytes::from_static(b"tombstone"), None)])
             .collect();
-        let batches = batches(&records, 1);
+        let batches = batches(&records, None, 1);
         assert_eq!(batches.len(), 4);
         let mut found = Vec::new();
         for batch in &batches {
@@ -141,6 +191,6 @@ mod tests {
             }
         }
         assert_eq!(found, records);
-        assert!(super::batches(&[], 1).is_empty());
+        assert!(super::batches(&[], None, 1).is_empty());
     }
 }

@@ -15,11 +15,12 @@ impl Coordinator {
             known.is_none()
         };
         let group_fits = group.is_some() || self.groups.len() < self.capacity.groups;
-        let most = self.offsets.saturating_add(commits.len());
+        let present = self.offsets.saturating_add(self.pending.len());
+        let most = present.saturating_add(commits.len());
         group_fits
             && (most <= self.capacity.offsets || {
                 let more = commits.iter().filter(is_new).count();
-                more == 0 || self.offsets.saturating_add(more) <= self.capacity.offsets
+                more == 0 || present.saturating_add(more) <= self.capacity.offsets
             })
     }
 
@@ -65,7 +66,8 @@ impl Coordinator {
         let Some(group) = self.groups.get(id) else {
             return;
         };
-        if group.kind.is_vacant() && group.offsets.is_empty() && !group.stored {
+        let is_vacant = group.kind.is_vacant() && group.offsets.is_empty();
+        if is_vacant && !group.stored && !self.is_unstable(id, group.partition) {
             self.remove_group(id);
         }
     }

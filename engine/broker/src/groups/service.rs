@@ -22,7 +22,8 @@ use super::admin::{Commit, Description, Fetched, Listing};
 use super::beats::ConsumerDescription;
 use super::consumer::{Beat, BeatError, Beaten};
 use super::coordinator::{Capacity, Coordinator};
-use super::offsets_log;
+use super::offsets_log::{self, Replayed};
+use super::transactional_service::TransactionalCommit;
 use super::write::{Outcome, Write};
 use super::{
     Claim, GroupError, Join, JoinRefused, Joined, Leaver, Reply, Results, Sync, Synced, Token,
@@ -33,6 +34,7 @@ use crate::limits;
 use crate::partition::{Hosted, Ordered};
 use crate::router::{PartitionId, Result};
 use crate::shard::Shard;
+use crate::transactions::verification::Verified;
 
 /// How many committed offsets all groups of the broker have together, at most.
 const MAX_OFFSETS: u64 = 1_000_000;
@@ -47,6 +49,18 @@ pub(crate) struct GroupCall {
     pub(crate) ask: GroupAsk,
 }
 
+/// Which of a group's offsets are asked for, and by whom.
+#[derive(Debug)]
+pub(crate) struct FetchOffsets {
+    /// All of them, or those of some partitions.
+    pub(crate) wanted: Option<Vec<(StrBytes, Vec<i32>)>>,
+    /// A member of the consumer protocol, of which epoch.
+    pub(crate) member: Option<String>,
+    pub(crate) epoch: i32,
+    /// Whether it matters that a transaction may change them (KIP-447).
+    pub(crate) require_stable: bool,
+}
+
 /// What is asked of a group.
 #[derive(Debug)]
 pub(crate) enum GroupAsk {
@@ -56,10 +70,12 @@ pub(crate) enum GroupAsk {
     Leave(Vec<Leaver>),
     /// A commit, and whether its version knows member epochs.
     Commit(Claim, bool, Vec<Commit>),
+    /// A commit as part of a producer's transaction.
+    CommitInTransaction(TransactionalCommit),
     /// A heartbeat of the consumer protocol.
     Beat(Box<Beat>),
-    /// All offsets, or those of some partitions; by which member, of which epoch.
-    Fetch(Option<Vec<(StrBytes, Vec<i32>)>>, Option<String>, i32),
+    /// Offsets.
+    Fetch(FetchOffsets),
     Describe,
     /// A group of the consumer protocol.
     DescribeConsumers,
@@ -89,7 +105,9 @@ pub(crate) enum GroupAnswer {
 struct Settling {
     appends: Vec<Ordered>,
     hosted: Rc<Hosted>,
-    done: oneshot::Sender<bool>,
+    /// On the disk, whatever durability the topic has.
+    must_be_flushed: bool,
+    done: oneshot::Sender<Result<()>>,
 }
 
 /// The groups of one core.
@@ -156,7 +174,19 @@ fn to_codes(results: Results) -> Vec<Result<()>> {
         .collect()
 }
 
-type Answering = LocalBoxFuture<'static, GroupAnswer>;
+/// Why a write was not stored, as far as clients learn. Most may pass: the disk may have room again,
+/// or the partition another home. What the log says of a producer is final.
+fn told(error: ErrorCode) -> ErrorCode {
+    match error {
+        ErrorCode::InvalidProducerEpoch
+        | ErrorCode::InvalidTxnState
+        | ErrorCode::TransactionCoordinatorFenced
+        | ErrorCode::ConcurrentTransactions => error,
+        _ => ErrorCode::CoordinatorNotAvailable,
+    }
+}
+
+pub(super) type Answering = LocalBoxFuture<'static, GroupAnswer>;
 
 fn ready(answer: GroupAnswer) -> Answering {
     Box::pin(std::future::ready(answer))
@@ -238,7 +268,11 @@ impl Shard {
                 let committed =
                     coordinator.commit(now, &group, home, &claim, knows_epochs, commits);
                 drop(coordinator);
-                self.finish_parts(committed)
+                self.finish_parts(committed, None)
+            }
+            GroupAsk::CommitInTransaction(commit) => {
+                drop(coordinator);
+                self.commit_in_transaction(group, home, commit)
             }
             other => {
                 drop(coordinator);
@@ -254,22 +288,20 @@ impl Shard {
             GroupAsk::DeleteOffsets(wanted) => {
                 let deleted = coordinator.delete_offsets(group, home, &wanted);
                 drop(coordinator);
-                self.finish_parts(deleted)
+                self.finish_parts(deleted, None)
             }
             GroupAsk::Delete => {
                 let deleted = coordinator.delete(group, home);
                 drop(coordinator);
-                match deleted {
-                    Ok(write) => {
-                        let stored = self.store_group(write);
-                        Box::pin(async move { GroupAnswer::Done(stored.await) })
-                    }
-                    Err(error) => ready(GroupAnswer::Done(Err(error.into()))),
-                }
+                self.finish_deletion(deleted)
             }
-            GroupAsk::Fetch(wanted, member, epoch) => {
-                let reader = (member.as_deref(), epoch);
-                let fetched = coordinator.fetch(group, home, reader, wanted.as_deref());
+            GroupAsk::Fetch(asked) => {
+                let reader = (asked.member.as_deref(), asked.epoch);
+                let wanted = asked.wanted.as_deref();
+                let fetched = match asked.require_stable {
+                    true => coordinator.fetch_stable(group, home, reader, wanted),
+                    false => coordinator.fetch(group, home, reader, wanted),
+                };
                 ready(GroupAnswer::Fetch(fetched.map_err(ErrorCode::from)))
             }
             GroupAsk::Describe => {
@@ -287,10 +319,24 @@ impl Shard {
         }
     }
 
+    fn finish_deletion(
+        self: &Rc<Self>,
+        deleted: std::result::Result<Write, GroupError>,
+    ) -> Answering {
+        match deleted {
+            Ok(write) => {
+                let stored = self.store_group(write, None);
+                Box::pin(async move { GroupAnswer::Done(stored.await) })
+            }
+            Err(error) => ready(GroupAnswer::Done(Err(error.into()))),
+        }
+    }
+
     /// Stores what a request of several parts admits, and answers when it is durable.
-    fn finish_parts(
+    pub(super) fn finish_parts(
         self: &Rc<Self>,
         decided: std::result::Result<(Results, Option<Write>), GroupError>,
+        guard: Verified,
     ) -> Answering {
         let (results, write) = match decided {
             Ok(decided) => decided,
@@ -300,7 +346,7 @@ impl Shard {
         let Some(write) = write else {
             return ready(GroupAnswer::Parts(Ok(results)));
         };
-        let stored = self.store_group(write);
+        let stored = self.store_group(write, guard);
         Box::pin(async move {
             let parts = match stored.await {
                 Ok(()) => results,
@@ -322,7 +368,7 @@ impl Shard {
         };
         let (group, after) = (write.group.clone(), std::mem::take(&mut write.after));
         let (is_beat, keys) = (write.is_beat, write.keys());
-        let stored = self.store_group(write);
+        let stored = self.store_group(write, None);
         let shard = Rc::clone(self);
         spawn(async move {
             if stored.await.is_ok() {
@@ -339,42 +385,56 @@ impl Shard {
         });
     }
 
-    /// Appends a write; the future tells when it is durable, or that it will not be.
-    fn store_group(self: &Rc<Self>, mut write: Write) -> LocalBoxFuture<'static, Result<()>> {
+    /// Appends a write; the future tells when it is durable, or that it will not be. A write of a
+    /// transaction comes with the guard of its verification.
+    fn store_group(
+        self: &Rc<Self>,
+        mut write: Write,
+        guard: Verified,
+    ) -> LocalBoxFuture<'static, Result<()>> {
         let home = write.partition;
         let changes = write.take_changes();
-        let refused = |error| Box::pin(std::future::ready(Err(error)));
         let hosted = match self.offsets_partition(home) {
             Ok(hosted) => hosted,
             Err(error) => {
                 self.groups.coordinator.borrow_mut().not_appended(changes);
-                return refused(error);
+                return Box::pin(std::future::ready(Err(error)));
             }
         };
-        let batches = offsets_log::batches(&write.records, self.now().wall_ms);
-        let appends = batches
-            .into_iter()
-            .map(|batch| hosted.append(batch))
-            .collect();
-        let (done, settled) = oneshot::channel();
+        let batches = offsets_log::batches(&write.records, write.producer, self.now().wall_ms);
+        let append = |batch| match write.producer {
+            Some(producer) => hosted.append_guarded(batch, producer, guard),
+            None => hosted.append(batch),
+        };
+        let appends = batches.into_iter().map(append).collect();
         self.groups.coordinator.borrow_mut().appended(home, changes);
+        self.settle(home, hosted, appends, false)
+    }
+
+    /// Hands appends to the partition's settler, which takes them in the order of the log.
+    pub(super) fn settle(
+        self: &Rc<Self>,
+        home: i32,
+        hosted: Rc<Hosted>,
+        appends: Vec<Ordered>,
+        must_be_flushed: bool,
+    ) -> LocalBoxFuture<'static, Result<()>> {
+        let (done, settled) = oneshot::channel();
         let settling = Settling {
             appends,
             hosted,
+            must_be_flushed,
             done,
         };
         let sent = self.settler(home).unbounded_send(settling);
         debug_assert!(sent.is_ok(), "a settler lives as long as its core");
         Box::pin(async move {
-            match settled.await {
-                Ok(true) => Ok(()),
-                // Retriable: the disk may have room again, or the partition another home.
-                _ => Err(ErrorCode::CoordinatorNotAvailable),
-            }
+            let result = settled.await;
+            result.unwrap_or(Err(ErrorCode::CoordinatorNotAvailable))
         })
     }
 
-    fn offsets_partition(&self, home: i32) -> Result<Rc<Hosted>> {
+    pub(super) fn offsets_partition(&self, home: i32) -> Result<Rc<Hosted>> {
         let image = self.image();
         let topic = image
             .topic(OFFSETS_TOPIC)
@@ -394,18 +454,22 @@ impl Shard {
             let shard = Rc::downgrade(self);
             spawn(async move {
                 while let Some(settling) = queue.next().await {
-                    let mut is_durable = true;
+                    let mut result = Ok(());
                     for mut append in settling.appends {
-                        is_durable &= settling.hosted.acknowledged(&mut append).await.is_ok();
+                        let stored = match settling.must_be_flushed {
+                            true => settling.hosted.flushed(&mut append).await,
+                            false => settling.hosted.acknowledged(&mut append).await,
+                        };
+                        result = result.and(stored.map(drop).map_err(told));
                     }
                     let Some(shard) = shard.upgrade() else {
                         return;
                     };
                     let mut coordinator = shard.groups.coordinator.borrow_mut();
-                    coordinator.settled(shard.now(), home, is_durable);
+                    coordinator.settled(shard.now(), home, result.is_ok());
                     drop(coordinator);
                     // Whoever asked may be gone.
-                    let _ = settling.done.send(is_durable);
+                    let _ = settling.done.send(result);
                 }
             });
             sender
@@ -418,7 +482,10 @@ impl Shard {
         let groups = &self.groups;
         groups.coordinator.borrow_mut().begin_load(home);
         let loaded = match hosted {
-            Some(hosted) => offsets_log::load(self, home, &hosted).await,
+            Some(hosted) => {
+                let mut on = |replayed: Replayed<'_>| self.replay_group(home, replayed);
+                offsets_log::replay(&hosted, &mut on).await
+            }
             None => Err("it is not open".to_owned()),
         };
         match loaded {
@@ -434,6 +501,29 @@ impl Shard {
         groups.earlier.notify_one();
     }
 
+    fn replay_group(&self, home: i32, replayed: Replayed<'_>) {
+        let mut coordinator = self.groups.coordinator.borrow_mut();
+        match replayed {
+            Replayed::Record {
+                offset,
+                producer,
+                key,
+                value,
+            } => {
+                let key = bytes::Bytes::copy_from_slice(key);
+                let value = value.map(bytes::Bytes::copy_from_slice);
+                let loaded = coordinator.load(self.now(), home, producer, key, value);
+                if let Err(error) = loaded {
+                    tracing::warn!(partition = home, offset, %error, "skipped a group's record");
+                }
+            }
+            Replayed::Marker {
+                producer_id,
+                committed,
+            } => coordinator.load_end(self.now(), home, producer_id, committed),
+        }
+    }
+
     /// Topics were deleted.
     pub(crate) async fn forget_topics(self: &Rc<Self>, topics: &BTreeSet<String>) {
         let writes = self.groups.coordinator.borrow().forget_topics(topics);
@@ -443,7 +533,9 @@ impl Shard {
 
     /// Appends all of the writes before it waits for any: they share their flushes.
     async fn store_all(self: &Rc<Self>, writes: Vec<Write>, failed: &'static str) {
-        let stored = writes.into_iter().map(|write| self.store_group(write));
+        let stored = writes
+            .into_iter()
+            .map(|write| self.store_group(write, None));
         for stored in stored.collect::<Vec<_>>() {
             if let Err(error) = stored.await {
                 tracing::warn!(?error, "{failed}");

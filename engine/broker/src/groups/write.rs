@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use super::Reply;
 use super::records::{self, GroupRecord, Key, OffsetRecord};
+use crate::transactions::Producer;
 
 /// What a record of the log changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,8 +13,43 @@ pub(super) struct Change {
     pub(super) key: Key,
     /// For an offset, its new value; a group's own record changes nothing while it lives.
     pub(super) offset: Option<OffsetRecord>,
+    /// In whose transaction it was written, if in any.
+    pub(super) producer: Option<Producer>,
     /// For a group's record, whether it is the tombstone.
     pub(super) ends_group: bool,
+}
+
+impl Change {
+    /// The topic and partition, if it is an offset of the group.
+    pub(super) fn of_group(&self, id: &str) -> Option<(&str, i32)> {
+        match &self.key {
+            Key::Offset {
+                group,
+                topic,
+                partition,
+            } if group == id => Some((topic, *partition)),
+            _ => None,
+        }
+    }
+}
+
+/// What was appended to a partition's log in one go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The changes of a write.
+    Changes(Vec<Change>),
+    /// A marker: the end of a producer's transaction.
+    End { producer_id: i64, committed: bool },
+}
+
+impl Step {
+    /// Its changes; none for a marker, whose changes came before it.
+    pub(super) fn changes(&self) -> &[Change] {
+        match self {
+            Self::Changes(changes) => changes,
+            Self::End { .. } => &[],
+        }
+    }
 }
 
 /// Records to append to one partition of `__consumer_offsets`, all in one go.
@@ -25,6 +61,8 @@ pub struct Write {
     pub group: String,
     /// Keys and values; no value is a tombstone.
     pub records: Vec<(Bytes, Option<Bytes>)>,
+    /// In whose transaction they are, if in any.
+    pub producer: Option<Producer>,
     /// Replies to send once the records are flushed.
     pub after: Vec<Reply>,
     /// Whether the group waits to hear what became of it.
@@ -38,6 +76,7 @@ impl Write {
             partition,
             group: group.to_owned(),
             records: Vec::new(),
+            producer: None,
             after: Vec::new(),
             is_beat: false,
             changes: Vec::new(),
@@ -50,6 +89,7 @@ impl Write {
         self.changes.push(Change {
             key,
             offset: value,
+            producer: None,
             ends_group: false,
         });
     }
@@ -61,6 +101,7 @@ impl Write {
         self.changes.push(Change {
             key,
             offset: None,
+            producer: None,
             ends_group: value.is_none(),
         });
     }
@@ -71,6 +112,7 @@ impl Write {
         self.changes.push(Change {
             key: Key::Group(self.group.clone()),
             offset: None,
+            producer: None,
             ends_group: true,
         });
     }
@@ -78,6 +120,14 @@ impl Write {
     /// The keys of its records.
     pub fn keys(&self) -> Vec<Bytes> {
         self.records.iter().map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Makes it a part of a producer's transaction.
+    pub(super) fn put_in_transaction(&mut self, producer: Producer) {
+        self.producer = Some(producer);
+        for change in &mut self.changes {
+            change.producer = Some(producer);
+        }
     }
 
     /// Takes the changes out, for `Coordinator::appended`.

@@ -12,6 +12,7 @@ use ringmill_wire::kafka_protocol::messages::{
 
 use super::context::Context;
 use super::refusal::Refusal;
+use crate::cluster::image::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 
 /// No operations were asked for, as the schemas have it.
 pub const OPERATIONS_OMITTED: i32 = i32::MIN;
@@ -103,7 +104,7 @@ impl KeyType {
         match code {
             0 => Ok(Self::Group),
             1 => Ok(Self::Transaction),
-            // Share groups (2) come with version 6.
+            // There are no share groups (2) here.
             _ => Err(Refusal::request(format!(
                 "Unsupported coordinator key type {code}"
             ))),
@@ -111,10 +112,14 @@ impl KeyType {
     }
 }
 
-/// Whether a FindCoordinator request asks for a group's coordinator, so that the topic of groups'
-/// offsets must exist before it is answered.
-pub fn asks_for_group(request: &FindCoordinatorRequest) -> bool {
-    KeyType::from_code(request.key_type) == Ok(KeyType::Group)
+/// The broker's own topic that must exist before a FindCoordinator request is answered: what the
+/// coordinator that is asked for keeps its state in.
+pub fn topic_of_coordinator(request: &FindCoordinatorRequest) -> Option<&'static str> {
+    match KeyType::from_code(request.key_type) {
+        Ok(KeyType::Group) => Some(OFFSETS_TOPIC),
+        Ok(KeyType::Transaction) => Some(TRANSACTIONS_TOPIC),
+        Err(_) => None,
+    }
 }
 
 /// Answers FindCoordinator: one key up to version 3, several from version 4 (KIP-699).

@@ -59,7 +59,12 @@ fn find(lab: &Lab, key_type: i8, keys: &[&str], version: i16) -> FindCoordinator
         ..4 => request.with_key(text(keys[0])),
         _ => request.with_coordinator_keys(keys.iter().map(|key| text(key)).collect()),
     };
-    assert_eq!(asks_for_group(&request), key_type == 0);
+    let topic = match key_type {
+        0 => Some("__consumer_offsets"),
+        1 => Some("__transaction_state"),
+        _ => None,
+    };
+    assert_eq!(topic_of_coordinator(&request), topic);
     seen::<FindCoordinatorRequest>(version, &find_coordinator(lab.ctx(), &request, version))
 }
 

@@ -1,5 +1,6 @@
 //! OffsetCommit, OffsetFetch and OffsetDelete: between Kafka's messages and the groups' owners.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use ringmill_wire::StrBytes;
@@ -25,7 +26,7 @@ use crate::connection::Stage;
 use crate::groups::Claim;
 use crate::groups::admin::{Commit, Fetched};
 use crate::groups::records::OffsetRecord;
-use crate::groups::service::{GroupAnswer, GroupAsk};
+use crate::groups::service::{FetchOffsets, GroupAnswer, GroupAsk};
 use crate::limits::MAX_ANSWER_BYTES;
 use crate::router::Result;
 use crate::shard::Shard;
@@ -162,7 +163,7 @@ pub(crate) async fn fetch(
             })
             .collect(),
     };
-    let shard = Rc::clone(shard);
+    let (shard, require_stable) = (Rc::clone(shard), request.require_stable);
     Stage::waits(async move {
         let (mut results, mut left) = (Vec::with_capacity(wanted.len()), MAX_ANSWER_BYTES);
         for mut one in wanted {
@@ -171,7 +172,12 @@ pub(crate) async fn fetch(
                 0..=1 => one.topics.clone(),
                 _ => one.topics.take(),
             };
-            let ask = GroupAsk::Fetch(topics, one.member.take(), one.epoch);
+            let ask = GroupAsk::Fetch(FetchOffsets {
+                wanted: topics,
+                member: one.member.take(),
+                epoch: one.epoch,
+                require_stable,
+            });
             let size = |answer: &_| match answer {
                 GroupAnswer::Fetch(Ok(found)) => found.iter().map(Fetched::size).sum(),
                 _ => 0,
@@ -209,8 +215,10 @@ fn single_group(one: Wanted, result: Result<Vec<Fetched>>, version: i16) -> Offs
         Err(error) => (nothing(one), error),
     };
     let topics = found.into_iter().map(|topic| {
+        let unstable = topic.unstable;
         let partitions = topic.partitions.into_iter().map(|(index, record)| {
-            let (offset, epoch, metadata) = shown(record);
+            let ((offset, epoch, metadata), code) = stable(index, record, &unstable);
+            let error = if error.is_error() { error } else { code };
             OffsetFetchResponsePartition::default()
                 .with_partition_index(index)
                 .with_committed_offset(offset)
@@ -233,13 +241,15 @@ fn group_of_many(one: Wanted, result: Result<Vec<Fetched>>) -> OffsetFetchRespon
         Err(error) => return group.with_error_code(error.code()),
     };
     let topics = found.into_iter().map(|topic| {
+        let unstable = topic.unstable;
         let partitions = topic.partitions.into_iter().map(|(index, record)| {
-            let (offset, epoch, metadata) = shown(record);
+            let ((offset, epoch, metadata), error) = stable(index, record, &unstable);
             OffsetFetchResponsePartitions::default()
                 .with_partition_index(index)
                 .with_committed_offset(offset)
                 .with_committed_leader_epoch(epoch)
                 .with_metadata(Some(metadata))
+                .with_error_code(error.code())
         });
         OffsetFetchResponseTopics::default()
             .with_name(topic.topic.into())
@@ -255,8 +265,21 @@ fn nothing(one: Wanted) -> Vec<Fetched> {
         .map(|(topic, numbers)| Fetched {
             topic,
             partitions: none(numbers),
+            unstable: BTreeSet::new(),
         })
         .collect()
+}
+
+/// What is shown of a partition; nothing while a transaction may change it (KIP-447).
+fn stable(
+    index: i32,
+    record: Option<OffsetRecord>,
+    unstable: &BTreeSet<i32>,
+) -> ((i64, i32, StrBytes), ErrorCode) {
+    match unstable.contains(&index) {
+        true => (shown(None), ErrorCode::UnstableOffsetCommit),
+        false => (shown(record), ErrorCode::None),
+    }
 }
 
 fn shown(record: Option<OffsetRecord>) -> (i64, i32, StrBytes) {

@@ -17,7 +17,7 @@ use ringmill_wire::{StrBytes, Uuid};
 
 use super::cluster::{CLUSTER_OPERATIONS, OPERATIONS_OMITTED, TOPIC_OPERATIONS};
 use super::context::Context;
-use crate::cluster::image::{Image, OFFSETS_TOPIC, Topic, is_internal};
+use crate::cluster::image::{Image, OWN_TOPICS, Topic, is_internal};
 use crate::limits::MAX_TOPICS_PER_REQUEST;
 use crate::partition::LEADER_EPOCH;
 
@@ -158,7 +158,7 @@ impl<'a> Asked<'a> {
             Ok(()) => ErrorCode::UnknownTopicOrPartition,
             Err(_) => ErrorCode::InvalidTopic,
         };
-        let free = !is_internal(name) || name.as_str() == OFFSETS_TOPIC;
+        let free = !is_internal(name) || OWN_TOPICS.contains(&name.as_str());
         let creatable = self.create && free && error == ErrorCode::UnknownTopicOrPartition;
         if creatable && self.missing.len() < MAX_TOPICS_PER_REQUEST {
             self.missing.push(name.0.clone());

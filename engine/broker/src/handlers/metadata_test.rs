@@ -165,10 +165,10 @@ fn a_missing_topic_is_created_if_client_and_broker_agree() {
 #[test]
 fn names_that_are_kept_free_are_internal_and_never_created() {
     let mut lab = Lab::new(&[]);
-    let request = by_names(&["__transaction_state"]);
+    let request = by_names(&["__share_group_state"]);
     let (response, missing) = ask(&lab, &request, 9);
     assert!(response.topics[0].is_internal && missing.is_empty());
-    let names = [StrBytes::from_static_str("__transaction_state")];
+    let names = [StrBytes::from_static_str("__share_group_state")];
     let (image, ctx, mut new_id) = lab.parts();
     assert!(topics::auto_create(image, ctx, &names, &mut new_id).is_empty());
 }

@@ -21,5 +21,7 @@ pub mod quotas;
 mod refusal;
 pub mod topic_partitions;
 pub mod topics;
+pub(crate) mod transactions;
+pub(crate) mod transactions_admin;
 
 pub use context::Context;

@@ -8,6 +8,7 @@
 //! for so long, also when nobody waits for them (any more): a slow disk must not fill the memory.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,10 +29,11 @@ use crate::cluster::image::Topic;
 use crate::connection::{Closed, Response, Rest, Stage};
 use crate::error::ToCode;
 use crate::limits::Pace;
-use crate::partition::{AppendedAt, Hosted, Ordered};
+use crate::partition::{AppendWant, AppendedAt, Hosted, Ordered};
 use crate::quotas::Limit;
 use crate::router::{Answer, Call, PartitionId, Result};
 use crate::shard::Shard;
+use crate::transactions::verification::{Support, Terms};
 
 /// A batch may decompress to so many bytes, or to twice what the topic takes compressed.
 const DECOMPRESSED_BYTES_MAX: usize = 32 << 20;
@@ -101,7 +103,11 @@ pub(crate) async fn begin(
         shard.charge(limit, client_id.as_deref(), bytes).await
     };
     let allowed = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    let (parts, owners) = append_all(&shard, request).await;
+    let terms = request.transactional_id.as_ref().map(|id| Terms {
+        id: Arc::from(id.as_str()),
+        support: Support::of_produce(header.version),
+    });
+    let (parts, owners) = append_all(&shard, request, terms.as_ref()).await;
     if acks == ACKS_NONE {
         return Ok(Stage::Appends(Box::pin(async move {
             let (response, rest) = acknowledge(parts, owners, now() + NEVER).await;
@@ -140,22 +146,29 @@ fn detach(request: &mut ProduceRequest, body_len: usize) {
 
 /// Checks and appends all batches of a request, in its order. Others have their turn in between:
 /// a request may hold thousands of batches that decompress to megabytes each.
-async fn append_all(shard: &Rc<Shard>, request: ProduceRequest) -> (Vec<Parts>, Owners) {
-    let mut elsewhere: Vec<(usize, (PartitionId, Bytes))> = Vec::new();
+async fn append_all(
+    shard: &Rc<Shard>,
+    request: ProduceRequest,
+    terms: Option<&Terms>,
+) -> (Vec<Parts>, Owners) {
+    let mut elsewhere: Vec<(usize, AppendWant)> = Vec::new();
     let mut all = Vec::with_capacity(request.topics.len());
     let mut pace = Pace::default();
-    let terms = terms_of(&request);
+    let acks = acks_of(&request);
     for asked in request.topics {
-        let topic = match &terms {
+        let topic = match &acks {
             Ok(_) => shard.topic(&asked.topic).map_err(Refused::from),
             Err(code) => Err((*code).into()),
         };
-        let acks = *terms.as_ref().unwrap_or(&ACKS_ALL);
+        let acks = *acks.as_ref().unwrap_or(&ACKS_ALL);
         let mut partitions = Vec::with_capacity(asked.partitions.len());
         for ProducePartition { index, records } in asked.partitions {
             let mut looked_at = records.len();
             let checked = match &topic {
-                Ok(topic) => check(shard, topic, index, acks, &records, &mut looked_at),
+                Ok(topic) => {
+                    let checked = check(shard, topic, index, acks, &records, &mut looked_at);
+                    checked.and_then(|checked| checked.within(terms))
+                }
                 Err(refused) => Err(refused.code.into()),
             };
             partitions.push((index, append(shard, checked, records, &mut elsewhere)));
@@ -180,42 +193,64 @@ async fn append_all(shard: &Rc<Shard>, request: ProduceRequest) -> (Vec<Parts>, 
 }
 
 /// What the whole request must fulfil: the acks, or why everything is refused.
-fn terms_of(request: &ProduceRequest) -> Result<i16> {
-    if request.transactional_id.is_some() {
-        // Nobody can have registered partitions with a transaction yet.
-        return Err(ErrorCode::InvalidTxnState);
-    }
+fn acks_of(request: &ProduceRequest) -> Result<i16> {
     match request.acks {
         ACKS_NONE | ACKS_LEADER | ACKS_ALL => Ok(request.acks),
         _ => Err(ErrorCode::InvalidRequiredAcks),
     }
 }
 
+/// A batch that its owner may see.
+struct Checked {
+    partition: PartitionId,
+    is_transactional: bool,
+}
+
+impl Checked {
+    /// Its partition, and in whose name it comes if it is part of a transaction.
+    fn within(
+        self,
+        terms: Option<&Terms>,
+    ) -> std::result::Result<(PartitionId, Option<Terms>), Refused> {
+        match (self.is_transactional, terms) {
+            (false, _) => Ok((self.partition, None)),
+            (true, Some(terms)) => Ok((self.partition, Some(terms.clone()))),
+            // As Kafka: who names no transactional id is not authorized for any.
+            (true, None) => Err(ErrorCode::TransactionalIdAuthorizationFailed.into()),
+        }
+    }
+}
+
 fn append(
     shard: &Rc<Shard>,
-    checked: std::result::Result<PartitionId, Refused>,
+    checked: std::result::Result<(PartitionId, Option<Terms>), Refused>,
     records: Bytes,
-    elsewhere: &mut Vec<(usize, (PartitionId, Bytes))>,
+    elsewhere: &mut Vec<(usize, AppendWant)>,
 ) -> Part {
     let refuse = |refused| {
         shard.metrics.batches_refused.one();
         Part::Refused(refused)
     };
-    let id = match checked {
-        Ok(id) => id,
+    let (id, terms) = match checked {
+        Ok(checked) => checked,
         Err(refused) => return refuse(refused),
     };
     let bytes = records.len() as u64;
     let part = if shard.router.is_local(id) {
         match shard.hosted(id) {
             Ok(hosted) => {
-                let ordered = hosted.append(records);
+                let ordered = shard.append(&hosted, records, terms);
                 Part::Here(hosted, ordered)
             }
             Err(code) => return refuse(code.into()),
         }
     } else {
-        elsewhere.push((shard.router.owner(id), (id, records)));
+        let want = AppendWant {
+            partition: id,
+            batch: records,
+            terms,
+        };
+        elsewhere.push((shard.router.owner(id), want));
         Part::Elsewhere
     };
     shard.metrics.batches_produced.one();
@@ -232,7 +267,7 @@ fn check(
     acks: i16,
     records: &Bytes,
     looked_at: &mut usize,
-) -> std::result::Result<PartitionId, Refused> {
+) -> std::result::Result<Checked, Refused> {
     if !topic.has(index) {
         return Err(ErrorCode::UnknownTopicOrPartition.into());
     }
@@ -246,9 +281,6 @@ fn check(
     let limit = topic.config.max_message_bytes as usize;
     let header =
         produced_batch(records, limit).map_err(|error| Refused::new(error.to_code(), error))?;
-    if header.is_transactional() {
-        return Err(ErrorCode::InvalidTxnState.into());
-    }
     check_timestamps(shard, topic, &header)?;
     let view = BatchView::parse(records).expect("just accepted");
     let decompressed = DECOMPRESSED_BYTES_MAX.max(2 * limit);
@@ -259,9 +291,12 @@ fn check(
         false => check_produced_records(&view, decompressed),
     };
     *looked_at = checked.map_err(|error| Refused::new(error.to_code(), error))?;
-    Ok(PartitionId {
-        topic: topic.id,
-        index,
+    Ok(Checked {
+        partition: PartitionId {
+            topic: topic.id,
+            index,
+        },
+        is_transactional: header.is_transactional(),
     })
 }
 

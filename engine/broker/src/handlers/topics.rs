@@ -19,7 +19,7 @@ use ringmill_wire::{StrBytes, Uuid};
 use super::configs;
 use super::context::Context;
 use super::refusal::Refusal;
-use crate::cluster::image::{Command, Image, OFFSETS_TOPIC, Topic};
+use crate::cluster::image::{Command, Image, OFFSETS_TOPIC, TRANSACTIONS_TOPIC, Topic};
 use crate::cluster::topics::{self, Ids, NewTopic, Room, TopicError};
 use crate::limits::MAX_TOPICS_PER_REQUEST;
 
@@ -183,7 +183,9 @@ pub fn auto_create(
             topic: new_id(),
         };
         let created = match &**name {
-            OFFSETS_TOPIC => topics::create_any(image, &mut room, ids, &offsets(ctx)),
+            own @ (OFFSETS_TOPIC | TRANSACTIONS_TOPIC) => {
+                topics::create_any(image, &mut room, ids, &own_settings(ctx, own))
+            }
             _ => topics::create(image, &mut room, ids, &new),
         };
         commands.extend(created.ok());
@@ -191,39 +193,54 @@ pub fn auto_create(
     commands
 }
 
-/// The command that creates the topic of groups' offsets; none if it exists.
+/// The command that creates one of the broker's own topics; none if it exists.
 ///
 /// # Errors
 /// The cluster has no room for its partitions.
-pub fn offsets_topic(
+pub fn own_topic(
     image: &Image,
     ctx: Context<'_>,
+    name: &str,
     new_id: &mut dyn FnMut() -> Uuid,
 ) -> Result<Option<Command>, TopicError> {
-    if image.topic(OFFSETS_TOPIC).is_some() {
+    if image.topic(name).is_some() {
         return Ok(None);
     }
     let ids = Ids {
         node: ctx.node_id(),
         topic: new_id(),
     };
-    topics::create_any(image, &mut Room::of(image), ids, &offsets(ctx)).map(Some)
+    let new = own_settings(ctx, name);
+    topics::create_any(image, &mut Room::of(image), ids, &new).map(Some)
 }
 
-/// As Kafka's `GroupCoordinator.groupMetadataTopicConfigs`.
-fn offsets(ctx: Context<'_>) -> NewTopic {
-    let segment_bytes = ctx.config.offsets_segment_bytes.to_string();
-    let configs = [
+/// As Kafka's `GroupCoordinator.groupMetadataTopicConfigs` and
+/// `TransactionStateManager.transactionTopicConfigs`.
+fn own_settings(ctx: Context<'_>, name: &str) -> NewTopic {
+    let config = ctx.config;
+    let transactions = &config.transactions;
+    let (partitions, segment_bytes) = match name {
+        TRANSACTIONS_TOPIC => (transactions.log_partitions, transactions.log_segment_bytes),
+        _ => (config.offsets_partitions, config.offsets_segment_bytes),
+    };
+    let segment_bytes = segment_bytes.to_string();
+    let mut configs = vec![
         ("cleanup.policy", "compact"),
         ("compression.type", "producer"),
         ("segment.bytes", segment_bytes.as_str()),
     ];
-    let configs = configs.map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
+    if name == TRANSACTIONS_TOPIC {
+        // A decision is told when it is durable, whatever other topics promise.
+        configs.push(("durability", "flushed"));
+    }
+    let configs = configs.into_iter();
     NewTopic {
-        name: OFFSETS_TOPIC.to_owned(),
-        partitions: ctx.config.offsets_partitions,
+        name: name.to_owned(),
+        partitions,
         replication: -1,
-        configs: configs.to_vec(),
+        configs: configs
+            .map(|(name, value)| (name.to_owned(), Some(value.to_owned())))
+            .collect(),
         ..NewTopic::default()
     }
 }

@@ -298,18 +298,23 @@ fn an_error_does_not_send_a_huge_request_back() {
 }
 
 #[test]
-fn the_topic_of_offsets_is_made_once_with_its_own_settings() {
-    let mut lab = Lab::new(&[("offsets.topic.num.partitions", "5")]);
-    let (image, ctx, mut new_id) = lab.parts();
-    let command = offsets_topic(image, ctx, &mut new_id).unwrap().unwrap();
-    drop(new_id);
-    lab.apply(&[command]);
-    let topic = lab.image.topic("__consumer_offsets").unwrap();
-    assert_eq!(topic.partitions, 5);
-    assert!(topic.config.compact && !topic.config.delete);
-    assert_eq!(topic.config.segment_bytes, 16 << 20);
-    let (image, ctx, mut new_id) = lab.parts();
-    assert_eq!(offsets_topic(image, ctx, &mut new_id), Ok(None));
+fn the_brokers_own_topics_are_made_once_with_their_own_settings() {
+    let mut lab = Lab::new(&[
+        ("offsets.topic.num.partitions", "5"),
+        ("transaction.state.log.num.partitions", "7"),
+    ]);
+    for (name, partitions) in [("__consumer_offsets", 5), ("__transaction_state", 7)] {
+        let (image, ctx, mut new_id) = lab.parts();
+        let command = own_topic(image, ctx, name, &mut new_id).unwrap().unwrap();
+        drop(new_id);
+        lab.apply(&[command]);
+        let topic = lab.image.topic(name).unwrap();
+        assert_eq!(topic.partitions, partitions);
+        assert!(topic.config.compact && !topic.config.delete);
+        assert_eq!(topic.config.segment_bytes, 16 << 20);
+        let (image, ctx, mut new_id) = lab.parts();
+        assert_eq!(own_topic(image, ctx, name, &mut new_id), Ok(None));
+    }
 }
 
 /// Sends a DeleteTopics request and makes its commands count; name, id and error of each answer.

@@ -2,8 +2,8 @@
 //! (`clients/src/main/resources/common/message/*Request.json`), for the versions of THE table.
 
 use super::shape::{
-    Shape, array, boolean, bytes, float64, int8, int8s, int16, int32, int32s, int64, optional,
-    string, strings, uuid,
+    Shape, array, boolean, bytes, float64, int8, int8s, int16, int32, int32s, int64, int64s,
+    optional, string, strings, uuid,
 };
 
 pub(super) static LIST_OFFSETS: Shape = Shape(&[
@@ -318,4 +318,79 @@ pub(super) static ALTER_CLIENT_QUOTAS: Shape = Shape(&[
         ]),
     ]),
     boolean("validate_only"),
+]);
+
+pub(super) static ADD_PARTITIONS_TO_TXN: Shape = Shape(&[
+    array!("transactions" => [
+        string("transactional_id"),
+        int64("producer_id"),
+        int16("producer_epoch"),
+        boolean("verify_only"),
+        array!("topics" => [
+            string("name"),
+            int32s("partitions"),
+        ]),
+    ])
+    .since(4),
+    string("v3_and_below_transactional_id").until(3),
+    int64("v3_and_below_producer_id").until(3),
+    int16("v3_and_below_producer_epoch").until(3),
+    array!("v3_and_below_topics" => [
+        string("name"),
+        int32s("partitions"),
+    ])
+    .until(3),
+]);
+
+pub(super) static ADD_OFFSETS_TO_TXN: Shape = Shape(&[
+    string("transactional_id"),
+    int64("producer_id"),
+    int16("producer_epoch"),
+    string("group_id"),
+]);
+
+pub(super) static END_TXN: Shape = Shape(&[
+    string("transactional_id"),
+    int64("producer_id"),
+    int16("producer_epoch"),
+    boolean("committed"),
+]);
+
+pub(super) static WRITE_TXN_MARKERS: Shape = Shape(&[array!("markers" => [
+    int64("producer_id"),
+    int16("producer_epoch"),
+    boolean("transaction_result"),
+    array!("topics" => [
+        string("name"),
+        int32s("partition_indexes"),
+    ]),
+    int32("coordinator_epoch"),
+])]);
+
+pub(super) static TXN_OFFSET_COMMIT: Shape = Shape(&[
+    string("transactional_id"),
+    string("group_id"),
+    int64("producer_id"),
+    int16("producer_epoch"),
+    int32("generation_id").since(3),
+    string("member_id").since(3),
+    string("group_instance_id").since(3),
+    array!("topics" => [
+        string("name"),
+        array!("partitions" => [
+            int32("partition_index"),
+            int64("committed_offset"),
+            int32("committed_leader_epoch").since(2),
+            string("committed_metadata"),
+        ]),
+    ]),
+]);
+
+pub(super) static DESCRIBE_TRANSACTIONS: Shape = Shape(&[strings("transactional_ids")]);
+
+pub(super) static LIST_TRANSACTIONS: Shape = Shape(&[
+    strings("state_filters"),
+    int64s("producer_id_filters"),
+    int64("duration_filter").since(1),
+    string("transactional_id_pattern").since(2),
 ]);

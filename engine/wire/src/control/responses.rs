@@ -512,3 +512,87 @@ pub(super) static ALTER_CLIENT_QUOTAS: Shape = Shape(&[
         ]),
     ]),
 ]);
+
+pub(super) static ADD_PARTITIONS_TO_TXN: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    int16("error_code").since(4),
+    array!("results_by_transaction" => [
+        string("transactional_id"),
+        array!("topic_results" => [
+            string("name"),
+            array!("results_by_partition" => [
+                int32("partition_index"),
+                int16("partition_error_code"),
+            ]),
+        ]),
+    ])
+    .since(4),
+    array!("results_by_topic_v3_and_below" => [
+        string("name"),
+        array!("results_by_partition" => [
+            int32("partition_index"),
+            int16("partition_error_code"),
+        ]),
+    ])
+    .until(3),
+]);
+
+pub(super) static ADD_OFFSETS_TO_TXN: Shape =
+    Shape(&[int32("throttle_time_ms"), int16("error_code")]);
+
+pub(super) static END_TXN: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    int16("error_code"),
+    int64("producer_id").since(5),
+    int16("producer_epoch").since(5),
+]);
+
+pub(super) static WRITE_TXN_MARKERS: Shape = Shape(&[array!("markers" => [
+    int64("producer_id"),
+    array!("topics" => [
+        string("name"),
+        array!("partitions" => [
+            int32("partition_index"),
+            int16("error_code"),
+        ]),
+    ]),
+])]);
+
+pub(super) static TXN_OFFSET_COMMIT: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    array!("topics" => [
+        string("name"),
+        array!("partitions" => [
+            int32("partition_index"),
+            int16("error_code"),
+        ]),
+    ]),
+]);
+
+pub(super) static DESCRIBE_TRANSACTIONS: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    array!("transaction_states" => [
+        int16("error_code"),
+        string("transactional_id"),
+        string("transaction_state"),
+        int32("transaction_timeout_ms"),
+        int64("transaction_start_time_ms"),
+        int64("producer_id"),
+        int16("producer_epoch"),
+        array!("topics" => [
+            string("topic"),
+            int32s("partitions"),
+        ]),
+    ]),
+]);
+
+pub(super) static LIST_TRANSACTIONS: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    int16("error_code"),
+    strings("unknown_state_filters"),
+    array!("transaction_states" => [
+        string("transactional_id"),
+        int64("producer_id"),
+        string("transaction_state"),
+    ]),
+]);

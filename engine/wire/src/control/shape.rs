@@ -86,6 +86,7 @@ kinds! {
     strings: Kind::Array(&Kind::String);
     int8s: Kind::Array(&Kind::Fixed(1));
     int32s: Kind::Array(&Kind::Fixed(4));
+    int64s: Kind::Array(&Kind::Fixed(8));
 }
 
 /// An array of structures: `array!("topics" => [string("name"), …])`.

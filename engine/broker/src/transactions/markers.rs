@@ -1,0 +1,141 @@
+//! Telling partitions how a transaction has ended. The decision is durable before this begins; it
+//! is written to every partition until all have it, however long that takes, and then the
+//! transaction is complete. A partition that was deleted needs no decision.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::LocalBoxFuture;
+use ringmill_log::EndTxnMarker;
+use ringmill_ring::sleep;
+use ringmill_wire::error::ErrorCode;
+
+use super::{Markers, TopicPartition};
+use crate::cluster::image::OFFSETS_TOPIC;
+use crate::partition::{Hosted, LEADER_EPOCH, Ordered};
+use crate::router::{Answer, Call, PartitionId, Result};
+use crate::shard::Shard;
+
+/// The epoch of every coordinator: that of its partition's leader, which never changes hands.
+const COORDINATOR_EPOCH: i32 = LEADER_EPOCH;
+/// The pause before a marker is tried again: it doubles from the first to the longest.
+const RETRY_FIRST: Duration = Duration::from_millis(20);
+/// As above.
+const RETRY_LONGEST: Duration = Duration::from_secs(2);
+
+/// A marker on its way to the disk.
+enum Marking {
+    Refused(ErrorCode),
+    /// Of an ordinary partition.
+    Ordered(Rc<Hosted>, Ordered),
+    /// Of a partition of `__consumer_offsets`, whose groups take part.
+    Group(LocalBoxFuture<'static, Result<()>>),
+}
+
+impl Shard {
+    /// Writes a transaction's markers and then that it is complete.
+    pub(super) async fn finish_transaction(self: Rc<Self>, markers: Markers) {
+        let marker = EndTxnMarker {
+            producer_id: markers.producer.id,
+            producer_epoch: markers.producer.epoch,
+            coordinator_epoch: COORDINATOR_EPOCH,
+            committed: markers.committed,
+        };
+        let mut pause = RETRY_FIRST;
+        let mut left = self.write_markers(marker, markers.partitions).await;
+        while !left.is_empty() {
+            sleep(pause).await;
+            pause = RETRY_LONGEST.min(2 * pause);
+            left = self.write_markers(marker, left).await;
+        }
+        loop {
+            let complete = {
+                let mut coordinator = self.transactions.coordinator.borrow_mut();
+                coordinator.marked(self.now(), &markers.id)
+            };
+            let Some(write) = complete else { return };
+            if let Ok(true) = self.store_transaction(write).await {
+                return;
+            }
+            sleep(pause).await;
+            pause = RETRY_LONGEST.min(2 * pause);
+        }
+    }
+
+    /// Writes a marker to partitions; gives those that are to be tried again.
+    async fn write_markers(
+        self: &Rc<Self>,
+        marker: EndTxnMarker,
+        partitions: Vec<TopicPartition>,
+    ) -> Vec<TopicPartition> {
+        let (mut asked, mut calls) = (Vec::new(), Vec::new());
+        for part in partitions {
+            // What is deleted needs no decision.
+            if let Ok(id) = self.partition_id(&part.topic, part.partition) {
+                asked.push(part);
+                calls.push((self.router.owner(id), (id, marker)));
+            }
+        }
+        let results = self.scatter(calls, Call::Markers, take_marked).await.await;
+        let results = asked.into_iter().zip(results);
+        let failed = results.filter(|(part, result)| match result {
+            Ok(()) => false,
+            Err(ErrorCode::InvalidProducerEpoch | ErrorCode::TransactionCoordinatorFenced) => {
+                let TopicPartition { topic, partition } = part;
+                let producer = marker.producer_id;
+                tracing::error!(
+                    topic,
+                    partition,
+                    producer,
+                    "the log refuses a marker for good"
+                );
+                false
+            }
+            Err(error) => {
+                let TopicPartition { topic, partition } = part;
+                tracing::debug!(topic, partition, ?error, "a marker has to wait");
+                true
+            }
+        });
+        failed.map(|(part, _)| part).collect()
+    }
+
+    /// Appends markers to partitions of this core, in their order; answered when all are flushed.
+    pub(crate) fn begin_markers(
+        self: &Rc<Self>,
+        markers: Vec<(PartitionId, EndTxnMarker)>,
+    ) -> LocalBoxFuture<'static, Answer> {
+        // At the start this core's metadata may not count yet when another one's does.
+        let begin = |(id, marker): (PartitionId, EndTxnMarker)| match self.hosted(id) {
+            Err(error) => Marking::Refused(error),
+            Ok(hosted) if &*hosted.topic == OFFSETS_TOPIC => {
+                Marking::Group(self.end_group_transactions(id.index, hosted, marker))
+            }
+            Ok(hosted) => {
+                let ordered = hosted.append_marker(marker);
+                Marking::Ordered(hosted, ordered)
+            }
+        };
+        let begun: Vec<Marking> = markers.into_iter().map(begin).collect();
+        Box::pin(async move {
+            let mut marked = Vec::with_capacity(begun.len());
+            for marking in begun {
+                marked.push(match marking {
+                    Marking::Refused(error) => Err(error),
+                    Marking::Ordered(hosted, mut ordered) => {
+                        hosted.flushed(&mut ordered).await.map(drop)
+                    }
+                    Marking::Group(stored) => stored.await,
+                });
+            }
+            Answer::Marked(marked)
+        })
+    }
+}
+
+pub(crate) fn take_marked(answer: Answer) -> Vec<Result<()>> {
+    match answer {
+        Answer::Marked(marked) => marked,
+        _ => unreachable!("markers were written"),
+    }
+}
