@@ -87,6 +87,24 @@ impl Drop for Shared {
     }
 }
 
+/// What has a coordinator (FindCoordinator's key type).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Coordinated {
+    /// A consumer group.
+    Group = 0,
+    /// A transactional id.
+    Transaction = 1,
+}
+
+impl Coordinated {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Group => "group",
+            Self::Transaction => "transactional id",
+        }
+    }
+}
+
 impl Client {
     /// Connects to the first bootstrap broker that answers and learns the cluster's brokers.
     ///
@@ -249,12 +267,25 @@ impl Client {
 
     /// The node that coordinates a group.
     pub(crate) async fn coordinator(&self, group: &str) -> Result<i32, LookupError> {
+        self.coordinator_of(Coordinated::Group, group).await
+    }
+
+    /// The broker that coordinates a group or a transactional id.
+    pub(crate) async fn coordinator_of(
+        &self,
+        kind: Coordinated,
+        name: &str,
+    ) -> Result<i32, LookupError> {
         let connection = self.any().await?;
         let version = connection
             .version(<FindCoordinatorRequest as Call>::KEY, i16::MAX)
             .map_err(CallError::from)?;
-        let key = StrBytes::from_string(group.to_owned());
+        let key = StrBytes::from_string(name.to_owned());
         let request = FindCoordinatorRequest::default();
+        let request = match version {
+            0 => request,
+            _ => request.with_key_type(kind as i8),
+        };
         let request = match version {
             ..4 => request.with_key(key),
             _ => request.with_coordinator_keys(vec![key]),
@@ -272,7 +303,7 @@ impl Client {
                 Ok(node)
             }
             code => Err(LookupError::Refused {
-                what: format!("coordinator of group {group:?}"),
+                what: format!("coordinator of {} {name:?}", kind.text()),
                 code,
             }),
         }

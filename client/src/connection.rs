@@ -253,6 +253,11 @@ impl Connection {
         self.0.0.versions.borrow().pick(key, cap)
     }
 
+    /// The level of a feature of the cluster's, 0 if it has it not (KIP-584).
+    pub(crate) fn feature(&self, name: &str) -> i16 {
+        self.0.0.versions.borrow().feature(name)
+    }
+
     /// Whether the connection is over.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.0.closed.borrow().is_some()

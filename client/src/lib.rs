@@ -63,8 +63,8 @@ pub use config::{
 };
 pub use connection::{CallError, ConnectError};
 pub use consumer::{
-    CommitError, FetchError, Fetched, FetchedBatch, GroupError, PollError, RecordsError, StartAt,
-    SubscribeError,
+    CommitError, FetchError, Fetched, FetchedBatch, GroupError, GroupMetadata, PollError,
+    RecordsError, StartAt, SubscribeError,
 };
 pub use group_offsets::{Committed, CommittedOffsets};
 pub use metadata::{Broker, Partition, Topic};
@@ -73,7 +73,9 @@ pub use partitioner::{
     Choice, CustomPartitioner, Partitioner, Partitioning, murmur2, partition_of_key,
 };
 pub use pipeline::ProtocolError;
-pub use producer::{Delivered, DeliveryError, FlushError, ProducerError, ProducerStats, SendError};
+pub use producer::{
+    Delivered, DeliveryError, FlushError, ProducerError, ProducerStats, SendError, TransactionError,
+};
 pub use versions::VersionError;
 
 /// How batches are compressed.

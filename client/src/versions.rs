@@ -28,21 +28,35 @@ pub enum VersionError {
 
 /// What one broker serves, by API number.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Versions(BTreeMap<i16, (i16, i16)>);
+pub(crate) struct Versions {
+    ranges: BTreeMap<i16, (i16, i16)>,
+    /// Levels of the features that the cluster has settled on (KIP-584).
+    features: BTreeMap<String, i16>,
+}
 
 impl Versions {
     pub(crate) fn of(response: &ApiVersionsResponse) -> Self {
         let rows = response.api_keys.iter();
-        Self(
-            rows.map(|row| (row.api_key, (row.min_version, row.max_version)))
+        let features = response.finalized_features.iter();
+        Self {
+            ranges: rows
+                .map(|row| (row.api_key, (row.min_version, row.max_version)))
                 .collect(),
-        )
+            features: features
+                .map(|feature| (feature.name.to_string(), feature.max_version_level))
+                .collect(),
+        }
+    }
+
+    /// The level of a feature; 0 if the cluster does not have it.
+    pub(crate) fn feature(&self, name: &str) -> i16 {
+        self.features.get(name).copied().unwrap_or(0)
     }
 
     /// The highest version of `key` that both sides know, at most `cap`.
     pub(crate) fn pick(&self, key: ApiKey, cap: i16) -> Result<i16, VersionError> {
         let api = key.api();
-        let Some(&(min, max)) = self.0.get(&key.code()) else {
+        let Some(&(min, max)) = self.ranges.get(&key.code()) else {
             return Err(VersionError::Unserved(api.name));
         };
         let version = max.min(api.max).min(cap);

@@ -29,11 +29,11 @@ use crate::admin::{
 };
 use crate::assignor::TopicPartition;
 use crate::cluster::LookupError;
-use crate::consumer::{CommitError, PollError, StartAt, SubscribeError};
+use crate::consumer::{CommitError, GroupMetadata, PollError, StartAt, SubscribeError};
 use crate::group_offsets::CommittedOffsets;
 use crate::metadata::Topic;
 use crate::offsets::{FoundOffsets, OffsetError, OffsetSpec};
-use crate::producer::{FlushError, ProducerStats, SendError};
+use crate::producer::{FlushError, ProducerStats, SendError, TransactionError};
 
 /// Methods that wait for those of the same name.
 macro_rules! twins {
@@ -74,6 +74,14 @@ impl Producer {
         fn flush() -> Result<(), FlushError>;
         fn partitions(topic: &str) -> Result<usize, LookupError>;
         fn stats() -> ProducerStats;
+        fn init_transactions() -> Result<(), TransactionError>;
+        fn begin_transaction() -> Result<(), TransactionError>;
+        fn send_offsets_to_transaction(
+            offsets: &CommittedOffsets,
+            group: &GroupMetadata
+        ) -> Result<(), TransactionError>;
+        fn commit_transaction() -> Result<(), TransactionError>;
+        fn abort_transaction() -> Result<(), TransactionError>;
     }
 
     /// Flushes, then closes.
@@ -126,6 +134,7 @@ impl Consumer {
         fn assignment() -> BTreeSet<TopicPartition>;
         fn position(partition: &TopicPartition) -> Result<Option<i64>, LookupError>;
         fn commit() -> Result<(), CommitError>;
+        fn group_metadata() -> Option<GroupMetadata>;
         fn commit_offsets(offsets: &CommittedOffsets) -> Result<(), CommitError>;
         fn committed(partitions: Vec<TopicPartition>) -> Result<CommittedOffsets, LookupError>;
         fn offsets_for_times(times: Vec<(TopicPartition, i64)>) -> Result<FoundOffsets, OffsetError>;

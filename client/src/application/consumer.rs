@@ -17,7 +17,7 @@ use super::record::ConsumerRecord;
 use super::thread::IoThread;
 use crate::assignor::TopicPartition;
 use crate::cluster::LookupError;
-use crate::consumer::{CommitError, Event, PollError, StartAt, SubscribeError};
+use crate::consumer::{CommitError, Event, GroupMetadata, PollError, StartAt, SubscribeError};
 use crate::group_offsets::CommittedOffsets;
 use crate::metadata::Topic;
 use crate::offsets::{FoundOffsets, OffsetError, OffsetSpec};
@@ -354,6 +354,15 @@ impl Consumer {
         for interceptor in &self.interceptors {
             interceptor.on_commit(offsets);
         }
+    }
+
+    /// Who this consumer is to its group, for offsets within a producer's transaction; `None`
+    /// without a group, or once closed.
+    pub async fn group_metadata(&self) -> Option<GroupMetadata> {
+        self.on_thread((), async move |poller| Ok(poller.consumer.group_metadata()))
+            .await
+            .ok()
+            .flatten()
     }
 
     /// What the group has committed for partitions; those without an offset are left out.

@@ -17,7 +17,9 @@ use super::interceptor::ProducerInterceptor;
 use super::record::ProducerRecord;
 use crate::cluster::Client;
 use crate::config::{ClientConfig, ProducerConfig};
-use crate::producer::{DeliveryError, FlushError, Producer, ProducerTopic, Record, SendError};
+use crate::producer::{
+    DeliveryError, FlushError, Producer, ProducerTopic, Record, SendError, TransactionError,
+};
 use crate::transport::{Notify, spawn, timeout, yield_now};
 
 /// Records taken between two turns of the other tasks.
@@ -182,15 +184,53 @@ impl Feeder {
         topics.values().any(|slot| matches!(slot, Slot::Wanted(_)))
     }
 
-    /// Waits until all that was taken is settled.
-    async fn flush(&self) -> Result<(), FlushError> {
+    /// Waits until no topic is being looked up.
+    async fn all_looked_up(&self) {
         loop {
             let looked_up = self.looked_up.notified();
             if !self.has_wanted() {
-                break;
+                return;
             }
             looked_up.await;
         }
+    }
+
+    /// Commits the transaction, with all that was taken before.
+    pub(crate) async fn commit(&self) -> Result<(), TransactionError> {
+        self.all_looked_up().await;
+        let committed = self.producer.commit_transaction().await;
+        self.moved(0);
+        committed
+    }
+
+    /// Aborts the transaction, with all that was taken before.
+    pub(crate) async fn abort(&self) -> Result<(), TransactionError> {
+        let waiting: Vec<Submission> = {
+            let mut topics = self.topics.borrow_mut();
+            let slots = topics.values_mut().filter_map(|slot| match slot {
+                Slot::Wanted(waiting) => Some(waiting.drain(..)),
+                Slot::Known(_) => None,
+            });
+            slots.flatten().collect()
+        };
+        for submission in waiting {
+            self.moved(submission.record.size());
+            let Submission { record, delivered } = submission;
+            acknowledge(
+                &self.interceptors,
+                &record.topic,
+                &Err(DeliveryError::Aborted),
+            );
+            let _ = delivered.send(Err(DeliveryError::Aborted));
+        }
+        let aborted = self.producer.abort_transaction().await;
+        self.moved(0);
+        aborted
+    }
+
+    /// Waits until all that was taken is settled.
+    async fn flush(&self) -> Result<(), FlushError> {
+        self.all_looked_up().await;
         let flushed = self.producer.flush().await;
         self.moved(0);
         let refused = self.refused.take();
@@ -215,6 +255,7 @@ async fn take_all(feeder: Rc<Feeder>) {
         for (taken, entry) in (1..).zip(entries) {
             match entry {
                 Entry::Send(submission) => feeder.take(submission).await,
+                Entry::Mark(tell) => drop(tell.send(())),
                 Entry::Flush(tell) => {
                     let feeder = feeder.clone();
                     spawn(async move { drop(tell.send(feeder.flush().await)) });

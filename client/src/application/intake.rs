@@ -22,6 +22,8 @@ pub(crate) enum Entry {
     Send(Submission),
     /// Tell when all that came before is settled.
     Flush(oneshot::Sender<Result<(), FlushError>>),
+    /// Tell when all that came before is with the producer, or waits for its topic.
+    Mark(oneshot::Sender<()>),
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +85,13 @@ impl Intake {
         }
         state.push(Entry::Flush(tell));
         Some(told)
+    }
+
+    /// Asks for a word when all that was taken so far is out of the queue.
+    pub(crate) fn mark(&self) -> oneshot::Receiver<()> {
+        let (tell, told) = oneshot::channel();
+        self.lock().push(Entry::Mark(tell));
+        told
     }
 
     /// Nothing more is taken.

@@ -18,6 +18,7 @@ mod rebalance;
 mod record;
 mod serde;
 mod thread;
+mod transactions;
 mod wait;
 
 pub use admin::{Admin, AdminBuilder};

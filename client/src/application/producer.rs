@@ -44,8 +44,8 @@ use crate::producer::{Delivered, DeliveryError, FlushError, ProducerStats, SendE
 /// ```
 #[derive(Clone)]
 pub struct Producer {
-    thread: IoThread<Rc<Feeder>>,
-    intake: Arc<Intake>,
+    pub(super) thread: IoThread<Rc<Feeder>>,
+    pub(super) intake: Arc<Intake>,
     interceptors: Interceptors,
     max_request_bytes: usize,
 }

@@ -50,6 +50,19 @@ pub enum StartAt {
     Offset(i64),
 }
 
+/// Who a consumer is to its group at the moment (Java's `ConsumerGroupMetadata`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupMetadata {
+    /// The group.
+    pub group: Arc<str>,
+    /// The member's generation; −1 if it is no member, as one that assigns by hand.
+    pub generation: i32,
+    /// As the coordinator calls it; empty if it is no member.
+    pub member_id: Arc<str>,
+    /// The name that it keeps over restarts, if any.
+    pub instance_id: Option<Arc<str>>,
+}
+
 /// What a poll came back with.
 #[derive(Debug)]
 pub enum Event {
@@ -277,6 +290,20 @@ impl Consumer {
     /// What it sees of transactions.
     pub fn isolation(&self) -> IsolationLevel {
         self.0.config.isolation
+    }
+
+    /// Who this consumer is to its group, for offsets within a producer's transaction; `None`
+    /// without a group.
+    pub fn group_metadata(&self) -> Option<GroupMetadata> {
+        let membership = self.0.membership.borrow();
+        let member = membership.as_ref()?;
+        let id = member.id();
+        Some(GroupMetadata {
+            group: member.group().clone(),
+            generation: id.generation,
+            member_id: id.member_id,
+            instance_id: id.instance_id,
+        })
     }
 
     /// Commits offsets of the application's choice.

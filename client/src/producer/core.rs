@@ -7,6 +7,7 @@
 //! be woken for is in [`Core::take_wakes`].
 
 mod metadata;
+mod transaction;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use super::batcher::{Appended, Batcher, Builders, TooLarge};
 use super::delivery::DeliveryError;
 use super::lane::{Failure, Identity, Lane, Settled};
 use super::stats::ProducerStats;
+use super::transaction::Transaction;
 use super::verdict::{Verdict, judge, written_somewhere};
 use crate::backoff;
 use crate::config::{ClientConfig, ProducerConfig};
@@ -40,6 +42,8 @@ pub(crate) enum Wake {
     Metadata,
     /// A new identity is needed.
     Identity,
+    /// The transaction's coordinator is to be told of partitions.
+    Transaction,
     /// There is room for records again, or a batch is settled.
     Progress,
 }
@@ -123,6 +127,7 @@ pub(crate) struct Core {
     nodes: BTreeMap<i32, Node>,
     builders: Builders,
     identity: Option<Identity>,
+    transaction: Option<Transaction>,
     buffered: usize,
     /// Serial numbers of the batches that the application has not been told of.
     unsettled: BTreeSet<u64>,
@@ -148,6 +153,7 @@ impl Core {
             nodes: BTreeMap::new(),
             builders: Builders::new(batch, request, config.compression),
             identity,
+            transaction: config.transactional_id.as_ref().map(|_| Transaction::new()),
             buffered: 0,
             unsettled: BTreeSet::new(),
             timers: BTreeSet::new(),
@@ -358,6 +364,9 @@ impl Core {
     /// The next batch of a partition, of at most `room` bytes, marked as sent. A partition whose
     /// batch does not fit is listed again.
     fn take(&mut self, now: Instant, key: Key, room: usize) -> Option<Part> {
+        if !self.admits(key) {
+            return None;
+        }
         let batcher = &mut self.topics[key.0].partitions[key.1].batcher;
         if batcher.is_due() && !batcher.lane.has_waiting() {
             let shrunk = batcher.seal(&mut self.builders).unwrap_or(0);
@@ -491,6 +500,7 @@ impl Core {
                 Some(Err(error)) => {
                     self.failed_records += settled.records as u64;
                     self.stats.failed += settled.records as u64;
+                    self.on_batch_failed(&error);
                     self.first_failure.get_or_insert(error);
                 }
                 None => {}
@@ -558,24 +568,6 @@ impl Core {
         let pauses = self.nodes.values().filter_map(|node| node.paused_until);
         let timer = self.timers.first().map(|(at, ..)| *at);
         pauses.chain(timer).min()
-    }
-
-    /// A broker wants to be left alone for a while (KIP-219).
-    pub(crate) fn on_throttled(&mut self, now: Instant, id: i32, pause: Duration) {
-        if pause.is_zero() {
-            return;
-        }
-        if let Some(node) = self.nodes.get_mut(&id) {
-            node.paused_until = node.paused_until.max(Some(now + pause));
-            self.wakes.insert(Wake::Timer);
-        }
-    }
-
-    /// Whether partitions stand in a broker's queue.
-    pub(crate) fn has_ready(&self, id: i32) -> bool {
-        self.nodes
-            .get(&id)
-            .is_some_and(|node| !node.ready.is_empty())
     }
 
     /// Gives everything up.

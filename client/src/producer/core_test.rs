@@ -42,7 +42,11 @@ fn config() -> ProducerConfig {
 }
 
 fn core_with(config: &ProducerConfig, leaders: &[i32]) -> Core {
-    let identity = Some(Identity { id: 1, epoch: 0 });
+    let identity = Some(Identity {
+        id: 1,
+        epoch: 0,
+        transactional: false,
+    });
     let mut core = Core::new(config, &ClientConfig::default(), identity);
     assert_eq!(core.add_topic("t"), T);
     core.on_metadata(&image(leaders));

@@ -45,6 +45,9 @@ pub enum DeliveryError {
     /// The topic, or its partitions, are not known.
     #[error(transparent)]
     Topic(#[from] LookupError),
+    /// Its transaction was aborted, or failed, before the record left.
+    #[error("the record's transaction was aborted before the record was sent")]
+    Aborted,
     /// The producer was closed or dropped before.
     #[error("the producer was closed before the record was delivered: flush it first")]
     Closed,

@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use ringmill_wire::batch::{Compression, ProducerStamp, advance_sequence, set_producer};
 use ringmill_wire::builder::BatchBuilder;
 
-use super::delivery::{BatchResult, Outcome};
+use super::delivery::{BatchResult, DeliveryError, Outcome};
 use crate::transport::Instant;
 
 /// Who a producer is to the brokers (InitProducerId).
@@ -23,6 +23,8 @@ use crate::transport::Instant;
 pub(crate) struct Identity {
     pub(crate) id: i64,
     pub(crate) epoch: i16,
+    /// Its batches belong to transactions; new epochs are the coordinator's to give.
+    pub(crate) transactional: bool,
 }
 
 impl Identity {
@@ -31,7 +33,7 @@ impl Identity {
             producer_id: self.id,
             producer_epoch: self.epoch,
             base_sequence,
-            transactional: false,
+            transactional: self.transactional,
         }
     }
 }
@@ -230,6 +232,7 @@ impl Lane {
         // the one before it is still to come, or is gone and the numbers follow
         let explained = at > 0 || self.renumber != Renumber::No;
         let idempotent = self.identity.is_some();
+        let transactional = self.identity.is_some_and(|identity| identity.transactional);
         let batch = &mut self.batches[at];
         match failure {
             Failure::Retry { uncertain, text } => {
@@ -238,6 +241,9 @@ impl Lane {
                 self.retry_at = now + wait(batch.attempts.saturating_sub(1));
             }
             Failure::Gap { text } if explained => batch.last_failure = text,
+            Failure::Gap { text } | Failure::Identity { text } if transactional => {
+                return Some(self.settle(at, Err(DeliveryError::Failed(text))));
+            }
             Failure::Gap { text } | Failure::Identity { text } => {
                 batch.last_failure = text;
                 if idempotent {
@@ -311,9 +317,27 @@ impl Lane {
         self.identity.is_some_and(|identity| identity.epoch < 0)
     }
 
+    /// Gives up what is not in flight. The numbers are right again after the next
+    /// [`Lane::set_identity`].
+    pub(crate) fn drop_waiting(&mut self, result: &BatchResult) -> Vec<Settled> {
+        let all = std::mem::take(&mut self.batches).into_iter();
+        let (kept, dropped): (Vec<_>, Vec<_>) = all.partition(|batch| batch.in_flight);
+        self.batches = kept.into();
+        let dropped = dropped.into_iter();
+        dropped
+            .map(|batch| settle_batch(batch, result.clone()))
+            .collect()
+    }
+
+    /// There is no batch, in flight or waiting.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
     /// A new identity; everything still waiting is numbered under it.
     pub(crate) fn set_identity(&mut self, identity: Identity) {
         self.identity = Some(identity);
+        self.renumber = Renumber::No;
         self.renumber_from(0);
     }
 

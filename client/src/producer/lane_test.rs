@@ -10,7 +10,11 @@ use super::super::delivery::{Delivered, DeliveryError};
 use super::*;
 
 const LIMIT: Duration = Duration::from_secs(120);
-const IDENTITY: Identity = Identity { id: 9, epoch: 0 };
+const IDENTITY: Identity = Identity {
+    id: 9,
+    epoch: 0,
+    transactional: false,
+};
 
 fn at(seconds: u64) -> Instant {
     Instant::default() + Duration::from_secs(seconds)
@@ -223,13 +227,18 @@ fn the_last_epoch_is_followed_by_a_new_identity() {
     let mut lane = Lane::new(Some(Identity {
         id: 9,
         epoch: i16::MAX,
+        transactional: false,
     }));
     seal(&mut lane, 0, at(0));
     send_all(&mut lane, at(0));
     fail(&mut lane, at(0), 0, gap());
     assert!(lane.needs_identity());
     assert_eq!(send_all(&mut lane, at(9)), []);
-    lane.set_identity(Identity { id: 10, epoch: 0 });
+    lane.set_identity(Identity {
+        id: 10,
+        epoch: 0,
+        transactional: false,
+    });
     assert_eq!(send_all(&mut lane, at(9)), [(0, 0, 0)]);
 }
 

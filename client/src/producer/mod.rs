@@ -10,6 +10,8 @@ mod delivery;
 mod lane;
 mod sender;
 mod stats;
+mod transacting;
+mod transaction;
 mod verdict;
 
 use std::cell::{Cell, RefCell};
@@ -35,6 +37,7 @@ use crate::transport::{
 
 pub use delivery::{Delivered, Delivery, DeliveryError};
 pub use stats::ProducerStats;
+pub use transaction::TransactionError;
 
 use self::core::{Core, Wake};
 use lane::Identity;
@@ -76,6 +79,9 @@ pub enum SendError {
         /// How many there are, from 0 on.
         count: usize,
     },
+    /// The producer is transactional, and there is no transaction for the record.
+    #[error(transparent)]
+    Transaction(#[from] TransactionError),
     /// The producer was closed.
     #[error("the producer is closed")]
     Closed,
@@ -165,6 +171,8 @@ struct Shared {
     timer: Notify,
     progress: Notify,
     identity_wanted: Notify,
+    /// The transaction's coordinator is to be told of partitions.
+    partitions_wanted: Notify,
     tasks: RefCell<Vec<JoinHandle>>,
     closed: Cell<bool>,
     /// The present turn and its wall-clock time: read once per turn, not per record.
@@ -178,7 +186,8 @@ impl Producer {
     /// If the settings cannot be kept, or an idempotent producer gets no id from the cluster.
     pub async fn new(client: &Client, config: ProducerConfig) -> Result<Self, ProducerError> {
         config.check(client.config())?;
-        let identity = match config.idempotence {
+        // a transactional one gets its identity when it initialises its transactions
+        let identity = match config.idempotence && config.transactional_id.is_none() {
             true => Some(
                 new_identity(client)
                     .await
@@ -197,6 +206,7 @@ impl Producer {
             timer: Notify::new(),
             progress: Notify::new(),
             identity_wanted: Notify::new(),
+            partitions_wanted: Notify::new(),
             tasks: RefCell::default(),
             closed: Cell::new(false),
             clock: Cell::new((Instant::default(), 0)),
@@ -205,6 +215,7 @@ impl Producer {
             spawn(keep_time(shared.clone())),
             spawn(watch_metadata(shared.clone())),
             spawn(renew_identity(shared.clone())),
+            spawn(transacting::add_partitions(shared.clone())),
         ] {
             shared.tasks.borrow_mut().push(task);
         }
@@ -357,6 +368,7 @@ impl Shared {
         if self.closed.get() {
             return Err(SendError::Closed);
         }
+        core.takes_records()?;
         let partition = self.partition(&mut core, topic, record)?;
         let at = now();
         let new = NewRecord {
@@ -454,6 +466,7 @@ impl Shared {
                 Wake::Timer => self.timer.notify_one(),
                 Wake::Metadata => self.client.request_refresh(),
                 Wake::Identity => self.identity_wanted.notify_one(),
+                Wake::Transaction => self.partitions_wanted.notify_one(),
                 Wake::Progress => self.progress.notify_all(),
             }
         }
@@ -541,6 +554,7 @@ async fn new_identity(client: &Client) -> Result<Identity, LookupError> {
                 ErrorCode::None => Ok(Identity {
                     id: response.producer_id.0,
                     epoch: response.producer_epoch,
+                    transactional: false,
                 }),
                 code => Err(LookupError::Refused {
                     what: "producer id".to_owned(),

@@ -19,6 +19,8 @@ use crate::transport::{Notify, now, random_u64, spawn};
 
 /// The last version that names topics by name.
 const LAST_BY_NAME: i16 = 12;
+/// The last version whose transactions are those of before KIP-890.
+const LAST_OLD_TRANSACTION: i16 = 11;
 /// The widest `timeout_ms` of a request.
 const MAX_TIMEOUT_MS: u128 = i32::MAX as u128;
 
@@ -65,7 +67,11 @@ fn dispatch(shared: &Rc<Shared>, connection: &Connection, drained: Drained) {
             .parts
             .iter()
             .any(|p| core.topic(p.key.0).id.is_nil());
-        let cap = if nameless { LAST_BY_NAME } else { i16::MAX };
+        let cap = match (core.is_old_transaction(), nameless) {
+            (true, _) => LAST_OLD_TRANSACTION,
+            (_, true) => LAST_BY_NAME,
+            _ => i16::MAX,
+        };
         match connection.version(ApiKey::Produce, cap) {
             Ok(version) => (topics(&core, &drained, version > LAST_BY_NAME), version),
             Err(error) => {
@@ -75,7 +81,11 @@ fn dispatch(shared: &Rc<Shared>, connection: &Connection, drained: Drained) {
         }
     };
     let request = ProduceRequest {
-        transactional_id: None,
+        transactional_id: shared
+            .config
+            .transactional_id
+            .clone()
+            .map(StrBytes::from_string),
         acks: shared.config.acks.code(),
         timeout_ms: millis(shared.client.config().request_timeout),
         topics,

@@ -63,6 +63,11 @@ pub(crate) fn judge(
             let uncertain = true;
             failed(Failure::Retry { uncertain, text }, false)
         }
+        // KIP-890: the producer's transaction before this one is still being completed
+        ErrorCode::ConcurrentTransactions => {
+            let uncertain = false;
+            failed(Failure::Retry { uncertain, text }, false)
+        }
         code if code.is_retriable() => {
             let uncertain = false;
             failed(Failure::Retry { uncertain, text }, true)

@@ -1,6 +1,8 @@
 //! What the producer makes of news about the cluster: topics, leaders, brokers out of reach, and its
 //! own identity.
 
+use std::time::Duration;
+
 use ringmill_wire::Uuid;
 
 use super::super::batcher::Batcher;
@@ -8,6 +10,7 @@ use super::super::lane::Identity;
 use super::{Core, Key, Partition, Topic, Wake};
 use crate::metadata::Image;
 use crate::partitioner::Sticky;
+use crate::transport::Instant;
 
 impl Core {
     /// Adds a topic, to be filled by [`Core::on_metadata`]; returns its place.
@@ -54,7 +57,7 @@ impl Core {
     }
 
     /// A partition with something to send that stands in no queue, or in a former leader's.
-    fn list_if_stranded(&mut self, key: Key) {
+    pub(super) fn list_if_stranded(&mut self, key: Key) {
         let partition = &self.topics[key.0].partitions[key.1];
         let waits = partition.batcher.lane.has_waiting() || partition.batcher.is_due();
         if !waits {
@@ -92,6 +95,24 @@ impl Core {
                 self.list_if_stranded((at, number));
             }
         }
+    }
+
+    /// A broker wants to be left alone for a while (KIP-219).
+    pub(crate) fn on_throttled(&mut self, now: Instant, id: i32, pause: Duration) {
+        if pause.is_zero() {
+            return;
+        }
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.paused_until = node.paused_until.max(Some(now + pause));
+            self.wakes.insert(Wake::Timer);
+        }
+    }
+
+    /// Whether partitions stand in a broker's queue.
+    pub(crate) fn has_ready(&self, id: i32) -> bool {
+        self.nodes
+            .get(&id)
+            .is_some_and(|node| !node.ready.is_empty())
     }
 
     /// There is no connection to a broker: what waits for it shall say so if it is given up.

@@ -5,3 +5,4 @@ mod administering;
 mod brokers;
 mod consuming;
 mod producing;
+mod transacting;
