@@ -221,10 +221,10 @@ impl ProducerConfig {
             "but idempotence needs all: set acks=all or switch idempotence off",
         )?;
         require(
-            self.transactional_id.is_none(),
+            self.transactional_id.is_none() || self.idempotence,
             "transactional.id",
             &self.transactional_id,
-            "but this client has no transactions yet: leave it out",
+            "but transactions need enable.idempotence",
         )?;
         let most = if self.idempotence {
             MAX_IN_FLIGHT_IDEMPOTENT
