@@ -6,7 +6,7 @@
 //! next must follow the last without a gap; a new epoch starts at sequence 0; an older epoch is
 //! fenced. A producer that is not known may start anywhere (KIP-360). Idle producers expire, and
 //! past [`PRODUCERS_MAX`] those that were idle longest are forgotten; those with an open
-//! transaction ([`transactions`](crate::transactions)) stay. Pure.
+//! transaction (`transactions.rs`) stay. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
 

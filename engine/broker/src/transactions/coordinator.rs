@@ -3,7 +3,7 @@
 //!
 //! A transactional id takes one step at a time. The state is what the flushed log says: a step is a
 //! [`Write`], and counts when the shell says that it is durable ([`Coordinator::written`]). Requests
-//! that would add partitions while a step is under way wait for it ([`Parked`]), so that the batches
+//! that would add partitions while a step is under way wait for it (`Parked`), so that the batches
 //! of one transaction to many partitions share their writes.
 
 use std::collections::BTreeMap;
