@@ -82,7 +82,10 @@ impl<'a> CleanedTxns<'a> {
     pub fn on_control(&mut self, header: &BatchHeader, control: Control) -> bool {
         self.reach(header.last_offset());
         match control {
-            Control::Emptied => true,
+            Control::Emptied => {
+                self.open.remove(&header.producer_id);
+                true
+            }
             Control::Marker(marker) if marker.committed => !self.met.remove(&header.producer_id),
             Control::Marker(_) => self.open.remove(&header.producer_id) != Some(true),
             Control::Other => false,

@@ -255,16 +255,17 @@ impl Run<'_> {
         key[8..].copy_from_slice(&random_u64().to_ne_bytes());
         let entries = (end - first_dirty) as u64;
         let mut map = OffsetMap::new(self.cleaner.map_bytes, entries, first_dirty, key);
-        let aborted = self.aborted.clone();
+        let is_clean = |segment: &&Rc<Segment>| {
+            let seal = segment.seal.get();
+            seal.is_some_and(|seal| seal.end_offset <= first_dirty)
+        };
+        let mut dirty = segments.iter().skip_while(is_clean).peekable();
+        // what ended before is not met here, and must not be taken for going on
+        let start = dirty.peek().map_or(end, |segment| segment.base_offset);
+        let mut aborted = self.aborted.clone();
+        aborted.retain(|txn| txn.last_offset >= start);
         let mut txns = CleanedTxns::new(&aborted);
-        for segment in segments {
-            let is_clean = segment
-                .seal
-                .get()
-                .is_some_and(|seal| seal.end_offset <= first_dirty);
-            if is_clean {
-                continue;
-            }
+        for segment in dirty {
             let mut reader = Reader::open(self.inner, segment).await?;
             while let Some(batch) = reader.next().await? {
                 let view = BatchView::parse(&batch).expect("it was checked");
@@ -340,7 +341,7 @@ impl Run<'_> {
                     Kept::Whole => output.push(&batch).await?,
                     Kept::Changed(new) => output.push(new).await?,
                 }
-                if kept != Kept::Nothing && view.header().is_control() {
+                if kept != Kept::Nothing && is_marker(view.header()) {
                     self.keep_aborted(view.header(), output);
                 }
                 self.done.bytes_read += batch.len() as u64;
@@ -578,4 +579,9 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.state.borrow_mut().cleaning.is_running = false;
     }
+}
+
+/// A control batch that still has its record.
+fn is_marker(header: &BatchHeader) -> bool {
+    header.is_control() && header.records_count > 0
 }

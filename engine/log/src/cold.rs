@@ -177,6 +177,15 @@ impl Inner {
             return Ok(Found::Nothing);
         };
         let base_offset = header.base_offset;
+        if base_offset >= wanted.limit {
+            // the offset itself was compacted away
+            return Ok(Found::Slice(FetchSlice {
+                base_offset: wanted.offset,
+                len: 0,
+                next_offset: wanted.offset,
+                data: FetchData::Empty,
+            }));
+        }
         let end = self.state.borrow().readable(segment, base_offset, extent);
         let available = end.0.saturating_sub(position) as usize;
         if header.size() > available {

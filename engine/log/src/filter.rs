@@ -115,6 +115,8 @@ impl<'a> Filter<'a> {
         let horizon = header.has_delete_horizon().then_some(header.base_timestamp);
         let has_expired = horizon.is_some_and(|horizon| horizon <= self.horizon.now_ms);
         let discard = is_over && (!header.is_control() || has_expired);
+        // a marker without its record tells nobody anything
+        let is_last = is_last && !header.is_control();
         let (mut retained, mut tombstones) = (Vec::new(), false);
         for record in Records::new(header, &bytes) {
             let record = record?;

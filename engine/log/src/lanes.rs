@@ -73,7 +73,8 @@ impl Inner {
     /// What is idle keeps no files.
     pub(crate) fn let_files_go(&self) {
         let mut state = self.state.borrow_mut();
-        if !state.commit.narrow() {
+        // what has failed may still be looked at
+        if state.failure.is_some() || !state.commit.narrow() {
             return;
         }
         state.active.lanes = Lanes::default();
@@ -120,6 +121,7 @@ impl Inner {
                 state.take_back();
                 drop(state);
                 self.room.notify_all();
+                self.changed.notify_all();
             }
         }
     }

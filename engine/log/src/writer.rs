@@ -212,6 +212,9 @@ impl Inner {
         self.filled().await;
         let (file, end) = {
             let state = self.state.borrow();
+            if state.failure.is_some() {
+                return;
+            }
             (state.active.lane(0).clone(), state.commit.written())
         };
         let mut cut = file.set_len(end.position).await;
@@ -233,6 +236,7 @@ impl Inner {
         }
         drop(state);
         self.room.notify_all();
+        self.changed.notify_all();
     }
 
     /// There is no room for a new segment: the last one goes on, without what was to come after.

@@ -266,11 +266,11 @@ impl Coordinator {
     pub(super) fn beat_not_stored(
         &mut self,
         id: &str,
-        keys: Vec<Bytes>,
+        (is_beat, keys): (bool, Vec<Bytes>),
         refused: Vec<Reply>,
     ) -> Outcome {
         if let Some(group) = self.groups.get_mut(id) {
-            group.in_flight = group.in_flight.saturating_sub(1);
+            group.in_flight = group.in_flight.saturating_sub(usize::from(is_beat));
             let room = MAX_UNSAVED_KEYS.saturating_sub(group.unsaved.len());
             group.unsaved.extend(keys.into_iter().take(room));
         }

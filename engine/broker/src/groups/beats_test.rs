@@ -99,7 +99,9 @@ impl Node {
                 replies.extend(after);
             } else {
                 self.coordinator.not_appended(changes);
-                let more = self.coordinator.store_failed(self.now, "g", keys, after);
+                let more =
+                    self.coordinator
+                        .store_failed(self.now, "g", (write.is_beat, keys), after);
                 assert!(more.write.is_none());
                 replies.extend(more.replies);
             }

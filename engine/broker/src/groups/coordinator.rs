@@ -573,20 +573,20 @@ impl Coordinator {
     }
 
     /// A [`Write`] of a group could not be made durable: its members start over. `keys` are those of
-    /// its records.
+    /// its records; `is_beat` is the write's, for the group may have changed its protocol since.
     pub fn store_failed(
         &mut self,
         now: Now,
         id: &str,
-        keys: Vec<Bytes>,
+        (is_beat, keys): (bool, Vec<Bytes>),
         refused: Vec<Reply>,
     ) -> Outcome {
         match self.groups.get_mut(id).map(|group| &mut group.kind) {
-            Some(Kind::Classic(classic)) => {
+            Some(Kind::Classic(classic)) if !is_beat => {
                 let effects = classic.on_store_failed(now, refused);
                 self.outcome(id, effects)
             }
-            _ => self.beat_not_stored(id, keys, refused),
+            _ => self.beat_not_stored(id, (is_beat, keys), refused),
         }
     }
 

@@ -379,7 +379,7 @@ impl Shard {
             }
             let outcome = {
                 let mut coordinator = shard.groups.coordinator.borrow_mut();
-                coordinator.store_failed(shard.now(), &group, keys, after)
+                coordinator.store_failed(shard.now(), &group, (is_beat, keys), after)
             };
             shard.perform(outcome);
         });

@@ -13,24 +13,37 @@ use crate::fixture::*;
 
 /// A transaction's write of one record.
 async fn put_in_txn(p: &Partition, key: u16, id: i64, sequence: i32) -> i64 {
+    put_as(p, (key, id as u8), (id, 0), sequence).await
+}
+
+async fn put_as(
+    p: &Partition,
+    (key, value): (u16, u8),
+    (id, epoch): (i64, i16),
+    sequence: i32,
+) -> i64 {
     let stamp = ProducerStamp {
         producer_id: id,
-        producer_epoch: 0,
+        producer_epoch: epoch,
         base_sequence: sequence,
         transactional: true,
     };
-    let entry = (key, Some(vec![id as u8; 3_000]));
+    let entry = (key, Some(vec![value; 3_000]));
     let batch = batch_of(&[entry], Compression::Gzip, stamp);
-    let guard = p.begin_verification(id, 0);
+    let guard = p.begin_verification(id, epoch);
     let appended = p.append_verified(batch, &guard).unwrap();
     p.acknowledged(&appended.receipt).await.unwrap();
     appended.base_offset
 }
 
 async fn end_txn(p: &Partition, id: i64, committed: bool) {
+    end_as(p, (id, 0), committed).await;
+}
+
+async fn end_as(p: &Partition, (producer_id, producer_epoch): (i64, i16), committed: bool) {
     let marker = EndTxnMarker {
-        producer_id: id,
-        producer_epoch: 0,
+        producer_id,
+        producer_epoch,
         coordinator_epoch: 0,
         committed,
     };
@@ -125,6 +138,41 @@ fn aborted_records_go_and_markers_after_them() {
             p.clean(&cleaner(), 0).await.unwrap();
             let reached = p.cleaner_checkpoint().cleaned_end;
             assert!(reached <= begun, "{reached}: undecided records stay");
+        });
+    }
+}
+
+/// With an epoch for each transaction (KIP-890), producers that rest for a while, and aborts of long
+/// ago.
+#[test]
+fn committed_values_stay_the_latest_however_often_the_log_is_compacted() {
+    for seed in seeds(6) {
+        let _seed = Seed(seed);
+        let mut machine = Machine::new(seed);
+        machine.life(compacted(66_000), async |p| {
+            let (mut expected, mut epochs, mut value) = (BTreeMap::new(), [0_i16; 4], 0_u8);
+            for cycle in 0..10 {
+                for _ in 0..below(14) {
+                    // the last one only rarely
+                    let n = below(13) as usize / 4;
+                    let (producer, committed) = ((100 + n as i64, epochs[n]), below(2) == 0);
+                    for sequence in 0..=below(3) as i32 {
+                        let key = 1_000 + below(5) as u16;
+                        value = value.wrapping_add(1);
+                        put_as(&p, (key, value), producer, sequence).await;
+                        if committed {
+                            expected.insert(key, vec![value; 3_000]);
+                        }
+                    }
+                    epochs[n] += 1;
+                    end_as(&p, (producer.0, epochs[n]), committed).await;
+                }
+                append_some(&p, &mut Entries::new(), 150, 3).await;
+                p.clean(&cleaner(), cycle * 10_000).await.unwrap();
+                let (mut values, _) = committed(&p).await;
+                values.retain(|key, _| *key >= 1_000);
+                assert_eq!(values, expected, "in cycle {cycle}");
+            }
         });
     }
 }
