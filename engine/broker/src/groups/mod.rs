@@ -20,6 +20,7 @@ mod room;
 pub(crate) mod service;
 #[cfg(test)]
 mod snapshot;
+mod stored;
 mod transactional;
 pub(crate) mod transactional_service;
 #[cfg(test)]
