@@ -86,6 +86,8 @@ pub struct MeterKey {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Quotas {
     by_entity: BTreeMap<Entity, BTreeMap<Limit, f64>>,
+    /// How many entities have a quota of each: asked for with every request.
+    limited: BTreeMap<Limit, usize>,
 }
 
 impl Quotas {
@@ -101,8 +103,7 @@ impl Quotas {
 
     /// Whether anybody's requests are metered.
     pub fn has(&self, limit: Limit) -> bool {
-        let mut all = self.by_entity.values();
-        all.any(|limits| limits.contains_key(&limit))
+        self.limited.contains_key(&limit)
     }
 
     /// All of them, by entity.
@@ -123,11 +124,17 @@ impl Quotas {
             Some((Limit::of_name(name)?, value)).filter(|_| is_quota(value))
         });
         let known: BTreeMap<Limit, f64> = known.collect();
-        if known.is_empty() {
-            self.by_entity.remove(entity);
-        } else {
-            self.by_entity.insert(entity.clone(), known);
+        for limit in known.keys() {
+            *self.limited.entry(*limit).or_default() += 1;
         }
+        let before = match known.is_empty() {
+            true => self.by_entity.remove(entity),
+            false => self.by_entity.insert(entity.clone(), known),
+        };
+        for limit in before.iter().flat_map(BTreeMap::keys) {
+            *self.limited.entry(*limit).or_default() -= 1;
+        }
+        self.limited.retain(|_, count| *count > 0);
     }
 
     /// The quota that applies to a client, and with whom it shares that: the most particular one
@@ -215,6 +222,7 @@ mod tests {
         assert_eq!(quotas.find(Limit::ConsumerByteRate, "u", "c"), None);
         quotas.set(&entity(Some("u"), Some("c")), &Overrides::new());
         assert_eq!(find(&quotas).unwrap().1, 7.0);
+        assert!(quotas.has(Limit::ProducerByteRate) && !quotas.has(Limit::RequestPercentage));
     }
 
     #[test]
