@@ -1,0 +1,311 @@
+//! The quorum's journal on disk: what is stored, and the one task that writes it.
+//!
+//! Whatever happens meanwhile is gathered and written as one change with one flush. What is gathered
+//! is in memory at once, as [`openraft`] wants it, and told as done when it is on the disk. A write
+//! or flush that failed leaves the file in an unknown state, and is not tried again on it: the
+//! journal is written anew, from memory, under another name, until the disk takes it. Until then
+//! nothing more is told as done; the other nodes of the quorum go on.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_channel::oneshot;
+use openraft::storage::IOFlushed;
+use ringmill_ring::{File, Notify, OpenOptions, fs, sleep, spawn};
+use thiserror::Error;
+
+use super::stored::{self, NotStored, Record, Stored};
+use super::types::Types;
+use crate::frames::{self, Damaged};
+
+/// The journal's name within its folder.
+pub const JOURNAL_NAME: &str = "quorum.journal";
+/// The journal is rewritten when it is so many times as large as it needs to be,
+const REWRITE_FACTOR: u64 = 4;
+/// but not while it is smaller than this.
+const REWRITE_BYTES_MIN: u64 = 256 << 10;
+/// Between attempts to write on a disk that refuses.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the journal cannot be used.
+#[derive(Debug, Error)]
+pub enum JournalError {
+    /// The disk refused.
+    #[error("{path}: {error}")]
+    Io {
+        /// What was worked on.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// A change in the middle is lost.
+    #[error("{path}: {damage}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        damage: Damaged,
+    },
+    /// Its records do not follow from each other.
+    #[error("{path}, at byte {at}: {error}")]
+    Records {
+        /// The file.
+        path: PathBuf,
+        /// Where the change begins.
+        at: usize,
+        /// What is wrong with it.
+        error: NotStored,
+    },
+}
+
+/// Who is told that something is on the disk.
+pub(crate) enum Done {
+    Raft(IOFlushed<Types>),
+    Task(oneshot::Sender<()>),
+}
+
+impl Done {
+    fn tell(self) {
+        match self {
+            Self::Raft(flushed) => flushed.io_completed(Ok(())),
+            // Whoever asked may be gone.
+            Self::Task(sender) => drop(sender.send(())),
+        }
+    }
+}
+
+/// What is to be written next.
+#[derive(Default)]
+struct Gathered {
+    change: BytesMut,
+    done: Vec<Done>,
+    /// The file is to be written anew.
+    rewrite: bool,
+}
+
+/// The file.
+struct Writer {
+    file: File,
+    /// The number of the next change.
+    next: u64,
+    end: u64,
+    /// Its size when it was last rewritten.
+    compact: u64,
+    /// A write failed, so that nothing is known of what the file holds, or a copy in it is damaged.
+    is_suspect: bool,
+}
+
+/// What this node has stored, in memory and on disk.
+pub(crate) struct Journal {
+    path: PathBuf,
+    pub(crate) stored: RefCell<Stored>,
+    gathered: RefCell<Gathered>,
+    /// Rings when there is something to write, and at the end.
+    bell: Notify,
+    is_closed: Cell<bool>,
+    /// Rings when the writer has ended.
+    ended: Notify,
+    has_ended: Cell<bool>,
+    /// The disk refused the last write.
+    is_stuck: Cell<bool>,
+}
+
+impl Journal {
+    /// Opens the journal in `folder`, making it if need be, and reads what it says.
+    pub(crate) async fn open(folder: &Path) -> Result<Rc<Self>, JournalError> {
+        let path = folder.join(JOURNAL_NAME);
+        let failed = |error| JournalError::Io {
+            path: path.clone(),
+            error,
+        };
+        let options = OpenOptions::new().read(true).write(true).create(true);
+        let file = File::open(&path, options).await.map_err(failed)?;
+        fs::sync_dir(folder).await.map_err(failed)?;
+        let content = fs::read(&path).await.map_err(failed)?;
+        let scan = frames::scan(&content).map_err(|damage| JournalError::Damaged {
+            path: path.clone(),
+            damage,
+        })?;
+        if scan.end < content.len() {
+            let bytes = content.len() - scan.end;
+            tracing::warn!(path = %path.display(), bytes, "cut an interrupted write off");
+            file.set_len(scan.end as u64).await.map_err(failed)?;
+            // Else the next power cut may bring some of it back under a later write.
+            file.sync_all().await.map_err(failed)?;
+        }
+        if scan.is_worn {
+            tracing::warn!(path = %path.display(), "a damaged frame was read from its copy");
+        }
+        let mut stored = Stored::default();
+        let next = scan.next();
+        for (at, change) in scan.changes {
+            let replayed = stored::replay(&mut stored, change);
+            replayed.map_err(|error| JournalError::Records {
+                path: path.clone(),
+                at,
+                error,
+            })?;
+        }
+        let writer = Writer {
+            file,
+            next,
+            end: scan.end as u64,
+            compact: whole(&stored).len() as u64,
+            is_suspect: scan.is_worn,
+        };
+        let journal = Rc::new(Self {
+            path,
+            stored: RefCell::new(stored),
+            gathered: RefCell::default(),
+            bell: Notify::new(),
+            is_closed: Cell::new(false),
+            ended: Notify::new(),
+            has_ended: Cell::new(false),
+            is_stuck: Cell::new(false),
+        });
+        spawn(Rc::clone(&journal).write(writer));
+        Ok(journal)
+    }
+
+    /// Takes steps: they count in memory now, and are told as done when they are on the disk.
+    ///
+    /// # Panics
+    /// If they do not follow from what is stored.
+    pub(crate) fn put(&self, records: impl IntoIterator<Item = Record>, done: Option<Done>) {
+        let mut gathered = self.gathered.borrow_mut();
+        let mut stored = self.stored.borrow_mut();
+        for record in records {
+            // A snapshot is large, and replaces what the file holds.
+            gathered.rewrite |= matches!(record, Record::Snapshot(_));
+            stored::encode(&record, &mut gathered.change);
+            let applied = stored.apply(record);
+            applied.expect("the library writes its log in order");
+        }
+        gathered.done.extend(done);
+        self.bell.notify_one();
+    }
+
+    /// The same, until it is on the disk.
+    ///
+    /// # Errors
+    /// The journal was closed while the disk refused.
+    pub(crate) async fn put_durably(
+        &self,
+        records: impl IntoIterator<Item = Record>,
+    ) -> io::Result<()> {
+        let (sender, done) = oneshot::channel();
+        self.put(records, Some(Done::Task(sender)));
+        let closed = |_| io::Error::other("the quorum's journal is closed");
+        done.await.map_err(closed)
+    }
+
+    /// The disk refused the last write, and has not taken another since.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.is_stuck.get()
+    }
+
+    /// Writes what is gathered, and ends; unless the disk refuses.
+    pub(crate) async fn close(&self) {
+        self.is_closed.set(true);
+        self.bell.notify_one();
+        let ended = self.ended.notified();
+        if !self.has_ended.get() {
+            ended.await;
+        }
+    }
+
+    async fn write(self: Rc<Self>, mut writer: Writer) {
+        loop {
+            let mut gathered = self.gathered.take();
+            if gathered.change.is_empty() && gathered.done.is_empty() {
+                if self.is_closed.get() {
+                    break;
+                }
+                self.bell.notified().await;
+                continue;
+            }
+            if self.write_one(&mut writer, &mut gathered).await.is_err() {
+                break;
+            }
+            gathered.done.into_iter().for_each(Done::tell);
+        }
+        self.has_ended.set(true);
+        self.ended.notify_all();
+    }
+
+    /// Writes a change, however long it takes. Fails if the journal is closed and the disk refuses.
+    async fn write_one(&self, writer: &mut Writer, gathered: &mut Gathered) -> io::Result<()> {
+        let mut rewrite = gathered.rewrite;
+        loop {
+            let written = match rewrite || writer.is_due() {
+                true => {
+                    // All that is stored, and so also what was gathered since.
+                    gathered.done.append(&mut self.gathered.take().done);
+                    let all = whole(&self.stored.borrow());
+                    writer.rewrite(&self.path, all).await
+                }
+                false => writer.append(&gathered.change).await,
+            };
+            let Err(error) = written else {
+                self.is_stuck.set(false);
+                return Ok(());
+            };
+            writer.is_suspect = true;
+            if !self.is_stuck.replace(true) {
+                tracing::error!(path = %self.path.display(), %error, "the quorum's journal cannot be written");
+            }
+            if self.is_closed.get() {
+                return Err(error);
+            }
+            sleep(RETRY_PAUSE).await;
+            rewrite = true;
+        }
+    }
+}
+
+impl Writer {
+    fn is_due(&self) -> bool {
+        self.is_suspect || self.end > REWRITE_BYTES_MIN.max(REWRITE_FACTOR * self.compact)
+    }
+
+    async fn append(&mut self, change: &[u8]) -> io::Result<()> {
+        if change.is_empty() {
+            return Ok(());
+        }
+        let mut bytes = BytesMut::new();
+        frames::encode(self.next, change, &mut bytes);
+        let end = self.end + bytes.len() as u64;
+        self.file
+            .write_at_sync(self.end, vec![bytes.freeze()])
+            .await?;
+        (self.end, self.next) = (end, self.next + 1);
+        Ok(())
+    }
+
+    async fn rewrite(&mut self, path: &Path, all: Bytes) -> io::Result<()> {
+        let len = all.len() as u64;
+        fs::write_atomic(path, vec![all]).await?;
+        let options = OpenOptions::new().read(true).write(true);
+        self.file = File::open(path, options).await?;
+        (self.end, self.next) = (len, u64::from(len > 0));
+        (self.compact, self.is_suspect) = (len, false);
+        Ok(())
+    }
+}
+
+/// A journal of everything that is stored, as one change.
+fn whole(stored: &Stored) -> Bytes {
+    let mut change = BytesMut::new();
+    for record in stored.records() {
+        stored::encode(&record, &mut change);
+    }
+    let mut out = BytesMut::new();
+    if !change.is_empty() {
+        frames::encode(0, &change, &mut out);
+    }
+    out.freeze()
+}
