@@ -1,7 +1,8 @@
-//! Several nodes as one: the Raft quorum that keeps the metadata, and (to come) the replication of
-//! partitions.
+//! Several nodes as one: the Raft quorum that keeps the metadata, and the rules by which a partition's
+//! replicas follow their leader.
 
 #![forbid(unsafe_code)]
 
 pub mod frames;
+pub mod partition;
 pub mod quorum;
