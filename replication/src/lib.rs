@@ -5,4 +5,5 @@
 
 pub mod frames;
 pub mod partition;
+pub mod placement;
 pub mod quorum;
