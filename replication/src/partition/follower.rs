@@ -124,8 +124,10 @@ impl Follower {
         answer: Answer,
         end_of_epoch: impl FnOnce(i32) -> Option<(i32, i64)>,
     ) -> Step {
-        // The log was changed by others since: the answer is about another one.
-        if fetch.offset != own.end || fetch.leader_epoch != self.epoch {
+        // The log has changed since, if only to end at the same offset again: the answer is about
+        // another one.
+        let is_same = (fetch.offset, fetch.last_epoch) == (own.end, own.last_epoch);
+        if !is_same || fetch.leader_epoch != self.epoch {
             return Step::Pause;
         }
         match answer {
@@ -219,6 +221,14 @@ mod tests {
         let fetch = follower.fetch(own(19, 4));
         let answer = Answer::Records { next_offset: 25 };
         let step = follower.on_answer(fetch, own(20, 4), answer, |_| None);
+        assert_eq!(step, Step::Pause);
+        // The log was cut since, and has grown to the same length.
+        let fetch = follower.fetch(own(20, 3));
+        let answer = Answer::Diverging {
+            epoch: 3,
+            end_offset: 12,
+        };
+        let step = follower.on_answer(fetch, own(20, 4), answer, |_| Some((3, 15)));
         assert_eq!(step, Step::Pause);
     }
 

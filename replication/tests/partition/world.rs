@@ -77,12 +77,15 @@ impl World {
     pub(crate) fn live(mut self) -> Result<Summary, String> {
         let steps = self.random.random_range(50..800);
         // Bad times come and go.
-        let mut calm = false;
+        let mut calm = self.random.random_ratio(1, 2);
         for _ in 0..steps {
             if self.random.random_ratio(1, 50) {
                 calm = !calm;
             }
             self.step(calm);
+            if calm {
+                self.deliver();
+            }
             self.check()?;
         }
         self.heal()?;
