@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod frames;
+pub mod nodes;
 pub mod partition;
 pub mod placement;
 pub mod quorum;
