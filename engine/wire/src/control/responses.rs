@@ -6,6 +6,31 @@ use super::shape::{
     strings, structure, uuid,
 };
 
+/// For its `throttle_time_ms` alone: Produce has a codec of its own.
+pub(super) static PRODUCE: Shape = Shape(&[
+    array!("responses" => [
+        string("name").until(12),
+        uuid("topic_id").since(13),
+        array!("partition_responses" => [
+            int32("index"),
+            int16("error_code"),
+            int64("base_offset"),
+            int64("log_append_time_ms"),
+            int64("log_start_offset").since(5),
+            array!("record_errors" => [
+                int32("batch_index"),
+                string("batch_index_error_message"),
+            ])
+            .since(8),
+            string("error_message").since(8),
+        ]),
+    ]),
+    int32("throttle_time_ms"),
+]);
+
+/// The front of a Fetch response, likewise.
+pub(super) static FETCH_FRONT: Shape = Shape(&[int32("throttle_time_ms").since(1)]);
+
 pub(super) static LIST_OFFSETS: Shape = Shape(&[
     int32("throttle_time_ms").since(2),
     array!("topics" => [
