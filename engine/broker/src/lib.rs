@@ -19,6 +19,7 @@ pub mod handlers;
 pub mod limits;
 pub mod metrics;
 mod partition;
+pub mod pattern;
 pub mod quotas;
 mod router;
 mod serve;

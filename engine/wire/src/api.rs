@@ -106,7 +106,8 @@ pub const APIS: &[Api] = &[
     api(ApiKey::CreateTopics, "CreateTopics", 2, 7, 5),
     api(ApiKey::DeleteTopics, "DeleteTopics", 1, 6, 4),
     api(ApiKey::DeleteRecords, "DeleteRecords", 0, 2, 2),
-    // from 6 on: two-phase commit (KIP-939)
+    // Version 6, of two-phase commit (KIP-939), is not stable in Kafka either, whose brokers do not
+    // name it unless told to.
     api(ApiKey::InitProducerId, "InitProducerId", 0, 5, 2),
     api(
         ApiKey::OffsetForLeaderEpoch,
@@ -151,7 +152,7 @@ pub const APIS: &[Api] = &[
         0,
     ),
     // version 2 filters by RE2 patterns (KIP-1152)
-    api(ApiKey::ListTransactions, "ListTransactions", 0, 1, 0),
+    api(ApiKey::ListTransactions, "ListTransactions", 0, 2, 0),
     api(
         ApiKey::ConsumerGroupHeartbeat,
         "ConsumerGroupHeartbeat",
