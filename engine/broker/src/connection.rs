@@ -313,6 +313,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: Peer) {
         }
     };
     connection.leave_appends();
+    connection.shard.close_telemetry(&connection.peer).await;
     let metrics = &connection.shard.metrics;
     let client = &connection.peer.host;
     if closed.is_fault() {

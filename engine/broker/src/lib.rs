@@ -24,6 +24,7 @@ pub mod quotas;
 mod router;
 mod serve;
 mod shard;
+pub mod telemetry;
 pub mod transactions;
 mod upkeep;
 

@@ -48,6 +48,8 @@ pub enum ApiKey {
     ListTransactions = 66,
     ConsumerGroupHeartbeat = 68,
     ConsumerGroupDescribe = 69,
+    GetTelemetrySubscriptions = 71,
+    PushTelemetry = 72,
     ListConfigResources = 74,
     DescribeTopicPartitions = 75,
 }
@@ -167,6 +169,14 @@ pub const APIS: &[Api] = &[
         1,
         0,
     ),
+    api(
+        ApiKey::GetTelemetrySubscriptions,
+        "GetTelemetrySubscriptions",
+        0,
+        0,
+        0,
+    ),
+    api(ApiKey::PushTelemetry, "PushTelemetry", 0, 0, 0),
     api(ApiKey::ListConfigResources, "ListConfigResources", 0, 1, 0),
     api(
         ApiKey::DescribeTopicPartitions,

@@ -207,6 +207,9 @@ controls! {
         CONSUMER_GROUP_HEARTBEAT;
     ConsumerGroupDescribe: ConsumerGroupDescribeRequest => ConsumerGroupDescribeResponse,
         CONSUMER_GROUP_DESCRIBE;
+    GetTelemetrySubscriptions: GetTelemetrySubscriptionsRequest
+        => GetTelemetrySubscriptionsResponse, GET_TELEMETRY_SUBSCRIPTIONS;
+    PushTelemetry: PushTelemetryRequest => PushTelemetryResponse, PUSH_TELEMETRY;
     ListConfigResources: ListConfigResourcesRequest => ListConfigResourcesResponse,
         LIST_CONFIG_RESOURCES;
     DescribeTopicPartitions: DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse,

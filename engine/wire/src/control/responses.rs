@@ -2,8 +2,8 @@
 //! (`clients/src/main/resources/common/message/*Response.json`), for the versions of THE table.
 
 use super::shape::{
-    Shape, array, boolean, bytes, float64, int8, int16, int32, int32s, int64, optional, string,
-    strings, structure, uuid,
+    Shape, array, boolean, bytes, float64, int8, int8s, int16, int32, int32s, int64, optional,
+    string, strings, structure, uuid,
 };
 
 /// For its `throttle_time_ms` alone: Produce has a codec of its own.
@@ -474,6 +474,20 @@ pub(super) static DESCRIBE_PRODUCERS: Shape = Shape(&[
         ]),
     ]),
 ]);
+
+pub(super) static GET_TELEMETRY_SUBSCRIPTIONS: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    int16("error_code"),
+    uuid("client_instance_id"),
+    int32("subscription_id"),
+    int8s("accepted_compression_types"),
+    int32("push_interval_ms"),
+    int32("telemetry_max_bytes"),
+    boolean("delta_temporality"),
+    strings("requested_metrics"),
+]);
+
+pub(super) static PUSH_TELEMETRY: Shape = Shape(&[int32("throttle_time_ms"), int16("error_code")]);
 
 pub(super) static LIST_CONFIG_RESOURCES: Shape = Shape(&[
     int32("throttle_time_ms"),
