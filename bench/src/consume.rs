@@ -1,22 +1,28 @@
 //! `consume`: how many records per second come out of a topic, from its beginning on, each looked
-//! at and its offset checked.
+//! at and its offset checked. A broker that is started for the occasion on a folder without the
+//! topic is filled first, which is not measured.
 
 use std::time::Duration;
 
 use ringmill_client::local::{
-    Admin, Consumer, ConsumerConfig, Event, OffsetSpec, StartAt, TopicPartition,
+    Admin, AdminError, Consumer, ConsumerConfig, Event, LookupError, OffsetSpec, StartAt,
+    TopicPartition,
 };
 use ringmill_ring::spawn;
 use serde_json::json;
 
 use crate::Failure;
 use crate::broker::Broker;
+use crate::fill::fill;
 use crate::measure::Gathered;
 use crate::options::{Output, Target, count, size, time};
 use crate::process::usage;
+use crate::produce::make_topic;
 use crate::progress;
 use crate::report::{Report, grouped};
 
+/// Records that a topic is filled with, if their number is not given.
+const FILLED: u64 = 1_000_000;
 /// Without a record for so long, something is wrong.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -29,9 +35,16 @@ pub(crate) struct Args {
     /// The topic, as `produce` filled it
     #[arg(long, default_value = "ringmill-bench")]
     topic: String,
-    /// How many records in all; all that are there if not given
+    /// How many records in all; all that are there if not given. --with-broker on a folder without
+    /// the topic fills it first with so many, 1m if not given
     #[arg(long, value_parser = count)]
     records: Option<u64>,
+    /// Bytes of each record's value, of a topic that is filled first
+    #[arg(long, default_value = "100", value_parser = size)]
+    record_size: usize,
+    /// Partitions of a topic that is filled first
+    #[arg(long, default_value_t = 1)]
+    partitions: i32,
     /// How many consumers, each with some of the partitions
     #[arg(long, default_value_t = 1)]
     consumers: usize,
@@ -51,15 +64,12 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let mut broker = Broker::reach(&args.target).await?;
-    let partitions = Admin::new(&broker.client).partitions(&args.topic).await;
-    let partitions = partitions.map_err(Failure::new)?;
+    let partitions = find(&args, &broker).await?;
     let there = records_there(&broker, &partitions).await?;
     let wanted = args.records.unwrap_or(there).min(there);
     if wanted == 0 {
-        let text = format!(
-            "topic {:?} is empty: fill it with `ringmill-bench produce`",
-            args.topic
-        );
+        let remedy = remedy(&args);
+        let text = format!("topic {:?} is empty: {remedy}", args.topic);
         return Err(Failure(text));
     }
     let gathered = Gathered::new();
@@ -97,6 +107,40 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     report.throughput(gathered.series());
     report.used(broker.used()?, cpu, gathered.series().records());
     report.finish(&args.output).await
+}
+
+/// The topic's partitions. If this program's own broker lacks the topic, it is made and filled.
+async fn find(args: &Args, broker: &Broker) -> Result<Vec<TopicPartition>, Failure> {
+    let admin = Admin::new(&broker.client);
+    match admin.partitions(&args.topic).await {
+        Err(error) if is_missing(&error) && args.target.with_broker => {}
+        Err(error) if is_missing(&error) => {
+            let (topic, remedy) = (&args.topic, remedy(args));
+            let at = broker.address(&args.target);
+            let text = format!("{at} has no topic {topic:?}: {remedy}");
+            return Err(Failure(text));
+        }
+        found => return found.map_err(Failure::new),
+    }
+    let (topic, records) = (&args.topic, args.records.unwrap_or(FILLED));
+    eprintln!(
+        "filling topic {topic:?} of the new broker with {} records first",
+        grouped(records)
+    );
+    make_topic(broker, topic, args.partitions).await?;
+    fill(&broker.client, topic, records, args.record_size).await?;
+    admin.partitions(topic).await.map_err(Failure::new)
+}
+
+fn is_missing(error: &AdminError) -> bool {
+    matches!(error, AdminError::Lookup(LookupError::NoTopic(_)))
+}
+
+fn remedy(args: &Args) -> String {
+    let topic = &args.topic;
+    format!(
+        "fill it with `ringmill-bench produce --topic {topic}`, or measure a new broker with --with-broker"
+    )
 }
 
 fn config(args: &Args) -> ConsumerConfig {

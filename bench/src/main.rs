@@ -12,6 +12,7 @@ mod broker;
 mod chart;
 mod consume;
 mod disk;
+mod fill;
 mod flush;
 mod latency;
 mod measure;

@@ -13,16 +13,13 @@ use serde_json::json;
 
 use crate::Failure;
 use crate::broker::{Broker, Started};
-use crate::measure::Gathered;
+use crate::fill::fill;
 use crate::options::{Output, Target, size};
 use crate::process::{remove_folder, temporary_folder};
 use crate::produce::{Payload, make_topic};
-use crate::progress;
 use crate::report::{Report, grouped};
 
 const TOPIC: &str = "ringmill-bench-restart";
-/// Records between two looks at the rest of the program.
-const BURST: u64 = 1000;
 /// How long a broker that is about to be killed has been under load.
 const LOADED: Duration = Duration::from_secs(1);
 /// A first record that takes longer is not coming.
@@ -98,9 +95,8 @@ async fn measure(args: &Args, data: &Path) -> Result<(Times, u64), Failure> {
     let mut acknowledged = {
         let broker = Broker::at(started.address()).await?;
         make_topic(&broker, TOPIC, args.partitions).await?;
-        let line = Gathered::new();
         let records = (args.size / args.record_size.max(1)) as u64;
-        produce(args, &broker.client, records, &line).await?;
+        fill(&broker.client, TOPIC, records, args.record_size).await?;
         records
     };
     for _ in 0..args.rounds {
@@ -120,41 +116,6 @@ async fn measure(args: &Args, data: &Path) -> Result<(Times, u64), Failure> {
         times.start_after_kill.push((now() - begun).as_secs_f64());
     }
     Ok((times, acknowledged))
-}
-
-/// Produces so many records and waits for them.
-async fn produce(
-    args: &Args,
-    client: &Client,
-    records: u64,
-    gathered: &Gathered,
-) -> Result<(), Failure> {
-    let config = ProducerConfig {
-        acks: Acks::All,
-        idempotence: true,
-        batch_bytes: 256 << 10,
-        ..ProducerConfig::default()
-    };
-    let producer = Producer::new(client, config).await.map_err(Failure::new)?;
-    let topic = producer.topic(TOPIC).await.map_err(Failure::new)?;
-    let mut payload = Payload::new(args.record_size, 1);
-    gathered.start();
-    let line = progress::show(records, gathered);
-    let mut sent = 0;
-    while sent < records {
-        for _ in 0..BURST.min(records - sent) {
-            let sent = producer.send(&topic, &Record::of(payload.next())).await;
-            drop(sent.map_err(Failure::new)?);
-        }
-        sent += BURST.min(records - sent);
-        let delivered = producer.stats().delivered - gathered.series().records();
-        gathered.done(delivered, delivered * args.record_size as u64);
-    }
-    producer.flush().await.map_err(Failure::new)?;
-    let delivered = producer.stats().delivered - gathered.series().records();
-    gathered.done(delivered, delivered * args.record_size as u64);
-    drop(line);
-    Ok(())
 }
 
 /// Kills the broker in the middle of a load; returns how many more records it had acknowledged.

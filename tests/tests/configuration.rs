@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use ringmill_engine::config::{Key, Kind, Table, broker, group, topic};
+use ringmill_engine::config::{Key, Kind, Table, broker, client_metrics, group, topic};
 
 const HEAD: &str = "# Configuration
 
@@ -70,6 +70,7 @@ fn the_page_of_settings_is_as_the_code_has_them() {
     section(&mut text, "Topics", &topic::TABLE);
     section(&mut text, "Brokers", &broker::TABLE);
     section(&mut text, "Groups", &group::TABLE);
+    section(&mut text, "Client metrics", &client_metrics::TABLE);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/CONFIGURATION.md");
     if std::env::var("CONFIGURATION").is_ok_and(|value| value == "write") {
         std::fs::write(&path, &text).unwrap();

@@ -18,7 +18,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{Either, LocalBoxFuture, select};
 use ringmill_ring::{File, Instant, Notified, Notify, TcpStream, now, sleep_until, spawn, timeout};
-use ringmill_wire::control::{DecodeError, EncodeError};
+use ringmill_wire::api::ApiKey;
+use ringmill_wire::control::{DecodeError, EncodeError, tell_throttle};
 use ringmill_wire::frame::{Frame, FrameError, LENGTH_LEN, split_frame};
 use ringmill_wire::header::{HeaderError, TooLarge};
 use ringmill_wire::primitive::ReadError;
@@ -171,6 +172,35 @@ impl Response {
         }
     }
 
+    /// The same, with the pause in the frame's `throttle_time_ms`.
+    pub(crate) fn telling(self, key: ApiKey, version: i16, pause: Duration) -> Self {
+        let ms = pause.as_millis().try_into().unwrap_or(i32::MAX);
+        match self {
+            Self::Frame(frame) => Self::Frame(tell_throttle(key, version, frame, ms)),
+            Self::Pieces(mut pieces) => {
+                if let Some(Chunk::Bytes(front)) = pieces.first_mut() {
+                    *front = tell_throttle(key, version, std::mem::take(front), ms);
+                }
+                Self::Pieces(pieces)
+            }
+            Self::Pausing(response, other) => {
+                Self::Pausing(Box::new(response.telling(key, version, pause)), other)
+            }
+            Self::Nothing | Self::Close(_) => self,
+        }
+    }
+
+    /// The response itself, and the longest of its pauses.
+    fn and_pause(self) -> (Self, Duration) {
+        match self {
+            Self::Pausing(response, pause) => {
+                let (response, inner) = response.and_pause();
+                (response, pause.max(inner))
+            }
+            response => (response, Duration::ZERO),
+        }
+    }
+
     /// The same, and then the client is not heard for so long.
     pub(crate) fn pausing(self, pause: Duration) -> Self {
         match pause {
@@ -283,6 +313,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, peer: Peer) {
         }
     };
     connection.leave_appends();
+    connection.shard.close_telemetry(&connection.peer).await;
     let metrics = &connection.shard.metrics;
     let client = &connection.peer.host;
     if closed.is_fault() {
@@ -506,8 +537,12 @@ impl Connection {
             };
             self.in_work.ready.set(self.in_work.ready.get() - ready);
             if let Some(effort) = slot.effort.take() {
-                let (shard, in_work) = (Rc::clone(&self.shard), Rc::clone(&self.in_work));
-                spawn(async move { in_work.pause(effort.charge(&shard).await) });
+                let shard = Rc::clone(&self.shard);
+                slot.stage = Stage::Appends(Box::pin(async move {
+                    (effort.charge(&shard, response).await, rest)
+                }));
+                self.queue.borrow_mut().push_front(slot);
+                continue;
             }
             if let Some(rest) = rest {
                 spawn(async move {
@@ -515,13 +550,8 @@ impl Connection {
                     drop(slot);
                 });
             }
-            let response = match response {
-                Response::Pausing(response, pause) => {
-                    self.in_work.pause(pause);
-                    *response
-                }
-                response => response,
-            };
+            let (response, pause) = response.and_pause();
+            self.in_work.pause(pause);
             match response {
                 Response::Nothing | Response::Pausing(..) => {}
                 Response::Frame(frame) => {

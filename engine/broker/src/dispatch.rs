@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use ringmill_wire::api::ApiKey;
-use ringmill_wire::control::{Request, api_versions, decode_request, unsupported_api_versions};
+use ringmill_wire::control::{Request, decode_request, unsupported_api_versions};
 use ringmill_wire::header::{HeaderError, RequestHeader};
 use ringmill_wire::kafka_protocol::messages::{
     FindCoordinatorRequest, InitProducerIdRequest, MetadataRequest,
@@ -17,7 +17,7 @@ use crate::handlers::groups::respond;
 use crate::handlers::producer_ids::Asker;
 use crate::handlers::{
     cluster, config_resources, configs, consumer_groups, fetch, group_offsets, groups, inspect,
-    metadata, offsets, produce, producer_ids, quotas, topic_partitions, transactions,
+    metadata, offsets, produce, producer_ids, quotas, telemetry, topic_partitions, transactions,
     transactions_admin,
 };
 use crate::router::{Answer, Call};
@@ -54,7 +54,13 @@ pub(crate) async fn dispatch(
 
 async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request: Request) -> Stage {
     match request {
-        Request::ApiVersions(_) => Stage::Done(respond(&header, &api_versions(header.version))),
+        Request::ApiVersions(request) => Stage::Done(telemetry::versions(peer, &header, &request)),
+        Request::GetTelemetrySubscriptions(request) => {
+            Stage::Done(telemetry::subscriptions(shard, peer, &header, &request).await)
+        }
+        Request::PushTelemetry(request) => {
+            Stage::Done(telemetry::push(shard, peer, &header, request).await)
+        }
         Request::Metadata(request) => Stage::Done(metadata(shard, peer, &header, &request).await),
         Request::DescribeCluster(request) => {
             let version = header.version;

@@ -19,10 +19,12 @@ pub mod handlers;
 pub mod limits;
 pub mod metrics;
 mod partition;
+pub mod pattern;
 pub mod quotas;
 mod router;
 mod serve;
 mod shard;
+pub mod telemetry;
 pub mod transactions;
 mod upkeep;
 

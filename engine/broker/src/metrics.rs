@@ -66,6 +66,9 @@ counters! {
     fetches: "Fetch requests.",
     fetches_waited: "Fetch requests that waited for data.",
     cross_core_calls: "Requests to partitions and groups of another core.",
+    telemetry_pushes: "Pushes of clients' metrics that were taken.",
+    telemetry_bytes: "Bytes of clients' metrics that were taken, compressed.",
+    telemetry_refused: "Pushes of clients' metrics that were refused.",
     read_stalls: "Times that a connection was not read because of a limit.",
 }
 

@@ -34,6 +34,7 @@ use crate::partition::{
 use crate::quotas::service::Charge;
 use crate::serve::Endpoint;
 use crate::shard::Shard;
+use crate::telemetry::service::{TelemetryAnswer, TelemetryCall};
 use crate::transactions::service::{TransactionAnswer, TransactionCall};
 
 /// A partition of the cluster.
@@ -81,6 +82,8 @@ pub(crate) enum Call {
     Charge(Charge),
     /// Something about a group.
     Group(GroupCall),
+    /// Something about a client instance.
+    Telemetry(Box<TelemetryCall>),
     /// Something about a transaction.
     Transaction(TransactionCall),
     /// A request that changes the metadata, with its header: for core 0.
@@ -129,6 +132,8 @@ pub(crate) enum Answer {
     Pause(u64),
     /// To [`Call::Group`].
     Group(GroupAnswer),
+    /// To [`Call::Telemetry`].
+    Telemetry(TelemetryAnswer),
     /// To [`Call::Transaction`].
     Transaction(TransactionAnswer),
     /// To [`Call::Admin`]: the response's frame.

@@ -16,6 +16,7 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{self, StreamExt};
 use ringmill_log::{ActiveProducer, CacheLimits, CoreCaches, LogConfig, Partition};
 use ringmill_ring::{Notified, Notify, Port, now, wall_clock_ms};
+use ringmill_wire::Uuid;
 use ringmill_wire::batch::BatchView;
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::topic::TopicRef;
@@ -34,6 +35,8 @@ use crate::partition::{AppendWant, Hosted, LocalFound, Ordered, ReadFound, ReadW
 use crate::quotas::service::Meters;
 use crate::router::{Answer, Call, Envelope, PartitionId, Result, Router};
 use crate::serve::{Endpoint, Launched, Life};
+use crate::telemetry::service::Telemetry;
+use crate::telemetry::{self, Software};
 use crate::transactions::service::Transactions;
 use crate::transactions::verification::Terms;
 use crate::upkeep::claim_folder;
@@ -50,6 +53,12 @@ pub(crate) struct Peer {
     pub(crate) host: String,
     /// The address that it reached us at.
     pub(crate) local: Option<SocketAddr>,
+    /// Its own.
+    address: SocketAddr,
+    /// What it is, once it has said so.
+    pub(crate) software: RefCell<Option<Software>>,
+    /// The client instance that it has made known last (KIP-714).
+    pub(crate) instance: Cell<Option<Uuid>>,
 }
 
 /// The bytes of requests that a core has in work.
@@ -107,6 +116,7 @@ pub(crate) struct Shard {
     pub(crate) groups: Groups,
     pub(crate) meters: Meters,
     pub(crate) transactions: Transactions,
+    pub(crate) telemetry: Telemetry,
     pub(crate) sessions: RefCell<FetchSessions>,
     /// The metadata's home; on core 0 alone.
     pub(crate) store: OnceCell<Rc<Store>>,
@@ -151,6 +161,7 @@ impl Shard {
             groups: Groups::new(&config, cores),
             meters: Meters::default(),
             transactions: Transactions::new(&config, cores),
+            telemetry: Telemetry::new(&config, cores),
             sessions: RefCell::new(FetchSessions::new(
                 share(config.fetch_sessions as u64) as usize
             )),
@@ -319,6 +330,7 @@ impl Shard {
     async fn adopt(self: &Rc<Self>, image: Arc<Image>) {
         self.image.replace(Arc::clone(&image));
         self.groups.set_image(&image);
+        self.telemetry.set_image(&image);
         let expiration = image.live.producer_id_expiration;
         let mut removed = Vec::new();
         self.partitions.borrow_mut().retain(|id, place| {
@@ -364,6 +376,10 @@ impl Shard {
                 Box::pin(std::future::ready(Answer::Pause(pause)))
             }
             Call::Markers(markers) => self.begin_markers(markers),
+            Call::Telemetry(call) => {
+                let answer = self.serve_telemetry(*call);
+                Box::pin(std::future::ready(Answer::Telemetry(answer)))
+            }
             Call::Transaction(call) => {
                 let work = self.begin_transaction(call);
                 Box::pin(async move { Answer::Transaction(work.await) })
@@ -557,6 +573,21 @@ impl Peer {
         Self {
             host: format!("/{}", address.ip().to_canonical()),
             local,
+            address,
+            software: RefCell::default(),
+            instance: Cell::default(),
+        }
+    }
+
+    /// As subscriptions of its metrics see it.
+    pub(crate) fn telemetry_client(&self, client_id: Option<&str>) -> telemetry::Client {
+        telemetry::Client {
+            client_id: client_id
+                .filter(|id| id.len() <= telemetry::MATCHED_BYTES_MAX)
+                .map(str::to_owned),
+            software: self.software.borrow().clone(),
+            address: self.address.ip().to_canonical().to_string(),
+            port: self.address.port(),
         }
     }
 }

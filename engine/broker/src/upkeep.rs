@@ -36,6 +36,7 @@ impl Shard {
             if self.is_stopping() {
                 return;
             }
+            self.telemetry.expire(self.now().mono_ms);
             if now() >= next_retention {
                 next_retention = now() + retention;
                 self.apply_retention().await;

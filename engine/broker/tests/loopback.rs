@@ -11,6 +11,7 @@ use std::time::Duration;
 use ringmill_engine::{BrokerConfig, ServeError, Stopper, serve};
 use ringmill_ring::{RingConfig, now, run, spawn};
 use ringmill_wire::batch::{Compression, ProducerStamp};
+use ringmill_wire::kafka_protocol::messages::{ApiVersionsRequest, MetadataRequest};
 
 use wire_client::{Client, batch, batch_with};
 
@@ -209,4 +210,30 @@ fn a_request_of_many_batches_that_take_long_to_check_does_not_hold_others_up() {
         assert!(longest < all / 4, "{longest:?} of {all:?}");
     });
     broker.stop();
+}
+
+#[test]
+fn whoever_takes_too_much_of_the_cores_time_is_told_so_by_every_kind_of_response() {
+    for cores in [1, 2] {
+        let folder = Folder::new(&format!("effort-{cores}"));
+        let broker = Broker::start(&folder.0, cores);
+        broker.client(async |address| {
+            let mut client = Client::connect_to(address).await;
+            client.create_topic("t", 1).await;
+            let all = MetadataRequest::default().with_topics(None);
+            let before = client.call(12, &all).await;
+            assert_eq!(before.throttle_time_ms, 0, "nobody has a quota");
+            // in percent: whatever a request costs is far beyond it
+            let quota = 0.000_001;
+            client.set_quota("request_percentage", None, quota).await;
+            let metadata = client.call(12, &all).await;
+            assert!(metadata.throttle_time_ms > 0, "{metadata:?}");
+            assert_eq!(metadata.topics.len(), 1, "it is answered all the same");
+            let versions = client.call(4, &ApiVersionsRequest::default()).await;
+            assert!(versions.throttle_time_ms > 0);
+            let fetched = client.fetch(0, 1, "t", &[(0, 0)]).await;
+            assert!(fetched.0.throttle_time_ms > 0);
+        });
+        broker.stop();
+    }
 }

@@ -5,31 +5,11 @@ mod wire_client;
 use std::time::Duration;
 
 use ringmill_ring::now;
-use ringmill_wire::StrBytes;
-use ringmill_wire::kafka_protocol::messages::AlterClientQuotasRequest;
-use ringmill_wire::kafka_protocol::messages::alter_client_quotas_request::{
-    EntityData, EntryData, OpData,
-};
 
 use wire_client::{Client, Scene, batch, fetch_request};
 
 /// Bytes a second.
 const QUOTA: f64 = 10_000.0;
-
-async fn set_quota(client: &mut Client, key: &'static str, client_id: Option<&'static str>) {
-    let entity = EntityData::default()
-        .with_entity_type(StrBytes::from_static_str("client-id"))
-        .with_entity_name(client_id.map(StrBytes::from_static_str));
-    let op = OpData::default()
-        .with_key(StrBytes::from_static_str(key))
-        .with_value(QUOTA);
-    let entry = EntryData::default()
-        .with_entity(vec![entity])
-        .with_ops(vec![op]);
-    let request = AlterClientQuotasRequest::default().with_entries(vec![entry]);
-    let response = client.call(1, &request).await;
-    assert_eq!(response.entries[0].error_code, 0);
-}
 
 #[test]
 fn producers_share_their_quota_over_all_connections_and_cores() {
@@ -39,7 +19,9 @@ fn producers_share_their_quota_over_all_connections_and_cores() {
         scene.client(async {
             let mut client = Client::connect().await;
             client.create_topic("t", 4).await;
-            set_quota(&mut client, "producer_byte_rate", Some("test")).await;
+            client
+                .set_quota("producer_byte_rate", Some("test"), QUOTA)
+                .await;
             let mut others = Vec::new();
             for _ in 0..4 {
                 others.push(Client::connect().await);
@@ -73,7 +55,7 @@ fn a_fetch_beyond_the_quota_brings_nothing_and_is_made_again() {
         for _ in 0..60 {
             client.produce("t", 0, batch(&[&value])).await;
         }
-        set_quota(&mut client, "consumer_byte_rate", None).await;
+        client.set_quota("consumer_byte_rate", None, QUOTA).await;
         let (mut offset, mut paused) = (0, 0);
         let began = now();
         while offset < 60 {

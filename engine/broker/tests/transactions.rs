@@ -40,6 +40,7 @@ const UNSTABLE_OFFSET_COMMIT: i16 = 88;
 const PRODUCER_FENCED: i16 = 90;
 const NOT_FOUND: i16 = 105;
 const ABORTABLE: i16 = 120;
+const INVALID_REGULAR_EXPRESSION: i16 = 128;
 
 fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
@@ -525,14 +526,21 @@ fn administrators_see_transactions_and_end_what_hangs() {
         assert_eq!(&*known.transaction_state, "Ongoing");
         assert_eq!(*known.producer_id, producer.producer_id);
         assert_eq!(known.topics[0].partitions, [0]);
+        let all = ListTransactionsRequest::default().with_duration_filter(-1);
+        let by = |pattern| {
+            let pattern = Some(text(pattern));
+            all.clone().with_transactional_id_pattern(pattern)
+        };
+        let refused = client.call(2, &by("(")).await;
+        assert_eq!(refused.error_code, INVALID_REGULAR_EXPRESSION);
         let mut list = async |request: ListTransactionsRequest| {
-            let response = client.call(1, &request).await;
+            let response = client.call(2, &request).await;
+            assert_eq!(response.error_code, 0);
             let states = response.transaction_states.iter();
             let mut ids: Vec<String> = states.map(|s| s.transactional_id.to_string()).collect();
             ids.sort();
             (ids.join(" "), response.unknown_state_filters)
         };
-        let all = ListTransactionsRequest::default().with_duration_filter(-1);
         assert_eq!(list(all.clone()).await.0, "p q");
         let open = all
             .clone()
@@ -540,7 +548,12 @@ fn administrators_see_transactions_and_end_what_hangs() {
         assert_eq!(list(open).await, ("p".to_owned(), vec![text("x")]));
         let none = all.clone().with_state_filters(vec![text("x")]);
         assert_eq!(list(none).await.0, "");
-        let one = all.with_producer_id_filters(vec![producer.producer_id.into()]);
+        for (pattern, found) in [("", "p q"), ("p|x", "p"), (".", "p q"), ("..", "")] {
+            assert_eq!(list(by(pattern)).await.0, found, "{pattern}");
+        }
+        let one = all
+            .clone()
+            .with_producer_id_filters(vec![producer.producer_id.into()]);
         assert_eq!(list(one).await.0, "p");
 
         let topic = WritableTxnMarkerTopic::default()

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use ringmill_ring::{File, OpenOptions, fs};
-use ringmill_wire::batch::{BatchHeader, HEADER_LEN, NO_TIMESTAMP};
+use ringmill_wire::batch::{BatchHeader, HEADER_LEN, NO_TIMESTAMP, claimed_size};
 
 use crate::checkpoint::Mark;
 use crate::error::{Damage, DamageReason, IoFailure, ReadError};
@@ -229,6 +229,8 @@ impl Inner {
             let known = known.filter(|known| known.position > end.position);
             let next = self.resume_after(segment, &end, extent).await?;
             let next = next.or(known.map(|known| (known.position, known.offset)));
+            let sooner = resume_by_length(&path, &file, &end, next, extent, rebuilt.compacted);
+            let next = sooner.await?.or(next);
             if let Some((at, from)) = next {
                 damage.bytes.end = at;
                 damage.offsets.end = from;
@@ -298,6 +300,62 @@ impl Inner {
     }
 }
 
+/// Broken headers that are stepped over by their lengths, one after the other, at most.
+const STEPS_MAX: usize = 16;
+
+/// Where the log is whole again behind a broken header, sooner than at the next place that is known,
+/// or than the log's end if there is none. What of the header is broken is not known, so its length
+/// is tried; it is believed if it leads to batches that are whole and follow each other to exactly
+/// the known place and the offset that is due there. A batch inside of a record's value does not: the
+/// record goes on behind its value.
+async fn resume_by_length(
+    path: &Path,
+    file: &File,
+    end: &ScanEnd,
+    known: Option<(u64, i64)>,
+    extent: Extent,
+    compacted: bool,
+) -> Result<Option<(u64, i64)>, IoFailure> {
+    let (until, due) = known.unwrap_or((extent.bytes, extent.end_offset));
+    let mut position = end.position;
+    for _ in 0..STEPS_MAX {
+        let header = file.read_at(position, HEADER_LEN).await;
+        let header = header.map_err(IoFailure::of("read", path))?;
+        let Some(size) = claimed_size(&header) else {
+            return Ok(None);
+        };
+        position += size as u64;
+        if position >= until {
+            return Ok(None);
+        }
+        let header = file.read_at(position, HEADER_LEN).await;
+        let header = header.map_err(IoFailure::of("read", path))?;
+        let Ok(header) = BatchHeader::parse(&header) else {
+            continue;
+        };
+        if header.base_offset <= end.next_offset || header.base_offset >= due {
+            continue;
+        }
+        let range = Range {
+            position,
+            offset: header.base_offset,
+            end: until,
+            lenient: false,
+            compacted,
+        };
+        let swept = sweep(file, range, |_, _| ()).await;
+        let swept = swept.map_err(IoFailure::of("read", path))?;
+        let arrives = match compacted {
+            true => swept.next_offset <= due,
+            false => swept.next_offset == due,
+        };
+        if swept.error.is_none() && swept.position == until && arrives {
+            return Ok(Some((position, header.base_offset)));
+        }
+    }
+    Ok(None)
+}
+
 /// Damaged parts that are told apart, at most; the last one takes in what comes after it.
 const DAMAGES_MAX: usize = 1000;
 
@@ -308,7 +366,10 @@ pub(crate) fn push_damage(damages: &mut Vec<Damage>, damage: Damage) {
         Some(last)
             if last.file == damage.file && (full || last.offsets.end == damage.offsets.start) =>
         {
-            last.bytes.end = last.bytes.end.max(damage.bytes.end);
+            // where something unreachable should be is not known
+            if !damage.bytes.is_empty() {
+                last.bytes.end = last.bytes.end.max(damage.bytes.end);
+            }
             last.offsets.end = last.offsets.end.max(damage.offsets.end);
         }
         _ => damages.push(damage),

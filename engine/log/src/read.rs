@@ -94,6 +94,16 @@ impl State {
             .find(|damage| damage.offsets.contains(&offset))
     }
 
+    /// Where a log goes on behind the last known damage in front of an offset; zero if there is none.
+    /// What stands before is not even looked at: a broken header may claim to hold the offset.
+    fn behind_damage(&self, path: &Path, offset: i64) -> u64 {
+        let damages = self.damages.iter();
+        let before = damages.filter(|damage| damage.offsets.end <= offset && damage.file == path);
+        // where something unreachable should be is not known
+        let placed = before.filter(|damage| !damage.bytes.is_empty());
+        placed.map(|damage| damage.bytes.end).max().unwrap_or(0)
+    }
+
     /// The segment of an offset that is before the visible end, and how far it may be read.
     pub(crate) fn segment_of(&self, offset: i64, visible: Mark) -> Option<(Rc<Segment>, Extent)> {
         let (_, segment) = self.segments.predecessor(u64::try_from(offset).ok()?)?;
@@ -205,8 +215,9 @@ impl Inner {
             .map_or(extent.bytes, u64::from)
             .min(extent.bytes);
         let mut due = None;
-        let mut position = u64::from(bracket.low);
         let path = self.path(segment.base_offset, Kind::Log);
+        let behind = self.state.borrow().behind_damage(&path, offset);
+        let mut position = u64::from(bracket.low).max(behind);
         let file = self.log_file(segment).await?;
         let mut len = (last.saturating_sub(position) + HEADER_LEN as u64).min(SPAN_MAX) as usize;
         for _ in 0..STEPS_MAX {
@@ -244,25 +255,13 @@ impl Inner {
                     }));
                 }
                 Walk::Further { position: next } if next > position => position = next,
-                Walk::Broken { position: at, .. } => match self.beyond_damage(&path, at, offset) {
-                    Some(next) => position = next,
-                    None => return Ok(Lookup::Wrong),
-                },
-                Walk::Further { .. } | Walk::Beyond => return Ok(Lookup::Wrong),
+                Walk::Further { .. } | Walk::Broken { .. } | Walk::Beyond => {
+                    return Ok(Lookup::Wrong);
+                }
             }
             len = HEADER_LEN;
         }
         Ok(Lookup::Wrong)
-    }
-
-    /// Where the log goes on behind a known damage that stands between an index cell and what it
-    /// leads to.
-    fn beyond_damage(&self, path: &Path, position: u64, offset: i64) -> Option<u64> {
-        let state = self.state.borrow();
-        let damage = state.damages.iter().find(|damage| {
-            damage.bytes.contains(&position) && damage.offsets.end <= offset && damage.file == path
-        });
-        damage.map(|damage| damage.bytes.end)
     }
 
     /// A segment's log for reading.

@@ -48,6 +48,8 @@ pub enum ApiKey {
     ListTransactions = 66,
     ConsumerGroupHeartbeat = 68,
     ConsumerGroupDescribe = 69,
+    GetTelemetrySubscriptions = 71,
+    PushTelemetry = 72,
     ListConfigResources = 74,
     DescribeTopicPartitions = 75,
 }
@@ -106,7 +108,8 @@ pub const APIS: &[Api] = &[
     api(ApiKey::CreateTopics, "CreateTopics", 2, 7, 5),
     api(ApiKey::DeleteTopics, "DeleteTopics", 1, 6, 4),
     api(ApiKey::DeleteRecords, "DeleteRecords", 0, 2, 2),
-    // from 6 on: two-phase commit (KIP-939)
+    // Version 6, of two-phase commit (KIP-939), is not stable in Kafka either, whose brokers do not
+    // name it unless told to.
     api(ApiKey::InitProducerId, "InitProducerId", 0, 5, 2),
     api(
         ApiKey::OffsetForLeaderEpoch,
@@ -151,7 +154,7 @@ pub const APIS: &[Api] = &[
         0,
     ),
     // version 2 filters by RE2 patterns (KIP-1152)
-    api(ApiKey::ListTransactions, "ListTransactions", 0, 1, 0),
+    api(ApiKey::ListTransactions, "ListTransactions", 0, 2, 0),
     api(
         ApiKey::ConsumerGroupHeartbeat,
         "ConsumerGroupHeartbeat",
@@ -166,6 +169,14 @@ pub const APIS: &[Api] = &[
         1,
         0,
     ),
+    api(
+        ApiKey::GetTelemetrySubscriptions,
+        "GetTelemetrySubscriptions",
+        0,
+        0,
+        0,
+    ),
+    api(ApiKey::PushTelemetry, "PushTelemetry", 0, 0, 0),
     api(ApiKey::ListConfigResources, "ListConfigResources", 0, 1, 0),
     api(
         ApiKey::DescribeTopicPartitions,

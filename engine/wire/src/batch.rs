@@ -181,6 +181,14 @@ fn field<const N: usize>(header: &[u8; HEADER_LEN], range: Range<usize>) -> [u8;
     out
 }
 
+/// The size that a batch claims for itself, its header included, whatever else is wrong with that
+/// header; none if its length is cut off or too short for a batch.
+pub fn claimed_size(header: &[u8]) -> Option<usize> {
+    let length = header.get(BATCH_LENGTH)?.first_chunk::<4>()?;
+    let length = i32::from_be_bytes(*length);
+    (length >= MIN_BATCH_LENGTH).then(|| length as usize + LENGTH_OVERHEAD)
+}
+
 impl BatchHeader {
     /// Reads and checks the header at the front of `bytes`: it must be there in full, hold magic 2
     /// and a possible length. The records need not be there.

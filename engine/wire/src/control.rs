@@ -8,6 +8,7 @@
 mod requests;
 mod responses;
 pub(crate) mod shape;
+mod throttle;
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::api_versions_response::{
@@ -24,6 +25,7 @@ use crate::header::{RequestHeader, TooLarge, finish_frame, response_body, start_
 use crate::primitive::{ReadError, Reader};
 pub use shape::ShapeError;
 use shape::{Encoding, Shape};
+pub use throttle::tell_throttle;
 
 /// Why a control message cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -205,6 +207,9 @@ controls! {
         CONSUMER_GROUP_HEARTBEAT;
     ConsumerGroupDescribe: ConsumerGroupDescribeRequest => ConsumerGroupDescribeResponse,
         CONSUMER_GROUP_DESCRIBE;
+    GetTelemetrySubscriptions: GetTelemetrySubscriptionsRequest
+        => GetTelemetrySubscriptionsResponse, GET_TELEMETRY_SUBSCRIPTIONS;
+    PushTelemetry: PushTelemetryRequest => PushTelemetryResponse, PUSH_TELEMETRY;
     ListConfigResources: ListConfigResourcesRequest => ListConfigResourcesResponse,
         LIST_CONFIG_RESOURCES;
     DescribeTopicPartitions: DescribeTopicPartitionsRequest => DescribeTopicPartitionsResponse,

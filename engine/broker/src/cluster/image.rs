@@ -11,7 +11,9 @@ use ringmill_wire::{StrBytes, Uuid};
 use thiserror::Error;
 
 use crate::config::broker::{self, ConsumerLimits, GroupConfig, LiveConfig};
-use crate::config::{BrokerConfig, ConfigError, Overrides, Table, TopicConfig, group, topic};
+use crate::config::{
+    BrokerConfig, ConfigError, Overrides, Table, TopicConfig, client_metrics, group, topic,
+};
 use crate::quotas::{Entity, Limit, Quotas};
 
 /// The topic of groups' offsets and members.
@@ -115,6 +117,13 @@ pub enum Command {
         /// All of them; none takes the group out.
         overrides: Overrides,
     },
+    /// The overrides of a subscription of clients' metrics are replaced.
+    ConfigureClientMetrics {
+        /// Its name.
+        name: String,
+        /// All of them; none ends the subscription.
+        overrides: Overrides,
+    },
     /// Producer ids below `next` may be in use.
     ReserveProducerIds {
         /// The first that is not.
@@ -181,6 +190,8 @@ pub struct Image {
     pub next_producer_id: i64,
     /// What was set on groups; those that have nothing are not here.
     groups: BTreeMap<String, Overrides>,
+    /// The subscriptions of clients' metrics.
+    client_metrics: Arc<BTreeMap<String, Overrides>>,
     by_name: IndexMap<StrBytes, Arc<Topic>, FixedState>,
     by_id: IndexMap<Uuid, Arc<Topic>, FixedState>,
     partitions: usize,
@@ -198,6 +209,7 @@ impl Image {
             quotas: Quotas::default(),
             next_producer_id: 0,
             groups: BTreeMap::new(),
+            client_metrics: Arc::default(),
             by_name: IndexMap::default(),
             by_id: IndexMap::default(),
             partitions: 0,
@@ -243,6 +255,11 @@ impl Image {
         &self.groups
     }
 
+    /// The subscriptions of clients' metrics, by name; the same allocation as long as they stay.
+    pub fn client_metrics(&self) -> &Arc<BTreeMap<String, Overrides>> {
+        &self.client_metrics
+    }
+
     /// Applies the next command.
     pub fn apply(&mut self, config: &BrokerConfig, command: &Command) -> Result<(), ImageError> {
         match command {
@@ -282,6 +299,15 @@ impl Image {
                     self.groups.remove(group);
                 } else {
                     self.groups.insert(group.clone(), overrides.clone());
+                }
+            }
+            Command::ConfigureClientMetrics { name, overrides } => {
+                check(&client_metrics::TABLE, overrides)?;
+                let all = Arc::make_mut(&mut self.client_metrics);
+                if overrides.is_empty() {
+                    all.remove(name);
+                } else {
+                    all.insert(name.clone(), overrides.clone());
                 }
             }
             Command::ReserveProducerIds { next } => {
@@ -405,8 +431,13 @@ impl Image {
             group: group.clone(),
             overrides: overrides.clone(),
         });
+        let subscriptions = self.client_metrics.iter();
+        let subscriptions = subscriptions.map(|(name, set)| Command::ConfigureClientMetrics {
+            name: name.clone(),
+            overrides: set.clone(),
+        });
         let settings = settings.into_iter().chain(quotas).chain(groups);
-        settings.chain(topics).collect()
+        settings.chain(subscriptions).chain(topics).collect()
     }
 }
 

@@ -139,6 +139,11 @@ fn encode_command(command: &Command, out: &mut BytesMut) {
             put_text(out, group);
             put_overrides(out, overrides);
         }
+        Command::ConfigureClientMetrics { name, overrides } => {
+            out.put_u8(11);
+            put_text(out, name);
+            put_overrides(out, overrides);
+        }
         Command::SetQuotas { entity, limits } => {
             out.put_u8(8);
             put_part(out, entity.user.as_ref());
@@ -299,6 +304,10 @@ fn decode_command(bytes: &mut Bytes) -> Option<Command> {
             group: get_text(bytes)?,
             overrides: get_overrides(bytes)?,
         },
+        11 => Command::ConfigureClientMetrics {
+            name: get_text(bytes)?,
+            overrides: get_overrides(bytes)?,
+        },
         _ => return None,
     })
 }
@@ -369,8 +378,10 @@ mod tests {
             overrides
                 .clone()
                 .prop_map(|overrides| Command::ConfigureBrokers { overrides }),
-            ("[a-z]{1,9}", overrides)
+            ("[a-z]{1,9}", overrides.clone())
                 .prop_map(|(group, overrides)| Command::ConfigureGroup { group, overrides }),
+            (".{1,9}", overrides)
+                .prop_map(|(name, overrides)| Command::ConfigureClientMetrics { name, overrides }),
             any::<i64>().prop_map(|next| Command::ReserveProducerIds { next }),
             (
                 part(),

@@ -80,6 +80,8 @@ pub struct BrokerConfig {
     pub offsets_partitions: i32,
     /// `offsets.topic.segment.bytes`.
     pub offsets_segment_bytes: u32,
+    /// `telemetry.max.bytes`.
+    pub telemetry_max_bytes: i32,
     /// The log cleaner's.
     pub cleaner: CleanerConfig,
     /// The transactions' limits.
@@ -231,6 +233,7 @@ impl BrokerConfig {
             max_groups: read.usize("groups.max"),
             offsets_partitions: read.i32("offsets.topic.num.partitions"),
             offsets_segment_bytes: read.u32("offsets.topic.segment.bytes"),
+            telemetry_max_bytes: read.i32("telemetry.max.bytes"),
             cleaner: CleanerConfig {
                 enabled: read.bool("log.cleaner.enable"),
                 backoff: millis("log.cleaner.backoff.ms"),

@@ -325,4 +325,10 @@ pub(super) const OWN: &[Key] = &[
         "104857600",
         "The largest request, in bytes.",
     ),
+    fixed(
+        "telemetry.max.bytes",
+        Kind::Int(1, INT_MAX),
+        "1048576",
+        "The largest payload of metrics that a client may push (KIP-714), compressed, in bytes.",
+    ),
 ];

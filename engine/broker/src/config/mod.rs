@@ -6,6 +6,7 @@
 pub mod alter;
 pub mod broker;
 mod broker_keys;
+pub mod client_metrics;
 pub mod group;
 pub mod topic;
 pub mod transactions;
@@ -323,6 +324,8 @@ pub enum Source {
     StaticBroker = 4,
     /// The table's default.
     Default = 5,
+    /// Set on the subscription of clients' metrics.
+    ClientMetrics = 7,
     /// Set on the group.
     Group = 8,
 }
@@ -334,6 +337,7 @@ impl fmt::Display for Source {
             Self::DynamicBroker => "dynamic broker",
             Self::StaticBroker => "static broker",
             Self::Default => "default",
+            Self::ClientMetrics => "client metrics",
             Self::Group => "group",
         })
     }
@@ -343,8 +347,13 @@ impl fmt::Display for Source {
 mod tests {
     use super::*;
 
-    fn tables() -> [&'static Table; 2] {
-        [&topic::TABLE, &broker::TABLE]
+    fn tables() -> [&'static Table; 4] {
+        [
+            &topic::TABLE,
+            &broker::TABLE,
+            &group::TABLE,
+            &client_metrics::TABLE,
+        ]
     }
 
     #[test]

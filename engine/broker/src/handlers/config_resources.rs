@@ -1,5 +1,5 @@
-//! ListConfigResources (KIP-1142): what there is that has settings. Version 0 knows client metrics
-//! alone, of which there are none here.
+//! ListConfigResources (KIP-1142): what there is that has settings. Version 0 knows the
+//! subscriptions of clients' metrics alone.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use super::configs::kind;
 use super::context::Context;
 use crate::cluster::image::Image;
 
-/// The types that may be asked for. Those without any resource here are known all the same.
+/// The types that may be asked for.
 const KNOWN: [i8; 5] = [
     kind::TOPIC,
     kind::BROKER,
@@ -53,6 +53,11 @@ pub fn list_config_resources(
         let name = StrBytes::from_string(ctx.node_id().to_string());
         found.push(resource(kind::BROKER, name));
     }
+    if wanted.contains(&kind::CLIENT_METRICS) {
+        let names = image.client_metrics().keys();
+        let names = names.map(|name| StrBytes::from_string(name.clone()));
+        found.extend(names.map(|name| resource(kind::CLIENT_METRICS, name)));
+    }
     if wanted.contains(&kind::GROUP) {
         let groups = image.groups().keys();
         let groups = groups.map(|name| StrBytes::from_string(name.clone()));
@@ -65,6 +70,8 @@ pub fn list_config_resources(
 mod tests {
     use super::super::lab::{Lab, seen};
     use super::*;
+    use crate::cluster::image::Command;
+    use crate::config::Overrides;
 
     fn list(lab: &Lab, kinds: &[i8], version: i16) -> (i16, Vec<(i8, String)>) {
         let request = ListConfigResourcesRequest::default().with_resource_types(kinds.to_vec());
@@ -91,6 +98,16 @@ mod tests {
         );
         assert_eq!(list(&lab, &[kind::BROKER_LOGGER], 1), (0, vec![]));
         assert_eq!(list(&lab, &[], 0), (0, vec![]));
+        lab.apply(&[Command::ConfigureClientMetrics {
+            name: "m".to_owned(),
+            overrides: Overrides::from([("metrics".to_owned(), "*".to_owned())]),
+        }]);
+        let subscription = (kind::CLIENT_METRICS, "m".to_owned());
+        assert_eq!(list(&lab, &[], 0), (0, vec![subscription.clone()]));
+        assert_eq!(
+            list(&lab, &[kind::CLIENT_METRICS], 1),
+            (0, vec![subscription])
+        );
         let unsupported = ErrorCode::UnsupportedVersion.code();
         assert_eq!(list(&lab, &[kind::TOPIC, 3], 1), (unsupported, vec![]));
     }

@@ -1,5 +1,5 @@
 //! DescribeConfigs, AlterConfigs and IncrementalAlterConfigs (KIP-226, KIP-339, KIP-569) for topics,
-//! groups, this broker and all brokers (the empty name). A setting's value comes from layers, the strongest
+//! groups, subscriptions of clients' metrics, this broker and all brokers (the empty name). A setting's value comes from layers, the strongest
 //! first: the topic, this broker while it ran, all brokers, the config file, the table's default.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,8 +24,9 @@ use super::refusal::Refusal;
 use crate::cluster::image::{Command, Image, Topic};
 use crate::cluster::topics::TopicError;
 use crate::config::alter::{self, Change, Op};
-use crate::config::{ConfigError, Key, Overrides, Source, broker, group, topic};
+use crate::config::{ConfigError, Key, Overrides, Source, broker, client_metrics, group, topic};
 use crate::groups::coordinator::MAX_NAME_BYTES;
+use crate::telemetry::subscriptions::SUBSCRIPTIONS_MAX;
 
 /// The most settings and synonyms that one DescribeConfigs response holds: some ten thousand
 /// topics' own. Resources past it are refused, for each takes a few bytes in the request.
@@ -33,7 +34,7 @@ const DESCRIBED_MAX: usize = 1 << 18;
 /// How many groups may have settings of their own: they are part of the metadata, which is held by
 /// every core.
 const MAX_CONFIGURED_GROUPS: usize = 10_000;
-/// What a group has that sets nothing.
+/// What a group or subscription has that sets nothing.
 static NONE: Overrides = Overrides::new();
 /// The source of a value that was set on all brokers, which [`Source`] has no word for.
 const DYNAMIC_DEFAULT_BROKER: i8 = 3;
@@ -56,6 +57,8 @@ enum Resource<'a> {
     Brokers,
     /// A group, whether it exists or not.
     Group(&'a str),
+    /// A subscription of clients' metrics, whether it exists or not.
+    ClientMetrics(&'a str),
 }
 
 impl<'a> Resource<'a> {
@@ -82,6 +85,10 @@ impl<'a> Resource<'a> {
                 Err(Refusal::request("Default group resources are not allowed."))
             }
             kind::GROUP => Ok(Self::Group(name)),
+            kind::CLIENT_METRICS if name.is_empty() => {
+                Err(Refusal::request("Subscription name can't be empty"))
+            }
+            kind::CLIENT_METRICS => Ok(Self::ClientMetrics(name)),
             kind::BROKER_LOGGER => Err(Refusal::request(
                 "Unsupported resource type BROKER_LOGGER: what is logged is set at the start",
             )),
@@ -156,6 +163,14 @@ fn group_layers(image: &Image, ctx: Context<'_>, group: &str, key: &Key) -> Vec<
     own.into_iter().chain(below).collect()
 }
 
+/// The layers of a subscription's setting.
+fn client_metrics_layers(image: &Image, subscription: &str, key: &Key) -> Vec<Layer> {
+    let set = image.client_metrics().get(subscription);
+    let own = set.and_then(|set| set.get(key.name));
+    let own = own.map(|value| layer(key.name, value, Source::ClientMetrics as i8));
+    own.into_iter().chain([default_layer(key)]).collect()
+}
+
 /// All settings of a topic with overrides `set`, as CreateTopics shows them (KIP-525).
 pub(super) fn of_new_topic(
     image: &Image,
@@ -208,6 +223,7 @@ fn describe(
     let table = match found {
         Resource::Topic(_) => &topic::TABLE,
         Resource::Group(_) => &group::TABLE,
+        Resource::ClientMetrics(_) => &client_metrics::TABLE,
         Resource::Broker | Resource::Brokers => &*broker::TABLE,
     };
     // An empty list of names asks for all, as null does.
@@ -221,6 +237,7 @@ fn describe(
         let layers = match found {
             Resource::Topic(topic) => topic_layers(image, ctx, &topic.overrides, key),
             Resource::Group(name) => group_layers(image, ctx, name, key),
+            Resource::ClientMetrics(name) => client_metrics_layers(image, name, key),
             Resource::Broker => broker_layers(image, ctx, key),
             Resource::Brokers => {
                 let all = broker_layers(image, ctx, key).into_iter();
@@ -402,6 +419,7 @@ fn alter(
     let set = match found {
         Resource::Topic(topic) => &topic.overrides,
         Resource::Group(name) => image.groups().get(name).unwrap_or(&NONE),
+        Resource::ClientMetrics(name) => image.client_metrics().get(name).unwrap_or(&NONE),
         Resource::Broker => &image.broker,
         Resource::Brokers => &image.broker_defaults,
     };
@@ -410,6 +428,7 @@ fn alter(
     match found {
         Resource::Topic(topic) => alter_topic(image, ctx, topic, &changes),
         Resource::Group(name) => alter_group(image, name, set, &changes),
+        Resource::ClientMetrics(name) => alter_client_metrics(image, name, set, &changes),
         Resource::Broker => {
             let next = alter_broker(image, ctx, &image.broker, &changes)?;
             check_topic_defaults(ctx, &image.broker_defaults, &next)?;
@@ -509,6 +528,47 @@ fn alter_group(
         overrides: next.clone(),
     };
     Ok((next != *set).then_some(command))
+}
+
+fn alter_client_metrics(
+    image: &Image,
+    name: &str,
+    set: &Overrides,
+    changes: &[Change],
+) -> Result<Option<Command>, Refusal> {
+    let next = alter::apply(&client_metrics::TABLE, set, changes, &|_| String::new());
+    let next = next.map_err(of_client_metrics)?;
+    client_metrics::check(&next)?;
+    let is_new = set.is_empty() && !next.is_empty();
+    let full = image.client_metrics().len() >= SUBSCRIPTIONS_MAX;
+    if is_new && (full || name.len() > MAX_NAME_BYTES) {
+        return Err(Refusal::request(format!(
+            "At most {SUBSCRIPTIONS_MAX} subscriptions of clients' metrics may exist, with names of up to {MAX_NAME_BYTES} bytes"
+        )));
+    }
+    let command = Command::ConfigureClientMetrics {
+        name: name.to_owned(),
+        overrides: next.clone(),
+    };
+    Ok((next != *set).then_some(command))
+}
+
+/// Kafka refuses a name that nobody knows, and an interval out of its range, as a wrong request
+/// (`ClientMetricsConfigs`).
+fn of_client_metrics(error: ConfigError) -> Refusal {
+    match error {
+        ConfigError::Unknown { name, .. } => {
+            Refusal::request(format!("Unknown client metrics configuration: {name}"))
+        }
+        ConfigError::Invalid { name, value, .. }
+            if name == "interval.ms" && value.trim().parse::<i32>().is_ok() =>
+        {
+            Refusal::request(format!(
+                "Invalid value {value} for {name}, interval must be between 100 and 3600000 (1 hour)"
+            ))
+        }
+        other => other.into(),
+    }
 }
 
 /// The overrides `set` of one broker, or of all, after `changes`.

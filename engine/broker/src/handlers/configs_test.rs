@@ -244,7 +244,13 @@ fn resources_that_do_not_exist_are_refused() {
         (kind::BROKER, "07", InvalidRequest, "Unexpected broker id"),
         (kind::BROKER, "me", InvalidRequest, "Unexpected broker id"),
         (kind::BROKER_LOGGER, "7", InvalidRequest, "BROKER_LOGGER"),
-        (16, "c", InvalidRequest, "Unsupported resource type 16"),
+        (
+            kind::CLIENT_METRICS,
+            "",
+            InvalidRequest,
+            "Subscription name can't be empty",
+        ),
+        (3, "c", InvalidRequest, "Unsupported resource type 3"),
         (kind::GROUP, "", InvalidRequest, "Default group"),
         (-1, "", InvalidRequest, "Unsupported resource type -1"),
     ];
@@ -285,6 +291,45 @@ fn a_groups_settings_take_the_place_of_the_brokers() {
     assert_altered(&mut lab, changes(kind::GROUP, "g", &[(key, DELETE, None)]));
     assert_eq!(limits(&lab).session_timeout_ms, 46_000);
     assert!(lab.image.groups().is_empty());
+}
+
+#[test]
+fn a_subscription_of_clients_metrics_begins_with_its_first_setting_and_ends_with_its_last() {
+    let mut lab = Lab::new(&[]);
+    let set =
+        |name: &str, key, text| changes(kind::CLIENT_METRICS, name, &[(key, SET, Some(text))]);
+    assert_altered(&mut lab, set("s", "metrics", "a."));
+    let added = changes(
+        kind::CLIENT_METRICS,
+        "s",
+        &[("metrics", APPEND, Some("b."))],
+    );
+    assert_altered(&mut lab, added);
+    let shown = values(&lab, kind::CLIENT_METRICS, "s", &["metrics", "interval.ms"]);
+    let expected = [
+        value("interval.ms", "300000", 5),
+        value("metrics", "a.,b.", 7),
+    ];
+    assert_eq!(shown, expected);
+    for wrong in ["99", "3600001"] {
+        let (code, message) = alter_one(&mut lab, set("s", "interval.ms", wrong));
+        assert_eq!(code, ErrorCode::InvalidRequest);
+        assert!(message.contains("between 100 and 3600000"), "{message}");
+    }
+    let (code, message) = alter_one(&mut lab, set("s", "color", "red"));
+    assert_eq!(code, ErrorCode::InvalidRequest);
+    assert_eq!(message, "Unknown client metrics configuration: color");
+    let (code, _) = alter_one(&mut lab, set("s", "match", "client_id=("));
+    assert_eq!(code, ErrorCode::InvalidConfig);
+    for n in 1..SUBSCRIPTIONS_MAX {
+        assert_altered(&mut lab, set(&n.to_string(), "metrics", "*"));
+    }
+    let (code, message) = alter_one(&mut lab, set("one more", "metrics", "*"));
+    assert_eq!(code, ErrorCode::InvalidRequest);
+    assert!(message.contains("At most"), "{message}");
+    let ended = changes(kind::CLIENT_METRICS, "s", &[("metrics", DELETE, None)]);
+    assert_altered(&mut lab, ended);
+    assert!(!lab.image.client_metrics().contains_key("s"));
 }
 
 #[test]

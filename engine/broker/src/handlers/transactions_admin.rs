@@ -23,6 +23,7 @@ use ringmill_wire::kafka_protocol::messages::{
 use super::groups::respond;
 use crate::connection::Stage;
 use crate::limits::{ELEMENT_BYTES, MAX_ANSWER_BYTES};
+use crate::pattern::Pattern;
 use crate::router::{Answer, Call, Result};
 use crate::shard::Shard;
 use crate::transactions::TransactionError;
@@ -101,7 +102,13 @@ pub(crate) async fn list(
     header: RequestHeader,
     request: ListTransactionsRequest,
 ) -> Stage {
-    let (filter, unknown) = filter_of(&request, header.version);
+    let (filter, unknown) = match filter_of(&request, header.version) {
+        Ok(found) => found,
+        Err(code) => {
+            let refused = ListTransactionsResponse::default().with_error_code(code.code());
+            return Stage::Done(respond(&header, &refused));
+        }
+    };
     let shard = Rc::clone(shard);
     Stage::waits(async move {
         let response = ListTransactionsResponse::default().with_unknown_state_filters(unknown);
@@ -128,10 +135,12 @@ pub(crate) async fn list(
 }
 
 /// The filter of a request, and the names of states that are none.
-fn filter_of(request: &ListTransactionsRequest, version: i16) -> (Filter, Vec<StrBytes>) {
+fn filter_of(request: &ListTransactionsRequest, version: i16) -> Result<(Filter, Vec<StrBytes>)> {
     let state = |name: &StrBytes| State::ALL.into_iter().find(|state| state.name() == &**name);
     let names = request.state_filters.iter();
     let unknown = names.clone().filter(|name| state(name).is_none());
+    let pattern = request.transactional_id_pattern.as_deref();
+    let pattern = pattern.filter(|text| !text.is_empty()).map(Pattern::new);
     let filter = Filter {
         states: names.clone().filter_map(state).collect(),
         producer_ids: request.producer_id_filters.iter().map(|id| **id).collect(),
@@ -139,8 +148,11 @@ fn filter_of(request: &ListTransactionsRequest, version: i16) -> (Filter, Vec<St
             0 => ANY_DURATION,
             _ => request.duration_filter,
         },
+        pattern: pattern
+            .transpose()
+            .map_err(|_| ErrorCode::InvalidRegularExpression)?,
     };
-    (filter, unknown.cloned().collect())
+    Ok((filter, unknown.cloned().collect()))
 }
 
 /// The transactions of all cores.

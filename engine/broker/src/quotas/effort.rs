@@ -8,9 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use ringmill_ring::fresh_now;
 use ringmill_wire::StrBytes;
+use ringmill_wire::api::ApiKey;
 use ringmill_wire::header::RequestHeader;
 
 use super::Limit;
+use crate::connection::Response;
 use crate::shard::Shard;
 
 /// A client is not heard for so long, at most, as in Kafka.
@@ -19,6 +21,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The core's time that a request takes, where there are quotas of it.
 pub(crate) struct Effort {
     client_id: Option<StrBytes>,
+    key: ApiKey,
+    version: i16,
     spent: Duration,
 }
 
@@ -30,6 +34,8 @@ impl Effort {
         let (header, _) = RequestHeader::decode(frame).ok()?;
         Some(Self {
             client_id: header.client_id,
+            key: header.key,
+            version: header.version,
             spent: Duration::ZERO,
         })
     }
@@ -53,12 +59,17 @@ impl Effort {
         poll_fn(|cx| Self::timed(effort, || work.as_mut().poll(cx))).await
     }
 
-    /// Counts it, and returns for how long the client is not to be heard. The response does not
-    /// wait for it, and does not tell of it.
-    pub(crate) async fn charge(self, shard: &Rc<Shard>) -> Duration {
+    /// Counts it. A client that is beyond its quota is told so by the response, and is not heard
+    /// for so long after it.
+    pub(crate) async fn charge(self, shard: &Rc<Shard>, response: Response) -> Response {
         let percent = self.spent.as_secs_f64() * 100.0;
         let (limit, client_id) = (Limit::RequestPercentage, self.client_id.as_deref());
         let pause = shard.charge(limit, client_id, percent).await;
-        pause.min(PAUSE_MAX)
+        match pause.min(PAUSE_MAX) {
+            Duration::ZERO => response,
+            pause => response
+                .telling(self.key, self.version, pause)
+                .pausing(pause),
+        }
     }
 }

@@ -6,9 +6,10 @@ use super::requests::fenced;
 use super::state::{Metadata, State};
 use super::{Effects, TransactionError, Write};
 use crate::clock::Now;
+use crate::pattern::Pattern;
 
 /// What of a core's transactions is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// In one of these states; empty for any.
     pub states: Vec<State>,
@@ -16,6 +17,8 @@ pub struct Filter {
     pub producer_ids: Vec<i64>,
     /// Open for longer than so many milliseconds; negative for any.
     pub longer_than_ms: i64,
+    /// With a transactional id that matches; none for any.
+    pub pattern: Option<Pattern>,
 }
 
 /// A transactional id as ListTransactions shows it.
@@ -30,11 +33,15 @@ pub struct Listing {
 }
 
 impl Filter {
-    fn admits(&self, now: Now, metadata: &Metadata) -> bool {
+    fn admits(&self, now: Now, id: &str, metadata: &Metadata) -> bool {
         let lasts = now.wall_ms.saturating_sub(metadata.start_ms);
         (self.states.is_empty() || self.states.contains(&metadata.state))
             && (self.producer_ids.is_empty() || self.producer_ids.contains(&metadata.producer_id))
             && (self.longer_than_ms < 0 || lasts > self.longer_than_ms)
+            && self
+                .pattern
+                .as_ref()
+                .is_none_or(|pattern| pattern.matches(id))
     }
 }
 
@@ -53,7 +60,7 @@ impl Coordinator {
             return Err(TransactionError::LoadInProgress);
         }
         let known = self.ids.iter().filter(|(_, entry)| !entry.is_new());
-        let wanted = known.filter(|(_, entry)| filter.admits(now, &entry.current));
+        let wanted = known.filter(|(id, entry)| filter.admits(now, id, &entry.current));
         let listings = wanted.map(|(id, entry)| Listing {
             id: id.clone(),
             producer_id: entry.current.producer_id,

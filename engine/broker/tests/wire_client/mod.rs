@@ -19,8 +19,13 @@ use ringmill_wire::fetch::{
 };
 use ringmill_wire::frame::{Frame, split_frame};
 use ringmill_wire::header::{RequestHeader, response_correlation_id};
+use ringmill_wire::kafka_protocol::messages::alter_client_quotas_request::{
+    EntityData, EntryData, OpData,
+};
 use ringmill_wire::kafka_protocol::messages::create_topics_request::CreatableTopic;
-use ringmill_wire::kafka_protocol::messages::{CreateTopicsRequest, TopicName};
+use ringmill_wire::kafka_protocol::messages::{
+    AlterClientQuotasRequest, CreateTopicsRequest, TopicName,
+};
 use ringmill_wire::produce::{ProducePartition, ProduceRequest, ProduceResponse, ProduceTopic};
 use ringmill_wire::record::{Records, decoded};
 use ringmill_wire::topic::TopicRef;
@@ -201,6 +206,27 @@ impl Client {
         let response = self.call(7, &request).await;
         assert_eq!(response.topics[0].error_code, 0, "{response:?}");
         response.topics[0].topic_id
+    }
+
+    /// Sets a quota of a client id, or of all that have none of their own.
+    pub(crate) async fn set_quota(
+        &mut self,
+        key: &'static str,
+        client_id: Option<&'static str>,
+        quota: f64,
+    ) {
+        let entity = EntityData::default()
+            .with_entity_type(StrBytes::from_static_str("client-id"))
+            .with_entity_name(client_id.map(StrBytes::from_static_str));
+        let op = OpData::default()
+            .with_key(StrBytes::from_static_str(key))
+            .with_value(quota);
+        let entry = EntryData::default()
+            .with_entity(vec![entity])
+            .with_ops(vec![op]);
+        let request = AlterClientQuotasRequest::default().with_entries(vec![entry]);
+        let response = self.call(1, &request).await;
+        assert_eq!(response.entries[0].error_code, 0);
     }
 
     /// Sends batches, one for each partition, without waiting.

@@ -8,7 +8,7 @@ use ringmill_log::{
     Severity, dump, verify,
 };
 use ringmill_ring::sleep;
-use ringmill_wire::batch::{BatchHeader, Batches};
+use ringmill_wire::batch::{BatchHeader, Batches, HEADER_LEN, LENGTH_OVERHEAD};
 
 use crate::fixture::*;
 
@@ -224,9 +224,95 @@ fn what_is_appended_behind_a_broken_header_is_found() {
             let (offsets, bytes) = &model.batches[n];
             match p.read(offsets.start, 1).await {
                 Ok(slice) => assert_eq!(&bytes_of(&slice).await[..], &bytes[..]),
-                Err(ReadError::Damaged(damage)) => {
-                    assert!((2..6).contains(&n), "batch {n}: {damage}");
+                Err(ReadError::Damaged(damage)) => assert_eq!(n, 2, "{damage}"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    });
+}
+
+/// Only the length leads from a broken header to the next one, and only if whole batches lead on from
+/// there to where they should.
+#[test]
+fn a_broken_header_costs_its_own_batch_alone_unless_its_length_is_broken() {
+    const LENGTH: std::ops::Range<usize> = 8..12;
+    const EPOCH: std::ops::Range<usize> = 12..16;
+    for hit in (0..HEADER_LEN).filter(|at| !EPOCH.contains(at)) {
+        let mut machine = Machine::new(hit as u64);
+        let model = prepared(&mut machine, true, 9);
+        let (file, _) = machine.files(".log").pop().unwrap();
+        let broken = starts(&machine.read(&file))[3];
+        let (at, mask) = ((broken + hit) as u64, 1 << (hit % 8));
+        machine.world.disk(machine.node).corrupt(&file, at, mask);
+        machine.life_from_files(LogConfig::default(), async move |p| {
+            let mut model = model;
+            append(&p, &mut model, batch(1, 10, 0)).await;
+            for (n, (offsets, bytes)) in model.batches.iter().enumerate() {
+                match p.read(offsets.start, 1).await {
+                    Ok(slice) => assert_eq!(&bytes_of(&slice).await[..], &bytes[..], "{hit}"),
+                    Err(ReadError::Damaged(damage)) => {
+                        let may_be_lost = n == 3 || LENGTH.contains(&hit) && (3..9).contains(&n);
+                        assert!(
+                            may_be_lost,
+                            "byte {hit} was hit, batch {n} is lost: {damage}"
+                        );
+                    }
+                    Err(error) => panic!("{error}"),
                 }
+            }
+        });
+    }
+}
+
+#[test]
+fn what_is_appended_behind_a_header_that_claims_its_offsets_is_found() {
+    let mut machine = Machine::new(1);
+    let model = prepared(&mut machine, true, 6);
+    let (file, _) = machine.files(".log").pop().unwrap();
+    let mut content = machine.read(&file);
+    let broken = starts(&content)[5];
+    content[broken + 24] = 1; // 65536 offsets more than it has
+    machine.put(&file, &content);
+    machine.life_from_files(LogConfig::default(), async move |p| {
+        let mut model = model;
+        let lost = p.read(model.batches[5].0.start, 1).await;
+        assert!(matches!(lost, Err(ReadError::Damaged(_))), "{lost:?}");
+        for n in 6..9 {
+            append(&p, &mut model, batch(1, 10, 0)).await;
+            let (offsets, bytes) = &model.batches[n];
+            let slice = p.read(offsets.start, 1).await.unwrap();
+            assert_eq!(&bytes_of(&slice).await[..], &bytes[..], "batch {n}");
+        }
+    });
+}
+
+/// A value may hold a batch that looks like the next one: it is not taken for it.
+#[test]
+fn a_batch_in_a_records_value_is_not_taken_for_the_one_behind_a_broken_header() {
+    let forged = || stored(&batch(1, 10, 1), 2, 0);
+    let mut machine = Machine::new(2);
+    let model = machine.life(LogConfig::default(), async move |p| {
+        let mut model = Model::default();
+        append(&p, &mut model, batch(1, 10, 0)).await;
+        append(&p, &mut model, holding(&forged())).await;
+        append(&p, &mut model, batch(1, 10, 2)).await;
+        p.close().await.unwrap();
+        model
+    });
+    let (file, _) = machine.files(".log").pop().unwrap();
+    let mut content = machine.read(&file);
+    let broken = starts(&content)[1];
+    let forged = forged();
+    let within = content.windows(forged.len()).position(|at| at == forged);
+    let length = within.expect("the value is there") - broken - LENGTH_OVERHEAD;
+    content[broken + 8..broken + 12].copy_from_slice(&(length as i32).to_be_bytes());
+    content[broken + 16] = 117; // its magic number
+    machine.put(&file, &content);
+    machine.life_from_files(LogConfig::default(), async move |p| {
+        for (n, (offsets, bytes)) in model.batches.iter().enumerate() {
+            match p.read(offsets.start, 1).await {
+                Ok(slice) => assert_eq!(&bytes_of(&slice).await[..], &bytes[..]),
+                Err(ReadError::Damaged(_)) => assert!(n > 0),
                 Err(error) => panic!("{error}"),
             }
         }

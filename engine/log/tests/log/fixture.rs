@@ -181,6 +181,17 @@ impl Producer {
     }
 }
 
+/// A batch of one record with this value.
+pub(crate) fn holding(value: &[u8]) -> Bytes {
+    let mut builder = BatchBuilder::new(64 << 20);
+    let record = NewRecord {
+        value: Some(value),
+        ..NewRecord::default()
+    };
+    builder.append(&record).unwrap();
+    builder.seal(Compression::None, ProducerStamp::NONE)
+}
+
 /// The batch as it must stand in the log.
 pub(crate) fn stored(batch: &Bytes, base_offset: i64, epoch: i32) -> Vec<u8> {
     let mut bytes = BytesMut::from(&batch[..]);

@@ -285,6 +285,16 @@ pub(super) static DESCRIBE_PRODUCERS: Shape = Shape(&[array!("topics" => [
     int32s("partition_indexes"),
 ])]);
 
+pub(super) static GET_TELEMETRY_SUBSCRIPTIONS: Shape = Shape(&[uuid("client_instance_id")]);
+
+pub(super) static PUSH_TELEMETRY: Shape = Shape(&[
+    uuid("client_instance_id"),
+    int32("subscription_id"),
+    boolean("terminating"),
+    int8("compression_type"),
+    bytes("metrics"),
+]);
+
 pub(super) static LIST_CONFIG_RESOURCES: Shape = Shape(&[int8s("resource_types").since(1)]);
 
 pub(super) static DESCRIBE_TOPIC_PARTITIONS: Shape = Shape(&[

@@ -2,9 +2,34 @@
 //! (`clients/src/main/resources/common/message/*Response.json`), for the versions of THE table.
 
 use super::shape::{
-    Shape, array, boolean, bytes, float64, int8, int16, int32, int32s, int64, optional, string,
-    strings, structure, uuid,
+    Shape, array, boolean, bytes, float64, int8, int8s, int16, int32, int32s, int64, optional,
+    string, strings, structure, uuid,
 };
+
+/// For its `throttle_time_ms` alone: Produce has a codec of its own.
+pub(super) static PRODUCE: Shape = Shape(&[
+    array!("responses" => [
+        string("name").until(12),
+        uuid("topic_id").since(13),
+        array!("partition_responses" => [
+            int32("index"),
+            int16("error_code"),
+            int64("base_offset"),
+            int64("log_append_time_ms"),
+            int64("log_start_offset").since(5),
+            array!("record_errors" => [
+                int32("batch_index"),
+                string("batch_index_error_message"),
+            ])
+            .since(8),
+            string("error_message").since(8),
+        ]),
+    ]),
+    int32("throttle_time_ms"),
+]);
+
+/// The front of a Fetch response, likewise.
+pub(super) static FETCH_FRONT: Shape = Shape(&[int32("throttle_time_ms").since(1)]);
 
 pub(super) static LIST_OFFSETS: Shape = Shape(&[
     int32("throttle_time_ms").since(2),
@@ -449,6 +474,20 @@ pub(super) static DESCRIBE_PRODUCERS: Shape = Shape(&[
         ]),
     ]),
 ]);
+
+pub(super) static GET_TELEMETRY_SUBSCRIPTIONS: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    int16("error_code"),
+    uuid("client_instance_id"),
+    int32("subscription_id"),
+    int8s("accepted_compression_types"),
+    int32("push_interval_ms"),
+    int32("telemetry_max_bytes"),
+    boolean("delta_temporality"),
+    strings("requested_metrics"),
+]);
+
+pub(super) static PUSH_TELEMETRY: Shape = Shape(&[int32("throttle_time_ms"), int16("error_code")]);
 
 pub(super) static LIST_CONFIG_RESOURCES: Shape = Shape(&[
     int32("throttle_time_ms"),

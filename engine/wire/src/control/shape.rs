@@ -178,6 +178,29 @@ impl Shape {
         self.check_front(encoding, reader, |_| Ok(()))
     }
 
+    /// Where a field of the message itself begins, and none if this version does not have it or
+    /// the bytes in front of it are of another shape.
+    pub(crate) fn position(
+        &self,
+        encoding: Encoding,
+        reader: &mut Reader<'_>,
+        name: &str,
+    ) -> Option<usize> {
+        let mut walk = Walk {
+            encoding,
+            field: "message",
+        };
+        let fields = self.0.iter();
+        let untagged = fields.filter(|f| f.tag.is_none() && f.exists_in(encoding.version));
+        for field in untagged {
+            if field.name == name {
+                return Some(reader.position());
+            }
+            walk.value(&field.kind, reader).ok()?;
+        }
+        None
+    }
+
     fn check_front(
         &self,
         encoding: Encoding,

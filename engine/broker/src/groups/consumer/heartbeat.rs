@@ -1,9 +1,10 @@
 //! Heartbeats: who is admitted, what their words change, who leaves and who is out.
 
-use super::subscription::Pattern;
+use super::subscription::matched_topics;
 use super::*;
 use crate::clock::Now;
 use crate::groups::{Leaver, Results};
+use crate::pattern::Pattern;
 
 /// The member that a heartbeat is about, as it was before it.
 struct Seat {
@@ -46,7 +47,7 @@ impl ConsumerGroup {
         let gone = seat.member.regex.filter(|_| subscribes);
         self.put(member);
         if let Some((text, pattern)) = pattern {
-            let topics = pattern.topics(image);
+            let topics = matched_topics(&pattern, image);
             log.pattern(&text, &topics, image.version, now.wall_ms);
             self.patterns.insert(text, topics);
         }

@@ -3,66 +3,15 @@
 
 use std::collections::BTreeSet;
 
-use regex_automata::meta;
-use regex_syntax::ParserBuilder;
-use regex_syntax::hir::{Hir, Look};
-
 use crate::cluster::image::Image;
+use crate::pattern::Pattern;
 
-/// The longest pattern that a member may subscribe by.
-pub(super) const MAX_PATTERN_BYTES: usize = 1024;
-/// How deep a pattern may be nested.
-const MAX_PATTERN_DEPTH: u32 = 32;
-/// How large a pattern's machine may be, in bytes: it is run over the name of every topic.
-const MAX_MACHINE_BYTES: usize = 128 << 10;
-/// What its memory of states it has seen may take.
-const MAX_CACHE_BYTES: usize = 512 << 10;
-
-/// A pattern that whole names of topics match. Names are ASCII, so classes such as `\w` are too.
-#[derive(Debug)]
-pub(super) struct Pattern(meta::Regex);
-
-impl Pattern {
-    /// The pattern of its text; the error says what is wrong with it.
-    pub(super) fn new(text: &str) -> Result<Self, String> {
-        if text.len() > MAX_PATTERN_BYTES {
-            return Err(format!("it has more than {MAX_PATTERN_BYTES} bytes"));
-        }
-        let parsed = ParserBuilder::new()
-            .unicode(false)
-            .utf8(false)
-            .nest_limit(MAX_PATTERN_DEPTH)
-            .build()
-            .parse(text)
-            .map_err(|error| error.to_string())?;
-        let whole = [Hir::look(Look::Start), parsed, Hir::look(Look::End)];
-        let config = meta::Config::new()
-            .utf8_empty(false)
-            .nfa_size_limit(Some(MAX_MACHINE_BYTES))
-            .onepass(false)
-            .backtrack(false)
-            .hybrid_cache_capacity(MAX_CACHE_BYTES);
-        let built = meta::Builder::new()
-            .configure(config)
-            .build_from_hir(&Hir::concat(whole.into()));
-        built.map(Self).map_err(|error| match error.size_limit() {
-            Some(_) => "it is too large".to_owned(),
-            None => error.to_string(),
-        })
-    }
-
-    /// Whether it matches the whole of a name.
-    pub(super) fn matches(&self, name: &str) -> bool {
-        self.0.is_match(name)
-    }
-
-    /// The topics that it matches; the broker's own are nobody's to subscribe to by a pattern.
-    pub(super) fn topics(&self, image: &Image) -> BTreeSet<String> {
-        let all = image.topics().filter(|topic| !topic.is_internal());
-        all.filter(|topic| self.matches(&topic.name))
-            .map(|topic| topic.name.to_string())
-            .collect()
-    }
+/// The topics whose names a pattern matches; the broker's own are nobody's to subscribe to by one.
+pub(super) fn matched_topics(pattern: &Pattern, image: &Image) -> BTreeSet<String> {
+    let all = image.topics().filter(|topic| !topic.is_internal());
+    all.filter(|topic| pattern.matches(&topic.name))
+        .map(|topic| topic.name.to_string())
+        .collect()
 }
 
 /// A number that changes when one of these topics comes, goes or grows, and never by a restart
@@ -80,38 +29,4 @@ pub(super) fn fingerprint<'a>(names: impl Iterator<Item = &'a String>, image: &I
         take(&topic.partitions.to_be_bytes());
     }
     hash.cast_signed()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pattern_matches_whole_names() {
-        let pattern = Pattern::new(r"a|ab\w*|\d+\.log").unwrap();
-        for (name, expected) in [("a", true), ("abc", true), ("ba", false), ("aa", false)] {
-            assert_eq!(pattern.matches(name), expected, "{name}");
-        }
-        assert!(pattern.matches("12.log") && !pattern.matches("12xlog"));
-        assert!(Pattern::new("(?x) a b # note").unwrap().matches("ab"));
-        assert!(Pattern::new("foo.*").unwrap().matches("foo-1"));
-    }
-
-    #[test]
-    fn patterns_that_are_wrong_or_too_large_are_refused() {
-        let deep = "(".repeat(100) + &")".repeat(100);
-        let long = "a".repeat(MAX_PATTERN_BYTES + 1);
-        for wrong in [
-            "a)|(b",
-            "[",
-            "a{2",
-            r"(a)\1",
-            "(?=a)",
-            "((a{100}){100}){100}",
-            &deep,
-            &long,
-        ] {
-            assert!(Pattern::new(wrong).is_err(), "{wrong}");
-        }
-    }
 }

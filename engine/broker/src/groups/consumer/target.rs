@@ -5,9 +5,10 @@ use std::rc::Rc;
 use super::assign::Subscriber;
 use super::partitions::Partitions;
 use super::reconcile::next;
-use super::subscription::{Pattern, fingerprint};
+use super::subscription::{fingerprint, matched_topics};
 use super::*;
 use crate::clock::Now;
+use crate::pattern::Pattern;
 
 impl ConsumerGroup {
     /// Goes by the metadata as it is, and moves the group's epoch on if a subscribed topic came,
@@ -29,7 +30,7 @@ impl ConsumerGroup {
     fn resolve_patterns(&mut self, now: Now, image: &Image, log: &mut Entries) {
         for (text, topics) in &mut self.patterns {
             // It was checked when it came; a log may hold one of another version.
-            let found = Pattern::new(text).map(|pattern| pattern.topics(image));
+            let found = Pattern::new(text).map(|pattern| matched_topics(&pattern, image));
             let found = found.unwrap_or_default();
             if found != *topics {
                 log.pattern(text, &found, image.version, now.wall_ms);
