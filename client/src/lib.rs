@@ -59,7 +59,8 @@ pub use assignor::protocol::GroupProtocolError;
 pub use assignor::{Assignor, TopicPartition};
 pub use cluster::LookupError;
 pub use config::{
-    Acks, ClientConfig, ConfigError, ConsumerConfig, OffsetReset, ProducerConfig, PropertyError,
+    Acks, ClientConfig, ConfigError, ConsumerConfig, GroupProtocol, OffsetReset, ProducerConfig,
+    PropertyError,
 };
 pub use connection::{CallError, ConnectError};
 pub use consumer::{
@@ -101,7 +102,7 @@ pub mod local {
     pub use crate::assignor::{Assignor, TopicPartition};
     pub use crate::cluster::{Client, LookupError};
     pub use crate::config::{
-        Acks, ClientConfig, ConfigError, ConsumerConfig, OffsetReset, ProducerConfig,
+        Acks, ClientConfig, ConfigError, ConsumerConfig, GroupProtocol, OffsetReset, ProducerConfig,
     };
     pub use crate::connection::{CallError, ConnectError};
     pub use crate::consumer::{

@@ -51,7 +51,7 @@ pub enum AdminError {
 }
 
 /// A code with the broker's own words in place of ours, if it has any.
-fn said(code: ErrorCode, message: Option<&str>) -> String {
+pub(crate) fn said(code: ErrorCode, message: Option<&str>) -> String {
     match message {
         Some(message) if !message.is_empty() => format!("{} ({})", message, code.name()),
         _ => code.to_string(),

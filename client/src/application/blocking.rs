@@ -124,6 +124,7 @@ impl Consumer {
 
     twins! { "Consumer":
         fn subscribe(topics: &[&str]) -> Result<(), SubscribeError>;
+        fn subscribe_pattern(pattern: &str) -> Result<(), SubscribeError>;
         fn unsubscribe() -> Result<(), CommitError>;
         fn assign(partitions: Vec<(TopicPartition, StartAt)>) -> Result<(), PollError>;
         fn recv() -> Result<ConsumerRecord, PollError>;

@@ -113,6 +113,37 @@ impl Consumer {
         .await
     }
 
+    /// Reads the topics whose names match an RE2 pattern, as a whole, as a member of the group, in
+    /// place of whatever it read before: those too that are made later. The coordinator finds them
+    /// (KIP-848), and a pattern that it does not take is told by the next poll.
+    ///
+    /// # Errors
+    /// Without a `group.id`, or without `group.protocol=consumer`.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringmill_client::Consumer;
+    ///
+    /// let consumer = Consumer::builder()
+    ///     .set("group.id", "billing")
+    ///     .set("group.protocol", "consumer")
+    ///     .connect()
+    ///     .await?;
+    /// consumer.subscribe_pattern("flights-[a-z]+").await?;
+    /// let record = consumer.recv().await?;
+    /// println!("{} has {:?}", record.topic, record.value);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn subscribe_pattern(&self, pattern: &str) -> Result<(), SubscribeError> {
+        let pattern = pattern.to_owned();
+        self.on_thread(SubscribeError::Closed, async move |poller| {
+            poller.consumer.subscribe_pattern(&pattern)
+        })
+        .await
+    }
+
     /// Leaves the group, after a commit if that is automatic, and reads nothing any more.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use super::interceptor::ConsumerInterceptor;
 use super::poller::Poller;
 use super::rebalance::RebalanceListener;
 use super::thread::{IoThread, Transport};
-use crate::config::{ClientConfig, ConsumerConfig, PropertyError};
+use crate::config::{ClientConfig, ConsumerConfig, GroupProtocol, PropertyError};
 
 /// Settings of a [`Consumer`] to be.
 ///
@@ -59,6 +59,23 @@ impl ConsumerBuilder {
             config,
             ..self
         }
+    }
+
+    /// Which protocol the group speaks (`group.protocol`).
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::{Consumer, GroupProtocol};
+    ///
+    /// let builder = Consumer::builder()
+    ///     .set("group.id", "billing")
+    ///     .group_protocol(GroupProtocol::Consumer)
+    ///     .set("group.remote.assignor", "uniform");
+    /// assert!(builder.check().is_ok());
+    /// ```
+    pub fn group_protocol(mut self, protocol: GroupProtocol) -> Self {
+        self.config.group_protocol = protocol;
+        self
     }
 
     /// Who hears of partitions that come and go.

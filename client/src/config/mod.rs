@@ -280,6 +280,16 @@ pub enum OffsetReset {
     Fail,
 }
 
+/// Which protocol the members of a group and its coordinator speak (`group.protocol`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GroupProtocol {
+    /// The members assign the partitions; every rebalance involves them all.
+    #[default]
+    Classic,
+    /// The coordinator assigns; who is not concerned reads on (KIP-848, Kafka 4.0).
+    Consumer,
+}
+
 /// How a consumer fetches, and how it belongs to its group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsumerConfig {
@@ -288,8 +298,13 @@ pub struct ConsumerConfig {
     pub group_id: Option<String>,
     /// Makes the member keep its partitions over a restart (`group.instance.id`, KIP-345).
     pub group_instance_id: Option<String>,
+    /// Which protocol the group speaks (`group.protocol`).
+    pub group_protocol: GroupProtocol,
+    /// The coordinator's strategy by its name, `uniform` or `range`; its first if none is named
+    /// (`group.remote.assignor`, for [`GroupProtocol::Consumer`]).
+    pub remote_assignor: Option<String>,
     /// How the group's leader spreads partitions, by preference
-    /// (`partition.assignment.strategy`). All members must share one.
+    /// (`partition.assignment.strategy`, for [`GroupProtocol::Classic`]). All members must share one.
     pub assignors: Vec<Assignor>,
     /// Where to start without a position.
     pub offset_reset: OffsetReset,
@@ -297,9 +312,10 @@ pub struct ConsumerConfig {
     /// partitions are given up (`enable.auto.commit` with `auto.commit.interval.ms`).
     pub auto_commit: Option<Duration>,
     /// The group takes a member for dead after this long without a heartbeat
-    /// (`session.timeout.ms`).
+    /// (`session.timeout.ms`, for [`GroupProtocol::Classic`]; else the coordinator decides).
     pub session_timeout: Duration,
-    /// Between heartbeats (`heartbeat.interval.ms`).
+    /// Between heartbeats (`heartbeat.interval.ms`, for [`GroupProtocol::Classic`]; else the
+    /// coordinator decides).
     pub heartbeat_interval: Duration,
     /// The application takes longer between polls: the member leaves its group
     /// (`max.poll.interval.ms`); also how long a rebalance waits for it.
@@ -323,6 +339,9 @@ pub struct ConsumerConfig {
     pub max_poll_records: usize,
     /// Whether records of transactions that are open or were aborted are seen (`isolation.level`).
     pub isolation: IsolationLevel,
+    /// Where this consumer stands (`client.rack`): records are fetched from a replica that the leader
+    /// names for that place (KIP-392).
+    pub rack: Option<String>,
 }
 
 impl Default for ConsumerConfig {
@@ -330,6 +349,8 @@ impl Default for ConsumerConfig {
         Self {
             group_id: None,
             group_instance_id: None,
+            group_protocol: GroupProtocol::Classic,
+            remote_assignor: None,
             assignors: vec![Assignor::Range, Assignor::CooperativeSticky],
             offset_reset: OffsetReset::Latest,
             auto_commit: Some(Duration::from_secs(5)),
@@ -345,6 +366,7 @@ impl Default for ConsumerConfig {
             max_batch_bytes: 128 << 20,
             max_poll_records: 500,
             isolation: IsolationLevel::ReadUncommitted,
+            rack: None,
         }
     }
 }
@@ -360,8 +382,40 @@ impl ConsumerConfig {
         properties::set(client, self, properties::CONSUMER, name, value)
     }
 
+    /// What is for one protocol alone is refused with the other, as by Java's consumer.
+    fn check_protocol(&self) -> Result<(), ConfigError> {
+        if self.group_protocol == GroupProtocol::Classic {
+            return require(
+                self.remote_assignor.is_none(),
+                "group.remote.assignor",
+                &self.remote_assignor,
+                "but only group.protocol=consumer has the coordinator assign",
+            );
+        }
+        let default = Self::default();
+        require(
+            self.assignors == default.assignors,
+            "partition.assignment.strategy",
+            &self.assignors,
+            "but with group.protocol=consumer the coordinator assigns: set group.remote.assignor",
+        )?;
+        require(
+            self.session_timeout == default.session_timeout,
+            "session.timeout.ms",
+            self.session_timeout,
+            "but with group.protocol=consumer it is the group's: alter consumer.session.timeout.ms",
+        )?;
+        require(
+            self.heartbeat_interval == default.heartbeat_interval,
+            "heartbeat.interval.ms",
+            self.heartbeat_interval,
+            "but with group.protocol=consumer it is the group's: alter consumer.heartbeat.interval.ms",
+        )
+    }
+
     /// Refuses settings that cannot be kept.
     pub fn check(&self, client: &ClientConfig) -> Result<(), ConfigError> {
+        self.check_protocol()?;
         require(
             !self.assignors.is_empty(),
             "partition.assignment.strategy",
@@ -374,8 +428,9 @@ impl ConsumerConfig {
             self.heartbeat_interval,
             "it must be at most half of session.timeout.ms",
         )?;
+        let is_classic = self.group_protocol == GroupProtocol::Classic;
         require(
-            self.session_timeout <= self.max_poll_interval,
+            !is_classic || self.session_timeout <= self.max_poll_interval,
             "max.poll.interval.ms",
             self.max_poll_interval,
             "it must be at least session.timeout.ms",
@@ -444,6 +499,17 @@ mod tests {
         };
         let error = consumer.check(&client).unwrap_err();
         assert_eq!(error.name, "heartbeat.interval.ms");
+        consumer = ConsumerConfig {
+            remote_assignor: Some("range".into()),
+            ..ConsumerConfig::default()
+        };
+        let error = consumer.check(&client).unwrap_err();
+        assert_eq!(error.name, "group.remote.assignor");
+        consumer.group_protocol = GroupProtocol::Consumer;
+        assert_eq!(consumer.check(&client), Ok(()));
+        consumer.session_timeout = Duration::from_secs(10);
+        let error = consumer.check(&client).unwrap_err();
+        assert_eq!(error.name, "session.timeout.ms");
         consumer = ConsumerConfig {
             fetch_max_wait: Duration::from_secs(40),
             ..ConsumerConfig::default()

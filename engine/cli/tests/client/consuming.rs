@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ringmill_client::{
-    Committed, Consumer, ConsumerBuilder, ConsumerInterceptor, ConsumerRecord, ListenerFuture,
-    OffsetSpec, PollError, Producer, ProducerRecord, RebalanceListener, StartAt, TopicPartition,
+    CommitError, Committed, Consumer, ConsumerBuilder, ConsumerInterceptor, ConsumerRecord,
+    ListenerFuture, OffsetSpec, PollError, Producer, ProducerRecord, RebalanceListener, StartAt,
+    TopicPartition,
 };
 
 use crate::brokers::{Setting, everywhere, fresh};
 
-const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 fn builder(setting: &Setting) -> ConsumerBuilder {
     Consumer::builder()
@@ -22,7 +23,7 @@ fn builder(setting: &Setting) -> ConsumerBuilder {
 }
 
 /// Writes records `0` to `count` − 1 to partition 0, at timestamps 1000, 1001 and so on.
-async fn filled(setting: &Setting, count: i64) -> Arc<str> {
+pub(crate) async fn filled(setting: &Setting, count: i64) -> Arc<str> {
     let topic: Arc<str> = fresh("consuming").into();
     let producer = Producer::builder().set("bootstrap.servers", &setting.bootstrap);
     let producer = producer.connect().await.unwrap();
@@ -39,11 +40,11 @@ async fn filled(setting: &Setting, count: i64) -> Arc<str> {
     topic
 }
 
-fn zero(topic: &Arc<str>) -> TopicPartition {
+pub(crate) fn zero(topic: &Arc<str>) -> TopicPartition {
     TopicPartition::new(topic.clone(), 0)
 }
 
-async fn offsets(consumer: &Consumer, count: usize) -> Vec<i64> {
+pub(crate) async fn offsets(consumer: &Consumer, count: usize) -> Vec<i64> {
     let mut seen = Vec::new();
     while seen.len() < count {
         seen.push(consumer.recv().await.unwrap().offset);
@@ -122,34 +123,43 @@ fn seek_and_pause_mean_the_next_record_handed_over() {
 #[test]
 fn a_group_goes_on_behind_what_was_handed_over() {
     everywhere("group", async |setting| {
-        let topic = filled(&setting, 30).await;
-        let group = fresh("group");
-        let builder = || builder(&setting).set("group.id", &group);
-        let first = builder().connect().await.unwrap();
-        first.subscribe([&*topic]).await.unwrap();
-        assert_eq!(offsets(&first, 7).await, (0..7).collect::<Vec<_>>());
-        // though all thirty came in one fetch
-        first.close().await.unwrap();
-        let manual = || builder().set("enable.auto.commit", false);
-        let second = manual().connect().await.unwrap();
-        second.subscribe([&*topic]).await.unwrap();
-        assert_eq!(offsets(&second, 3).await, [7, 8, 9]);
-        second.commit().await.unwrap();
-        assert_eq!(offsets(&second, 1).await, [10]);
-        let committed = second.committed([zero(&topic)]).await.unwrap();
-        assert_eq!(committed[&zero(&topic)].offset, 10);
-        second.close().await.unwrap();
-        let third = manual().connect().await.unwrap();
-        third.subscribe([&*topic]).await.unwrap();
-        assert_eq!(offsets(&third, 1).await, [10]);
-        let chosen = [(zero(&topic), Committed::at(25))].into();
-        third.commit_offsets(&chosen).await.unwrap();
-        third.unsubscribe().await.unwrap();
-        assert_eq!(third.assignment().await, BTreeSet::new());
-        third.subscribe([&*topic]).await.unwrap();
-        assert_eq!(offsets(&third, 1).await, [25]);
-        third.close().await.unwrap();
+        group_goes_on(&setting, "classic").await;
+        group_goes_on(&setting, "consumer").await;
     });
+}
+
+async fn group_goes_on(setting: &Setting, protocol: &str) {
+    let topic = filled(setting, 30).await;
+    let group = fresh("group");
+    let builder = || {
+        builder(setting)
+            .set("group.id", &group)
+            .set("group.protocol", protocol)
+    };
+    let first = builder().connect().await.unwrap();
+    first.subscribe([&*topic]).await.unwrap();
+    assert_eq!(offsets(&first, 7).await, (0..7).collect::<Vec<_>>());
+    // though all thirty came in one fetch
+    first.close().await.unwrap();
+    let manual = || builder().set("enable.auto.commit", false);
+    let second = manual().connect().await.unwrap();
+    second.subscribe([&*topic]).await.unwrap();
+    assert_eq!(offsets(&second, 3).await, [7, 8, 9]);
+    second.commit().await.unwrap();
+    assert_eq!(offsets(&second, 1).await, [10]);
+    let committed = second.committed([zero(&topic)]).await.unwrap();
+    assert_eq!(committed[&zero(&topic)].offset, 10);
+    second.close().await.unwrap();
+    let third = manual().connect().await.unwrap();
+    third.subscribe([&*topic]).await.unwrap();
+    assert_eq!(offsets(&third, 1).await, [10]);
+    let chosen = [(zero(&topic), Committed::at(25))].into();
+    third.commit_offsets(&chosen).await.unwrap();
+    third.unsubscribe().await.unwrap();
+    assert_eq!(third.assignment().await, BTreeSet::new());
+    third.subscribe([&*topic]).await.unwrap();
+    assert_eq!(offsets(&third, 1).await, [25]);
+    third.close().await.unwrap();
 }
 
 #[test]
@@ -175,8 +185,9 @@ fn automatic_commits_are_of_what_was_handed_over() {
     });
 }
 
+/// What a listener heard.
 #[derive(Clone, Default)]
-struct Story(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Story(pub(crate) Arc<Mutex<Vec<String>>>);
 
 impl Story {
     fn add(&self, what: &str, partitions: &BTreeSet<TopicPartition>) {
@@ -208,6 +219,18 @@ impl RebalanceListener for Story {
         Box::pin(async move {
             consumer.commit().await.unwrap();
             self.add("revoked", partitions);
+        })
+    }
+
+    fn on_lost<'a>(
+        &'a self,
+        consumer: &'a Consumer,
+        partitions: &'a BTreeSet<TopicPartition>,
+    ) -> ListenerFuture<'a> {
+        Box::pin(async move {
+            let too_late = consumer.commit().await;
+            assert!(matches!(too_late, Err(CommitError::NotMember(_))));
+            self.add("lost", partitions);
         })
     }
 }
