@@ -32,6 +32,14 @@ const FIRST_WITH_MEMBER: i16 = 9;
 const FIRST_WITH_ALL: i16 = 2;
 
 /// A committed offset.
+///
+/// # Examples
+/// ```
+/// use ringmill_client::Committed;
+///
+/// let noted = Committed { metadata: "after the repair".into(), ..Committed::at(42) };
+/// assert_eq!(noted.offset, 42);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Committed {
     /// The next record to be read.
@@ -44,6 +52,14 @@ pub struct Committed {
 
 impl Committed {
     /// An offset without further words.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::Committed;
+    ///
+    /// let last_processed = 41;
+    /// assert_eq!(Committed::at(last_processed + 1).offset, 42);
+    /// ```
     pub fn at(offset: i64) -> Self {
         Self {
             offset,

@@ -45,6 +45,20 @@ fn require(
 }
 
 /// How a client reaches its cluster.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+///
+/// use ringmill_client::ClientConfig;
+///
+/// let client = ClientConfig {
+///     client_id: "gate-7".into(),
+///     request_timeout: Duration::from_secs(10),
+///     ..ClientConfig::new(["a:9092", "b:9092"])
+/// };
+/// # let _ = client;
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientConfig {
     /// `HOST:PORT` of a few brokers, from which the others are learnt (`bootstrap.servers`).
@@ -75,11 +89,27 @@ pub struct ClientConfig {
 
 impl ClientConfig {
     /// Sets what Kafka calls `name`, where there is neither producer nor consumer.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::ClientConfig;
+    ///
+    /// let mut client = ClientConfig::default();
+    /// client.set("retry.backoff.ms", "50").unwrap();
+    /// assert_eq!(client.retry_backoff.as_millis(), 50);
+    /// ```
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), PropertyError> {
         properties::set(self, &mut (), &[], name, value)
     }
 
     /// The defaults, with brokers to start from.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::ClientConfig;
+    ///
+    /// assert_eq!(ClientConfig::new(["a:9092"]).bootstrap, ["a:9092"]);
+    /// ```
     pub fn new<S: Into<String>>(bootstrap: impl IntoIterator<Item = S>) -> Self {
         Self {
             bootstrap: bootstrap.into_iter().map(Into::into).collect(),
@@ -107,6 +137,15 @@ impl Default for ClientConfig {
 }
 
 /// What a produce request waits for (`acks`).
+///
+/// # Examples
+/// ```
+/// use ringmill_client::{Acks, ProducerConfig};
+///
+/// // fast, and lost with the leader's disk
+/// let config = ProducerConfig { acks: Acks::Leader, idempotence: false, ..Default::default() };
+/// # let _ = config;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Acks {
     /// Nothing: the broker does not even answer (0).
@@ -120,6 +159,13 @@ pub enum Acks {
 
 impl Acks {
     /// The number in a produce request.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::Acks;
+    ///
+    /// assert_eq!(Acks::All.code(), -1);
+    /// ```
     pub const fn code(self) -> i16 {
         match self {
             Self::None => 0,
@@ -129,6 +175,13 @@ impl Acks {
     }
 
     /// From the text that Kafka's configuration has: `0`, `1`, `all` or `-1`.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::Acks;
+    ///
+    /// assert_eq!(Acks::from_text("all"), Some(Acks::All));
+    /// ```
     pub fn from_text(text: &str) -> Option<Self> {
         match text {
             "0" => Some(Self::None),
@@ -140,6 +193,20 @@ impl Acks {
 }
 
 /// How a producer gathers, sends and repeats.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+///
+/// use ringmill_client::{Compression, ProducerConfig};
+///
+/// let config = ProducerConfig {
+///     linger: Duration::from_millis(20),
+///     compression: Compression::Lz4,
+///     ..ProducerConfig::default()
+/// };
+/// # let _ = config;
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProducerConfig {
     /// What a request waits for.
@@ -203,6 +270,15 @@ impl Default for ProducerConfig {
 
 impl ProducerConfig {
     /// Sets what Kafka calls `name`, of the producer or of its client.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::{ClientConfig, ProducerConfig};
+    ///
+    /// let (mut client, mut config) = (ClientConfig::default(), ProducerConfig::default());
+    /// config.set(&mut client, "linger.ms", "20").unwrap();
+    /// config.set(&mut client, "client.id", "gate-7").unwrap();
+    /// ```
     pub fn set(
         &mut self,
         client: &mut ClientConfig,
@@ -213,6 +289,14 @@ impl ProducerConfig {
     }
 
     /// Refuses settings that cannot be kept.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::{ClientConfig, ProducerConfig};
+    ///
+    /// let wrong = ProducerConfig { batch_bytes: 2 << 20, ..ProducerConfig::default() };
+    /// assert_eq!(wrong.check(&ClientConfig::default()).unwrap_err().name, "batch.size");
+    /// ```
     pub fn check(&self, client: &ClientConfig) -> Result<(), ConfigError> {
         require(
             !self.idempotence || self.acks == Acks::All,
@@ -269,6 +353,15 @@ const _: () = assert!(MIN_BATCH_BYTES > HEADER_LEN);
 const MAX_BATCH_BYTES: usize = 1 << 30;
 
 /// Where a consumer starts in a partition for which there is no position (`auto.offset.reset`).
+///
+/// # Examples
+/// ```
+/// use ringmill_client::{ConsumerConfig, OffsetReset};
+///
+/// // a new group begins with what there is
+/// let config = ConsumerConfig { offset_reset: OffsetReset::Earliest, ..Default::default() };
+/// # let _ = config;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OffsetReset {
     /// At the first record there is.
@@ -281,6 +374,14 @@ pub enum OffsetReset {
 }
 
 /// Which protocol the members of a group and its coordinator speak (`group.protocol`).
+///
+/// # Examples
+/// ```
+/// use ringmill_client::{Consumer, GroupProtocol};
+///
+/// let builder = Consumer::builder().set("group.id", "billing");
+/// assert!(builder.group_protocol(GroupProtocol::Consumer).check().is_ok());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum GroupProtocol {
     /// The members assign the partitions; every rebalance involves them all.
@@ -291,6 +392,20 @@ pub enum GroupProtocol {
 }
 
 /// How a consumer fetches, and how it belongs to its group.
+///
+/// # Examples
+/// ```
+/// use ringmill_client::{ConsumerConfig, GroupProtocol, OffsetReset};
+///
+/// let config = ConsumerConfig {
+///     group_id: Some("billing".into()),
+///     group_protocol: GroupProtocol::Consumer,
+///     offset_reset: OffsetReset::Earliest,
+///     auto_commit: None,
+///     ..ConsumerConfig::default()
+/// };
+/// # let _ = config;
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsumerConfig {
     /// The group to join and to keep offsets for (`group.id`); without one, partitions are only
@@ -373,6 +488,15 @@ impl Default for ConsumerConfig {
 
 impl ConsumerConfig {
     /// Sets what Kafka calls `name`, of the consumer or of its client.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::{ClientConfig, ConsumerConfig};
+    ///
+    /// let (mut client, mut config) = (ClientConfig::default(), ConsumerConfig::default());
+    /// config.set(&mut client, "group.id", "billing").unwrap();
+    /// config.set(&mut client, "client.id", "gate-7").unwrap();
+    /// ```
     pub fn set(
         &mut self,
         client: &mut ClientConfig,
@@ -414,6 +538,14 @@ impl ConsumerConfig {
     }
 
     /// Refuses settings that cannot be kept.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::{ClientConfig, ConsumerConfig};
+    ///
+    /// let wrong = ConsumerConfig { max_poll_records: 0, ..ConsumerConfig::default() };
+    /// assert_eq!(wrong.check(&ClientConfig::default()).unwrap_err().name, "max.poll.records");
+    /// ```
     pub fn check(&self, client: &ClientConfig) -> Result<(), ConfigError> {
         self.check_protocol()?;
         require(

@@ -329,6 +329,15 @@ const UNSUPPORTED: &[(&str, &str)] = &[
         "value.deserializer",
         "deserializers are given to ConsumerRecord::decode",
     ),
+    ("connections.max.idle.ms", "connections are kept"),
+    ("send.buffer.bytes", "the system sizes its buffers"),
+    ("receive.buffer.bytes", "the system sizes its buffers"),
+    ("allow.auto.create.topics", "consumers create no topics"),
+    (
+        "enable.metrics.push",
+        "numbers are asked for: Producer::stats",
+    ),
+    ("metric*", "numbers are asked for: Producer::stats"),
     (
         "interceptor.classes",
         "interceptors are given to the builder",

@@ -213,6 +213,11 @@ impl ConsumerMembership {
         }
     }
 
+    /// The topics wanted by name.
+    pub(crate) fn topics(&self) -> BTreeSet<Arc<str>> {
+        self.wants.topics.clone()
+    }
+
     /// The application polls: it is alive.
     pub(crate) fn on_poll(&mut self, now: Instant) {
         self.last_poll = now;

@@ -32,6 +32,9 @@ pub enum PollError {
     /// Records that came cannot be read; the next poll goes on behind them.
     #[error("{0}")]
     Records(String),
+    /// Another thread wants the application's attention.
+    #[error("the poll was woken")]
+    Woken,
     /// The consumer was closed.
     #[error("the consumer is closed")]
     Closed,

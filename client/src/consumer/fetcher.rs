@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ringmill_wire::batch::BatchError;
 use ringmill_wire::error::ErrorCode;
-use ringmill_wire::fetch::{AbortedTransaction, FetchedPartition};
+use ringmill_wire::fetch::{AbortedTransaction, FetchedPartition, IsolationLevel};
 use thiserror::Error;
 
 use super::records::{Fetched, Reading, whole_batches};
@@ -111,6 +111,8 @@ struct Partition {
     leader_epoch: i32,
     /// A nearer replica that the leader has named, until when (KIP-392).
     nearest: Option<(i32, Instant)>,
+    /// Where what this consumer may see ended at the last fetch.
+    end: Option<i64>,
     place: Place,
     in_flight: bool,
     paused: bool,
@@ -135,6 +137,7 @@ pub(crate) struct Fetcher {
     /// The partition to name first in the next fetch, so that none starves.
     first: usize,
     prefetch_bytes: usize,
+    isolation: IsolationLevel,
     offset_reset: OffsetReset,
     retry_backoff: (Duration, Duration),
     /// How long a nearer replica is used before the leader is asked again.
@@ -152,6 +155,7 @@ impl Fetcher {
             next_serial: 0,
             first: 0,
             prefetch_bytes: config.prefetch_bytes,
+            isolation: config.isolation,
             offset_reset: config.offset_reset,
             retry_backoff: (client.retry_backoff, client.retry_backoff_max),
             nearest_for: client.metadata_max_age,
@@ -183,6 +187,7 @@ impl Fetcher {
             leader: known.and_then(|known| known.leader),
             leader_epoch: known.map_or(-1, |known| known.leader_epoch),
             nearest: known.and_then(|known| known.nearest),
+            end: known.and_then(|known| known.end),
             place,
             in_flight: false,
             paused: known.is_some_and(|known| known.paused),
@@ -226,6 +231,20 @@ impl Fetcher {
             Place::Located { consumed, .. } => Some(consumed),
             Place::Unlocated { .. } => None,
         }
+    }
+
+    /// Records that were there at the last fetch, from the next one for the application on.
+    pub(crate) fn lag(&self, partition: &TopicPartition) -> Option<i64> {
+        let end = self.partitions.get(partition)?.end?;
+        Some((end - self.position(partition)?).max(0))
+    }
+
+    /// The partitions whose records are stopped.
+    pub(crate) fn paused(&self) -> impl Iterator<Item = &TopicPartition> {
+        let partitions = self.partitions.iter();
+        partitions
+            .filter(|(_, state)| state.paused)
+            .map(|(partition, _)| partition)
     }
 
     /// All positions, with the leader epochs known.
@@ -475,6 +494,11 @@ impl Fetcher {
             return Ok(());
         };
         state.failures = 0;
+        // under read_committed, records behind the last stable offset are not there yet
+        state.end = Some(match self.isolation {
+            IsolationLevel::ReadUncommitted => answer.high_watermark,
+            IsolationLevel::ReadCommitted => answer.last_stable_offset,
+        });
         let Some((end, next_offset)) = whole_batches(&answer.records)? else {
             return match answer.records.len() {
                 0 => Ok(()),

@@ -116,6 +116,31 @@ fn no_more_is_fetched_ahead_than_allowed() {
 }
 
 #[test]
+fn the_lag_is_what_was_there_and_was_not_handed_over() {
+    for (isolation, lag) in [
+        (IsolationLevel::ReadUncommitted, 15),
+        (IsolationLevel::ReadCommitted, 12),
+    ] {
+        let config = ConsumerConfig {
+            isolation,
+            ..earliest()
+        };
+        let mut fetcher = fetcher(&config, &[Start::At(5)]);
+        assert_eq!(fetcher.lag(&tp(0)), None, "not known before a fetch");
+        let plan = fetcher.plan(ms(0), 7).unwrap();
+        let answer = FetchedPartition {
+            high_watermark: 20,
+            last_stable_offset: 17,
+            ..FetchedPartition::new(0, batch(5, 10))
+        };
+        fetcher.on_response(ms(0), &plan, vec![Some(answer)], 0);
+        assert_eq!(fetcher.lag(&tp(0)), Some(lag));
+        fetcher.take().unwrap();
+        assert_eq!(fetcher.lag(&tp(0)), Some(lag - 10));
+    }
+}
+
+#[test]
 fn a_nearer_replica_is_read_until_it_complains_or_time_is_over() {
     let mut fetcher = fetcher(&earliest(), &[Start::At(5)]);
     let to_the_nearer = |fetcher: &mut Fetcher, now| {

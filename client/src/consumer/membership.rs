@@ -234,6 +234,16 @@ impl Membership {
         }
     }
 
+    /// The topics wanted.
+    pub(crate) fn topics(&self) -> BTreeSet<Arc<str>> {
+        self.topics.clone()
+    }
+
+    /// The application wants the group to rebalance.
+    pub(crate) fn enforce_rebalance(&mut self) {
+        self.rejoin();
+    }
+
     /// The application polls: it is alive.
     pub(crate) fn on_poll(&mut self, now: Instant) {
         self.last_poll = now;

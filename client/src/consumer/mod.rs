@@ -47,6 +47,23 @@ use fetcher::{Fetcher, Start};
 use protocol::AnyMembership;
 
 /// Where to start in a partition that is assigned by hand.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(consumer: ringmill_client::Consumer) -> Result<(), Box<dyn std::error::Error>> {
+/// use ringmill_client::{OffsetSpec, StartAt, TopicPartition};
+///
+/// let hour_ago_ms = 1_767_222_000_000;
+/// consumer
+///     .assign([
+///         (TopicPartition::new("flights", 0), StartAt::Committed),
+///         (TopicPartition::new("flights", 1), StartAt::Offset(1000)),
+///         (TopicPartition::new("flights", 2), StartAt::Find(OffsetSpec::Time(hour_ago_ms))),
+///     ])
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartAt {
     /// Where the group stopped; without a group or an offset, as `auto.offset.reset` says.
@@ -58,6 +75,15 @@ pub enum StartAt {
 }
 
 /// Who a consumer is to its group at the moment (Java's `ConsumerGroupMetadata`).
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(consumer: ringmill_client::Consumer) -> Result<(), Box<dyn std::error::Error>> {
+/// let member = consumer.group_metadata().await.ok_or("there is no group")?;
+/// println!("{} of {}, generation {}", member.member_id, member.group, member.generation);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupMetadata {
     /// The group.
@@ -246,6 +272,34 @@ impl Consumer {
     /// The offset of the next record from a partition, once it is known.
     pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
         self.0.fetcher.borrow().position(partition)
+    }
+
+    /// How many records were there, at the last fetch, from the position on; none before that.
+    pub fn current_lag(&self, partition: &TopicPartition) -> Option<i64> {
+        self.0.fetcher.borrow().lag(partition)
+    }
+
+    /// The partitions that are paused.
+    pub fn paused(&self) -> BTreeSet<TopicPartition> {
+        self.0.fetcher.borrow().paused().cloned().collect()
+    }
+
+    /// The topics that it subscribes to by name.
+    pub fn subscription(&self) -> BTreeSet<Arc<str>> {
+        let membership = self.0.membership.borrow();
+        membership
+            .as_ref()
+            .map(AnyMembership::topics)
+            .unwrap_or_default()
+    }
+
+    /// Makes the group rebalance, by the classic protocol; by the other the coordinator knows best.
+    pub fn enforce_rebalance(&self) {
+        self.0.with_membership(|membership| {
+            if let Some(member) = membership.classic() {
+                member.enforce_rebalance();
+            }
+        });
     }
 
     /// Waits for the next event, for at most `limit`. To be called again before `max.poll.interval.ms`

@@ -1,5 +1,6 @@
 //! A consumer's membership by whichever protocol its group speaks (`group.protocol`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::consumer_protocol::{ConsumerMembership, Wants};
@@ -94,6 +95,10 @@ impl AnyMembership {
 
     pub(crate) fn is_subscribed(&self) -> bool {
         each!(self, member => member.is_subscribed())
+    }
+
+    pub(crate) fn topics(&self) -> BTreeSet<Arc<str>> {
+        each!(self, member => member.topics())
     }
 
     pub(crate) fn is_overdue(&self, now: Instant) -> bool {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ringmill_client::{
     CommitError, Committed, Consumer, ConsumerBuilder, ConsumerInterceptor, ConsumerRecord,
     ListenerFuture, OffsetSpec, PollError, Producer, ProducerRecord, RebalanceListener, StartAt,
-    TopicPartition,
+    TopicPartition, blocking,
 };
 
 use crate::brokers::{Setting, everywhere, fresh};
@@ -342,5 +342,83 @@ fn a_position_outside_of_the_log_is_an_error_if_so_wanted() {
             .await
             .unwrap();
         assert_eq!(offsets(&consumer, 1).await, [4]);
+    });
+}
+
+#[test]
+fn a_consumer_tells_where_it_stands() {
+    everywhere("standing", async |setting| {
+        let topic = filled(&setting, 20).await;
+        let zero = zero(&topic);
+        let builder = builder(&setting).set("group.id", fresh("standing"));
+        let consumer = builder.connect().await.unwrap();
+        consumer.subscribe([&*topic]).await.unwrap();
+        assert_eq!(consumer.subscription().await, [topic.clone()].into());
+        assert_eq!(consumer.current_lag(&zero).await, None);
+        assert_eq!(offsets(&consumer, 5).await.len(), 5);
+        // though all twenty came in one fetch
+        assert_eq!(consumer.current_lag(&zero).await, Some(15));
+        let ends = consumer.end_offsets([zero.clone()]).await.unwrap();
+        assert_eq!(ends, [(zero.clone(), 20)].into());
+        let first = consumer.beginning_offsets([zero.clone()]).await.unwrap();
+        assert_eq!(first, [(zero.clone(), 0)].into());
+        consumer.pause([zero.clone()]).await.unwrap();
+        assert_eq!(consumer.paused().await, [zero.clone()].into());
+        consumer.resume([zero.clone()]).await.unwrap();
+        assert_eq!(consumer.paused().await, BTreeSet::new());
+        assert_eq!(offsets(&consumer, 1).await, [5]);
+        consumer.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_rebalance_can_be_asked_for() {
+    everywhere("enforced", async |setting| {
+        let topic = filled(&setting, 5).await;
+        let story = Story::default();
+        let builder = builder(&setting)
+            .set("group.id", fresh("enforced"))
+            .set("partition.assignment.strategy", "range");
+        let consumer = builder.listener(story.clone()).connect().await.unwrap();
+        consumer.subscribe([&*topic]).await.unwrap();
+        assert_eq!(offsets(&consumer, 5).await.len(), 5);
+        let before = consumer.group_metadata().await.unwrap().generation;
+        consumer.enforce_rebalance().await;
+        let started = std::time::Instant::now();
+        while story.0.lock().unwrap().len() < 3 && started.elapsed() < SOON {
+            consumer.poll(Duration::from_millis(50)).await.unwrap();
+        }
+        let expected = ["assigned 0", "revoked 0", "assigned 0"];
+        assert_eq!(story.0.lock().unwrap()[..], expected);
+        assert!(consumer.group_metadata().await.unwrap().generation > before);
+        consumer.close().await.unwrap();
+    });
+}
+
+#[test]
+fn another_thread_wakes_the_one_that_waits() {
+    everywhere("woken", async |setting| {
+        let topic = filled(&setting, 1).await;
+        let consumer = blocking::Consumer::connect(builder(&setting)).unwrap();
+        let consumer = Arc::new(consumer);
+        let start = (zero(&topic), StartAt::Offset(0));
+        consumer.assign(vec![start]).unwrap();
+        let reader = {
+            let consumer = consumer.clone();
+            std::thread::spawn(move || {
+                let first = consumer.recv().map(|record| record.offset);
+                (first, consumer.recv())
+            })
+        };
+        while !reader.is_finished() {
+            // early or late: each ends one wait
+            if consumer.position(&zero(&topic)).unwrap() == Some(1) {
+                consumer.wakeup();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let (first, woken) = reader.join().unwrap();
+        assert_eq!(first, Ok(0));
+        assert_eq!(woken, Err(PollError::Woken));
     });
 }
