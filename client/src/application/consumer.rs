@@ -238,6 +238,22 @@ impl Consumer {
         Ok(true)
     }
 
+    /// Lets the listener commit before the partitions go, since the application lets go of them.
+    async fn tell_of_the_end(&self) {
+        let Some(listener) = self.listener.as_deref() else {
+            return;
+        };
+        let owned = self
+            .on_thread((), async move |poller| {
+                Ok(poller.consumer.group_assignment())
+            })
+            .await;
+        let owned = owned.unwrap_or_default();
+        if !owned.is_empty() {
+            listener.on_revoked(self, &owned).await;
+        }
+    }
+
     /// Puts records that were not handed over back into the log, as it were: the position of their
     /// partition, if it is one of those, goes back to the first of them.
     async fn rewind(&self, is_one: impl FnOnce(&TopicPartition) -> bool) {
@@ -292,7 +308,8 @@ impl Consumer {
         let _ = woken.await;
     }
 
-    /// Commits, if that is automatic, leaves the group and stops.
+    /// Tells the listener that its partitions go, commits, if that is automatic, leaves the group and
+    /// stops.
     ///
     /// # Errors
     /// If the commit failed; the group is left all the same.
@@ -306,6 +323,7 @@ impl Consumer {
     /// # }
     /// ```
     pub async fn close(self) -> Result<(), CommitError> {
+        self.tell_of_the_end().await;
         let held = self.buffer().held();
         self.on_thread(CommitError::Closed, async move |poller| {
             poller.consumer.close_but(&held).await

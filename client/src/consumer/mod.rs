@@ -279,6 +279,17 @@ impl Consumer {
         self.0.fetcher.borrow().lag(partition)
     }
 
+    /// The partitions that the group has given it: none of those that were assigned by hand.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn group_assignment(&self) -> BTreeSet<TopicPartition> {
+        let membership = self.0.membership.borrow();
+        let is_member = membership.as_ref().is_some_and(AnyMembership::is_member);
+        match is_member {
+            true => self.assignment(),
+            false => BTreeSet::new(),
+        }
+    }
+
     /// The partitions that are paused.
     pub fn paused(&self) -> BTreeSet<TopicPartition> {
         self.0.fetcher.borrow().paused().cloned().collect()
@@ -370,7 +381,12 @@ impl Consumer {
     pub async fn unsubscribe(&self) -> Result<(), CommitError> {
         let committed = self.0.commit_if_automatic(&BTreeMap::new()).await;
         self.0.leave().await;
-        self.0.with_membership(AnyMembership::unsubscribe);
+        self.0.with_membership(|membership| {
+            membership.unsubscribe();
+            // the application asked for it: nothing is left to tell
+            membership.on_revoked();
+        });
+        *self.0.told.borrow_mut() = None;
         let all = self.assignment();
         self.0.fetcher.borrow_mut().remove(&all);
         committed

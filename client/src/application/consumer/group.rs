@@ -68,7 +68,8 @@ impl Consumer {
         .await
     }
 
-    /// Leaves the group, after a commit if that is automatic, and reads nothing any more.
+    /// Tells the listener that its partitions go, commits, if that is automatic, leaves the group and
+    /// reads nothing any more.
     ///
     /// # Errors
     /// If the commit failed; the group is left all the same.
@@ -83,6 +84,7 @@ impl Consumer {
     /// # }
     /// ```
     pub async fn unsubscribe(&self) -> Result<(), CommitError> {
+        self.tell_of_the_end().await;
         self.rewind(|_| true).await;
         self.on_thread(CommitError::Closed, async move |poller| {
             poller.consumer.unsubscribe().await

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use ringmill_client::{
     CommitError, Committed, Consumer, ConsumerBuilder, ConsumerInterceptor, ConsumerRecord,
-    ListenerFuture, OffsetSpec, PollError, Producer, ProducerRecord, RebalanceListener, StartAt,
-    TopicPartition, blocking,
+    GroupProtocol, ListenerFuture, OffsetSpec, PollError, Producer, ProducerRecord,
+    RebalanceListener, StartAt, TopicPartition, blocking,
 };
 
 use crate::brokers::{Setting, everywhere, fresh};
@@ -263,6 +263,38 @@ fn listeners_hear_of_partitions_that_come_and_go() {
         assert_eq!(committed[&zero(&topic)].offset, 5);
         second.close().await.unwrap();
         first.close().await.unwrap();
+    });
+}
+
+#[test]
+fn listeners_hear_of_the_end_in_time_to_commit() {
+    everywhere("end", async |setting| {
+        let topic = filled(&setting, 5).await;
+        for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+            let story = Story::default();
+            let group = fresh("end");
+            let builder = || {
+                let builder = builder(&setting).set("group.id", &group);
+                builder
+                    .set("enable.auto.commit", false)
+                    .group_protocol(protocol)
+            };
+            let consumer = builder().listener(story.clone()).connect().await.unwrap();
+            consumer.subscribe([&*topic]).await.unwrap();
+            assert_eq!(offsets(&consumer, 2).await, [0, 1]);
+            consumer.unsubscribe().await.unwrap();
+            consumer.poll(Duration::from_millis(50)).await.unwrap();
+            let told = ["assigned 0", "revoked 0"];
+            assert_eq!(story.0.lock().unwrap()[..], told, "once, and not as lost");
+            consumer.subscribe([&*topic]).await.unwrap();
+            assert_eq!(offsets(&consumer, 1).await, [2]);
+            consumer.close().await.unwrap();
+            assert_eq!(story.0.lock().unwrap()[2..], told);
+            let next = builder().connect().await.unwrap();
+            next.subscribe([&*topic]).await.unwrap();
+            assert_eq!(offsets(&next, 1).await, [3]);
+            next.close().await.unwrap();
+        }
     });
 }
 
