@@ -21,17 +21,19 @@ impl Shared {
                 return Ok(None);
             };
             membership.on_poll(now());
+            // one that was away too long joins again with this poll
+            if membership.is_subscribed() && !membership.is_member() {
+                self.ring_group();
+            }
             membership.step(now())
         };
         let Step::Revoke { partitions, lost } = step else {
             if let Step::Take { partitions } = step {
                 return Ok(self.take_partitions(partitions));
             }
-            // a member that was away too long joins again
             if step != Step::Rest {
                 self.group_bell.notify_one();
             }
-            self.beat_bell.notify_one();
             return Ok(None);
         };
         if self
