@@ -11,6 +11,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use ringmill_wire::StrBytes;
+use ringmill_wire::Uuid;
 use ringmill_wire::control::Call;
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -23,6 +24,7 @@ use crate::assignor::TopicPartition;
 use crate::backoff::Backoff;
 use crate::config::ClientConfig;
 use crate::connection::{CallError, ConnectError, Connection};
+use crate::consumer::MemberId;
 use crate::group_offsets::{self, CommittedOffsets};
 use crate::metadata::{Image, Topic, error_code};
 use crate::pool::Pool;
@@ -55,7 +57,10 @@ impl LookupError {
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::NoTopic(_) | Self::Closed => false,
-            Self::Refused { code, .. } => code.is_retriable(),
+            // the next heartbeat brings the member's new epoch, or that it is none (KIP-848)
+            Self::Refused { code, .. } => {
+                code.is_retriable() || *code == ErrorCode::StaleMemberEpoch
+            }
             Self::Call(error) => error.is_retriable(),
         }
     }
@@ -184,11 +189,24 @@ impl Client {
         group: &str,
         partitions: Option<&[TopicPartition]>,
     ) -> Result<CommittedOffsets, LookupError> {
+        self.committed_as(group, partitions, || None).await
+    }
+
+    /// The same as a member sees it, asked for anew with each attempt: its epoch may be another then
+    /// (KIP-848).
+    pub(crate) async fn committed_as(
+        &self,
+        group: &str,
+        partitions: Option<&[TopicPartition]>,
+        reader: impl Fn() -> Option<MemberId>,
+    ) -> Result<CommittedOffsets, LookupError> {
         self.retried(async || {
             let coordinator = self.coordinator(group).await?;
             let connection = self.node(coordinator).await?;
             let limit = self.0.config.request_timeout;
-            let fetched = group_offsets::fetch(&connection, group, partitions, limit).await?;
+            let reader = reader();
+            let wanted = (partitions, reader.as_ref());
+            let fetched = group_offsets::fetch(&connection, group, wanted, limit).await?;
             fetched.map_err(|code| LookupError::Refused {
                 what: format!("offsets of group {group:?}"),
                 code,
@@ -211,6 +229,12 @@ impl Client {
     pub(crate) async fn metadata(&self, ask: &Ask) -> Result<MetadataResponse, CallError> {
         let connection = self.any().await?;
         let version = connection.version(<MetadataRequest as Call>::KEY, i16::MAX)?;
+        if version < ask.first {
+            return Err(CallError::Malformed {
+                api: "Metadata",
+                cause: "the broker is too old to be asked for topics by id".to_owned(),
+            });
+        }
         let limit = self.0.config.request_timeout;
         let response = connection
             .call_at(version, &ask.request(version), limit)
@@ -353,17 +377,40 @@ impl Retriable for CallError {
 /// What to ask of the cluster's metadata.
 pub(crate) struct Ask {
     /// `None` for all topics.
-    topics: Option<Vec<StrBytes>>,
+    topics: Option<Vec<MetadataRequestTopic>>,
     create: bool,
+    /// The first version that can be asked this.
+    first: i16,
 }
+
+/// The first version in which topics are asked for by id (KIP-516).
+const FIRST_BY_ID: i16 = 12;
 
 impl Ask {
     /// Of some topics, or of the brokers alone.
     pub(crate) fn topics<'a>(names: impl IntoIterator<Item = &'a str>, create: bool) -> Self {
-        let names = names.into_iter();
+        let topic = |name: &str| {
+            let name = StrBytes::from_string(name.to_owned());
+            MetadataRequestTopic::default().with_name(Some(name.into()))
+        };
         Self {
-            topics: Some(names.map(|n| StrBytes::from_string(n.to_owned())).collect()),
+            topics: Some(names.into_iter().map(topic).collect()),
             create,
+            first: 0,
+        }
+    }
+
+    /// Of topics by their ids.
+    pub(crate) fn ids(ids: impl IntoIterator<Item = Uuid>) -> Self {
+        let topic = |id| {
+            MetadataRequestTopic::default()
+                .with_topic_id(id)
+                .with_name(None)
+        };
+        Self {
+            topics: Some(ids.into_iter().map(topic).collect()),
+            create: false,
+            first: FIRST_BY_ID,
         }
     }
 
@@ -372,17 +419,12 @@ impl Ask {
         Self {
             topics: None,
             create: false,
+            first: 0,
         }
     }
 
     fn request(&self, version: i16) -> MetadataRequest {
-        let topic =
-            |name: &StrBytes| MetadataRequestTopic::default().with_name(Some(name.clone().into()));
-        let topics = self
-            .topics
-            .as_ref()
-            .map(|topics| topics.iter().map(topic).collect());
-        let request = MetadataRequest::default().with_topics(match topics {
+        let request = MetadataRequest::default().with_topics(match self.topics.clone() {
             // version 0 has no null, and asks for all topics by none
             None if version == 0 => Some(Vec::new()),
             topics => topics,

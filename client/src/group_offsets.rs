@@ -26,10 +26,20 @@ use crate::metadata::error_code;
 const FIRST_STABLE: i16 = 7;
 /// The first version that asks for several groups at once.
 const FIRST_WITH_GROUPS: i16 = 8;
+/// The first version in which members of the consumer protocol say who they are (KIP-848).
+const FIRST_WITH_MEMBER: i16 = 9;
 /// The first version that can ask for all topics by null.
 const FIRST_WITH_ALL: i16 = 2;
 
 /// A committed offset.
+///
+/// # Examples
+/// ```
+/// use ringmill_client::Committed;
+///
+/// let noted = Committed { metadata: "after the repair".into(), ..Committed::at(42) };
+/// assert_eq!(noted.offset, 42);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Committed {
     /// The next record to be read.
@@ -42,6 +52,14 @@ pub struct Committed {
 
 impl Committed {
     /// An offset without further words.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::Committed;
+    ///
+    /// let last_processed = 41;
+    /// assert_eq!(Committed::at(last_processed + 1).offset, 42);
+    /// ```
     pub fn at(offset: i64) -> Self {
         Self {
             offset,
@@ -117,15 +135,16 @@ pub(crate) async fn commit(
 
 /// What a group has committed, for some partitions or for all. Partitions without an offset are
 /// not in the answer. For some, as consumers ask, offsets of transactions that are being completed
-/// are waited for (KIP-447); for all, as people ask, they are passed over.
+/// are waited for (KIP-447); for all, as people ask, they are passed over. A member of the consumer
+/// protocol is refused if it is none any more.
 pub(crate) async fn fetch(
     connection: &Connection,
     group: &str,
-    partitions: Option<&[TopicPartition]>,
+    (partitions, reader): (Option<&[TopicPartition]>, Option<&MemberId>),
     limit: Duration,
 ) -> Result<Result<CommittedOffsets, ErrorCode>, CallError> {
     let version = connection.version(<OffsetFetchRequest as Call>::KEY, i16::MAX)?;
-    let request = fetch_request(group, partitions, version);
+    let request = fetch_request(group, partitions, reader, version);
     let request = match version {
         FIRST_STABLE.. => request.with_require_stable(partitions.is_some()),
         _ => request,
@@ -136,6 +155,7 @@ pub(crate) async fn fetch(
 fn fetch_request(
     group: &str,
     partitions: Option<&[TopicPartition]>,
+    reader: Option<&MemberId>,
     version: i16,
 ) -> OffsetFetchRequest {
     let topics = partitions.map(|partitions| by_topic(partitions.iter().map(|p| (p, ()))));
@@ -149,6 +169,12 @@ fn fetch_request(
         let group = OffsetFetchRequestGroup::default()
             .with_group_id(text(group).into())
             .with_topics(topics.map(|topics| topics.into_iter().map(topic).collect()));
+        let group = match reader {
+            Some(member) if version >= FIRST_WITH_MEMBER => group
+                .with_member_id(Some(text(&member.member_id)))
+                .with_member_epoch(member.generation),
+            _ => group,
+        };
         return OffsetFetchRequest::default().with_groups(vec![group]);
     }
     let topic = |(topic, partitions): (&Arc<str>, _)| {
@@ -230,8 +256,14 @@ mod tests {
                 correlation_id: 0,
                 client_id: None,
             };
-            for partitions in [None, Some(&partitions[..])] {
-                let request = fetch_request("g", partitions, version);
+            let member = MemberId {
+                member_id: "m".into(),
+                generation: 3,
+                instance_id: None,
+            };
+            let asked = [(None, None), (Some(&partitions[..]), Some(&member))];
+            for (partitions, reader) in asked {
+                let request = fetch_request("g", partitions, reader, version);
                 encode_request(&header, &request).unwrap();
             }
         }

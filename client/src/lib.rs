@@ -44,8 +44,10 @@ mod transport;
 mod versions;
 
 pub use admin::{
-    AdminError, ClusterDescription, ConfigChange, ConfigEntry, ConfigResource, ConfigSource,
-    GroupDescription, GroupListing, GroupMember, LogDir, NewTopic, ProducerState,
+    AdminError, ClusterDescription, ConfigChange, ConfigEntry, ConfigKind, ConfigResource,
+    ConfigSource, Feature, GroupDescription, GroupFilter, GroupKind, GroupListing, GroupMember,
+    LogDir, NewTopic, PartitionReplicas, ProducerState, QuotaChange, QuotaEntity, QuotaFilter,
+    QuotaMatch, Quotas, TransactionDescription, TransactionFilter, TransactionListing,
 };
 #[cfg(feature = "tokio")]
 pub use application::{
@@ -59,12 +61,12 @@ pub use assignor::protocol::GroupProtocolError;
 pub use assignor::{Assignor, TopicPartition};
 pub use cluster::LookupError;
 pub use config::{
-    Acks, ClientConfig, ConfigError, ConsumerConfig, OffsetReset, ProducerConfig, PropertyError,
+    Acks, ClientConfig, ConfigError, ConsumerConfig, GroupProtocol, OffsetReset, ProducerConfig,
+    PropertyError,
 };
 pub use connection::{CallError, ConnectError};
 pub use consumer::{
-    CommitError, FetchError, Fetched, FetchedBatch, GroupError, GroupMetadata, PollError,
-    RecordsError, StartAt, SubscribeError,
+    CommitError, FetchError, GroupError, GroupMetadata, PollError, StartAt, SubscribeError,
 };
 pub use group_offsets::{Committed, CommittedOffsets};
 pub use metadata::{Broker, Partition, Topic};
@@ -84,8 +86,6 @@ pub use ringmill_wire::batch::Compression;
 pub use ringmill_wire::error::ErrorCode;
 /// What a consumer sees of transactions.
 pub use ringmill_wire::fetch::IsolationLevel;
-/// A record's header, for producing and as consumed.
-pub use ringmill_wire::record::{Header, Record as FetchedRecord};
 
 /// The single-threaded shells: every value belongs to the thread that made it, which runs our ring
 /// (feature `ring`) or, inside this crate, the I/O thread of an application's client.
@@ -101,7 +101,7 @@ pub mod local {
     pub use crate::assignor::{Assignor, TopicPartition};
     pub use crate::cluster::{Client, LookupError};
     pub use crate::config::{
-        Acks, ClientConfig, ConfigError, ConsumerConfig, OffsetReset, ProducerConfig,
+        Acks, ClientConfig, ConfigError, ConsumerConfig, GroupProtocol, OffsetReset, ProducerConfig,
     };
     pub use crate::connection::{CallError, ConnectError};
     pub use crate::consumer::{
@@ -117,5 +117,7 @@ pub mod local {
         ProducerTopic, Record, SendError,
     };
     pub use crate::versions::VersionError;
-    pub use crate::{Compression, ErrorCode, FetchedRecord, Header, murmur2, partition_of_key};
+    pub use crate::{Compression, ErrorCode, murmur2, partition_of_key};
+    /// A record's header, for producing and as consumed.
+    pub use ringmill_wire::record::{Header, Record as FetchedRecord};
 }

@@ -14,6 +14,16 @@ use ringmill_wire::kafka_protocol::messages::metadata_response::{
 };
 
 /// A broker and where to reach it.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(admin: ringmill_client::Admin) -> Result<(), Box<dyn std::error::Error>> {
+/// for broker in admin.cluster().await?.brokers {
+///     println!("{}: {} {:?}", broker.id, broker.address(), broker.rack);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broker {
     /// Its node id.
@@ -28,6 +38,14 @@ pub struct Broker {
 
 impl Broker {
     /// `HOST:PORT`.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::Broker;
+    ///
+    /// let broker = Broker { id: 1, host: "::1".into(), port: 9092, rack: None };
+    /// assert_eq!(broker.address(), "[::1]:9092");
+    /// ```
     pub fn address(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
@@ -38,6 +56,17 @@ impl Broker {
 }
 
 /// A partition of a topic.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(admin: ringmill_client::Admin) -> Result<(), Box<dyn std::error::Error>> {
+/// for partition in admin.describe_topic("flights").await?.partitions {
+///     let behind = partition.replicas.len() - partition.in_sync.len();
+///     println!("{}: leader {:?}, {behind} behind", partition.index, partition.leader);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
     /// Its number.
@@ -55,6 +84,15 @@ pub struct Partition {
 }
 
 /// A topic.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(admin: ringmill_client::Admin) -> Result<(), Box<dyn std::error::Error>> {
+/// let flights = admin.describe_topic("flights").await?;
+/// println!("{} ({}) has {} partitions", flights.name, flights.id, flights.partitions.len());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topic {
     /// Its name.
@@ -69,6 +107,15 @@ pub struct Topic {
 
 impl Topic {
     /// A partition by its number.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(admin: ringmill_client::Admin) -> Result<(), Box<dyn std::error::Error>> {
+    /// let flights = admin.describe_topic("flights").await?;
+    /// println!("{:?}", flights.partition(0).and_then(|partition| partition.leader));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn partition(&self, index: i32) -> Option<&Partition> {
         self.partitions.get(usize::try_from(index).ok()?)
     }

@@ -26,6 +26,19 @@ const FIRST_WITH_MAX_TIMESTAMP: i16 = 7;
 const CONSUMER: i32 = -1;
 
 /// What to look for in a partition.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(admin: ringmill_client::Admin) -> Result<(), Box<dyn std::error::Error>> {
+/// use ringmill_client::{OffsetSpec, TopicPartition};
+///
+/// let partition = TopicPartition::new("flights", 0);
+/// let midnight = OffsetSpec::Time(1_767_225_600_000);
+/// let found = admin.offsets([(partition.clone(), midnight)]).await?;
+/// println!("{:?}", found[&partition]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OffsetSpec {
     /// The first record there is.
@@ -50,6 +63,21 @@ impl OffsetSpec {
 }
 
 /// A place that was found.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(admin: ringmill_client::Admin) -> Result<(), Box<dyn std::error::Error>> {
+/// use ringmill_client::{OffsetSpec, TopicPartition};
+///
+/// let partition = TopicPartition::new("flights", 0);
+/// let found = admin.offsets([(partition.clone(), OffsetSpec::MaxTimestamp)]).await?;
+/// match found[&partition] {
+///     Some(latest) => println!("{} is of {:?}", latest.offset, latest.timestamp),
+///     None => println!("it is empty"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FoundOffset {
     /// The record's offset.

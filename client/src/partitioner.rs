@@ -9,6 +9,12 @@
 use std::sync::Arc;
 
 /// MurmurHash2, 32 bits, with the seed that Kafka's `Utils.murmur2` has.
+///
+/// # Examples
+/// ```
+/// // as Java's client hashes it
+/// assert_eq!(ringmill_client::murmur2(b"21") as i32, -973932308);
+/// ```
 pub fn murmur2(key: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;
     const M: u32 = 0x5bd1_e995;
@@ -34,12 +40,29 @@ pub fn murmur2(key: &[u8]) -> u32 {
 ///
 /// # Panics
 /// If there are no partitions.
+///
+/// # Examples
+/// ```
+/// use ringmill_client::partition_of_key;
+///
+/// // where every producer puts this key, in whichever language
+/// let partition = partition_of_key(b"LH-400", 12);
+/// assert!(partition < 12);
+/// ```
 pub fn partition_of_key(key: &[u8], partitions: usize) -> usize {
     // Kafka's Utils.toPositive: the sign bit is dropped
     (murmur2(key) & 0x7fff_ffff) as usize % partitions
 }
 
 /// How a producer chooses partitions for records that name none.
+///
+/// # Examples
+/// ```
+/// use ringmill_client::{Partitioning, ProducerConfig};
+///
+/// let config = ProducerConfig { partitioning: Partitioning::RoundRobin, ..Default::default() };
+/// # let _ = config;
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Partitioning {
     /// By the key's hash; without a key, sticky (Java's default, librdkafka's `murmur2_random`).
@@ -54,11 +77,44 @@ pub enum Partitioning {
 }
 
 /// An application's [`Partitioner`]; clones share it.
+///
+/// # Examples
+/// ```
+/// use ringmill_client::{Choice, CustomPartitioner, Partitioner, Partitioning, ProducerConfig};
+///
+/// struct Last;
+///
+/// impl Partitioner for Last {
+///     fn partition(&self, choice: &Choice<'_>) -> i32 {
+///         choice.partitions as i32 - 1
+///     }
+/// }
+///
+/// let partitioning = Partitioning::Custom(CustomPartitioner::new(Last));
+/// let config = ProducerConfig { partitioning, ..Default::default() };
+/// # let _ = config;
+/// ```
 #[derive(Clone)]
 pub struct CustomPartitioner(Arc<dyn Partitioner>);
 
 impl CustomPartitioner {
     /// Wraps it.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::{Choice, CustomPartitioner, Partitioner};
+    ///
+    /// struct First;
+    ///
+    /// impl Partitioner for First {
+    ///     fn partition(&self, _: &Choice<'_>) -> i32 {
+    ///         0
+    ///     }
+    /// }
+    ///
+    /// let shared = CustomPartitioner::new(First);
+    /// assert_eq!(shared, shared.clone());
+    /// ```
     pub fn new(partitioner: impl Partitioner) -> Self {
         Self(Arc::new(partitioner))
     }
@@ -104,6 +160,30 @@ pub trait Partitioner: Send + Sync + 'static {
 }
 
 /// What a [`Partitioner`] chooses by.
+///
+/// # Examples
+/// ```
+/// use ringmill_client::{Choice, Partitioner};
+///
+/// /// Alarms have the first partition to themselves.
+/// struct Alarms;
+///
+/// impl Partitioner for Alarms {
+///     fn partition(&self, choice: &Choice<'_>) -> i32 {
+///         match choice.key {
+///             Some(b"alarm") => 0,
+///             key if choice.partitions > 1 => {
+///                 let others = choice.partitions - 1;
+///                 1 + ringmill_client::partition_of_key(key.unwrap_or_default(), others) as i32
+///             }
+///             _ => 0,
+///         }
+///     }
+/// }
+///
+/// let choice = Choice { topic: "t", key: Some(b"x"), value: None, partitions: 3, available: &[] };
+/// assert!(Alarms.partition(&choice) > 0);
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Choice<'a> {
     /// The record's topic.

@@ -3,6 +3,8 @@
 //! A failure names file, line and remedy. The tables below are the only exceptions; each has its
 //! reason, and one that fits nothing any more fails too. `cargo xtask tidy` shows the warnings.
 
+#[path = "tidy/examples.rs"]
+mod examples;
 #[path = "tidy/house.rs"]
 mod house;
 #[path = "tidy/length.rs"]
@@ -131,6 +133,11 @@ fn every_module_says_its_contract_first() {
 #[test]
 fn no_work_is_left_for_later() {
     fail_on(Tree::load().sources().iter().flat_map(words::markers));
+}
+
+#[test]
+fn what_applications_see_of_the_client_has_an_example() {
+    fail_on(examples::missing(&Tree::load().sources()));
 }
 
 #[test]

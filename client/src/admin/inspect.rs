@@ -1,17 +1,36 @@
-//! What brokers hold: folders and their sizes, producers, and which resources have settings.
+//! What brokers hold: folders and their sizes, producers, replicas; and what they can do.
 
 use std::collections::BTreeMap;
 
 use ringmill_wire::kafka_protocol::messages::describe_producers_request::TopicRequest;
+use ringmill_wire::kafka_protocol::messages::describe_topic_partitions_request::{
+    Cursor, TopicRequest as PageTopic,
+};
+use ringmill_wire::kafka_protocol::messages::describe_topic_partitions_response::DescribeTopicPartitionsResponsePartition;
 use ringmill_wire::kafka_protocol::messages::{
-    DescribeLogDirsRequest, DescribeProducersRequest, ListConfigResourcesRequest,
+    ApiVersionsRequest, BrokerId, DescribeLogDirsRequest, DescribeProducersRequest,
+    DescribeTopicPartitionsRequest,
 };
 
 use super::{Admin, AdminError, check, text, unanswered};
 use crate::assignor::TopicPartition;
-use crate::metadata::error_code;
+use crate::metadata::{Partition, error_code};
+
+/// Partitions that are asked for at once.
+const PAGE: i32 = 2000;
 
 /// A folder in which a broker keeps partitions.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(admin: ringmill_client::Admin) -> Result<(), ringmill_client::AdminError> {
+/// for dir in admin.log_dirs(1).await? {
+///     let held: u64 = dir.partitions.values().sum();
+///     println!("{}: {held} bytes of {:?}", dir.path, dir.total_bytes);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogDir {
     /// Where it is on the broker.
@@ -25,6 +44,19 @@ pub struct LogDir {
 }
 
 /// A producer that a partition's leader knows.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(admin: ringmill_client::Admin) -> Result<(), ringmill_client::AdminError> {
+/// use ringmill_client::TopicPartition;
+///
+/// let partition = TopicPartition::new("flights", 0);
+/// let producers = admin.producers(&partition).await?;
+/// let holding_readers_up = producers.iter().filter_map(|p| p.transaction_start).min();
+/// println!("the oldest open transaction begins at {holding_readers_up:?}");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProducerState {
     /// Its id.
@@ -37,16 +69,56 @@ pub struct ProducerState {
     pub last_timestamp: i64,
     /// Where its open transaction begins, if it has one.
     pub transaction_start: Option<i64>,
+    /// Epoch of the coordinator that ended its last transaction; −1 if none did.
+    pub coordinator_epoch: i32,
 }
 
-/// Something that has settings.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ConfigResource {
-    /// Its kind by Kafka's number: 2 a topic, 4 a broker, 8 a broker's loggers, 16 client metrics,
-    /// 32 a group.
-    pub kind: i8,
-    /// Its name.
-    pub name: String,
+/// Levels of a feature of the cluster (KIP-584).
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(admin: ringmill_client::Admin) -> Result<(), ringmill_client::AdminError> {
+/// let features = admin.features().await?;
+/// if features.get("transaction.version").is_some_and(|f| f.finalized >= Some(2)) {
+///     println!("transactions are those of KIP-890");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Feature {
+    /// The lowest level that the broker supports.
+    pub min: i16,
+    /// The highest.
+    pub max: i16,
+    /// What the cluster has settled on; none where it has not.
+    pub finalized: Option<i16>,
+}
+
+/// A partition with all that the cluster knows of its replicas (KIP-966).
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(admin: ringmill_client::Admin) -> Result<(), ringmill_client::AdminError> {
+/// for replicas in admin.describe_partitions("flights").await? {
+///     let partition = replicas.partition;
+///     if partition.in_sync.len() < partition.replicas.len() {
+///         println!("{} lacks replicas; offline: {:?}", partition.index, replicas.offline);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionReplicas {
+    /// The partition, with its leader, its replicas and those in sync.
+    pub partition: Partition,
+    /// Replicas out of sync that could lead without loss.
+    pub eligible: Vec<i32>,
+    /// Those that were last known to.
+    pub last_known_eligible: Vec<i32>,
+    /// Replicas that are not there.
+    pub offline: Vec<i32>,
 }
 
 impl Admin {
@@ -112,6 +184,7 @@ impl Admin {
                         producer_epoch: producer.producer_epoch,
                         last_sequence: producer.last_sequence,
                         last_timestamp: producer.last_timestamp,
+                        coordinator_epoch: producer.coordinator_epoch,
                         transaction_start: Some(producer.current_txn_start_offset)
                             .filter(|offset| *offset >= 0),
                     })
@@ -122,24 +195,84 @@ impl Admin {
             .await
     }
 
-    /// All that has settings (KIP-1142), by kind and name.
-    pub async fn config_resources(&self) -> Result<Vec<ConfigResource>, AdminError> {
+    /// The features of the cluster, by name.
+    pub async fn features(&self) -> Result<BTreeMap<String, Feature>, AdminError> {
+        let request = ApiVersionsRequest::default()
+            .with_client_software_name(text(env!("CARGO_PKG_NAME")))
+            .with_client_software_version(text(env!("CARGO_PKG_VERSION")));
         self.0
             .retried(async || {
                 let connection = self.0.any().await?;
-                let request = ListConfigResourcesRequest::default();
                 let response = connection.call(&request, self.limit()).await?;
-                check("resources", response.error_code, None)?;
-                let resources = response.config_resources.into_iter();
-                let mut resources: Vec<ConfigResource> = resources
-                    .map(|resource| ConfigResource {
-                        kind: resource.resource_type,
-                        name: resource.resource_name.to_string(),
-                    })
-                    .collect();
-                resources.sort();
-                Ok(resources)
+                check("features", response.error_code, None)?;
+                let mut features = BTreeMap::<String, Feature>::new();
+                for supported in response.supported_features {
+                    let feature = features.entry(supported.name.to_string()).or_default();
+                    (feature.min, feature.max) = (supported.min_version, supported.max_version);
+                }
+                for finalized in response.finalized_features {
+                    let feature = features.entry(finalized.name.to_string()).or_default();
+                    feature.finalized = Some(finalized.max_version_level);
+                }
+                Ok(features)
             })
             .await
+    }
+
+    /// The partitions of a topic with all that the cluster knows of their replicas, however many:
+    /// they come in pages.
+    pub async fn describe_partitions(
+        &self,
+        name: &str,
+    ) -> Result<Vec<PartitionReplicas>, AdminError> {
+        let what = format!("topic {name:?}");
+        let topic = PageTopic::default().with_name(text(name).into());
+        let mut request = DescribeTopicPartitionsRequest::default()
+            .with_topics(vec![topic])
+            .with_response_partition_limit(PAGE);
+        let mut partitions = Vec::new();
+        loop {
+            let response = self
+                .0
+                .retried(async || {
+                    let connection = self.0.any().await?;
+                    let response = connection.call(&request, self.limit()).await?;
+                    for topic in &response.topics {
+                        check(&what, topic.error_code, None)?;
+                    }
+                    Ok::<_, AdminError>(response)
+                })
+                .await?;
+            let topics = response.topics.into_iter();
+            partitions.extend(topics.flat_map(|topic| topic.partitions).map(replicas));
+            let Some(next) = response.next_cursor else {
+                return Ok(partitions);
+            };
+            let cursor = Cursor::default()
+                .with_topic_name(next.topic_name)
+                .with_partition_index(next.partition_index);
+            // a broker that does not move on would be asked for ever
+            if request.cursor.as_ref() == Some(&cursor) {
+                return Err(unanswered(&what));
+            }
+            request.cursor = Some(cursor);
+        }
+    }
+}
+
+fn replicas(answer: DescribeTopicPartitionsResponsePartition) -> PartitionReplicas {
+    let ids = |nodes: Vec<BrokerId>| nodes.into_iter().map(|node| node.0).collect();
+    PartitionReplicas {
+        partition: Partition {
+            index: answer.partition_index,
+            leader: Some(answer.leader_id.0).filter(|id| *id >= 0),
+            leader_epoch: answer.leader_epoch,
+            replicas: ids(answer.replica_nodes),
+            in_sync: ids(answer.isr_nodes),
+            error: error_code(answer.error_code),
+        },
+        eligible: ids(answer.eligible_leader_replicas.unwrap_or_default()),
+        last_known_eligible: ids(answer.last_known_elr.unwrap_or_default()),
+        offline: ids(answer.offline_replicas),
     }
 }

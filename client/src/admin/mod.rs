@@ -6,7 +6,9 @@
 mod configs;
 mod groups;
 mod inspect;
+mod quotas;
 mod topics;
+mod transactions;
 
 use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
@@ -18,10 +20,12 @@ use crate::connection::CallError;
 use crate::metadata::{Broker, error_code};
 use crate::offsets::OffsetError;
 
-pub use configs::{ConfigChange, ConfigEntry, ConfigSource};
-pub use groups::{GroupDescription, GroupListing, GroupMember};
-pub use inspect::{ConfigResource, LogDir, ProducerState};
+pub use configs::{ConfigChange, ConfigEntry, ConfigKind, ConfigResource, ConfigSource};
+pub use groups::{GroupDescription, GroupFilter, GroupKind, GroupListing, GroupMember};
+pub use inspect::{Feature, LogDir, PartitionReplicas, ProducerState};
+pub use quotas::{QuotaChange, QuotaEntity, QuotaFilter, QuotaMatch, Quotas};
 pub use topics::NewTopic;
+pub use transactions::{TransactionDescription, TransactionFilter, TransactionListing};
 
 /// Why an operation was not done.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -51,7 +55,7 @@ pub enum AdminError {
 }
 
 /// A code with the broker's own words in place of ours, if it has any.
-fn said(code: ErrorCode, message: Option<&str>) -> String {
+pub(crate) fn said(code: ErrorCode, message: Option<&str>) -> String {
     match message {
         Some(message) if !message.is_empty() => format!("{} ({})", message, code.name()),
         _ => code.to_string(),
@@ -101,6 +105,15 @@ fn text(text: &str) -> StrBytes {
 }
 
 /// A cluster as one of its brokers sees it.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(admin: ringmill_client::Admin) -> Result<(), Box<dyn std::error::Error>> {
+/// let cluster = admin.cluster().await?;
+/// println!("{} has {} brokers", cluster.cluster_id, cluster.brokers.len());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterDescription {
     /// The cluster's name for itself.

@@ -28,6 +28,15 @@ const FIRST_DELETE_BY_STATE: i16 = 6;
 const BROKERS_DEFAULT: i32 = -1;
 
 /// A topic to be created.
+///
+/// # Examples
+/// ```
+/// use ringmill_client::NewTopic;
+///
+/// // three copies of everything, whatever the brokers' default
+/// let flights = NewTopic { replication: Some(3), ..NewTopic::of("flights", 12) };
+/// # let _ = flights;
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NewTopic {
     /// Its name.
@@ -42,6 +51,13 @@ pub struct NewTopic {
 
 impl NewTopic {
     /// A topic with that many partitions, replicated as the brokers' default says.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::NewTopic;
+    ///
+    /// assert_eq!(NewTopic::of("flights", 12).partitions, Some(12));
+    /// ```
     pub fn of(name: impl Into<String>, partitions: i32) -> Self {
         Self {
             name: name.into(),
@@ -51,6 +67,16 @@ impl NewTopic {
     }
 
     /// The same with a setting by Kafka's name, such as `retention.ms`.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::NewTopic;
+    ///
+    /// let latest = NewTopic::of("latest", 12)
+    ///     .config("cleanup.policy", "compact")
+    ///     .config("min.cleanable.dirty.ratio", 0.1);
+    /// assert_eq!(latest.configs.len(), 2);
+    /// ```
     pub fn config(mut self, name: impl Into<String>, value: impl ToString) -> Self {
         self.configs.push((name.into(), value.to_string()));
         self
@@ -58,8 +84,12 @@ impl NewTopic {
 }
 
 impl Admin {
-    /// Creates a topic; returns once its partitions have leaders.
-    pub async fn create_topic(&self, topic: &NewTopic) -> Result<Topic, AdminError> {
+    /// Whether such a topic would be created; none is.
+    pub async fn validate_topic(&self, topic: &NewTopic) -> Result<(), AdminError> {
+        self.ask_for_topic(topic, true).await
+    }
+
+    async fn ask_for_topic(&self, topic: &NewTopic, only_check: bool) -> Result<(), AdminError> {
         let what = format!("topic {:?}", topic.name);
         let configs = topic.configs.iter().map(|(name, value)| {
             CreatableTopicConfig::default()
@@ -73,6 +103,7 @@ impl Admin {
             .with_configs(configs.collect());
         let request = CreateTopicsRequest::default()
             .with_topics(vec![new])
+            .with_validate_only(only_check)
             .with_timeout_ms(self.timeout_ms());
         self.0
             .retried(async || {
@@ -81,7 +112,13 @@ impl Admin {
                 let answer = response.topics.pop().ok_or_else(|| unanswered(&what))?;
                 check(&what, answer.error_code, answer.error_message)
             })
-            .await?;
+            .await
+    }
+
+    /// Creates a topic; returns once its partitions have leaders.
+    pub async fn create_topic(&self, topic: &NewTopic) -> Result<Topic, AdminError> {
+        let what = format!("topic {:?}", topic.name);
+        self.ask_for_topic(topic, false).await?;
         // the broker that is asked may hear of it a moment later
         self.0
             .retried(async || match self.0.topic(&topic.name, false).await {

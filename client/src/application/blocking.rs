@@ -18,14 +18,17 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::wait::wait;
 use super::{AdminBuilder, ConsumerBuilder, ConsumerRecord, Delivery, ProducerBuilder};
 use super::{ProducerRecord, StartError};
 use crate::admin::{
-    AdminError, ClusterDescription, ConfigChange, ConfigEntry, ConfigResource, GroupDescription,
-    GroupListing, LogDir, NewTopic, ProducerState,
+    AdminError, ClusterDescription, ConfigChange, ConfigEntry, ConfigKind, ConfigResource, Feature,
+    GroupDescription, GroupFilter, GroupListing, LogDir, NewTopic, PartitionReplicas,
+    ProducerState, QuotaChange, QuotaEntity, QuotaFilter, Quotas, TransactionDescription,
+    TransactionFilter, TransactionListing,
 };
 use crate::assignor::TopicPartition;
 use crate::cluster::LookupError;
@@ -49,6 +52,24 @@ macro_rules! twins {
 }
 
 /// [`crate::Producer`] for plain threads; clones share it.
+///
+/// # Examples
+/// ```no_run
+/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use ringmill_client::ProducerRecord;
+/// use ringmill_client::blocking::Producer;
+///
+/// let producer = Producer::connect(ringmill_client::Producer::builder())?;
+/// let threads = ["north", "south"].map(|gate| {
+///     let producer = producer.clone();
+///     std::thread::spawn(move || producer.send(ProducerRecord::to("flights").value(gate)))
+/// });
+/// for thread in threads {
+///     thread.join().expect("it does not panic")?.wait()?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Producer(crate::Producer);
 
@@ -124,6 +145,7 @@ impl Consumer {
 
     twins! { "Consumer":
         fn subscribe(topics: &[&str]) -> Result<(), SubscribeError>;
+        fn subscribe_pattern(pattern: &str) -> Result<(), SubscribeError>;
         fn unsubscribe() -> Result<(), CommitError>;
         fn assign(partitions: Vec<(TopicPartition, StartAt)>) -> Result<(), PollError>;
         fn recv() -> Result<ConsumerRecord, PollError>;
@@ -133,6 +155,15 @@ impl Consumer {
         fn resume(partitions: Vec<TopicPartition>) -> Result<(), PollError>;
         fn assignment() -> BTreeSet<TopicPartition>;
         fn position(partition: &TopicPartition) -> Result<Option<i64>, LookupError>;
+        fn current_lag(partition: &TopicPartition) -> Option<i64>;
+        fn paused() -> BTreeSet<TopicPartition>;
+        fn subscription() -> BTreeSet<Arc<str>>;
+        fn beginning_offsets(
+            partitions: Vec<TopicPartition>
+        ) -> Result<BTreeMap<TopicPartition, i64>, OffsetError>;
+        fn end_offsets(
+            partitions: Vec<TopicPartition>
+        ) -> Result<BTreeMap<TopicPartition, i64>, OffsetError>;
         fn commit() -> Result<(), CommitError>;
         fn group_metadata() -> Option<GroupMetadata>;
         fn commit_offsets(offsets: &CommittedOffsets) -> Result<(), CommitError>;
@@ -140,6 +171,16 @@ impl Consumer {
         fn offsets_for_times(times: Vec<(TopicPartition, i64)>) -> Result<FoundOffsets, OffsetError>;
         fn offsets(wanted: Vec<(TopicPartition, OffsetSpec)>) -> Result<FoundOffsets, OffsetError>;
         fn topic(name: &str) -> Result<Topic, LookupError>;
+    }
+
+    /// Ends a poll of another thread, as [`crate::Consumer::wakeup`] does.
+    pub fn wakeup(&self) {
+        wait(self.0.wakeup());
+    }
+
+    /// Makes the group rebalance, as [`crate::Consumer::enforce_rebalance`] does.
+    pub fn enforce_rebalance(&self) {
+        wait(self.0.enforce_rebalance());
     }
 
     /// Commits, if that is automatic, leaves the group and stops.
@@ -176,32 +217,40 @@ impl Admin {
     }
 
     twins! { "Admin":
-        fn cluster() -> Result<ClusterDescription, AdminError>;
         fn create_topic(topic: NewTopic) -> Result<Topic, AdminError>;
+        fn validate_topic(topic: NewTopic) -> Result<(), AdminError>;
         fn delete_topic(name: &str) -> Result<(), AdminError>;
         fn topics() -> Result<Vec<Topic>, AdminError>;
         fn describe_topic(name: &str) -> Result<Topic, AdminError>;
+        fn describe_partitions(name: &str) -> Result<Vec<PartitionReplicas>, AdminError>;
         fn create_partitions(name: &str, count: i32) -> Result<(), AdminError>;
-        fn delete_records(
-            below: BTreeMap<TopicPartition, i64>
-        ) -> Result<BTreeMap<TopicPartition, i64>, AdminError>;
-        fn offsets(wanted: Vec<(TopicPartition, OffsetSpec)>) -> Result<FoundOffsets, AdminError>;
+        fn delete_records(below: BTreeMap<TopicPartition, i64>) -> Result<BTreeMap<TopicPartition, i64>, AdminError>;
         fn topic_configs(name: &str) -> Result<Vec<ConfigEntry>, AdminError>;
         fn broker_configs(id: i32) -> Result<Vec<ConfigEntry>, AdminError>;
+        fn configs(of: &ConfigResource) -> Result<Vec<ConfigEntry>, AdminError>;
         fn alter_topic(name: &str, changes: Vec<ConfigChange>) -> Result<(), AdminError>;
         fn alter_broker(id: i32, changes: Vec<ConfigChange>) -> Result<(), AdminError>;
-        fn config_resources() -> Result<Vec<ConfigResource>, AdminError>;
+        fn alter_configs(of: &ConfigResource, changes: Vec<ConfigChange>) -> Result<(), AdminError>;
+        fn validate_configs(of: &ConfigResource, changes: Vec<ConfigChange>) -> Result<(), AdminError>;
+        fn config_resources(kinds: Vec<ConfigKind>) -> Result<Vec<ConfigResource>, AdminError>;
         fn groups() -> Result<Vec<GroupListing>, AdminError>;
+        fn groups_where(filter: GroupFilter) -> Result<Vec<GroupListing>, AdminError>;
         fn describe_group(group: &str) -> Result<GroupDescription, AdminError>;
         fn delete_group(group: &str) -> Result<(), AdminError>;
         fn remove_members(group: &str, instance_ids: Vec<String>) -> Result<(), AdminError>;
         fn group_offsets(group: &str) -> Result<CommittedOffsets, AdminError>;
         fn set_group_offsets(group: &str, offsets: CommittedOffsets) -> Result<(), AdminError>;
-        fn delete_group_offsets(
-            group: &str,
-            partitions: BTreeSet<TopicPartition>
-        ) -> Result<(), AdminError>;
+        fn delete_group_offsets(group: &str, partitions: BTreeSet<TopicPartition>) -> Result<(), AdminError>;
+        fn cluster() -> Result<ClusterDescription, AdminError>;
+        fn features() -> Result<BTreeMap<String, Feature>, AdminError>;
+        fn offsets(wanted: Vec<(TopicPartition, OffsetSpec)>) -> Result<FoundOffsets, AdminError>;
         fn log_dirs(broker: i32) -> Result<Vec<LogDir>, AdminError>;
         fn producers(partition: &TopicPartition) -> Result<Vec<ProducerState>, AdminError>;
+        fn quotas(filter: QuotaFilter) -> Result<Quotas, AdminError>;
+        fn alter_quotas(entity: &QuotaEntity, changes: Vec<QuotaChange>) -> Result<(), AdminError>;
+        fn transactions(filter: TransactionFilter) -> Result<Vec<TransactionListing>, AdminError>;
+        fn describe_transaction(transactional_id: &str) -> Result<TransactionDescription, AdminError>;
+        fn abort_transaction(partition: &TopicPartition, producer: &ProducerState) -> Result<(), AdminError>;
+        fn fence_producer(transactional_id: &str) -> Result<(i64, i16), AdminError>;
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::record::ConsumerRecord;
 use crate::assignor::TopicPartition;
-use crate::consumer::{Fetched, PollError};
+use crate::consumer::{Fetched, PollError, RecordsError};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -63,15 +63,12 @@ impl Buffer {
     }
 }
 
-fn decode(
-    fetched: &Fetched,
-    into: &mut VecDeque<ConsumerRecord>,
-) -> Result<(), crate::RecordsError> {
+fn decode(fetched: &Fetched, into: &mut VecDeque<ConsumerRecord>) -> Result<(), RecordsError> {
     let topic = fetched.topic_name();
     for batch in fetched.batches() {
         let batch = batch?;
         for record in batch.records() {
-            let record = record.map_err(|error| crate::RecordsError {
+            let record = record.map_err(|error| RecordsError {
                 topic: topic.clone(),
                 partition: fetched.partition(),
                 offset: batch.header().base_offset,

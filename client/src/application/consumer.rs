@@ -1,6 +1,8 @@
 //! The consumer for applications.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod group;
+mod places;
+
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,11 +18,7 @@ use super::rebalance::RebalanceListener;
 use super::record::ConsumerRecord;
 use super::thread::IoThread;
 use crate::assignor::TopicPartition;
-use crate::cluster::LookupError;
-use crate::consumer::{CommitError, Event, GroupMetadata, PollError, StartAt, SubscribeError};
-use crate::group_offsets::CommittedOffsets;
-use crate::metadata::Topic;
-use crate::offsets::{FoundOffsets, OffsetError, OffsetSpec};
+use crate::consumer::{CommitError, Event, PollError, StartAt};
 
 /// How long [`Consumer::recv`] waits at once; it goes on after that.
 const RECV_SLICE: Duration = Duration::from_secs(3600);
@@ -58,6 +56,14 @@ pub struct Consumer {
 
 impl Consumer {
     /// Settings to begin with.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use ringmill_client::Consumer;
+    ///
+    /// let builder = Consumer::builder().set("group.id", "billing");
+    /// # let _ = builder;
+    /// ```
     pub fn builder() -> ConsumerBuilder {
         ConsumerBuilder::default()
     }
@@ -98,57 +104,27 @@ impl Consumer {
         self.thread.call(job).await.unwrap_or(Err(closed))
     }
 
-    /// Reads these topics as a member of the group, in place of whatever it read before.
-    ///
-    /// # Errors
-    /// Without a `group.id`.
-    pub async fn subscribe<T: AsRef<str>>(
-        &self,
-        topics: impl IntoIterator<Item = T>,
-    ) -> Result<(), SubscribeError> {
-        let topics: Vec<String> = topics.into_iter().map(|t| t.as_ref().to_owned()).collect();
-        self.on_thread(SubscribeError::Closed, async move |poller| {
-            poller.consumer.subscribe(topics.iter().map(String::as_str))
-        })
-        .await
-    }
-
-    /// Leaves the group, after a commit if that is automatic, and reads nothing any more.
-    ///
-    /// # Errors
-    /// If the commit failed; the group is left all the same.
-    pub async fn unsubscribe(&self) -> Result<(), CommitError> {
-        self.rewind(|_| true).await;
-        self.on_thread(CommitError::Closed, async move |poller| {
-            poller.consumer.unsubscribe().await
-        })
-        .await
-    }
-
-    /// Reads these partitions, and no others, without asking any group.
-    ///
-    /// # Errors
-    /// If the consumer is closed.
-    pub async fn assign(
-        &self,
-        partitions: impl IntoIterator<Item = (TopicPartition, StartAt)>,
-    ) -> Result<(), PollError> {
-        let partitions: BTreeMap<TopicPartition, StartAt> = partitions.into_iter().collect();
-        self.buffer().drop_if(|_| true);
-        self.on_thread(PollError::Closed, async move |poller| {
-            let mut gone = poller.consumer.assignment();
-            gone.retain(|partition| !partitions.contains_key(partition));
-            poller.consumer.unassign(&gone);
-            poller.consumer.assign(partitions);
-            Ok(())
-        })
-        .await
-    }
-
     /// Waits for the next record. Dropped before it is done, it loses none.
     ///
     /// # Errors
     /// What one partition or the group suffers from; the next call goes on with the others.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(consumer: ringmill_client::Consumer) -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringmill_client::PollError;
+    ///
+    /// loop {
+    ///     match consumer.recv().await {
+    ///         Ok(record) => println!("{}: {:?}", record.offset, record.value),
+    ///         Err(PollError::Closed) => break,
+    ///         // one partition's, or the group's: the others go on
+    ///         Err(error) => eprintln!("{error}"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn recv(&self) -> Result<ConsumerRecord, PollError> {
         loop {
             let next = self.buffer().next();
@@ -165,6 +141,19 @@ impl Consumer {
     ///
     /// # Errors
     /// As [`Consumer::recv`].
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(consumer: ringmill_client::Consumer) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// let records = consumer.poll(Duration::from_millis(500)).await?;
+    /// // one write for many records, and then they count as processed
+    /// println!("{} records of one partition", records.len());
+    /// consumer.commit().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn poll(&self, limit: Duration) -> Result<Vec<ConsumerRecord>, PollError> {
         loop {
             let mut records = Vec::new();
@@ -188,6 +177,21 @@ impl Consumer {
     }
 
     /// The records as a stream that never ends by itself.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(consumer: ringmill_client::Consumer) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::pin::pin;
+    ///
+    /// use futures_util::{StreamExt, TryStreamExt};
+    ///
+    /// let mut hundred = pin!(consumer.stream().take(100));
+    /// while let Some(record) = hundred.try_next().await? {
+    ///     println!("{:?}", record.value);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn stream(&self) -> impl Stream<Item = Result<ConsumerRecord, PollError>> + '_ {
         futures_util::stream::unfold(self, |consumer| async move {
             Some((consumer.recv().await, consumer))
@@ -234,6 +238,22 @@ impl Consumer {
         Ok(true)
     }
 
+    /// Lets the listener commit before the partitions go, since the application lets go of them.
+    async fn tell_of_the_end(&self) {
+        let Some(listener) = self.listener.as_deref() else {
+            return;
+        };
+        let owned = self
+            .on_thread((), async move |poller| {
+                Ok(poller.consumer.group_assignment())
+            })
+            .await;
+        let owned = owned.unwrap_or_default();
+        if !owned.is_empty() {
+            listener.on_revoked(self, &owned).await;
+        }
+    }
+
     /// Puts records that were not handed over back into the log, as it were: the position of their
     /// partition, if it is one of those, goes back to the first of them.
     async fn rewind(&self, is_one: impl FnOnce(&TopicPartition) -> bool) {
@@ -248,186 +268,62 @@ impl Consumer {
         }
     }
 
-    /// Moves the position in a partition that is assigned; nothing, if it is not.
+    /// Makes the poll that waits now, or else the next one, end with [`PollError::Woken`]: to stop a
+    /// thread that waits for records. Asynchronous code may as well drop its future.
     ///
-    /// # Errors
-    /// If the consumer is closed.
-    pub async fn seek(&self, partition: &TopicPartition, to: StartAt) -> Result<(), PollError> {
-        self.buffer().drop_if(|held| held == partition);
-        let partition = partition.clone();
-        self.on_thread(PollError::Closed, async move |poller| {
-            poller.consumer.seek(&partition, to);
+    /// # Examples
+    /// ```no_run
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::sync::Arc;
+    ///
+    /// use ringmill_client::PollError;
+    /// use ringmill_client::blocking::Consumer;
+    ///
+    /// let builder = ringmill_client::Consumer::builder().set("group.id", "billing");
+    /// let consumer = Arc::new(Consumer::connect(builder)?);
+    /// let reader = {
+    ///     let consumer = consumer.clone();
+    ///     std::thread::spawn(move || {
+    ///         loop {
+    ///             match consumer.recv() {
+    ///                 Ok(record) => println!("{record:?}"),
+    ///                 Err(PollError::Woken) => return,
+    ///                 Err(error) => eprintln!("{error}"),
+    ///             }
+    ///         }
+    ///     })
+    /// };
+    /// // at the end of the program
+    /// consumer.wakeup();
+    /// reader.join().expect("it does not panic");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn wakeup(&self) {
+        let woken = self.on_thread((), async move |poller| {
+            poller.woken.notify_one();
             Ok(())
-        })
-        .await
+        });
+        // once closed, nobody waits
+        let _ = woken.await;
     }
 
-    /// Stops the records of partitions until [`Consumer::resume`]; they stay assigned.
-    ///
-    /// # Errors
-    /// If the consumer is closed.
-    pub async fn pause(
-        &self,
-        partitions: impl IntoIterator<Item = TopicPartition>,
-    ) -> Result<(), PollError> {
-        let partitions: BTreeSet<TopicPartition> = partitions.into_iter().collect();
-        self.rewind(|held| partitions.contains(held)).await;
-        self.on_thread(PollError::Closed, async move |poller| {
-            partitions.iter().for_each(|p| poller.consumer.pause(p));
-            Ok(())
-        })
-        .await
-    }
-
-    /// Goes on with partitions.
-    ///
-    /// # Errors
-    /// If the consumer is closed.
-    pub async fn resume(
-        &self,
-        partitions: impl IntoIterator<Item = TopicPartition>,
-    ) -> Result<(), PollError> {
-        let partitions: BTreeSet<TopicPartition> = partitions.into_iter().collect();
-        self.on_thread(PollError::Closed, async move |poller| {
-            partitions.iter().for_each(|p| poller.consumer.resume(p));
-            Ok(())
-        })
-        .await
-    }
-
-    /// The partitions it reads; none once closed.
-    pub async fn assignment(&self) -> BTreeSet<TopicPartition> {
-        let assignment = self
-            .on_thread((), async move |poller| Ok(poller.consumer.assignment()))
-            .await;
-        assignment.unwrap_or_default()
-    }
-
-    /// The offset of the next record from a partition, for which it waits at most
-    /// `default.api.timeout.ms`; `None` if the partition is not assigned.
-    ///
-    /// # Errors
-    /// If it cannot be found in time.
-    pub async fn position(&self, partition: &TopicPartition) -> Result<Option<i64>, LookupError> {
-        if let Some(offset) = self.buffer().held().get(partition) {
-            return Ok(Some(*offset));
-        }
-        let partition = partition.clone();
-        self.on_thread(LookupError::Closed, async move |poller| {
-            poller.position(&partition).await
-        })
-        .await
-    }
-
-    /// Commits the positions of all partitions: the records handed over so far are processed.
-    ///
-    /// # Errors
-    /// If there is no group, or its coordinator refuses or cannot be reached within
-    /// `default.api.timeout.ms`.
-    pub async fn commit(&self) -> Result<(), CommitError> {
-        let held = self.buffer().held();
-        let committed = self
-            .on_thread(CommitError::Closed, async move |poller| {
-                poller.consumer.commit_but(&held).await
-            })
-            .await?;
-        self.committed_now(&committed);
-        Ok(())
-    }
-
-    /// Commits offsets of the application's choice: of each partition the offset after the last
-    /// record processed.
-    ///
-    /// # Errors
-    /// As [`Consumer::commit`].
-    pub async fn commit_offsets(&self, offsets: &CommittedOffsets) -> Result<(), CommitError> {
-        let wanted = offsets.clone();
-        self.on_thread(CommitError::Closed, async move |poller| {
-            poller.consumer.commit_offsets(&wanted).await
-        })
-        .await?;
-        self.committed_now(offsets);
-        Ok(())
-    }
-
-    fn committed_now(&self, offsets: &CommittedOffsets) {
-        for interceptor in &self.interceptors {
-            interceptor.on_commit(offsets);
-        }
-    }
-
-    /// Who this consumer is to its group, for offsets within a producer's transaction; `None`
-    /// without a group, or once closed.
-    pub async fn group_metadata(&self) -> Option<GroupMetadata> {
-        self.on_thread((), async move |poller| Ok(poller.consumer.group_metadata()))
-            .await
-            .ok()
-            .flatten()
-    }
-
-    /// What the group has committed for partitions; those without an offset are left out.
-    ///
-    /// # Errors
-    /// If the coordinator refuses or cannot be reached within `default.api.timeout.ms`.
-    pub async fn committed(
-        &self,
-        partitions: impl IntoIterator<Item = TopicPartition>,
-    ) -> Result<CommittedOffsets, LookupError> {
-        let partitions: Vec<TopicPartition> = partitions.into_iter().collect();
-        self.on_thread(LookupError::Closed, async move |poller| {
-            poller.consumer.committed(&partitions).await
-        })
-        .await
-    }
-
-    /// For each partition the first record of that time or later (milliseconds since the Unix
-    /// epoch); `None` where there is none yet.
-    ///
-    /// # Errors
-    /// The first partition's failure that remained after `default.api.timeout.ms`.
-    pub async fn offsets_for_times(
-        &self,
-        times: impl IntoIterator<Item = (TopicPartition, i64)>,
-    ) -> Result<FoundOffsets, OffsetError> {
-        let times = times.into_iter();
-        self.offsets(times.map(|(partition, ms)| (partition, OffsetSpec::Time(ms))))
-            .await
-    }
-
-    /// Places in partitions by their meaning: the ends, or a time. To a consumer of committed
-    /// records, the end is the last stable offset.
-    ///
-    /// # Errors
-    /// As [`Consumer::offsets_for_times`].
-    pub async fn offsets(
-        &self,
-        wanted: impl IntoIterator<Item = (TopicPartition, OffsetSpec)>,
-    ) -> Result<FoundOffsets, OffsetError> {
-        let wanted: Vec<_> = wanted.into_iter().collect();
-        self.on_thread(OffsetError::Closed, async move |poller| {
-            let isolation = poller.consumer.isolation();
-            poller.client.offsets_as(isolation, wanted).await
-        })
-        .await
-    }
-
-    /// A topic and its partitions.
-    ///
-    /// # Errors
-    /// If there is no such topic, or no broker answers within `default.api.timeout.ms`.
-    pub async fn topic(&self, name: &str) -> Result<Topic, LookupError> {
-        let name = name.to_owned();
-        self.on_thread(LookupError::Closed, async move |poller| {
-            poller.client.topic(&name, false).await
-        })
-        .await
-    }
-
-    /// Commits, if that is automatic, leaves the group and stops.
+    /// Tells the listener that its partitions go, commits, if that is automatic, leaves the group and
+    /// stops.
     ///
     /// # Errors
     /// If the commit failed; the group is left all the same.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(consumer: ringmill_client::Consumer) -> Result<(), Box<dyn std::error::Error>> {
+    /// // others get its partitions at once, not after the session's time
+    /// consumer.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn close(self) -> Result<(), CommitError> {
+        self.tell_of_the_end().await;
         let held = self.buffer().held();
         self.on_thread(CommitError::Closed, async move |poller| {
             poller.consumer.close_but(&held).await

@@ -2,9 +2,12 @@
 //! an application that hangs is missed (`max.poll.interval.ms`).
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use futures_util::future::{Either, select};
 
 use super::error::StartError;
 use crate::assignor::TopicPartition;
@@ -30,6 +33,8 @@ pub(crate) struct Poller {
     pub(crate) client: Client,
     pub(crate) consumer: Consumer,
     is_polling: Cell<bool>,
+    /// The present poll, or the next one, is to end.
+    pub(crate) woken: Notify,
     /// A poll is over.
     over: Notify,
 }
@@ -56,6 +61,7 @@ impl Poller {
             client,
             consumer,
             is_polling: Cell::new(false),
+            woken: Notify::new(),
             over: Notify::new(),
         }))
     }
@@ -77,9 +83,11 @@ impl Poller {
         let deadline = now() + limit;
         let event = loop {
             let left = deadline - now();
-            match self.consumer.poll(left.min(SLICE)).await {
-                Ok(Event::Idle) if left > SLICE => {}
-                event => break event,
+            let poll = pin!(self.consumer.poll(left.min(SLICE)));
+            match select(poll, pin!(self.woken.notified())).await {
+                Either::Left((Ok(Event::Idle), _)) if left > SLICE => {}
+                Either::Left((event, _)) => break event,
+                Either::Right(_) => break Err(PollError::Woken),
             }
         };
         *stash.lock().unwrap_or_else(PoisonError::into_inner) = Some(event);

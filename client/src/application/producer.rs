@@ -76,6 +76,16 @@ pub struct ProducerBuilder {
 impl ProducerBuilder {
     /// Sets what Kafka calls `name`, as in `bootstrap.servers`, `acks` or `linger.ms`. A mistake is
     /// told by [`ProducerBuilder::connect`].
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::Producer;
+    ///
+    /// let builder = Producer::builder()
+    ///     .set("bootstrap.servers", "a:9092,b:9092")
+    ///     .set("linger.ms", 20);
+    /// assert!(builder.check().is_ok());
+    /// ```
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
         let set = self.config.set(&mut self.client, name, &value.to_string());
         self.error = self.error.or(set.err());
@@ -83,6 +93,15 @@ impl ProducerBuilder {
     }
 
     /// Sets many, as read from a file of properties.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::Producer;
+    ///
+    /// let text = "bootstrap.servers=a:9092\nclient.id=gate-7";
+    /// let settings = text.lines().filter_map(|line| line.split_once('='));
+    /// assert!(Producer::builder().set_all(settings).check().is_ok());
+    /// ```
     pub fn set_all<N: AsRef<str>, V: ToString>(
         self,
         settings: impl IntoIterator<Item = (N, V)>,
@@ -94,6 +113,15 @@ impl ProducerBuilder {
     }
 
     /// Replaces the typed settings that [`ProducerBuilder::set`] writes to by name.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::{ClientConfig, Producer, ProducerConfig};
+    ///
+    /// let client = ClientConfig::new(["a:9092", "b:9092"]);
+    /// let config = ProducerConfig::default();
+    /// assert!(Producer::builder().config(client, config).check().is_ok());
+    /// ```
     pub fn config(self, client: ClientConfig, config: ProducerConfig) -> Self {
         Self {
             client,
@@ -103,6 +131,23 @@ impl ProducerBuilder {
     }
 
     /// Lets the application choose partitions.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use ringmill_client::{Choice, Partitioner, Producer};
+    ///
+    /// struct FirstByte;
+    ///
+    /// impl Partitioner for FirstByte {
+    ///     fn partition(&self, choice: &Choice<'_>) -> i32 {
+    ///         let first = choice.key.and_then(|key| key.first()).copied().unwrap_or(0);
+    ///         (usize::from(first) % choice.partitions) as i32
+    ///     }
+    /// }
+    ///
+    /// let builder = Producer::builder().partitioner(FirstByte);
+    /// # let _ = builder;
+    /// ```
     pub fn partitioner(mut self, partitioner: impl Partitioner) -> Self {
         let custom = CustomPartitioner::new(partitioner);
         self.config.partitioning = Partitioning::Custom(custom);
@@ -110,12 +155,37 @@ impl ProducerBuilder {
     }
 
     /// Adds an interceptor, called after those added before.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use ringmill_client::{Producer, ProducerInterceptor, ProducerRecord};
+    ///
+    /// struct Origin;
+    ///
+    /// impl ProducerInterceptor for Origin {
+    ///     fn on_send(&self, record: ProducerRecord) -> ProducerRecord {
+    ///         record.header("origin", "gate 7")
+    ///     }
+    /// }
+    ///
+    /// let builder = Producer::builder().interceptor(Origin);
+    /// # let _ = builder;
+    /// ```
     pub fn interceptor(mut self, interceptor: impl ProducerInterceptor) -> Self {
         self.interceptors.push(Arc::new(interceptor));
         self
     }
 
     /// Which sockets to use.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use ringmill_client::{Producer, Transport};
+    ///
+    /// // fail rather than do without io_uring
+    /// let builder = Producer::builder().transport(Transport::IoUring);
+    /// # let _ = builder;
+    /// ```
     pub fn transport(self, transport: Transport) -> Self {
         Self { transport, ..self }
     }
@@ -124,6 +194,15 @@ impl ProducerBuilder {
     ///
     /// # Errors
     /// The first setting that is not taken, or contradicts others.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::Producer;
+    ///
+    /// let contradictory = Producer::builder().set("acks", 1);
+    /// let why = contradictory.check().unwrap_err().to_string();
+    /// assert!(why.contains("idempotence"), "{why}");
+    /// ```
     pub fn check(&self) -> Result<(), StartError> {
         match &self.error {
             Some(error) => Err(error.clone().into()),
@@ -137,6 +216,21 @@ impl ProducerBuilder {
     ///
     /// # Errors
     /// As [`ProducerBuilder::check`], and if no broker answers or gives the producer an identity.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringmill_client::Producer;
+    ///
+    /// let producer = Producer::builder()
+    ///     .set("bootstrap.servers", "127.0.0.1:9092")
+    ///     .set("compression.type", "zstd")
+    ///     .connect()
+    ///     .await?;
+    /// println!("flights has {} partitions", producer.partitions("flights").await?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn connect(self) -> Result<Producer, StartError> {
         self.check()?;
         let intake = Arc::new(Intake::new(self.config.buffer_bytes));
@@ -159,6 +253,14 @@ impl ProducerBuilder {
 
 impl Producer {
     /// Settings to begin with.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use ringmill_client::Producer;
+    ///
+    /// let builder = Producer::builder().set("acks", "all");
+    /// # let _ = builder;
+    /// ```
     pub fn builder() -> ProducerBuilder {
         ProducerBuilder::default()
     }
@@ -169,6 +271,24 @@ impl Producer {
     /// # Errors
     /// If there was no room in time, the record is larger than a request may be, or the producer is
     /// closed.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(producer: ringmill_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringmill_client::ProducerRecord;
+    ///
+    /// // many on their way at once, each with its own result
+    /// let mut deliveries = Vec::new();
+    /// for seat in 1..=200 {
+    ///     let record = ProducerRecord::to("boarded").key("LH-400").value(seat.to_string());
+    ///     deliveries.push(producer.send(record).await?);
+    /// }
+    /// for delivery in deliveries {
+    ///     println!("at {:?}", delivery.await?.offset);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn send(&self, record: ProducerRecord) -> Result<Delivery, SendError> {
         let (mut submission, delivery) = self.prepare(record)?;
         loop {
@@ -194,6 +314,21 @@ impl Producer {
     ///
     /// # Errors
     /// As [`Producer::send`]; [`SendError::Full`] at once.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(producer: ringmill_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringmill_client::{ProducerRecord, SendError};
+    ///
+    /// match producer.try_send(ProducerRecord::to("positions").value("47.4 8.5")) {
+    ///     Ok(_delivery) => {}
+    ///     // the next position is as good
+    ///     Err(SendError::Full) => println!("one left out"),
+    ///     Err(error) => return Err(error.into()),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn try_send(&self, record: ProducerRecord) -> Result<Delivery, SendError> {
         let (submission, delivery) = self.prepare(record)?;
         match self.intake.offer(submission) {
@@ -221,6 +356,20 @@ impl Producer {
     ///
     /// # Errors
     /// If deliveries failed since the last flush.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(producer: ringmill_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringmill_client::ProducerRecord;
+    ///
+    /// for gate in ["A1", "A2"] {
+    ///     drop(producer.send(ProducerRecord::to("gates").value(gate)).await?);
+    /// }
+    /// // the error, if any, of those whose delivery nobody awaited
+    /// producer.flush().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn flush(&self) -> Result<(), FlushError> {
         let closed = || FlushError {
             records: 0,
@@ -234,6 +383,14 @@ impl Producer {
     ///
     /// # Errors
     /// As [`Producer::flush`].
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(producer: ringmill_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+    /// producer.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn close(self) -> Result<(), FlushError> {
         let flushed = self.flush().await;
         self.intake.close();
@@ -249,6 +406,15 @@ impl Producer {
     ///
     /// # Errors
     /// If there is no such topic, or it cannot be asked for within `default.api.timeout.ms`.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(producer: ringmill_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+    /// let count = producer.partitions("flights").await?;
+    /// println!("LH-400 goes to {}", ringmill_client::partition_of_key(b"LH-400", count));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn partitions(&self, topic: &str) -> Result<usize, LookupError> {
         let topic = topic.to_owned();
         let found = self
@@ -259,11 +425,28 @@ impl Producer {
     }
 
     /// Bytes of records that wait for their delivery.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(producer: ringmill_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+    /// println!("{} bytes are on their way", producer.buffered_bytes());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn buffered_bytes(&self) -> usize {
         self.intake.held()
     }
 
     /// What was done so far, in numbers; all zero once closed.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(producer: ringmill_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+    /// let stats = producer.stats().await;
+    /// println!("{} of {} records delivered, {} retries", stats.delivered, stats.records, stats.retries);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn stats(&self) -> ProducerStats {
         let stats = self
             .thread
@@ -274,11 +457,37 @@ impl Producer {
 }
 
 /// Waits for the delivery of one record; may be dropped without harm.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(producer: ringmill_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+/// use ringmill_client::ProducerRecord;
+///
+/// let delivery = producer.send(ProducerRecord::to("flights").value("boarding")).await?;
+/// let delivered = delivery.await?;
+/// println!("{}: {:?}", delivered.partition, delivered.offset);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Delivery(oneshot::Receiver<Result<Delivered, DeliveryError>>);
 
 impl Delivery {
     /// The result, if it is known.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(producer: ringmill_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringmill_client::ProducerRecord;
+    ///
+    /// let mut delivery = producer.send(ProducerRecord::to("flights").value("boarding")).await?;
+    /// match delivery.now() {
+    ///     Some(result) => println!("{result:?}"),
+    ///     None => println!("still on its way"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn now(&mut self) -> Option<Result<Delivered, DeliveryError>> {
         match self.0.try_recv() {
             Ok(result) => result,
@@ -290,6 +499,19 @@ impl Delivery {
     ///
     /// # Errors
     /// Why the record was not delivered.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringmill_client::ProducerRecord;
+    /// use ringmill_client::blocking::Producer;
+    ///
+    /// let producer = Producer::connect(ringmill_client::Producer::builder())?;
+    /// let delivery = producer.send(ProducerRecord::to("flights").value("boarding"))?;
+    /// println!("{:?}", delivery.wait()?.offset);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn wait(self) -> Result<Delivered, DeliveryError> {
         super::wait::wait(self)
     }

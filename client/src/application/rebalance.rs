@@ -45,8 +45,8 @@ pub trait RebalanceListener: Send + Sync + 'static {
         Box::pin(ready(()))
     }
 
-    /// These partitions will be another's: commit what was processed of them. Nothing more of them
-    /// comes.
+    /// These partitions will be another's, or the consumer unsubscribes or closes: commit what was
+    /// processed of them. Nothing more of them comes.
     fn on_revoked<'a>(
         &'a self,
         consumer: &'a Consumer,

@@ -34,6 +34,15 @@ pub struct ProducerRecord {
 
 impl ProducerRecord {
     /// An empty record for a topic; without a value it is a tombstone.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::ProducerRecord;
+    ///
+    /// // a key without a value takes the key out of a compacted topic
+    /// let tombstone = ProducerRecord::to("latest").key("LH-400");
+    /// assert_eq!(tombstone.topic(), "latest");
+    /// ```
     pub fn to(topic: impl Into<Arc<str>>) -> Self {
         Self {
             topic: topic.into(),
@@ -46,6 +55,13 @@ impl ProducerRecord {
     }
 
     /// The same for one partition, whatever the partitioner would say.
+    ///
+    /// # Examples
+    /// ```
+    /// # use ringmill_client::ProducerRecord;
+    /// let record = ProducerRecord::to("flights").partition(3).value("boarding");
+    /// # let _ = record;
+    /// ```
     pub fn partition(self, partition: i32) -> Self {
         Self {
             partition: Some(partition),
@@ -54,6 +70,14 @@ impl ProducerRecord {
     }
 
     /// The same with a key.
+    ///
+    /// # Examples
+    /// ```
+    /// # use ringmill_client::ProducerRecord;
+    /// // records of one key stay in their order
+    /// let record = ProducerRecord::to("flights").key("LH-400").value("boarding");
+    /// # let _ = record;
+    /// ```
     pub fn key(self, key: impl Into<Bytes>) -> Self {
         Self {
             key: Some(key.into()),
@@ -62,6 +86,14 @@ impl ProducerRecord {
     }
 
     /// The same with a value.
+    ///
+    /// # Examples
+    /// ```
+    /// # use ringmill_client::ProducerRecord;
+    /// let text = ProducerRecord::to("flights").value("boarding");
+    /// let bytes = ProducerRecord::to("flights").value(vec![1, 2, 3]);
+    /// assert_ne!(text, bytes);
+    /// ```
     pub fn value(self, value: impl Into<Bytes>) -> Self {
         Self {
             value: Some(value.into()),
@@ -70,6 +102,15 @@ impl ProducerRecord {
     }
 
     /// The same with one more header.
+    ///
+    /// # Examples
+    /// ```
+    /// # use ringmill_client::ProducerRecord;
+    /// let record = ProducerRecord::to("flights")
+    ///     .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    ///     .value("boarding");
+    /// # let _ = record;
+    /// ```
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Bytes>) -> Self {
         self.headers.push((name.into(), Some(value.into())));
         self
@@ -77,6 +118,14 @@ impl ProducerRecord {
 
     /// The same with a timestamp, in milliseconds since the Unix epoch; otherwise it is the time at
     /// which the producer takes the record.
+    ///
+    /// # Examples
+    /// ```
+    /// # use ringmill_client::ProducerRecord;
+    /// // when it happened, not when it is sent
+    /// let record = ProducerRecord::to("flights").timestamp(1_767_225_600_000).value("landed");
+    /// # let _ = record;
+    /// ```
     pub fn timestamp(self, ms: i64) -> Self {
         Self {
             timestamp: Some(ms),
@@ -85,6 +134,12 @@ impl ProducerRecord {
     }
 
     /// Its topic.
+    ///
+    /// # Examples
+    /// ```
+    /// # use ringmill_client::ProducerRecord;
+    /// assert_eq!(ProducerRecord::to("flights").topic(), "flights");
+    /// ```
     pub fn topic(&self) -> &str {
         &self.topic
     }
@@ -99,6 +154,16 @@ impl ProducerRecord {
 }
 
 /// A record that was consumed.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(consumer: ringmill_client::Consumer) -> Result<(), Box<dyn std::error::Error>> {
+/// let record = consumer.recv().await?;
+/// let source = record.headers.iter().find(|(name, _)| name == "source");
+/// println!("{}-{} {}: from {source:?}", record.topic, record.partition, record.offset);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsumerRecord {
     /// Its topic.

@@ -48,6 +48,30 @@ pub trait Serializer<T: ?Sized>: Send + Sync + 'static {
 }
 
 /// Makes a value of a key's or value's bytes.
+///
+/// # Examples
+/// ```
+/// use bytes::Bytes;
+/// use ringmill_client::{Deserializer, RecordHeaders, SerdeError, UnexpectedNull};
+///
+/// struct Celsius;
+///
+/// impl Deserializer<f64> for Celsius {
+///     fn deserialize(
+///         &self,
+///         _topic: &str,
+///         bytes: Option<&Bytes>,
+///         _headers: &RecordHeaders,
+///     ) -> Result<f64, SerdeError> {
+///         let bytes = bytes.ok_or(UnexpectedNull)?;
+///         Ok(f64::from_be_bytes(bytes[..].try_into()?))
+///     }
+/// }
+///
+/// let degrees = Bytes::copy_from_slice(&21.5_f64.to_be_bytes());
+/// let read = Celsius.deserialize("weather", Some(&degrees), &Vec::new());
+/// assert_eq!(read.unwrap(), 21.5);
+/// ```
 pub trait Deserializer<T>: Send + Sync + 'static {
     /// The value of `bytes`, of a record of `topic`; `None` is null.
     ///
@@ -234,6 +258,17 @@ pub enum TypedPollError {
 }
 
 /// A producer of an application's types; see [`Producer::typed`].
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(producer: ringmill_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+/// use ringmill_client::{Integer, TypedProducer, Utf8};
+///
+/// let counts: TypedProducer<str, i64> = producer.typed(Utf8, Integer);
+/// counts.send("counts", Some("LH-400"), Some(&212)).await?.await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct TypedProducer<K: ?Sized + 'static, V: ?Sized + 'static> {
     producer: Producer,
     key: Arc<dyn Serializer<K>>,
@@ -270,6 +305,18 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static> TypedProducer<K, V> {
     ///
     /// # Errors
     /// If key or value have no bytes, and as [`Producer::send`].
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(producer: ringmill_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringmill_client::{Integer, Utf8};
+    ///
+    /// let counts = producer.typed::<str, i64>(Utf8, Integer);
+    /// let delivery = counts.send("counts", Some("LH-400"), Some(&212)).await?;
+    /// println!("{:?}", delivery.await?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn send(
         &self,
         topic: &str,
@@ -293,12 +340,36 @@ impl<K: ?Sized + 'static, V: ?Sized + 'static> TypedProducer<K, V> {
     }
 
     /// The producer below, to flush and close it.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(producer: ringmill_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringmill_client::{Integer, Utf8};
+    ///
+    /// let counts = producer.typed::<str, i64>(Utf8, Integer);
+    /// counts.send("counts", Some("LH-400"), None).await?;
+    /// counts.producer().flush().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn producer(&self) -> &Producer {
         &self.producer
     }
 }
 
 /// A record of an application's types.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(consumer: ringmill_client::Consumer) -> Result<(), Box<dyn std::error::Error>> {
+/// use ringmill_client::{Integer, Utf8};
+///
+/// let counts = consumer.typed::<String, i64>(Utf8, Integer);
+/// let count = counts.recv().await?;
+/// println!("{}: {} at {}", count.key, count.value, count.record.offset);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypedRecord<K, V> {
     /// Its key.
@@ -310,6 +381,17 @@ pub struct TypedRecord<K, V> {
 }
 
 /// A consumer of an application's types; see [`Consumer::typed`].
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(consumer: ringmill_client::Consumer) -> Result<(), Box<dyn std::error::Error>> {
+/// use ringmill_client::{Integer, TypedConsumer, Utf8};
+///
+/// let counts: TypedConsumer<String, i64> = consumer.typed(Utf8, Integer);
+/// println!("{}", counts.recv().await?.value);
+/// # Ok(())
+/// # }
+/// ```
 pub struct TypedConsumer<K: 'static, V: 'static> {
     consumer: Consumer,
     key: Arc<dyn Deserializer<K>>,
@@ -347,6 +429,24 @@ impl<K: 'static, V: 'static> TypedConsumer<K, V> {
     ///
     /// # Errors
     /// If its key or value cannot be read, and as [`Consumer::recv`].
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(consumer: ringmill_client::Consumer) -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringmill_client::{Integer, TypedPollError, Utf8};
+    ///
+    /// let counts = consumer.typed::<String, i64>(Utf8, Integer);
+    /// match counts.recv().await {
+    ///     Ok(count) => println!("{}", count.value),
+    ///     // the next call goes on behind it
+    ///     Err(TypedPollError::Deserialize { record, error, .. }) => {
+    ///         eprintln!("{} is no count: {error}", record.offset);
+    ///     }
+    ///     Err(error) => return Err(error.into()),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn recv(&self) -> Result<TypedRecord<K, V>, TypedPollError> {
         let record = self.consumer.recv().await?;
         let (key, value) = (&*self.key, &*self.value);
@@ -358,11 +458,34 @@ impl<K: 'static, V: 'static> TypedConsumer<K, V> {
     }
 
     /// The consumer below, for everything else.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(consumer: ringmill_client::Consumer) -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringmill_client::{Integer, Utf8};
+    ///
+    /// let counts = consumer.typed::<String, i64>(Utf8, Integer);
+    /// println!("{}", counts.recv().await?.value);
+    /// counts.consumer().commit().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn consumer(&self) -> &Consumer {
         &self.consumer
     }
 
     /// The consumer below, to close it.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(consumer: ringmill_client::Consumer) -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringmill_client::{Integer, Utf8};
+    ///
+    /// let counts = consumer.typed::<String, i64>(Utf8, Integer);
+    /// counts.into_consumer().close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn into_consumer(self) -> Consumer {
         self.consumer
     }
@@ -381,6 +504,18 @@ impl ConsumerRecord {
     ///
     /// # Errors
     /// The deserializer's.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(consumer: ringmill_client::Consumer) -> Result<(), ringmill_client::SerdeError> {
+    /// use ringmill_client::Utf8;
+    ///
+    /// let record = consumer.recv().await?;
+    /// let flight: String = record.decode_key(&Utf8)?;
+    /// println!("{flight}");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn decode_key<T>(&self, by: &(impl Deserializer<T> + ?Sized)) -> Result<T, SerdeError> {
         by.deserialize(&self.topic, self.key.as_ref(), &self.headers)
     }
@@ -389,6 +524,21 @@ impl ConsumerRecord {
     ///
     /// # Errors
     /// The deserializer's.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(consumer: ringmill_client::Consumer) -> Result<(), ringmill_client::SerdeError> {
+    /// use ringmill_client::{Integer, Utf8};
+    ///
+    /// // the topic says what is in it
+    /// let record = consumer.recv().await?;
+    /// match &*record.topic {
+    ///     "counts" => println!("{}", record.decode_value::<i64>(&Integer)?),
+    ///     _ => println!("{}", record.decode_value::<String>(&Utf8)?),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn decode_value<T>(&self, by: &(impl Deserializer<T> + ?Sized)) -> Result<T, SerdeError> {
         by.deserialize(&self.topic, self.value.as_ref(), &self.headers)
     }

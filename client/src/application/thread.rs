@@ -20,6 +20,15 @@ use crate::transport::{self, Runtime, spawn};
 const MAX_WAITING_JOBS: usize = 256;
 
 /// Which sockets a client uses.
+///
+/// # Examples
+/// ```no_run
+/// use ringmill_client::{Consumer, Transport};
+///
+/// // in a container that forbids io_uring, Auto finds plain sockets by itself
+/// let builder = Consumer::builder().transport(Transport::Auto);
+/// # let _ = builder;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Transport {
     /// io_uring where the system allows it, else plain sockets.

@@ -59,6 +59,21 @@ impl Producer {
     ///
     /// # Errors
     /// If one is open, or the producer cannot have one.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(producer: ringmill_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringmill_client::ProducerRecord;
+    ///
+    /// producer.begin_transaction().await?;
+    /// for seat in 1..=200 {
+    ///     drop(producer.send(ProducerRecord::to("boarded").value(seat.to_string())).await?);
+    /// }
+    /// // readers of committed records see all of them, or none
+    /// producer.commit_transaction().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn begin_transaction(&self) -> Result<(), TransactionError> {
         self.transact(async move |feeder| feeder.producer.begin_transaction())
             .await
@@ -69,6 +84,24 @@ impl Producer {
     ///
     /// # Errors
     /// If no transaction is open, or the consumer is no member of its group any more; then abort.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use ringmill_client::{Committed, Consumer, Producer, ProducerRecord, TopicPartition};
+    ///
+    /// /// Doubles a record into another topic, exactly once.
+    /// async fn double(consumer: Consumer, producer: Producer) -> Result<(), Box<dyn std::error::Error>> {
+    ///     let record = consumer.recv().await?;
+    ///     producer.begin_transaction().await?;
+    ///     let value = record.value.clone().unwrap_or_default();
+    ///     drop(producer.send(ProducerRecord::to("doubled").value(value)).await?);
+    ///     let partition = TopicPartition::new(record.topic, record.partition);
+    ///     let next = [(partition, Committed::at(record.offset + 1))].into();
+    ///     let group = consumer.group_metadata().await.ok_or("a group is needed")?;
+    ///     producer.send_offsets_to_transaction(&next, &group).await?;
+    ///     Ok(producer.commit_transaction().await?)
+    /// }
+    /// ```
     pub async fn send_offsets_to_transaction(
         &self,
         offsets: &CommittedOffsets,
@@ -87,6 +120,17 @@ impl Producer {
     /// # Errors
     /// If something of the transaction failed, so that it can only be aborted; or the coordinator
     /// does not answer, so that nobody knows whether it was committed: then abort too.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(producer: ringmill_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+    /// if let Err(error) = producer.commit_transaction().await {
+    ///     eprintln!("not committed: {error}");
+    ///     producer.abort_transaction().await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn commit_transaction(&self) -> Result<(), TransactionError> {
         let _ = self.intake.mark().await;
         self.transact(async move |feeder| feeder.commit().await)
@@ -97,6 +141,19 @@ impl Producer {
     ///
     /// # Errors
     /// If no transaction is open, or the coordinator refuses or cannot be reached.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(producer: ringmill_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+    /// use ringmill_client::ProducerRecord;
+    ///
+    /// producer.begin_transaction().await?;
+    /// drop(producer.send(ProducerRecord::to("debits").value("10")).await?);
+    /// // second thoughts: no reader of committed records ever sees the debit
+    /// producer.abort_transaction().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn abort_transaction(&self) -> Result<(), TransactionError> {
         let _ = self.intake.mark().await;
         self.transact(async move |feeder| feeder.abort().await)

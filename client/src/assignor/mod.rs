@@ -12,6 +12,13 @@ use std::fmt;
 use std::sync::Arc;
 
 /// A partition of a topic.
+///
+/// # Examples
+/// ```
+/// use ringmill_client::TopicPartition;
+///
+/// assert_eq!(TopicPartition::new("flights", 3).to_string(), "flights-3");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicPartition {
     /// The topic's name.
@@ -22,6 +29,18 @@ pub struct TopicPartition {
 
 impl TopicPartition {
     /// A partition by names.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use ringmill_client::TopicPartition;
+    ///
+    /// // many partitions of one topic share its name
+    /// let topic: Arc<str> = "flights".into();
+    /// let all: Vec<_> = (0..12).map(|number| TopicPartition::new(topic.clone(), number)).collect();
+    /// assert_eq!(all[11].partition, 11);
+    /// ```
     pub fn new(topic: impl Into<Arc<str>>, partition: i32) -> Self {
         Self {
             topic: topic.into(),
@@ -72,6 +91,17 @@ pub(crate) enum Rebalance {
 }
 
 /// A strategy (`partition.assignment.strategy`).
+///
+/// # Examples
+/// ```
+/// use ringmill_client::{Assignor, ConsumerConfig};
+///
+/// let config = ConsumerConfig {
+///     assignors: vec![Assignor::CooperativeSticky],
+///     ..ConsumerConfig::default()
+/// };
+/// # let _ = config;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Assignor {
     /// Topic by topic, each member a run of neighbours: the same numbers of different topics go to
@@ -89,6 +119,13 @@ impl Assignor {
     pub const ALL: [Self; 3] = [Self::Range, Self::RoundRobin, Self::CooperativeSticky];
 
     /// Its name in the group protocol, the same in all languages.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::Assignor;
+    ///
+    /// assert_eq!(Assignor::CooperativeSticky.name(), "cooperative-sticky");
+    /// ```
     pub const fn name(self) -> &'static str {
         match self {
             Self::Range => "range",
@@ -98,6 +135,14 @@ impl Assignor {
     }
 
     /// The strategy of a name.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::Assignor;
+    ///
+    /// assert_eq!(Assignor::from_name("range"), Some(Assignor::Range));
+    /// assert_eq!(Assignor::from_name("nearest"), None);
+    /// ```
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL
             .into_iter()

@@ -45,6 +45,20 @@ fn require(
 }
 
 /// How a client reaches its cluster.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+///
+/// use ringmill_client::ClientConfig;
+///
+/// let client = ClientConfig {
+///     client_id: "gate-7".into(),
+///     request_timeout: Duration::from_secs(10),
+///     ..ClientConfig::new(["a:9092", "b:9092"])
+/// };
+/// # let _ = client;
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientConfig {
     /// `HOST:PORT` of a few brokers, from which the others are learnt (`bootstrap.servers`).
@@ -75,11 +89,27 @@ pub struct ClientConfig {
 
 impl ClientConfig {
     /// Sets what Kafka calls `name`, where there is neither producer nor consumer.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::ClientConfig;
+    ///
+    /// let mut client = ClientConfig::default();
+    /// client.set("retry.backoff.ms", "50").unwrap();
+    /// assert_eq!(client.retry_backoff.as_millis(), 50);
+    /// ```
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), PropertyError> {
         properties::set(self, &mut (), &[], name, value)
     }
 
     /// The defaults, with brokers to start from.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::ClientConfig;
+    ///
+    /// assert_eq!(ClientConfig::new(["a:9092"]).bootstrap, ["a:9092"]);
+    /// ```
     pub fn new<S: Into<String>>(bootstrap: impl IntoIterator<Item = S>) -> Self {
         Self {
             bootstrap: bootstrap.into_iter().map(Into::into).collect(),
@@ -107,6 +137,15 @@ impl Default for ClientConfig {
 }
 
 /// What a produce request waits for (`acks`).
+///
+/// # Examples
+/// ```
+/// use ringmill_client::{Acks, ProducerConfig};
+///
+/// // fast, and lost with the leader's disk
+/// let config = ProducerConfig { acks: Acks::Leader, idempotence: false, ..Default::default() };
+/// # let _ = config;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Acks {
     /// Nothing: the broker does not even answer (0).
@@ -120,6 +159,13 @@ pub enum Acks {
 
 impl Acks {
     /// The number in a produce request.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::Acks;
+    ///
+    /// assert_eq!(Acks::All.code(), -1);
+    /// ```
     pub const fn code(self) -> i16 {
         match self {
             Self::None => 0,
@@ -129,6 +175,13 @@ impl Acks {
     }
 
     /// From the text that Kafka's configuration has: `0`, `1`, `all` or `-1`.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::Acks;
+    ///
+    /// assert_eq!(Acks::from_text("all"), Some(Acks::All));
+    /// ```
     pub fn from_text(text: &str) -> Option<Self> {
         match text {
             "0" => Some(Self::None),
@@ -140,6 +193,20 @@ impl Acks {
 }
 
 /// How a producer gathers, sends and repeats.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+///
+/// use ringmill_client::{Compression, ProducerConfig};
+///
+/// let config = ProducerConfig {
+///     linger: Duration::from_millis(20),
+///     compression: Compression::Lz4,
+///     ..ProducerConfig::default()
+/// };
+/// # let _ = config;
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProducerConfig {
     /// What a request waits for.
@@ -203,6 +270,15 @@ impl Default for ProducerConfig {
 
 impl ProducerConfig {
     /// Sets what Kafka calls `name`, of the producer or of its client.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::{ClientConfig, ProducerConfig};
+    ///
+    /// let (mut client, mut config) = (ClientConfig::default(), ProducerConfig::default());
+    /// config.set(&mut client, "linger.ms", "20").unwrap();
+    /// config.set(&mut client, "client.id", "gate-7").unwrap();
+    /// ```
     pub fn set(
         &mut self,
         client: &mut ClientConfig,
@@ -213,6 +289,14 @@ impl ProducerConfig {
     }
 
     /// Refuses settings that cannot be kept.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::{ClientConfig, ProducerConfig};
+    ///
+    /// let wrong = ProducerConfig { batch_bytes: 2 << 20, ..ProducerConfig::default() };
+    /// assert_eq!(wrong.check(&ClientConfig::default()).unwrap_err().name, "batch.size");
+    /// ```
     pub fn check(&self, client: &ClientConfig) -> Result<(), ConfigError> {
         require(
             !self.idempotence || self.acks == Acks::All,
@@ -269,6 +353,15 @@ const _: () = assert!(MIN_BATCH_BYTES > HEADER_LEN);
 const MAX_BATCH_BYTES: usize = 1 << 30;
 
 /// Where a consumer starts in a partition for which there is no position (`auto.offset.reset`).
+///
+/// # Examples
+/// ```
+/// use ringmill_client::{ConsumerConfig, OffsetReset};
+///
+/// // a new group begins with what there is
+/// let config = ConsumerConfig { offset_reset: OffsetReset::Earliest, ..Default::default() };
+/// # let _ = config;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OffsetReset {
     /// At the first record there is.
@@ -280,7 +373,39 @@ pub enum OffsetReset {
     Fail,
 }
 
+/// Which protocol the members of a group and its coordinator speak (`group.protocol`).
+///
+/// # Examples
+/// ```
+/// use ringmill_client::{Consumer, GroupProtocol};
+///
+/// let builder = Consumer::builder().set("group.id", "billing");
+/// assert!(builder.group_protocol(GroupProtocol::Consumer).check().is_ok());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GroupProtocol {
+    /// The members assign the partitions; every rebalance involves them all.
+    #[default]
+    Classic,
+    /// The coordinator assigns; who is not concerned reads on (KIP-848, Kafka 4.0).
+    Consumer,
+}
+
 /// How a consumer fetches, and how it belongs to its group.
+///
+/// # Examples
+/// ```
+/// use ringmill_client::{ConsumerConfig, GroupProtocol, OffsetReset};
+///
+/// let config = ConsumerConfig {
+///     group_id: Some("billing".into()),
+///     group_protocol: GroupProtocol::Consumer,
+///     offset_reset: OffsetReset::Earliest,
+///     auto_commit: None,
+///     ..ConsumerConfig::default()
+/// };
+/// # let _ = config;
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsumerConfig {
     /// The group to join and to keep offsets for (`group.id`); without one, partitions are only
@@ -288,8 +413,13 @@ pub struct ConsumerConfig {
     pub group_id: Option<String>,
     /// Makes the member keep its partitions over a restart (`group.instance.id`, KIP-345).
     pub group_instance_id: Option<String>,
+    /// Which protocol the group speaks (`group.protocol`).
+    pub group_protocol: GroupProtocol,
+    /// The coordinator's strategy by its name, `uniform` or `range`; its first if none is named
+    /// (`group.remote.assignor`, for [`GroupProtocol::Consumer`]).
+    pub remote_assignor: Option<String>,
     /// How the group's leader spreads partitions, by preference
-    /// (`partition.assignment.strategy`). All members must share one.
+    /// (`partition.assignment.strategy`, for [`GroupProtocol::Classic`]). All members must share one.
     pub assignors: Vec<Assignor>,
     /// Where to start without a position.
     pub offset_reset: OffsetReset,
@@ -297,9 +427,10 @@ pub struct ConsumerConfig {
     /// partitions are given up (`enable.auto.commit` with `auto.commit.interval.ms`).
     pub auto_commit: Option<Duration>,
     /// The group takes a member for dead after this long without a heartbeat
-    /// (`session.timeout.ms`).
+    /// (`session.timeout.ms`, for [`GroupProtocol::Classic`]; else the coordinator decides).
     pub session_timeout: Duration,
-    /// Between heartbeats (`heartbeat.interval.ms`).
+    /// Between heartbeats (`heartbeat.interval.ms`, for [`GroupProtocol::Classic`]; else the
+    /// coordinator decides).
     pub heartbeat_interval: Duration,
     /// The application takes longer between polls: the member leaves its group
     /// (`max.poll.interval.ms`); also how long a rebalance waits for it.
@@ -323,6 +454,9 @@ pub struct ConsumerConfig {
     pub max_poll_records: usize,
     /// Whether records of transactions that are open or were aborted are seen (`isolation.level`).
     pub isolation: IsolationLevel,
+    /// Where this consumer stands (`client.rack`): records are fetched from a replica that the leader
+    /// names for that place (KIP-392).
+    pub rack: Option<String>,
 }
 
 impl Default for ConsumerConfig {
@@ -330,6 +464,8 @@ impl Default for ConsumerConfig {
         Self {
             group_id: None,
             group_instance_id: None,
+            group_protocol: GroupProtocol::Classic,
+            remote_assignor: None,
             assignors: vec![Assignor::Range, Assignor::CooperativeSticky],
             offset_reset: OffsetReset::Latest,
             auto_commit: Some(Duration::from_secs(5)),
@@ -345,12 +481,22 @@ impl Default for ConsumerConfig {
             max_batch_bytes: 128 << 20,
             max_poll_records: 500,
             isolation: IsolationLevel::ReadUncommitted,
+            rack: None,
         }
     }
 }
 
 impl ConsumerConfig {
     /// Sets what Kafka calls `name`, of the consumer or of its client.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::{ClientConfig, ConsumerConfig};
+    ///
+    /// let (mut client, mut config) = (ClientConfig::default(), ConsumerConfig::default());
+    /// config.set(&mut client, "group.id", "billing").unwrap();
+    /// config.set(&mut client, "client.id", "gate-7").unwrap();
+    /// ```
     pub fn set(
         &mut self,
         client: &mut ClientConfig,
@@ -360,8 +506,48 @@ impl ConsumerConfig {
         properties::set(client, self, properties::CONSUMER, name, value)
     }
 
+    /// What is for one protocol alone is refused with the other, as by Java's consumer.
+    fn check_protocol(&self) -> Result<(), ConfigError> {
+        if self.group_protocol == GroupProtocol::Classic {
+            return require(
+                self.remote_assignor.is_none(),
+                "group.remote.assignor",
+                &self.remote_assignor,
+                "but only group.protocol=consumer has the coordinator assign",
+            );
+        }
+        let default = Self::default();
+        require(
+            self.assignors == default.assignors,
+            "partition.assignment.strategy",
+            &self.assignors,
+            "but with group.protocol=consumer the coordinator assigns: set group.remote.assignor",
+        )?;
+        require(
+            self.session_timeout == default.session_timeout,
+            "session.timeout.ms",
+            self.session_timeout,
+            "but with group.protocol=consumer it is the group's: alter consumer.session.timeout.ms",
+        )?;
+        require(
+            self.heartbeat_interval == default.heartbeat_interval,
+            "heartbeat.interval.ms",
+            self.heartbeat_interval,
+            "but with group.protocol=consumer it is the group's: alter consumer.heartbeat.interval.ms",
+        )
+    }
+
     /// Refuses settings that cannot be kept.
+    ///
+    /// # Examples
+    /// ```
+    /// use ringmill_client::{ClientConfig, ConsumerConfig};
+    ///
+    /// let wrong = ConsumerConfig { max_poll_records: 0, ..ConsumerConfig::default() };
+    /// assert_eq!(wrong.check(&ClientConfig::default()).unwrap_err().name, "max.poll.records");
+    /// ```
     pub fn check(&self, client: &ClientConfig) -> Result<(), ConfigError> {
+        self.check_protocol()?;
         require(
             !self.assignors.is_empty(),
             "partition.assignment.strategy",
@@ -374,8 +560,9 @@ impl ConsumerConfig {
             self.heartbeat_interval,
             "it must be at most half of session.timeout.ms",
         )?;
+        let is_classic = self.group_protocol == GroupProtocol::Classic;
         require(
-            self.session_timeout <= self.max_poll_interval,
+            !is_classic || self.session_timeout <= self.max_poll_interval,
             "max.poll.interval.ms",
             self.max_poll_interval,
             "it must be at least session.timeout.ms",
@@ -444,6 +631,17 @@ mod tests {
         };
         let error = consumer.check(&client).unwrap_err();
         assert_eq!(error.name, "heartbeat.interval.ms");
+        consumer = ConsumerConfig {
+            remote_assignor: Some("range".into()),
+            ..ConsumerConfig::default()
+        };
+        let error = consumer.check(&client).unwrap_err();
+        assert_eq!(error.name, "group.remote.assignor");
+        consumer.group_protocol = GroupProtocol::Consumer;
+        assert_eq!(consumer.check(&client), Ok(()));
+        consumer.session_timeout = Duration::from_secs(10);
+        let error = consumer.check(&client).unwrap_err();
+        assert_eq!(error.name, "session.timeout.ms");
         consumer = ConsumerConfig {
             fetch_max_wait: Duration::from_secs(40),
             ..ConsumerConfig::default()

@@ -9,7 +9,9 @@ use ringmill_wire::batch::Compression;
 use ringmill_wire::fetch::IsolationLevel;
 use thiserror::Error;
 
-use super::{Acks, ClientConfig, ConfigError, ConsumerConfig, OffsetReset, ProducerConfig};
+use super::{
+    Acks, ClientConfig, ConfigError, ConsumerConfig, GroupProtocol, OffsetReset, ProducerConfig,
+};
 use crate::assignor::Assignor;
 use crate::partitioner::Partitioning;
 
@@ -215,6 +217,23 @@ pub(crate) const CONSUMER: &[Property<ConsumerConfig>] = &[
         c.group_instance_id = (!v.is_empty()).then(|| v.to_owned());
         Ok(())
     }),
+    property("group.protocol", |c, v| {
+        // Java takes either case
+        c.group_protocol = match v.to_ascii_lowercase().as_str() {
+            "classic" => GroupProtocol::Classic,
+            "consumer" => GroupProtocol::Consumer,
+            _ => return Err("it must be classic or consumer"),
+        };
+        Ok(())
+    }),
+    property("group.remote.assignor", |c, v| {
+        c.remote_assignor = (!v.is_empty()).then(|| v.to_owned());
+        Ok(())
+    }),
+    property("client.rack", |c, v| {
+        c.rack = (!v.is_empty()).then(|| v.to_owned());
+        Ok(())
+    }),
     property("partition.assignment.strategy", |c, v| {
         c.assignors = v.split(',').map(strategy).collect::<Result<_, _>>()?;
         Ok(())
@@ -310,11 +329,20 @@ const UNSUPPORTED: &[(&str, &str)] = &[
         "value.deserializer",
         "deserializers are given to ConsumerRecord::decode",
     ),
+    ("connections.max.idle.ms", "connections are kept"),
+    ("send.buffer.bytes", "the system sizes its buffers"),
+    ("receive.buffer.bytes", "the system sizes its buffers"),
+    ("allow.auto.create.topics", "consumers create no topics"),
+    (
+        "enable.metrics.push",
+        "numbers are asked for: Producer::stats",
+    ),
+    ("metric*", "numbers are asked for: Producer::stats"),
     (
         "interceptor.classes",
         "interceptors are given to the builder",
     ),
-    ("client.rack", "records are fetched from leaders"),
+    ("client.rack", "it is a setting of consumers"),
 ];
 
 /// Most edits at which a name still counts as a typing mistake of another.
@@ -376,6 +404,8 @@ mod tests {
         let own = consumer(&[
             ("auto.offset.reset", "earliest"),
             ("isolation.level", "read_committed"),
+            ("group.protocol", "CONSUMER"),
+            ("group.remote.assignor", "range"),
             (
                 "partition.assignment.strategy",
                 "org.apache.kafka.clients.consumer.RoundRobinAssignor,range",
@@ -383,6 +413,8 @@ mod tests {
         ]);
         assert_eq!(own.offset_reset, OffsetReset::Earliest);
         assert_eq!(own.isolation, IsolationLevel::ReadCommitted);
+        assert_eq!(own.group_protocol, GroupProtocol::Consumer);
+        assert_eq!(own.remote_assignor.as_deref(), Some("range"));
         assert_eq!(own.assignors, [Assignor::RoundRobin, Assignor::Range]);
     }
 

@@ -32,6 +32,9 @@ pub enum PollError {
     /// Records that came cannot be read; the next poll goes on behind them.
     #[error("{0}")]
     Records(String),
+    /// Another thread wants the application's attention.
+    #[error("the poll was woken")]
+    Woken,
     /// The consumer was closed.
     #[error("the consumer is closed")]
     Closed,
@@ -43,6 +46,10 @@ pub enum CommitError {
     /// There is no group.
     #[error("offsets are committed for a group: set group.id")]
     NoGroup,
+    /// The consumer subscribes, but is not, or not any more, a member of its group: what it had may
+    /// be another's. A later poll joins again.
+    #[error("offsets of group {0:?} were not committed: this consumer is not a member now")]
+    NotMember(Arc<str>),
     /// The coordinator refuses.
     #[error("offsets of group {group:?} were not committed: {code}")]
     Refused {
@@ -65,7 +72,17 @@ pub enum CommitError {
 impl Retriable for CommitError {
     fn may_pass(&self) -> bool {
         match self {
-            Self::NoGroup | Self::Closed => false,
+            Self::NoGroup | Self::NotMember(_) | Self::Closed => false,
+            // the next heartbeat brings the member's new epoch (KIP-848)
+            Self::Refused {
+                code: ErrorCode::StaleMemberEpoch,
+                ..
+            } => true,
+            // a topic that is not there will not come by waiting, whatever the code's class
+            Self::Refused {
+                code: ErrorCode::UnknownTopicOrPartition,
+                ..
+            } => false,
             Self::Refused { code, .. } => code.is_retriable(),
             Self::Lookup(error) => error.is_retriable(),
             Self::Call(error) => error.is_retriable(),
@@ -79,6 +96,9 @@ pub enum SubscribeError {
     /// There is no group to subscribe with.
     #[error("a subscription needs a group: set group.id, or assign partitions by hand")]
     NoGroup,
+    /// Only the consumer protocol has patterns, which the coordinator applies.
+    #[error("a subscription by pattern needs group.protocol=consumer")]
+    Pattern,
     /// The consumer was closed.
     #[error("the consumer is closed")]
     Closed,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ringmill_wire::batch::BatchError;
 use ringmill_wire::error::ErrorCode;
-use ringmill_wire::fetch::{AbortedTransaction, FetchedPartition};
+use ringmill_wire::fetch::{AbortedTransaction, FetchedPartition, IsolationLevel};
 use thiserror::Error;
 
 use super::records::{Fetched, Reading, whole_batches};
@@ -99,6 +99,8 @@ pub(crate) struct Effects {
     pub(crate) stale: bool,
     /// Partitions are to be located.
     pub(crate) unlocated: bool,
+    /// Partitions are to be read from other brokers.
+    pub(crate) moved: bool,
 }
 
 #[derive(Debug)]
@@ -107,6 +109,10 @@ struct Partition {
     serial: u64,
     leader: Option<i32>,
     leader_epoch: i32,
+    /// A nearer replica that the leader has named, until when (KIP-392).
+    nearest: Option<(i32, Instant)>,
+    /// Where what this consumer may see ended at the last fetch.
+    end: Option<i64>,
     place: Place,
     in_flight: bool,
     paused: bool,
@@ -131,8 +137,11 @@ pub(crate) struct Fetcher {
     /// The partition to name first in the next fetch, so that none starves.
     first: usize,
     prefetch_bytes: usize,
+    isolation: IsolationLevel,
     offset_reset: OffsetReset,
     retry_backoff: (Duration, Duration),
+    /// How long a nearer replica is used before the leader is asked again.
+    nearest_for: Duration,
     reading: Reading,
 }
 
@@ -146,8 +155,10 @@ impl Fetcher {
             next_serial: 0,
             first: 0,
             prefetch_bytes: config.prefetch_bytes,
+            isolation: config.isolation,
             offset_reset: config.offset_reset,
             retry_backoff: (client.retry_backoff, client.retry_backoff_max),
+            nearest_for: client.metadata_max_age,
             reading: Reading {
                 check_crc: config.check_crc,
                 max_batch_bytes: config.max_batch_bytes,
@@ -175,6 +186,8 @@ impl Fetcher {
             serial,
             leader: known.and_then(|known| known.leader),
             leader_epoch: known.map_or(-1, |known| known.leader_epoch),
+            nearest: known.and_then(|known| known.nearest),
+            end: known.and_then(|known| known.end),
             place,
             in_flight: false,
             paused: known.is_some_and(|known| known.paused),
@@ -220,6 +233,20 @@ impl Fetcher {
         }
     }
 
+    /// Records that were there at the last fetch, from the next one for the application on.
+    pub(crate) fn lag(&self, partition: &TopicPartition) -> Option<i64> {
+        let end = self.partitions.get(partition)?.end?;
+        Some((end - self.position(partition)?).max(0))
+    }
+
+    /// The partitions whose records are stopped.
+    pub(crate) fn paused(&self) -> impl Iterator<Item = &TopicPartition> {
+        let partitions = self.partitions.iter();
+        partitions
+            .filter(|(_, state)| state.paused)
+            .map(|(partition, _)| partition)
+    }
+
     /// All positions, with the leader epochs known.
     pub(crate) fn positions(&self) -> BTreeMap<TopicPartition, (i64, i32)> {
         let located = self.partitions.iter().filter_map(|(partition, state)| {
@@ -239,17 +266,18 @@ impl Fetcher {
             let known = topic.and_then(|topic| topic.partition(partition.partition));
             state.leader = known.and_then(|known| known.leader);
             state.leader_epoch = known.map_or(-1, |known| known.leader_epoch);
+            // a broker that is gone serves nothing
+            let is_there = |(node, _): &(i32, Instant)| image.brokers.contains_key(node);
+            state.nearest = state.nearest.filter(is_there);
             missing |= state.leader.is_none();
         }
         missing
     }
 
-    /// Brokers that lead any partition.
-    pub(crate) fn leaders(&self) -> BTreeSet<i32> {
-        self.partitions
-            .values()
-            .filter_map(|state| state.leader)
-            .collect()
+    /// Brokers from which any partition is read.
+    pub(crate) fn sources(&self, now: Instant) -> BTreeSet<i32> {
+        let partitions = self.partitions.values();
+        partitions.filter_map(|state| state.source(now)).collect()
     }
 
     /// What is to be located, each asked for once.
@@ -328,7 +356,7 @@ impl Fetcher {
                 continue;
             };
             let idle = !state.in_flight && !state.paused && state.retry_at <= now;
-            if !idle || state.leader != Some(node) {
+            if !idle || state.source(now) != Some(node) {
                 continue;
             }
             state.in_flight = true;
@@ -353,7 +381,8 @@ impl Fetcher {
         let waiting = self
             .partitions
             .values()
-            .filter(|state| state.leader == Some(node) && !state.in_flight && state.retry_at > now);
+            .filter(|state| state.source(now) == Some(node))
+            .filter(|state| !state.in_flight && state.retry_at > now);
         waiting.map(|state| state.retry_at).min()
     }
 
@@ -389,6 +418,7 @@ impl Fetcher {
                 && state.serial == wanted.serial
             {
                 state.in_flight = false;
+                state.nearest = None;
                 state.fail(now, self.retry_backoff, random);
             }
         }
@@ -408,7 +438,16 @@ impl Fetcher {
         let Some(state) = self.partitions.get_mut(&partition) else {
             return;
         };
+        // whatever a replica complains of, the leader has the last word
+        if code.is_error() && state.nearest.take().is_some() {
+            effects.moved = true;
+            return;
+        }
         match code {
+            ErrorCode::None if answer.preferred_read_replica >= 0 => {
+                state.nearest = Some((answer.preferred_read_replica, now + self.nearest_for));
+                effects.moved = true;
+            }
             ErrorCode::None => {
                 if let Err(error) = self.on_records(wanted, answer) {
                     self.fail(now, &partition, random);
@@ -455,6 +494,11 @@ impl Fetcher {
             return Ok(());
         };
         state.failures = 0;
+        // under read_committed, records behind the last stable offset are not there yet
+        state.end = Some(match self.isolation {
+            IsolationLevel::ReadUncommitted => answer.high_watermark,
+            IsolationLevel::ReadCommitted => answer.last_stable_offset,
+        });
         let Some((end, next_offset)) = whole_batches(&answer.records)? else {
             return match answer.records.len() {
                 0 => Ok(()),
@@ -514,6 +558,12 @@ impl Fetcher {
 }
 
 impl Partition {
+    /// The broker to read from.
+    fn source(&self, now: Instant) -> Option<i32> {
+        let nearest = self.nearest.filter(|(_, until)| now < *until);
+        nearest.map(|(node, _)| node).or(self.leader)
+    }
+
     fn fail(&mut self, now: Instant, (first, max): (Duration, Duration), random: u64) {
         self.retry_at = now + backoff::delay(first, max, self.failures, random);
         self.failures = self.failures.saturating_add(1);

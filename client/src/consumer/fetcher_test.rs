@@ -116,6 +116,58 @@ fn no_more_is_fetched_ahead_than_allowed() {
 }
 
 #[test]
+fn the_lag_is_what_was_there_and_was_not_handed_over() {
+    for (isolation, lag) in [
+        (IsolationLevel::ReadUncommitted, 15),
+        (IsolationLevel::ReadCommitted, 12),
+    ] {
+        let config = ConsumerConfig {
+            isolation,
+            ..earliest()
+        };
+        let mut fetcher = fetcher(&config, &[Start::At(5)]);
+        assert_eq!(fetcher.lag(&tp(0)), None, "not known before a fetch");
+        let plan = fetcher.plan(ms(0), 7).unwrap();
+        let answer = FetchedPartition {
+            high_watermark: 20,
+            last_stable_offset: 17,
+            ..FetchedPartition::new(0, batch(5, 10))
+        };
+        fetcher.on_response(ms(0), &plan, vec![Some(answer)], 0);
+        assert_eq!(fetcher.lag(&tp(0)), Some(lag));
+        fetcher.take().unwrap();
+        assert_eq!(fetcher.lag(&tp(0)), Some(lag - 10));
+    }
+}
+
+#[test]
+fn a_nearer_replica_is_read_until_it_complains_or_time_is_over() {
+    let mut fetcher = fetcher(&earliest(), &[Start::At(5)]);
+    let to_the_nearer = |fetcher: &mut Fetcher, now| {
+        let plan = fetcher.plan(now, 7).unwrap();
+        let nearer = FetchedPartition {
+            preferred_read_replica: 8,
+            ..FetchedPartition::new(0, Bytes::new())
+        };
+        assert!(fetcher.on_response(now, &plan, vec![Some(nearer)], 0).moved);
+        assert_eq!(fetcher.plan(now, 7), None);
+        assert_eq!(fetcher.sources(now), [8].into());
+    };
+    to_the_nearer(&mut fetcher, ms(0));
+    let plan = fetcher.plan(ms(0), 8).unwrap();
+    let complaint = refused(0, ErrorCode::OffsetOutOfRange);
+    let effects = fetcher.on_response(ms(0), &plan, vec![complaint], 0);
+    assert!(effects.moved && !effects.unlocated, "the leader decides");
+    to_the_nearer(&mut fetcher, ms(0));
+    let later = ms(0) + ClientConfig::default().metadata_max_age;
+    assert_eq!(fetcher.plan(later, 8), None);
+    to_the_nearer(&mut fetcher, later);
+    // a broker that the cluster does not have is no source
+    fetcher.on_metadata(&image(&[7]));
+    assert_eq!(fetcher.sources(later), [7].into());
+}
+
+#[test]
 fn every_partition_comes_first_in_its_turn() {
     let mut fetcher = fetcher(&earliest(), &[Start::At(0); 3]);
     let mut firsts = BTreeSet::new();

@@ -28,11 +28,11 @@ const JOIN_SLACK: Duration = Duration::from_secs(5);
 /// The first version in which several members leave at once.
 const FIRST_LEAVE_OF_SEVERAL: i16 = 3;
 
-fn text(text: &str) -> StrBytes {
+pub(super) fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
 
-fn millis(duration: Duration) -> i32 {
+pub(super) fn millis(duration: Duration) -> i32 {
     i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
 }
 

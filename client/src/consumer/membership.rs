@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ringmill_wire::Uuid;
 use ringmill_wire::error::ErrorCode;
 use thiserror::Error;
 
+use crate::admin::said;
 use crate::assignor::protocol::{
     GroupProtocolError, Subscription, decode_assignment, encode_assignment,
 };
@@ -27,12 +29,23 @@ use crate::transport::Instant;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum GroupError {
     /// The coordinator refuses for good.
-    #[error("group {group:?}: {code}")]
+    #[error("group {group:?}: {}", said(*.code, .message.as_deref()))]
     Refused {
         /// The group.
         group: Arc<str>,
         /// The coordinator's code.
         code: ErrorCode,
+        /// The coordinator's words, where it has any.
+        message: Option<String>,
+    },
+    /// The broker does not speak the group's protocol, or not the version that the subscription
+    /// needs.
+    #[error("group {group:?}: {cause}; group.protocol=classic works with every broker")]
+    Unserved {
+        /// The group.
+        group: Arc<str>,
+        /// What it lacks.
+        cause: String,
     },
     /// Another member, or the group's leader, speaks another language.
     #[error("group {group:?}: {error}")]
@@ -85,6 +98,9 @@ pub(crate) enum Step {
     Take {
         partitions: BTreeSet<TopicPartition>,
     },
+    /// Learn the names of these topics, which an assignment of the consumer protocol names by id;
+    /// [`super::consumer_protocol::ConsumerMembership::on_names`].
+    Name { topics: BTreeSet<Uuid> },
 }
 
 /// A JoinGroup answer without an error.
@@ -199,6 +215,11 @@ impl Membership {
         }
     }
 
+    /// Whether it wants anything of the group.
+    pub(crate) fn is_subscribed(&self) -> bool {
+        !self.topics.is_empty()
+    }
+
     /// The strategy that the group has settled on.
     pub(crate) fn strategy(&self) -> Option<Assignor> {
         self.chosen
@@ -211,6 +232,16 @@ impl Membership {
             self.topics = topics;
             self.rejoin();
         }
+    }
+
+    /// The topics wanted.
+    pub(crate) fn topics(&self) -> BTreeSet<Arc<str>> {
+        self.topics.clone()
+    }
+
+    /// The application wants the group to rebalance.
+    pub(crate) fn enforce_rebalance(&mut self) {
+        self.rejoin();
     }
 
     /// The application polls: it is alive.
@@ -450,6 +481,11 @@ impl Membership {
         (due && self.is_settled() && self.coordinator.is_some()).then(|| self.id())
     }
 
+    /// Whether the coordinator is to be looked for now, so that heartbeats can go on.
+    pub(crate) fn wants_coordinator(&self, now: Instant) -> bool {
+        self.coordinator.is_none() && self.is_settled() && now >= self.not_before
+    }
+
     /// When to ask for a heartbeat again.
     pub(crate) fn next_heartbeat(&self) -> Instant {
         self.last_heartbeat + self.heartbeat_interval
@@ -501,6 +537,7 @@ impl Membership {
                 return Err(GroupError::Refused {
                     group: self.group.clone(),
                     code,
+                    message: None,
                 });
             }
         }

@@ -87,6 +87,19 @@ fn nobody_joins_without_topics_and_the_coordinator_comes_first() {
 }
 
 #[test]
+fn a_settled_member_that_lost_its_coordinator_looks_for_it() {
+    let mut membership = settled(&[0]);
+    assert!(!membership.wants_coordinator(at(3)));
+    membership.on_failed(at(3), 0);
+    assert_eq!(membership.heartbeat(at(9)), None, "to whom?");
+    assert!(!membership.wants_coordinator(at(3)), "after a pause");
+    assert!(membership.wants_coordinator(at(9)));
+    membership.on_coordinator(2);
+    assert!(!membership.wants_coordinator(at(9)));
+    assert!(membership.heartbeat(at(9)).is_some());
+}
+
+#[test]
 fn a_given_member_id_is_used_in_the_next_join() {
     let mut membership = subscribed(Assignor::Range);
     membership.on_join_sent();
@@ -319,7 +332,9 @@ impl Group {
                 heartbeat(membership, ErrorCode::RebalanceInProgress).unwrap();
             }
             Step::Rest => return false,
-            step @ (Step::Wait(_) | Step::FindCoordinator) => panic!("{step:?}"),
+            step @ (Step::Wait(_) | Step::FindCoordinator | Step::Name { .. }) => {
+                panic!("{step:?}")
+            }
         }
         self.check();
         true

@@ -1,13 +1,19 @@
 //! The consumer: fetched records, positions, and membership in a group.
 //!
-//! A shell around two state machines, [`fetcher`] and [`membership`]. One task per broker fetches
+//! A shell around state machines: [`fetcher`], and [`membership`] or [`consumer_protocol`]. One task per broker fetches
 //! ahead, one finds positions, one keeps the membership; the application polls. A partition is given
 //! up only between two polls, after the application was told.
 
+mod beats;
+mod commits;
+mod consumer_protocol;
 mod error;
 mod fetcher;
 mod group;
+mod group_tasks;
 mod membership;
+mod protocol;
+mod rebalance;
 mod records;
 mod tasks;
 
@@ -19,16 +25,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmill_wire::error::ErrorCode;
+use ringmill_wire::Uuid;
 use ringmill_wire::fetch::IsolationLevel;
 
 use crate::assignor::TopicPartition;
 use crate::cluster::{Client, LookupError};
-use crate::config::{ConfigError, ConsumerConfig};
-use crate::group_offsets::{self, Committed, CommittedOffsets};
+use crate::config::{ConfigError, ConsumerConfig, GroupProtocol};
+use crate::group_offsets::CommittedOffsets;
 use crate::offsets::OffsetSpec;
 use crate::pool::Pool;
-use crate::transport::{Instant, JoinHandle, Notify, now, spawn, timeout, yield_now};
+use crate::transport::{Instant, JoinHandle, Notify, now, random_u64, spawn, timeout, yield_now};
 
 pub use error::{CommitError, PollError, SubscribeError};
 pub use fetcher::FetchError;
@@ -36,10 +42,28 @@ pub use membership::GroupError;
 pub(crate) use membership::MemberId;
 pub use records::{Fetched, FetchedBatch, RecordsError};
 
+use consumer_protocol::Wants;
 use fetcher::{Fetcher, Start};
-use membership::{Membership, Step};
+use protocol::AnyMembership;
 
 /// Where to start in a partition that is assigned by hand.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(consumer: ringmill_client::Consumer) -> Result<(), Box<dyn std::error::Error>> {
+/// use ringmill_client::{OffsetSpec, StartAt, TopicPartition};
+///
+/// let hour_ago_ms = 1_767_222_000_000;
+/// consumer
+///     .assign([
+///         (TopicPartition::new("flights", 0), StartAt::Committed),
+///         (TopicPartition::new("flights", 1), StartAt::Offset(1000)),
+///         (TopicPartition::new("flights", 2), StartAt::Find(OffsetSpec::Time(hour_ago_ms))),
+///     ])
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartAt {
     /// Where the group stopped; without a group or an offset, as `auto.offset.reset` says.
@@ -51,11 +75,21 @@ pub enum StartAt {
 }
 
 /// Who a consumer is to its group at the moment (Java's `ConsumerGroupMetadata`).
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(consumer: ringmill_client::Consumer) -> Result<(), Box<dyn std::error::Error>> {
+/// let member = consumer.group_metadata().await.ok_or("there is no group")?;
+/// println!("{} of {}, generation {}", member.member_id, member.group, member.generation);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupMetadata {
     /// The group.
     pub group: Arc<str>,
-    /// The member's generation; −1 if it is no member, as one that assigns by hand.
+    /// The member's generation, by the consumer protocol its epoch; −1 if it is no member, as one that
+    /// assigns by hand.
     pub generation: i32,
     /// As the coordinator calls it; empty if it is no member.
     pub member_id: Arc<str>,
@@ -94,7 +128,7 @@ struct Shared {
     client: Client,
     config: ConsumerConfig,
     fetcher: RefCell<Fetcher>,
-    membership: RefCell<Option<Membership>>,
+    membership: RefCell<Option<AnyMembership>>,
     /// For fetches, which wait for records.
     fetching: Pool,
     /// For the group's requests, which wait for the other members.
@@ -105,6 +139,8 @@ struct Shared {
     unlocated: Notify,
     /// The membership has something to do.
     group_bell: Notify,
+    /// The membership has something to tell its coordinator.
+    beat_bell: Notify,
     /// The poll has something to look at.
     changed: Notify,
     /// Errors for the next poll.
@@ -120,10 +156,11 @@ impl Consumer {
     pub fn new(client: &Client, config: ConsumerConfig) -> Result<Self, ConfigError> {
         config.check(client.config())?;
         let fetcher = Fetcher::new(&config, client.config());
+        let member_id = Uuid::from_u64_pair(random_u64(), random_u64()).to_string();
         let membership = config
             .group_id
             .as_deref()
-            .map(|group| Membership::new(group, &config, client.config()));
+            .map(|group| AnyMembership::new(group, &member_id, &config, client.config()));
         let interval = config.auto_commit.unwrap_or_default();
         let shared = Rc::new(Shared {
             client: client.clone(),
@@ -135,6 +172,7 @@ impl Consumer {
             bells: RefCell::default(),
             unlocated: Notify::new(),
             group_bell: Notify::new(),
+            beat_bell: Notify::new(),
             changed: Notify::new(),
             errors: RefCell::default(),
             told: RefCell::new(None),
@@ -146,8 +184,11 @@ impl Consumer {
             spawn(tasks::locate(shared.clone())),
         ];
         if shared.membership.borrow().is_some() {
-            tasks.push(spawn(tasks::keep_membership(shared.clone())));
-            tasks.push(spawn(tasks::heartbeat(shared.clone())));
+            tasks.push(spawn(group_tasks::keep_membership(shared.clone())));
+            tasks.push(match shared.config.group_protocol {
+                GroupProtocol::Classic => spawn(group_tasks::heartbeat(shared.clone())),
+                GroupProtocol::Consumer => spawn(beats::keep_beating(shared.clone())),
+            });
         }
         *shared.tasks.borrow_mut() = tasks;
         Ok(Self(shared))
@@ -158,12 +199,32 @@ impl Consumer {
         &self,
         topics: impl IntoIterator<Item = &'a str>,
     ) -> Result<(), SubscribeError> {
-        let topics = topics.into_iter().map(Arc::from).collect();
-        let mut membership = self.0.membership.borrow_mut();
-        let membership = membership.as_mut().ok_or(SubscribeError::NoGroup)?;
-        membership.subscribe(now(), topics);
-        self.0.group_bell.notify_one();
-        Ok(())
+        self.want(Wants {
+            topics: topics.into_iter().map(Arc::from).collect(),
+            pattern: None,
+        })
+    }
+
+    /// Reads the topics whose names match an RE2 pattern as a member of the group, those too that are
+    /// made later, in place of whatever it read before. The coordinator finds them (KIP-848).
+    pub fn subscribe_pattern(&self, pattern: &str) -> Result<(), SubscribeError> {
+        self.want(Wants {
+            topics: BTreeSet::new(),
+            pattern: Some(pattern.into()),
+        })
+    }
+
+    fn want(&self, wants: Wants) -> Result<(), SubscribeError> {
+        let taken = {
+            let mut membership = self.0.membership.borrow_mut();
+            let membership = membership.as_mut().ok_or(SubscribeError::NoGroup)?;
+            membership.subscribe(now(), wants)
+        };
+        self.0.ring_group();
+        match taken {
+            true => Ok(()),
+            false => Err(SubscribeError::Pattern),
+        }
     }
 
     /// Reads these partitions in addition, without asking any group.
@@ -211,6 +272,45 @@ impl Consumer {
     /// The offset of the next record from a partition, once it is known.
     pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
         self.0.fetcher.borrow().position(partition)
+    }
+
+    /// How many records were there, at the last fetch, from the position on; none before that.
+    pub fn current_lag(&self, partition: &TopicPartition) -> Option<i64> {
+        self.0.fetcher.borrow().lag(partition)
+    }
+
+    /// The partitions that the group has given it: none of those that were assigned by hand.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn group_assignment(&self) -> BTreeSet<TopicPartition> {
+        let membership = self.0.membership.borrow();
+        let is_member = membership.as_ref().is_some_and(AnyMembership::is_member);
+        match is_member {
+            true => self.assignment(),
+            false => BTreeSet::new(),
+        }
+    }
+
+    /// The partitions that are paused.
+    pub fn paused(&self) -> BTreeSet<TopicPartition> {
+        self.0.fetcher.borrow().paused().cloned().collect()
+    }
+
+    /// The topics that it subscribes to by name.
+    pub fn subscription(&self) -> BTreeSet<Arc<str>> {
+        let membership = self.0.membership.borrow();
+        membership
+            .as_ref()
+            .map(AnyMembership::topics)
+            .unwrap_or_default()
+    }
+
+    /// Makes the group rebalance, by the classic protocol; by the other the coordinator knows best.
+    pub fn enforce_rebalance(&self) {
+        self.0.with_membership(|membership| {
+            if let Some(member) = membership.classic() {
+                member.enforce_rebalance();
+            }
+        });
     }
 
     /// Waits for the next event, for at most `limit`. To be called again before `max.poll.interval.ms`
@@ -281,7 +381,12 @@ impl Consumer {
     pub async fn unsubscribe(&self) -> Result<(), CommitError> {
         let committed = self.0.commit_if_automatic(&BTreeMap::new()).await;
         self.0.leave().await;
-        self.0.with_membership(Membership::unsubscribe);
+        self.0.with_membership(|membership| {
+            membership.unsubscribe();
+            // the application asked for it: nothing is left to tell
+            membership.on_revoked();
+        });
+        *self.0.told.borrow_mut() = None;
         let all = self.assignment();
         self.0.fetcher.borrow_mut().remove(&all);
         committed
@@ -317,7 +422,7 @@ impl Consumer {
         partitions: &[TopicPartition],
     ) -> Result<CommittedOffsets, LookupError> {
         match &self.0.config.group_id {
-            Some(group) => self.0.client.committed(group, Some(partitions)).await,
+            Some(group) => self.0.committed(group, partitions).await,
             None => Ok(CommittedOffsets::new()),
         }
     }
@@ -340,71 +445,6 @@ impl Consumer {
 }
 
 impl Shared {
-    /// Takes the membership's steps that concern the application.
-    async fn advance_group(self: &Rc<Self>) -> Result<Option<Event>, PollError> {
-        let step = {
-            let mut membership = self.membership.borrow_mut();
-            let Some(membership) = membership.as_mut() else {
-                return Ok(None);
-            };
-            membership.on_poll(now());
-            membership.step(now())
-        };
-        let Step::Revoke { partitions, lost } = step else {
-            if let Step::Take { partitions } = step {
-                return Ok(self.take_partitions(partitions));
-            }
-            // a member that was away too long joins again
-            if step != Step::Rest {
-                self.group_bell.notify_one();
-            }
-            return Ok(None);
-        };
-        if self
-            .told
-            .borrow_mut()
-            .take_if(|told| *told == partitions)
-            .is_some()
-        {
-            self.fetcher.borrow_mut().remove(&partitions);
-            self.with_membership(Membership::on_revoked);
-            return Ok(None);
-        }
-        if lost {
-            *self.told.borrow_mut() = Some(partitions.clone());
-            return Ok(Some(Event::Lost(partitions)));
-        }
-        if self.config.auto_commit.is_some() {
-            // the group's next generation reads the offsets: a failure is told, not fatal
-            if let Err(error) = self.commit_positions(&BTreeMap::new()).await {
-                self.errors.borrow_mut().push(error.into());
-            }
-        }
-        for partition in &partitions {
-            self.fetcher.borrow_mut().set_paused(partition, true);
-        }
-        // only now: a poll that is dropped while it commits has told nobody
-        *self.told.borrow_mut() = Some(partitions.clone());
-        Ok(Some(Event::Revoked(partitions)))
-    }
-
-    fn take_partitions(self: &Rc<Self>, partitions: BTreeSet<TopicPartition>) -> Option<Event> {
-        for partition in &partitions {
-            let mut fetcher = self.fetcher.borrow_mut();
-            fetcher.set(partition.clone(), Start::Committed);
-        }
-        self.with_membership(Membership::on_taken);
-        self.on_assignment();
-        (!partitions.is_empty()).then_some(Event::Assigned(partitions))
-    }
-
-    fn with_membership(&self, act: impl FnOnce(&mut Membership)) {
-        if let Some(membership) = self.membership.borrow_mut().as_mut() {
-            act(membership);
-        }
-        self.group_bell.notify_one();
-    }
-
     /// Partitions have come, or moved.
     fn on_assignment(self: &Rc<Self>) {
         self.watch_topics();
@@ -430,8 +470,8 @@ impl Shared {
 
     /// Lets every broker's task look for something to fetch.
     fn ring_all(self: &Rc<Self>) {
-        let leaders = self.fetcher.borrow().leaders();
-        for node in leaders {
+        let sources = self.fetcher.borrow().sources(now());
+        for node in sources {
             self.bell(node).notify_one();
         }
     }
@@ -446,124 +486,6 @@ impl Shared {
             bell
         });
         bell.clone()
-    }
-
-    async fn auto_commit_if_due(&self) -> Result<(), CommitError> {
-        let Some(interval) = self.config.auto_commit else {
-            return Ok(());
-        };
-        if self.config.group_id.is_none() || now() < self.next_commit.get() {
-            return Ok(());
-        }
-        self.next_commit.set(now() + interval);
-        match self.commit_positions(&BTreeMap::new()).await {
-            // the group rebalances: what was processed is committed when partitions are given up
-            Err(CommitError::Refused {
-                code: ErrorCode::RebalanceInProgress,
-                ..
-            }) => Ok(()),
-            done => done.map(drop),
-        }
-    }
-
-    async fn commit_if_automatic(
-        &self,
-        held: &BTreeMap<TopicPartition, i64>,
-    ) -> Result<(), CommitError> {
-        match self.config.auto_commit {
-            Some(_) if self.config.group_id.is_some() => {
-                self.commit_positions(held).await.map(drop)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Commits positions, for partitions that are in `held` those that it says.
-    async fn commit_positions(
-        &self,
-        held: &BTreeMap<TopicPartition, i64>,
-    ) -> Result<CommittedOffsets, CommitError> {
-        let positions = self.fetcher.borrow().positions();
-        let offsets: CommittedOffsets = positions
-            .into_iter()
-            .map(|(partition, (offset, leader_epoch))| {
-                let committed = Committed {
-                    leader_epoch,
-                    ..Committed::at(held.get(&partition).copied().unwrap_or(offset))
-                };
-                (partition, committed)
-            })
-            .collect();
-        self.commit(&offsets).await?;
-        Ok(offsets)
-    }
-
-    async fn commit(&self, offsets: &CommittedOffsets) -> Result<(), CommitError> {
-        let Some(group) = self.config.group_id.as_deref() else {
-            return Err(CommitError::NoGroup);
-        };
-        if offsets.is_empty() {
-            return Ok(());
-        }
-        self.client
-            .retried(async || self.commit_once(group, offsets).await)
-            .await
-    }
-
-    async fn commit_once(
-        &self,
-        group: &str,
-        offsets: &CommittedOffsets,
-    ) -> Result<(), CommitError> {
-        let (member, known) = {
-            let membership = self.membership.borrow();
-            let member = membership.as_ref().filter(|member| member.is_member());
-            (
-                member.map(Membership::id),
-                member.and_then(Membership::coordinator),
-            )
-        };
-        let node = match known {
-            Some(node) => node,
-            None => self.client.coordinator(group).await?,
-        };
-        // not the group's own connection, where a join may be waiting for the other members
-        let connection = self.client.node(node).await?;
-        let limit = self.client.config().request_timeout;
-        let refused =
-            group_offsets::commit(&connection, group, member.as_ref(), offsets, limit).await?;
-        match refused.into_values().next() {
-            None => Ok(()),
-            Some(code) => Err(CommitError::Refused {
-                group: group.into(),
-                code,
-            }),
-        }
-    }
-
-    /// Leaves the group, unless the membership is to outlive the process (KIP-345).
-    async fn leave(&self) {
-        let leaving = {
-            let mut membership = self.membership.borrow_mut();
-            let Some(membership) = membership.as_mut().filter(|member| member.is_member()) else {
-                return;
-            };
-            let leaving = (membership.id(), membership.coordinator());
-            membership.leave();
-            leaving
-        };
-        let (id, Some(node)) = leaving else {
-            return;
-        };
-        if id.instance_id.is_some() {
-            return;
-        }
-        let group = self.config.group_id.as_deref().unwrap_or_default();
-        let limit = self.client.config().request_timeout;
-        // a member that cannot say goodbye is missed after its session's time
-        if let Ok(connection) = self.client.node(node).await {
-            let _ = group::leave(&connection, group, &id, limit).await;
-        }
     }
 
     fn fail(&self, error: PollError) {

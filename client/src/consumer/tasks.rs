@@ -1,4 +1,4 @@
-//! What a consumer does between polls: fetch ahead, find positions, keep its membership.
+//! What a consumer does between polls: fetch ahead, find positions.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -19,9 +19,9 @@ use ringmill_wire::fetch::{
 use ringmill_wire::topic::TopicRef;
 
 use super::fetcher::{Plan, Start, Unlocated};
-use super::membership::{Membership, Step};
-use super::{PollError, Shared, group};
-use crate::assignor::{PartitionCounts, TopicPartition};
+use super::protocol::AnyMembership;
+use super::{PollError, Shared};
+use crate::assignor::TopicPartition;
 use crate::connection::CallError;
 use crate::metadata::error_code;
 use crate::offsets::OffsetSpec;
@@ -52,6 +52,9 @@ pub(super) async fn fetch_from(shared: Rc<Shared>, node: i32, bell: Rc<Notify>) 
                 let mut fetcher = shared.fetcher.borrow_mut();
                 let effects = fetcher.on_response(now(), &plan, answers, random_u64());
                 drop(fetcher);
+                if effects.moved {
+                    shared.ring_all();
+                }
                 if effects.stale {
                     shared.client.request_refresh();
                 }
@@ -148,7 +151,7 @@ fn request(shared: &Shared, plan: &Plan, ids: Option<&BTreeMap<Arc<str>, Uuid>>)
         session_epoch: FINAL_SESSION_EPOCH,
         topics: topics.collect(),
         forgotten: Vec::new(),
-        rack_id: StrBytes::default(),
+        rack_id: StrBytes::from_string(config.rack.clone().unwrap_or_default()),
     }
 }
 
@@ -195,9 +198,12 @@ pub(super) async fn watch_metadata(shared: Rc<Shared>) {
             .borrow_mut()
             .on_metadata(&shared.client.image());
         shared.ring_all();
-        if let Some(membership) = shared.membership.borrow_mut().as_mut() {
-            let image = shared.client.image();
-            membership.on_metadata(|topic| Some(image.topic(topic)?.ok()?.partitions.len()));
+        {
+            let mut membership = shared.membership.borrow_mut();
+            if let Some(membership) = membership.as_mut().and_then(AnyMembership::classic) {
+                let image = shared.client.image();
+                membership.on_metadata(|topic| Some(image.topic(topic)?.ok()?.partitions.len()));
+            }
         }
         shared.group_bell.notify_one();
         refreshed.await;
@@ -240,7 +246,7 @@ async fn locate_committed(shared: &Shared, questions: &[Unlocated]) -> Result<()
     }
     let partitions: Vec<_> = questions.iter().map(|q| q.partition.clone()).collect();
     let offsets = match &shared.config.group_id {
-        Some(group) => shared.client.committed(group, Some(&partitions)).await?,
+        Some(group) => shared.committed(group, &partitions).await?,
         None => Default::default(),
     };
     for question in questions {
@@ -267,177 +273,3 @@ async fn locate_found(shared: &Shared, questions: &[Unlocated]) -> Result<(), Po
     }
     Ok(())
 }
-
-/// Takes the steps of the membership that do not need the application.
-pub(super) async fn keep_membership(shared: Rc<Shared>) {
-    loop {
-        let rung = shared.group_bell.notified();
-        let Some(step) = shared.membership.borrow().as_ref().map(|m| m.step(now())) else {
-            return;
-        };
-        match step {
-            Step::Rest => rung.await,
-            Step::Wait(until) => _ = select(pin!(rung), pin!(sleep_until(until))).await,
-            Step::Revoke { .. } | Step::Take { .. } => {
-                shared.changed.notify_all();
-                rung.await;
-            }
-            step => request(&shared, step).await,
-        }
-
-        async fn request(shared: &Shared, step: Step) {
-            if let Err(error) = take(shared, step).await {
-                shared.fail(error.into());
-            }
-        }
-    }
-}
-
-async fn take(shared: &Shared, step: Step) -> Result<(), super::GroupError> {
-    let failed = |membership: &mut Membership| membership.on_failed(now(), random_u64());
-    match step {
-        Step::FindCoordinator => {
-            let group = shared.config.group_id.as_deref().unwrap_or_default();
-            match shared.client.coordinator(group).await {
-                Ok(node) => with(shared, |membership| membership.on_coordinator(node)),
-                Err(_) => with(shared, failed),
-            }
-        }
-        Step::Count { topics } => {
-            let mut counts = PartitionCounts::new();
-            for topic in topics {
-                if let Ok(known) = shared.client.topic(&topic, false).await {
-                    counts.insert(topic, known.partitions.len());
-                }
-            }
-            with(shared, |membership| membership.on_counts(counts));
-        }
-        Step::Join { protocols } => {
-            let Some((connection, group, id)) = coordinator(shared).await else {
-                with(shared, failed);
-                return Ok(());
-            };
-            with(shared, Membership::on_join_sent);
-            match group::join(&connection, &group, &id, &shared.config, protocols).await {
-                Ok(joined) => {
-                    return try_with(shared, |membership| {
-                        let id = &joined.member_id;
-                        membership.on_joined(now(), joined.answer, id, random_u64())
-                    });
-                }
-                Err(_) => with(shared, failed),
-            }
-        }
-        Step::Sync { assignments } => {
-            let strategy = shared
-                .membership
-                .borrow()
-                .as_ref()
-                .and_then(Membership::strategy);
-            let (Some((connection, group, id)), Some(strategy)) =
-                (coordinator(shared).await, strategy)
-            else {
-                with(shared, failed);
-                return Ok(());
-            };
-            let limit = shared.config.max_poll_interval;
-            match group::sync(&connection, &group, &id, strategy, assignments, limit).await {
-                Ok(answer) => {
-                    return try_with(shared, |membership| {
-                        membership.on_synced(now(), answer, random_u64())
-                    });
-                }
-                Err(_) => with(shared, failed),
-            }
-        }
-        Step::Rest | Step::Wait(_) | Step::Revoke { .. } | Step::Take { .. } => {}
-    }
-    Ok(())
-}
-
-fn with(shared: &Shared, act: impl FnOnce(&mut Membership)) {
-    if let Some(membership) = shared.membership.borrow_mut().as_mut() {
-        act(membership);
-    }
-}
-
-fn try_with(
-    shared: &Shared,
-    act: impl FnOnce(&mut Membership) -> Result<(), super::GroupError>,
-) -> Result<(), super::GroupError> {
-    shared.membership.borrow_mut().as_mut().map_or(Ok(()), act)
-}
-
-async fn coordinator(
-    shared: &Shared,
-) -> Option<(crate::connection::Connection, Arc<str>, super::MemberId)> {
-    let (node, group, id) = {
-        let membership = shared.membership.borrow();
-        let membership = membership.as_ref()?;
-        (
-            membership.coordinator()?,
-            membership.group().clone(),
-            membership.id(),
-        )
-    };
-    let connection = shared.coordination.get(&shared.client, node).await.ok()?;
-    Some((connection, group, id))
-}
-
-/// Sends heartbeats when they are due, and leaves for an application that does not poll.
-pub(super) async fn heartbeat(shared: Rc<Shared>) {
-    loop {
-        let next = {
-            let membership = shared.membership.borrow();
-            let Some(membership) = membership.as_ref() else {
-                return;
-            };
-            membership.next_heartbeat().max(now() + HEARTBEAT_PAUSE)
-        };
-        sleep_until(next).await;
-        let overdue = shared
-            .membership
-            .borrow()
-            .as_ref()
-            .is_some_and(|m| m.is_overdue(now()));
-        if overdue {
-            shared.leave().await;
-            shared.changed.notify_all();
-            continue;
-        }
-        let due = shared
-            .membership
-            .borrow()
-            .as_ref()
-            .and_then(|m| m.heartbeat(now()));
-        let Some(id) = due else {
-            continue;
-        };
-        let Some((connection, group, _)) = coordinator(&shared).await else {
-            with(&shared, |membership| {
-                membership.on_failed(now(), random_u64())
-            });
-            continue;
-        };
-        with(&shared, |membership| membership.on_heartbeat_sent(now()));
-        let limit = shared.config.session_timeout;
-        let answered = match group::heartbeat(&connection, &group, &id, limit).await {
-            Ok(code) => try_with(&shared, |membership| {
-                membership.on_heartbeat(now(), &id, code, random_u64())
-            }),
-            Err(_) => {
-                with(&shared, |membership| {
-                    membership.on_failed(now(), random_u64())
-                });
-                Ok(())
-            }
-        };
-        if let Err(error) = answered {
-            shared.fail(error.into());
-        }
-        shared.group_bell.notify_one();
-    }
-}
-
-/// How often the heartbeat's task looks whether one is due, at the least.
-const HEARTBEAT_PAUSE: Duration = Duration::from_millis(100);

@@ -58,6 +58,18 @@ fn detail(message: Option<&str>) -> String {
 }
 
 /// Where a record ended up.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(producer: ringmill_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+/// use ringmill_client::ProducerRecord;
+///
+/// let delivery = producer.send(ProducerRecord::to("flights").value("boarding")).await?;
+/// let delivered = delivery.await?;
+/// println!("{} at {:?}", delivered.partition, delivered.offset);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delivered {
     /// Its partition.

@@ -1,6 +1,17 @@
 //! What a producer has done so far, in numbers.
 
 /// Counted since the producer was made; all but `records` and `requests` by answers.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(producer: ringmill_client::Producer) -> Result<(), Box<dyn std::error::Error>> {
+/// let before = producer.stats().await;
+/// producer.flush().await?;
+/// let after = producer.stats().await;
+/// println!("{} delivered meanwhile", after.delivered - before.delivered);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ProducerStats {
     /// Records taken from the application.

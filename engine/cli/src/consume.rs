@@ -8,7 +8,7 @@ use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 use ringmill_client::local::{
     Admin, Client, Committed, CommittedOffsets, Consumer, ConsumerConfig, Event, Fetched,
-    FetchedRecord, OffsetReset, OffsetSpec, StartAt, TopicPartition,
+    FetchedRecord, GroupProtocol, OffsetReset, OffsetSpec, StartAt, TopicPartition,
 };
 use ringmill_ring::{Instant, now};
 use serde_json::{Map, Value, json};
@@ -29,6 +29,12 @@ enum Format {
     Json,
     /// Partition, offset, timestamp, key and value, the last two in hexadecimal
     Hex,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Protocol {
+    Classic,
+    Consumer,
 }
 
 #[derive(Debug, clap::Args)]
@@ -52,6 +58,9 @@ pub(crate) struct Args {
     /// Read as a member of this group, and commit what was printed
     #[arg(long)]
     group: Option<String>,
+    /// The protocol that the group speaks; with `consumer`, the broker assigns (KIP-848)
+    #[arg(long, value_enum, default_value = "classic", requires = "group")]
+    group_protocol: Protocol,
     /// End when all that is there was read
     #[arg(long, short = 'e')]
     exit: bool,
@@ -101,6 +110,10 @@ impl<'a> Reading<'a> {
     async fn start(client: &'a Client, args: &'a Args) -> Result<Self, Failure> {
         let config = ConsumerConfig {
             group_id: args.group.clone(),
+            group_protocol: match args.group_protocol {
+                Protocol::Classic => GroupProtocol::Classic,
+                Protocol::Consumer => GroupProtocol::Consumer,
+            },
             auto_commit: None,
             offset_reset: match args.from_beginning {
                 true => OffsetReset::Earliest,

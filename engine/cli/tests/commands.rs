@@ -133,14 +133,25 @@ fn keys_headers_and_null_bytes_are_shown_as_they_are() {
     assert!(hex.ends_with("null 0001\n"), "{hex}");
 }
 
+/// By the client on our own ring, in either protocol.
 #[test]
 fn a_group_goes_on_where_it_stopped_and_can_be_moved() {
-    let node = Fixture::new("group");
+    for protocol in ["classic", "consumer"] {
+        let node = Fixture::new(&format!("group-{protocol}"));
+        group_goes_on(&node, protocol);
+    }
+}
+
+fn group_goes_on(node: &Fixture, protocol: &str) {
     node.run("topic create t --partitions 1", "");
     let lines: String = (0..100).map(|n| format!("{n}\n")).collect();
     node.run("produce t", &lines);
-    let first = node.run("consume t --group g --from-beginning --count 30", "");
-    let rest = node.run("consume t --group g --from-beginning -e", "");
+    let consume = |more: &str| {
+        let command = format!("consume t --group g --group-protocol {protocol} {more}");
+        node.run(&command, "")
+    };
+    let first = consume("--from-beginning --count 30");
+    let rest = consume("--from-beginning -e");
     assert_eq!(first + &rest, lines);
     let described = node.json("group describe g", "");
     assert_eq!(
@@ -148,7 +159,7 @@ fn a_group_goes_on_where_it_stopped_and_can_be_moved() {
         (&"Empty".into(), &0.into())
     );
     node.run("group reset g --topic t --shift-by -10", "");
-    assert_eq!(node.run("consume t --group g -e", "").lines().count(), 10);
+    assert_eq!(consume("-e").lines().count(), 10);
     let dry = node.json("group reset g --topic t --to-earliest --dry-run", "");
     assert_eq!(dry["offsets"][0]["offset"], 0);
     assert_eq!(

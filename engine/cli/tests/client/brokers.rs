@@ -13,6 +13,14 @@ use ringmill_tests::node::Node;
 /// Names an Apache Kafka broker, `HOST:PORT`.
 const KAFKA: &str = "RINGMILL_TEST_KAFKA";
 
+/// Our node's settings: groups of the consumer protocol change with their members' heartbeats, which
+/// are quicker than by default.
+const SETTINGS: &[&str] = &[
+    "--cores=1",
+    "--group-consumer-min-heartbeat-interval-ms=200",
+    "--group-consumer-heartbeat-interval-ms=200",
+];
+
 /// One broker, one transport.
 #[derive(Clone)]
 pub(crate) struct Setting {
@@ -38,7 +46,7 @@ impl Fixture {
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).unwrap();
         let binary = Path::new(env!("CARGO_BIN_EXE_ringmill"));
-        let node = Node::start(binary, &folder.join("data"), &["--cores", "1"]).unwrap();
+        let node = Node::start(binary, &folder.join("data"), SETTINGS).unwrap();
         Self { node, folder }
     }
 }

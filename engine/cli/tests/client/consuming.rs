@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ringmill_client::{
-    Committed, Consumer, ConsumerBuilder, ConsumerInterceptor, ConsumerRecord, ListenerFuture,
-    OffsetSpec, PollError, Producer, ProducerRecord, RebalanceListener, StartAt, TopicPartition,
+    CommitError, Committed, Consumer, ConsumerBuilder, ConsumerInterceptor, ConsumerRecord,
+    GroupProtocol, ListenerFuture, OffsetSpec, PollError, Producer, ProducerRecord,
+    RebalanceListener, StartAt, TopicPartition, blocking,
 };
 
 use crate::brokers::{Setting, everywhere, fresh};
 
-const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 fn builder(setting: &Setting) -> ConsumerBuilder {
     Consumer::builder()
@@ -22,7 +23,7 @@ fn builder(setting: &Setting) -> ConsumerBuilder {
 }
 
 /// Writes records `0` to `count` − 1 to partition 0, at timestamps 1000, 1001 and so on.
-async fn filled(setting: &Setting, count: i64) -> Arc<str> {
+pub(crate) async fn filled(setting: &Setting, count: i64) -> Arc<str> {
     let topic: Arc<str> = fresh("consuming").into();
     let producer = Producer::builder().set("bootstrap.servers", &setting.bootstrap);
     let producer = producer.connect().await.unwrap();
@@ -39,11 +40,11 @@ async fn filled(setting: &Setting, count: i64) -> Arc<str> {
     topic
 }
 
-fn zero(topic: &Arc<str>) -> TopicPartition {
+pub(crate) fn zero(topic: &Arc<str>) -> TopicPartition {
     TopicPartition::new(topic.clone(), 0)
 }
 
-async fn offsets(consumer: &Consumer, count: usize) -> Vec<i64> {
+pub(crate) async fn offsets(consumer: &Consumer, count: usize) -> Vec<i64> {
     let mut seen = Vec::new();
     while seen.len() < count {
         seen.push(consumer.recv().await.unwrap().offset);
@@ -122,34 +123,43 @@ fn seek_and_pause_mean_the_next_record_handed_over() {
 #[test]
 fn a_group_goes_on_behind_what_was_handed_over() {
     everywhere("group", async |setting| {
-        let topic = filled(&setting, 30).await;
-        let group = fresh("group");
-        let builder = || builder(&setting).set("group.id", &group);
-        let first = builder().connect().await.unwrap();
-        first.subscribe([&*topic]).await.unwrap();
-        assert_eq!(offsets(&first, 7).await, (0..7).collect::<Vec<_>>());
-        // though all thirty came in one fetch
-        first.close().await.unwrap();
-        let manual = || builder().set("enable.auto.commit", false);
-        let second = manual().connect().await.unwrap();
-        second.subscribe([&*topic]).await.unwrap();
-        assert_eq!(offsets(&second, 3).await, [7, 8, 9]);
-        second.commit().await.unwrap();
-        assert_eq!(offsets(&second, 1).await, [10]);
-        let committed = second.committed([zero(&topic)]).await.unwrap();
-        assert_eq!(committed[&zero(&topic)].offset, 10);
-        second.close().await.unwrap();
-        let third = manual().connect().await.unwrap();
-        third.subscribe([&*topic]).await.unwrap();
-        assert_eq!(offsets(&third, 1).await, [10]);
-        let chosen = [(zero(&topic), Committed::at(25))].into();
-        third.commit_offsets(&chosen).await.unwrap();
-        third.unsubscribe().await.unwrap();
-        assert_eq!(third.assignment().await, BTreeSet::new());
-        third.subscribe([&*topic]).await.unwrap();
-        assert_eq!(offsets(&third, 1).await, [25]);
-        third.close().await.unwrap();
+        group_goes_on(&setting, "classic").await;
+        group_goes_on(&setting, "consumer").await;
     });
+}
+
+async fn group_goes_on(setting: &Setting, protocol: &str) {
+    let topic = filled(setting, 30).await;
+    let group = fresh("group");
+    let builder = || {
+        builder(setting)
+            .set("group.id", &group)
+            .set("group.protocol", protocol)
+    };
+    let first = builder().connect().await.unwrap();
+    first.subscribe([&*topic]).await.unwrap();
+    assert_eq!(offsets(&first, 7).await, (0..7).collect::<Vec<_>>());
+    // though all thirty came in one fetch
+    first.close().await.unwrap();
+    let manual = || builder().set("enable.auto.commit", false);
+    let second = manual().connect().await.unwrap();
+    second.subscribe([&*topic]).await.unwrap();
+    assert_eq!(offsets(&second, 3).await, [7, 8, 9]);
+    second.commit().await.unwrap();
+    assert_eq!(offsets(&second, 1).await, [10]);
+    let committed = second.committed([zero(&topic)]).await.unwrap();
+    assert_eq!(committed[&zero(&topic)].offset, 10);
+    second.close().await.unwrap();
+    let third = manual().connect().await.unwrap();
+    third.subscribe([&*topic]).await.unwrap();
+    assert_eq!(offsets(&third, 1).await, [10]);
+    let chosen = [(zero(&topic), Committed::at(25))].into();
+    third.commit_offsets(&chosen).await.unwrap();
+    third.unsubscribe().await.unwrap();
+    assert_eq!(third.assignment().await, BTreeSet::new());
+    third.subscribe([&*topic]).await.unwrap();
+    assert_eq!(offsets(&third, 1).await, [25]);
+    third.close().await.unwrap();
 }
 
 #[test]
@@ -175,8 +185,9 @@ fn automatic_commits_are_of_what_was_handed_over() {
     });
 }
 
+/// What a listener heard.
 #[derive(Clone, Default)]
-struct Story(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Story(pub(crate) Arc<Mutex<Vec<String>>>);
 
 impl Story {
     fn add(&self, what: &str, partitions: &BTreeSet<TopicPartition>) {
@@ -210,6 +221,18 @@ impl RebalanceListener for Story {
             self.add("revoked", partitions);
         })
     }
+
+    fn on_lost<'a>(
+        &'a self,
+        consumer: &'a Consumer,
+        partitions: &'a BTreeSet<TopicPartition>,
+    ) -> ListenerFuture<'a> {
+        Box::pin(async move {
+            let too_late = consumer.commit().await;
+            assert!(matches!(too_late, Err(CommitError::NotMember(_))));
+            self.add("lost", partitions);
+        })
+    }
 }
 
 #[test]
@@ -240,6 +263,38 @@ fn listeners_hear_of_partitions_that_come_and_go() {
         assert_eq!(committed[&zero(&topic)].offset, 5);
         second.close().await.unwrap();
         first.close().await.unwrap();
+    });
+}
+
+#[test]
+fn listeners_hear_of_the_end_in_time_to_commit() {
+    everywhere("end", async |setting| {
+        let topic = filled(&setting, 5).await;
+        for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+            let story = Story::default();
+            let group = fresh("end");
+            let builder = || {
+                let builder = builder(&setting).set("group.id", &group);
+                builder
+                    .set("enable.auto.commit", false)
+                    .group_protocol(protocol)
+            };
+            let consumer = builder().listener(story.clone()).connect().await.unwrap();
+            consumer.subscribe([&*topic]).await.unwrap();
+            assert_eq!(offsets(&consumer, 2).await, [0, 1]);
+            consumer.unsubscribe().await.unwrap();
+            consumer.poll(Duration::from_millis(50)).await.unwrap();
+            let told = ["assigned 0", "revoked 0"];
+            assert_eq!(story.0.lock().unwrap()[..], told, "once, and not as lost");
+            consumer.subscribe([&*topic]).await.unwrap();
+            assert_eq!(offsets(&consumer, 1).await, [2]);
+            consumer.close().await.unwrap();
+            assert_eq!(story.0.lock().unwrap()[2..], told);
+            let next = builder().connect().await.unwrap();
+            next.subscribe([&*topic]).await.unwrap();
+            assert_eq!(offsets(&next, 1).await, [3]);
+            next.close().await.unwrap();
+        }
     });
 }
 
@@ -319,5 +374,83 @@ fn a_position_outside_of_the_log_is_an_error_if_so_wanted() {
             .await
             .unwrap();
         assert_eq!(offsets(&consumer, 1).await, [4]);
+    });
+}
+
+#[test]
+fn a_consumer_tells_where_it_stands() {
+    everywhere("standing", async |setting| {
+        let topic = filled(&setting, 20).await;
+        let zero = zero(&topic);
+        let builder = builder(&setting).set("group.id", fresh("standing"));
+        let consumer = builder.connect().await.unwrap();
+        consumer.subscribe([&*topic]).await.unwrap();
+        assert_eq!(consumer.subscription().await, [topic.clone()].into());
+        assert_eq!(consumer.current_lag(&zero).await, None);
+        assert_eq!(offsets(&consumer, 5).await.len(), 5);
+        // though all twenty came in one fetch
+        assert_eq!(consumer.current_lag(&zero).await, Some(15));
+        let ends = consumer.end_offsets([zero.clone()]).await.unwrap();
+        assert_eq!(ends, [(zero.clone(), 20)].into());
+        let first = consumer.beginning_offsets([zero.clone()]).await.unwrap();
+        assert_eq!(first, [(zero.clone(), 0)].into());
+        consumer.pause([zero.clone()]).await.unwrap();
+        assert_eq!(consumer.paused().await, [zero.clone()].into());
+        consumer.resume([zero.clone()]).await.unwrap();
+        assert_eq!(consumer.paused().await, BTreeSet::new());
+        assert_eq!(offsets(&consumer, 1).await, [5]);
+        consumer.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_rebalance_can_be_asked_for() {
+    everywhere("enforced", async |setting| {
+        let topic = filled(&setting, 5).await;
+        let story = Story::default();
+        let builder = builder(&setting)
+            .set("group.id", fresh("enforced"))
+            .set("partition.assignment.strategy", "range");
+        let consumer = builder.listener(story.clone()).connect().await.unwrap();
+        consumer.subscribe([&*topic]).await.unwrap();
+        assert_eq!(offsets(&consumer, 5).await.len(), 5);
+        let before = consumer.group_metadata().await.unwrap().generation;
+        consumer.enforce_rebalance().await;
+        let started = std::time::Instant::now();
+        while story.0.lock().unwrap().len() < 3 && started.elapsed() < SOON {
+            consumer.poll(Duration::from_millis(50)).await.unwrap();
+        }
+        let expected = ["assigned 0", "revoked 0", "assigned 0"];
+        assert_eq!(story.0.lock().unwrap()[..], expected);
+        assert!(consumer.group_metadata().await.unwrap().generation > before);
+        consumer.close().await.unwrap();
+    });
+}
+
+#[test]
+fn another_thread_wakes_the_one_that_waits() {
+    everywhere("woken", async |setting| {
+        let topic = filled(&setting, 1).await;
+        let consumer = blocking::Consumer::connect(builder(&setting)).unwrap();
+        let consumer = Arc::new(consumer);
+        let start = (zero(&topic), StartAt::Offset(0));
+        consumer.assign(vec![start]).unwrap();
+        let reader = {
+            let consumer = consumer.clone();
+            std::thread::spawn(move || {
+                let first = consumer.recv().map(|record| record.offset);
+                (first, consumer.recv())
+            })
+        };
+        while !reader.is_finished() {
+            // early or late: each ends one wait
+            if consumer.position(&zero(&topic)).unwrap() == Some(1) {
+                consumer.wakeup();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let (first, woken) = reader.join().unwrap();
+        assert_eq!(first, Ok(0));
+        assert_eq!(woken, Err(PollError::Woken));
     });
 }

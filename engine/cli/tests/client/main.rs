@@ -4,5 +4,6 @@
 mod administering;
 mod brokers;
 mod consuming;
+mod grouping;
 mod producing;
 mod transacting;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringmill_client::{
-    Admin, Committed, CommittedOffsets, Consumer, ConsumerBuilder, NewTopic, Producer,
-    ProducerRecord, StartAt, TopicPartition, TransactionError,
+    Admin, Committed, CommittedOffsets, Consumer, ConsumerBuilder, GroupProtocol, NewTopic,
+    Producer, ProducerRecord, StartAt, TopicPartition, TransactionError,
 };
 
 use crate::brokers::{Setting, everywhere, fresh};
@@ -155,53 +155,60 @@ fn a_second_producer_of_the_same_name_fences_the_first() {
 #[test]
 fn offsets_of_a_group_are_committed_with_the_transaction_or_not() {
     everywhere("offsets", async |setting| {
-        let topic = topic(&setting, 1).await;
-        let group = fresh("offsets");
-        let producer = producer(&setting, &fresh("offsets")).await;
-        producer.begin_transaction().await.unwrap();
-        for n in 0..10 {
-            drop(producer.send(record(&topic, &n.to_string())).await.unwrap());
-        }
-        producer.commit_transaction().await.unwrap();
-        let consumer = consumer(&setting, "read_committed").set("group.id", &group);
-        let consumer = consumer.connect().await.unwrap();
-        consumer.subscribe([&*topic]).await.unwrap();
-        consumer.recv().await.unwrap();
-        let metadata = consumer.group_metadata().await.unwrap();
-        assert!(metadata.generation >= 0, "{metadata:?}");
-        let zero = TopicPartition::new(topic.clone(), 0);
-        let at = |offset| CommittedOffsets::from([(zero.clone(), Committed::at(offset))]);
-        let committed = async || {
-            let committed = consumer.committed([zero.clone()]).await.unwrap();
-            committed.get(&zero).map(|committed| committed.offset)
-        };
-        producer.begin_transaction().await.unwrap();
-        let sent = producer
-            .send_offsets_to_transaction(&at(4), &metadata)
-            .await;
-        sent.unwrap();
-        producer.abort_transaction().await.unwrap();
-        assert_eq!(committed().await, None);
-        producer.begin_transaction().await.unwrap();
-        let sent = producer
-            .send_offsets_to_transaction(&at(7), &metadata)
-            .await;
-        sent.unwrap();
-        producer.commit_transaction().await.unwrap();
-        assert_eq!(committed().await, Some(7));
-        // of a member that is none any more
-        let mut stale = metadata;
-        stale.generation += 5;
-        producer.begin_transaction().await.unwrap();
-        let refused = producer.send_offsets_to_transaction(&at(9), &stale).await;
-        assert!(refused.is_err());
-        let required = producer.commit_transaction().await.unwrap_err();
-        assert!(
-            matches!(required, TransactionError::AbortRequired { .. }),
-            "{required}"
-        );
-        producer.abort_transaction().await.unwrap();
-        assert_eq!(committed().await, Some(7));
-        consumer.close().await.unwrap();
+        offsets_with_transactions(&setting, GroupProtocol::Classic).await;
+        offsets_with_transactions(&setting, GroupProtocol::Consumer).await;
     });
+}
+
+async fn offsets_with_transactions(setting: &Setting, protocol: GroupProtocol) {
+    let topic = topic(setting, 1).await;
+    let group = fresh("offsets");
+    let producer = producer(setting, &fresh("offsets")).await;
+    producer.begin_transaction().await.unwrap();
+    for n in 0..10 {
+        drop(producer.send(record(&topic, &n.to_string())).await.unwrap());
+    }
+    producer.commit_transaction().await.unwrap();
+    let consumer = consumer(setting, "read_committed")
+        .set("group.id", &group)
+        .group_protocol(protocol);
+    let consumer = consumer.connect().await.unwrap();
+    consumer.subscribe([&*topic]).await.unwrap();
+    consumer.recv().await.unwrap();
+    let metadata = consumer.group_metadata().await.unwrap();
+    assert!(metadata.generation >= 0, "{metadata:?}");
+    let zero = TopicPartition::new(topic.clone(), 0);
+    let at = |offset| CommittedOffsets::from([(zero.clone(), Committed::at(offset))]);
+    let committed = async || {
+        let committed = consumer.committed([zero.clone()]).await.unwrap();
+        committed.get(&zero).map(|committed| committed.offset)
+    };
+    producer.begin_transaction().await.unwrap();
+    let sent = producer
+        .send_offsets_to_transaction(&at(4), &metadata)
+        .await;
+    sent.unwrap();
+    producer.abort_transaction().await.unwrap();
+    assert_eq!(committed().await, None);
+    producer.begin_transaction().await.unwrap();
+    let sent = producer
+        .send_offsets_to_transaction(&at(7), &metadata)
+        .await;
+    sent.unwrap();
+    producer.commit_transaction().await.unwrap();
+    assert_eq!(committed().await, Some(7));
+    // of a member that is none any more
+    let mut stale = metadata;
+    stale.generation += 5;
+    producer.begin_transaction().await.unwrap();
+    let refused = producer.send_offsets_to_transaction(&at(9), &stale).await;
+    assert!(refused.is_err());
+    let required = producer.commit_transaction().await.unwrap_err();
+    assert!(
+        matches!(required, TransactionError::AbortRequired { .. }),
+        "{required}"
+    );
+    producer.abort_transaction().await.unwrap();
+    assert_eq!(committed().await, Some(7));
+    consumer.close().await.unwrap();
 }
