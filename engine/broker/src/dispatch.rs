@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use ringmill_wire::api::ApiKey;
-use ringmill_wire::control::{Request, api_versions, decode_request, unsupported_api_versions};
+use ringmill_wire::control::{Request, decode_request, unsupported_api_versions};
 use ringmill_wire::header::{HeaderError, RequestHeader};
 use ringmill_wire::kafka_protocol::messages::{
     FindCoordinatorRequest, InitProducerIdRequest, MetadataRequest,
@@ -54,7 +54,10 @@ pub(crate) async fn dispatch(
 
 async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request: Request) -> Stage {
     match request {
-        Request::ApiVersions(_) => Stage::Done(respond(&header, &api_versions(header.version))),
+        Request::ApiVersions(request) => {
+            let response = cluster::versions(&request, header.version);
+            Stage::Done(respond(&header, &response))
+        }
         Request::Metadata(request) => Stage::Done(metadata(shard, peer, &header, &request).await),
         Request::DescribeCluster(request) => {
             let version = header.version;

@@ -126,10 +126,9 @@ impl ToCode for BatchError {
             BatchError::TooLarge { .. } => ErrorCode::MessageTooLarge,
             BatchError::Magic(_) => ErrorCode::UnsupportedForMessageFormat,
             BatchError::Codec(_) => ErrorCode::UnsupportedCompressionType,
-            BatchError::Short { .. }
-            | BatchError::Zeros
-            | BatchError::Length(_)
-            | BatchError::Crc { .. } => ErrorCode::CorruptMessage,
+            BatchError::Zeros | BatchError::Length(_) | BatchError::Crc { .. } => {
+                ErrorCode::CorruptMessage
+            }
             _ => ErrorCode::InvalidRecord,
         }
     }

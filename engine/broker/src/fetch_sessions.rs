@@ -302,8 +302,7 @@ impl FetchSessions {
     ) -> i32 {
         let size = plan.wanted.len();
         let id = fresh_id & i32::MAX;
-        if size == 0
-            || id == NO_SESSION_ID
+        if id == NO_SESSION_ID
             || self.sessions.contains_key(&id)
             || self.partitions + size > MAX_PARTITIONS
             || !self.make_room(now_ms, size)
@@ -326,9 +325,6 @@ impl FetchSessions {
             };
             session.put(&name, &wanted.part);
             last = Some((&wanted.topic, name));
-        }
-        if session.partitions.is_empty() {
-            return NO_SESSION_ID;
         }
         show(&mut session, plan, found);
         self.partitions += session.partitions.len();

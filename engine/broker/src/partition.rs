@@ -425,7 +425,8 @@ impl Hosted {
             Ok((slice, aborted)) => {
                 (found.len, found.data, found.aborted) = (slice.len, slice.data, aborted);
             }
-            Err(error) => found.error = error.to_code(),
+            // As Kafka: no ends are told with an error.
+            Err(error) => return LocalFound::failed(error.to_code()),
         }
         // What was read is visible, though more may be since.
         found.high_watermark = self.log.visible_end();
@@ -525,7 +526,14 @@ impl Hosted {
 
     pub(crate) fn end_of_epoch(&self, query: EpochQuery) -> Result<(i32, i64)> {
         check_leader_epoch(query.current)?;
-        Ok(self.log.end_of_epoch(query.epoch).unwrap_or((-1, -1)))
+        if let Some(end) = self.log.end_of_epoch(query.epoch) {
+            return Ok(end);
+        }
+        // The leader's own epoch has begun, even if nothing was written in it yet.
+        Ok(match query.epoch {
+            LEADER_EPOCH => (LEADER_EPOCH, self.log.visible_end()),
+            _ => (-1, -1),
+        })
     }
 
     pub(crate) async fn delete_records(&self, before: i64) -> Result<i64> {

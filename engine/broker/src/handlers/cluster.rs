@@ -2,12 +2,13 @@
 //! node. Also the operations that clients are told they may do: all, since nothing is guarded yet.
 
 use ringmill_wire::StrBytes;
+use ringmill_wire::control::api_versions;
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use ringmill_wire::kafka_protocol::messages::find_coordinator_response::Coordinator;
 use ringmill_wire::kafka_protocol::messages::{
-    DescribeClusterRequest, DescribeClusterResponse, FindCoordinatorRequest,
-    FindCoordinatorResponse,
+    ApiVersionsRequest, ApiVersionsResponse, DescribeClusterRequest, DescribeClusterResponse,
+    FindCoordinatorRequest, FindCoordinatorResponse,
 };
 
 use super::context::Context;
@@ -39,6 +40,30 @@ const fn bits(operations: &[u8]) -> i32 {
         at += 1;
     }
     bits
+}
+
+/// Answers ApiVersions. A client that names itself in characters that a metric's name cannot have
+/// is refused (KIP-511).
+pub fn versions(request: &ApiVersionsRequest, version: i16) -> ApiVersionsResponse {
+    let (name, its_version) = (
+        &request.client_software_name,
+        &request.client_software_version,
+    );
+    if version < 3 || (is_software(name) && is_software(its_version)) {
+        return api_versions(version);
+    }
+    ApiVersionsResponse::default().with_error_code(ErrorCode::InvalidRequest.code())
+}
+
+/// Letters and digits, with hyphens and dots between them.
+fn is_software(name: &str) -> bool {
+    let alphanumeric = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = name.as_bytes();
+    alphanumeric(bytes.first())
+        && alphanumeric(bytes.last())
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(byte))
 }
 
 /// Answers DescribeCluster (KIP-700).

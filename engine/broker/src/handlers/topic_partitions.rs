@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
+use ringmill_wire::kafka_protocol::messages::describe_topic_partitions_request::Cursor as AskedCursor;
 use ringmill_wire::kafka_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
@@ -30,7 +31,9 @@ pub fn describe_topic_partitions(
 ) -> DescribeTopicPartitionsResponse {
     let (from, first) = match &request.cursor {
         None => ("", 0),
-        Some(cursor) if cursor.partition_index < 0 => return refused(request),
+        Some(cursor) if cursor.partition_index < 0 || !is_asked(request, cursor) => {
+            return refused(request);
+        }
         Some(cursor) => (cursor.topic_name.as_str(), cursor.partition_index),
     };
     let all = request.topics.is_empty();
@@ -58,6 +61,12 @@ pub fn describe_topic_partitions(
     DescribeTopicPartitionsResponse::default()
         .with_topics(page.topics)
         .with_next_cursor(next)
+}
+
+/// Whether a cursor's topic is one of those that are asked for.
+fn is_asked(request: &DescribeTopicPartitionsRequest, cursor: &AskedCursor) -> bool {
+    let mut topics = request.topics.iter();
+    request.topics.is_empty() || topics.any(|topic| topic.name == cursor.topic_name)
 }
 
 /// The answer to a cursor that no answer has given; topic by topic, for want of another field.
