@@ -326,6 +326,10 @@ impl FetchSessions {
             session.put(&name, &wanted.part);
             last = Some((&wanted.topic, name));
         }
+        // What is asked for but cannot be kept is asked for in full each time.
+        if session.partitions.is_empty() && size > 0 {
+            return NO_SESSION_ID;
+        }
         show(&mut session, plan, found);
         self.partitions += session.partitions.len();
         self.sessions.insert(id, session);

@@ -418,8 +418,15 @@ impl Hosted {
             len: 0,
             data: FetchData::Empty,
         };
-        if found.diverging.is_some() || want.max_bytes == 0 {
+        if found.diverging.is_some() {
             return found;
+        }
+        if want.max_bytes == 0 {
+            let there = found.log_start..=found.high_watermark;
+            return match there.contains(&want.offset) {
+                true => found,
+                false => LocalFound::failed(ErrorCode::OffsetOutOfRange),
+            };
         }
         match self.read_slice(want).await {
             Ok((slice, aborted)) => {
@@ -526,13 +533,13 @@ impl Hosted {
 
     pub(crate) fn end_of_epoch(&self, query: EpochQuery) -> Result<(i32, i64)> {
         check_leader_epoch(query.current)?;
-        if let Some(end) = self.log.end_of_epoch(query.epoch) {
-            return Ok(end);
-        }
-        // The leader's own epoch has begun, even if nothing was written in it yet.
+        let end = self.log.end_of_epoch(query.epoch);
         Ok(match query.epoch {
-            LEADER_EPOCH => (LEADER_EPOCH, self.log.visible_end()),
-            _ => (-1, -1),
+            // The leader's own epoch has begun, even if nothing was written in it yet.
+            LEADER_EPOCH => end.unwrap_or((LEADER_EPOCH, self.log.visible_end())),
+            // No epoch that is yet to come has an end.
+            epoch if epoch > LEADER_EPOCH => (-1, -1),
+            _ => end.unwrap_or((-1, -1)),
         })
     }
 

@@ -13,7 +13,7 @@ use ringmill_wire::kafka_protocol::messages::{
     RequestKind, TransactionalId,
 };
 
-use super::world::{Step, World, ask, text};
+use super::world::{Step, World, ask, distinct, text};
 
 /// One of their requests.
 pub fn draw(world: &mut World) -> Vec<Step> {
@@ -101,7 +101,7 @@ fn log_dirs(world: &mut World) -> Step {
             .with_topic(world.topic_name())
             .with_partitions(vec![world.partition()])
     });
-    let topics = topics.collect();
+    let topics = distinct(topics, |topic| topic.topic.clone());
     let request = DescribeLogDirsRequest::default().with_topics(Some(topics));
     Step::fixed(ask(
         ApiKey::DescribeLogDirs,
@@ -117,7 +117,7 @@ fn producers(world: &mut World) -> Step {
             .with_name(world.topic_name())
             .with_partition_indexes(vec![world.partition()])
     });
-    let topics = topics.collect();
+    let topics = distinct(topics, |topic| topic.name.clone());
     let request = DescribeProducersRequest::default().with_topics(topics);
     Step::fixed(ask(
         ApiKey::DescribeProducers,
@@ -133,8 +133,6 @@ fn entity(world: &mut World) -> Vec<EntityData> {
         vec!["user", "client-id"],
         vec!["ip"],
         vec!["tenant"],
-        vec!["user", "user"],
-        vec![],
     ]);
     let of = |kind: &str, name| {
         EntityData::default()
@@ -158,7 +156,8 @@ fn alter_quotas(world: &mut World) -> Step {
         "connection_creation_rate",
         "no_such_rate",
     ];
-    let count = world.pick(&[0, 1, 1, 2]);
+    // one at most: those of one entity are merged, and all are told in any order
+    let count = world.pick(&[0, 1, 1]);
     let entries = (0..count).map(|_| {
         let ops = (0..world.pick(&[0, 1, 1, 2])).map(|_| {
             OpData::default()

@@ -27,14 +27,13 @@ const KEYS: [&str; 12] = [
     "no.such.config",
 ];
 
-const VALUES: [Option<&str>; 12] = [
+const VALUES: [Option<&str>; 11] = [
     Some("1"),
     Some("100000"),
     Some("-1"),
     Some("compact"),
     Some("delete"),
     Some("compact,delete"),
-    Some("zstd"),
     Some("true"),
     Some("0.3"),
     Some("CreateTime"),
@@ -61,9 +60,7 @@ fn resource(world: &mut World) -> (i8, StrBytes) {
         1 => (4, text("99")),
         2 => (4, text("one")),
         3 => (TOPIC, text(world.pick(&["", "bad name", "."]))),
-        4 => (world.pick(&[0, 1, 3, 77]), text("one")),
         5 => (32, world.group().0),
-        7 => (8, text("1")),
         _ => (TOPIC, world.topic()),
     }
 }
@@ -113,7 +110,7 @@ fn change(world: &mut World) -> (StrBytes, Option<StrBytes>) {
     let key = world.pick(&KEYS);
     let fitting = match key {
         "cleanup.policy" => "compact",
-        "compression.type" => "lz4",
+        "compression.type" => "producer",
         "message.timestamp.type" => "LogAppendTime",
         "unclean.leader.election.enable" => "false",
         "min.cleanable.dirty.ratio" => "0.7",
@@ -134,7 +131,7 @@ fn incremental(world: &mut World) -> Step {
             step_by_step::AlterableConfig::default()
                 .with_name(name)
                 .with_value(value)
-                .with_config_operation(world.pick(&[0, 0, 0, 1, 2, 3, 9]))
+                .with_config_operation(world.pick(&[0, 0, 0, 1, 2, 3]))
         });
         step_by_step::AlterConfigsResource::default()
             .with_resource_type(kind)

@@ -9,8 +9,7 @@ use ringmill_wire::kafka_protocol::messages::{
 
 use ringmill_wire::{StrBytes, Uuid};
 
-use super::side::Memory;
-use super::topics::NO_ID;
+use super::side::{Memory, NO_ID};
 use super::world::{Step, World, ask};
 
 /// A request as the dice have it, before a broker's names are put in.
@@ -35,7 +34,7 @@ impl Wish {
             })
             .collect();
         wanted.sort_by_key(|(name, partition)| (name.clone(), partition.partition));
-        wanted.dedup_by_key(|(name, partition)| (name.clone(), partition.partition));
+        wanted.dedup_by_key(|(name, _)| name.clone());
         let sessions = [
             "none",
             "none",

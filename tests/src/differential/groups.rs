@@ -21,7 +21,7 @@ use ringmill_wire::kafka_protocol::messages::{
 };
 
 use super::side::Memory;
-use super::world::{Step, World, ask, text};
+use super::world::{Step, World, ask, distinct, text};
 
 /// A member as the seed knows it.
 #[derive(Debug, Clone)]
@@ -247,22 +247,21 @@ fn commit(world: &mut World) -> Step {
     let (member, simple) = (Member::draw(world), world.chance(50));
     let (wrong, ahead) = (world.chance(15), world.usually(0, &[1, -1]));
     let count = world.pick(&[0, 1, 1, 2]);
-    let topics: Vec<_> = (0..count)
-        .map(|_| {
-            let metadata = world.pick(&[None, Some(""), Some("some words")]);
-            let long = world.chance(5).then(|| text("m".repeat(5_000)));
-            let mut partition = OffsetCommitRequestPartition::default()
-                .with_partition_index(world.partition())
-                .with_committed_offset(world.pick(&[0, 1, 5, 1_000_000, -1, -5]))
-                .with_committed_metadata(long.or_else(|| metadata.map(text)));
-            if version >= 6 {
-                partition.committed_leader_epoch = world.usually(-1, &[0, 3]);
-            }
-            OffsetCommitRequestTopic::default()
-                .with_name(world.topic_name())
-                .with_partitions(vec![partition])
-        })
-        .collect();
+    let topics = (0..count).map(|_| {
+        let metadata = world.pick(&[None, Some(""), Some("some words")]);
+        let long = world.chance(5).then(|| text("m".repeat(5_000)));
+        let mut partition = OffsetCommitRequestPartition::default()
+            .with_partition_index(world.partition())
+            .with_committed_offset(world.pick(&[0, 1, 5, 1_000_000, -1, -5]))
+            .with_committed_metadata(long.or_else(|| metadata.map(text)));
+        if version >= 6 {
+            partition.committed_leader_epoch = world.usually(-1, &[0, 3]);
+        }
+        OffsetCommitRequestTopic::default()
+            .with_name(world.topic_name())
+            .with_partitions(vec![partition])
+    });
+    let topics = distinct(topics, |topic| topic.name.clone());
     Step::of(move |memory| {
         let mut request = OffsetCommitRequest::default()
             .with_group_id(member.group.clone())
@@ -287,14 +286,8 @@ fn fetch_offsets(world: &mut World) -> Step {
     let version = world.version(ApiKey::OffsetFetch);
     let all = version >= 2 && world.chance(30);
     let count = world.pick(&[1, 1, 2]);
-    let wanted: Vec<_> = (0..count)
-        .map(|_| {
-            (
-                world.topic_name(),
-                vec![world.partition(), world.partition()],
-            )
-        })
-        .collect();
+    let wanted = (0..count).map(|_| (world.topic_name(), vec![world.partition()]));
+    let wanted = distinct(wanted, |(name, _)| name.clone());
     let mut request = OffsetFetchRequest::default();
     if version >= 7 {
         request.require_stable = world.chance(30);
@@ -340,7 +333,7 @@ fn delete_offsets(world: &mut World) -> Step {
             .with_name(world.topic_name())
             .with_partitions(vec![partition])
     });
-    let topics = topics.collect();
+    let topics = distinct(topics, |topic| topic.name.clone());
     let request = OffsetDeleteRequest::default()
         .with_group_id(world.group())
         .with_topics(topics);

@@ -53,7 +53,7 @@ use What::{ByName, Ignored, Named, OfThisRun, Present, Sign, Unordered};
 const BY_CHANCE: &str = "drawn at random by the broker";
 const COUNTED: &str = "counted by each broker for all of its clients";
 const WORDS: &str = "words for people";
-const EPOCHS: &str = "a new consumer group begins with epoch 2 in Kafka 4.3, and with 1 here";
+const EPOCHS: &str = "each broker counts what moves a group's epoch in its own way";
 const CLOCK: &str = "the broker's clock";
 const WHOLE: &str = "holds what other runs left; a hash map's order";
 const MACHINE: &str = "each broker's own place";
@@ -61,9 +61,9 @@ const MACHINE: &str = "each broker's own place";
 /// The table; the first row that fits holds.
 pub const MASKS: &[Mask] = &[
     mask("", "error_message", Ignored, WORDS),
-    mask("", "member_epoch", Named("member epoch"), EPOCHS),
-    mask("", "group_epoch", Named("member epoch"), EPOCHS),
-    mask("", "assignment_epoch", Named("member epoch"), EPOCHS),
+    mask("", "member_epoch", Sign, EPOCHS),
+    mask("", "group_epoch", Sign, EPOCHS),
+    mask("", "assignment_epoch", Sign, EPOCHS),
     mask("", "topic_id", Named("topic"), BY_CHANCE),
     mask("", "producer_id", Named("producer"), COUNTED),
     mask("", "session_id", Named("fetch session"), BY_CHANCE),
@@ -148,6 +148,19 @@ pub const MASKS: &[Mask] = &[
         "a hash map's order",
     ),
     mask("", "topic_results", Unordered, "a hash map's order"),
+    mask("", "topic_partitions", Unordered, "a hash map's order"),
+    mask(
+        "",
+        "subscribed_topic_names",
+        Unordered,
+        "a hash map's order",
+    ),
+    mask(
+        "ConsumerGroupDescribe",
+        "groups",
+        Unordered,
+        "a hash map's order",
+    ),
     mask("DescribeGroups", "groups", Unordered, "a hash map's order"),
     mask("", "results", Unordered, "a hash map's order"),
     mask("", "responses", Unordered, "a hash map's order"),

@@ -16,6 +16,7 @@ pub mod known;
 pub mod malformed;
 pub mod mask;
 pub mod offsets;
+pub mod page;
 pub mod produce;
 pub mod side;
 pub mod topics;
@@ -135,11 +136,17 @@ impl Pair {
         self.names = Names::default();
         let mut world = World::new(self.run, seed);
         let mut report = Report::default();
-        let mut steps = topics::setup(&mut world);
+        let mut steps = Vec::new();
         for _ in 0..STEPS {
             steps.extend(draw(&mut world));
         }
-        self.walk(&world.tag, steps, &mut report)?;
+        let setup = topics::setup(&mut world);
+        self.walk(&world.tag, setup, &mut report)?;
+        // The parts of a broker hear of new topics one after the other.
+        std::thread::sleep(SETTLING);
+        if report.found.is_none() {
+            self.walk(&world.tag, steps, &mut report)?;
+        }
         if let Some(found) = &mut report.found {
             found.seed = seed;
         }
@@ -288,6 +295,9 @@ struct Turn {
 
 /// Long enough for a broker to have taken up a request that it does not answer yet.
 const TOGETHER: Duration = Duration::from_millis(50);
+
+/// How long new topics take to be known everywhere.
+const SETTLING: Duration = Duration::from_millis(100);
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -14,7 +14,7 @@ use ringmill_wire::kafka_protocol::messages::{
     RequestKind,
 };
 
-use super::world::{Step, World, ask};
+use super::world::{Step, World, ask, distinct};
 
 /// A request about positions.
 pub fn draw(world: &mut World) -> Vec<Step> {
@@ -56,7 +56,7 @@ fn list(world: &mut World) -> Step {
             .with_name(world.topic_name())
             .with_partitions(vec![partition])
     });
-    let topics = topics.collect();
+    let topics = distinct(topics, |topic| topic.name.clone());
     let isolation = if version >= 2 { world.pick(&[0, 1]) } else { 0 };
     let mut request = ListOffsetsRequest::default()
         .with_replica_id(BrokerId(-1))
@@ -77,7 +77,7 @@ fn epochs(world: &mut World) -> Step {
     let partition = OffsetForLeaderPartition::default()
         .with_partition(world.partition())
         .with_current_leader_epoch(world.usually(-1, &[0, 1, 3]))
-        .with_leader_epoch(world.pick(&[0, 0, 1, 5, -1, -2]));
+        .with_leader_epoch(world.pick(&[0, 0, 1, 5, -1]));
     let topic = OffsetForLeaderTopic::default()
         .with_topic(world.topic_name())
         .with_partitions(vec![partition]);
@@ -104,7 +104,7 @@ fn delete_records(world: &mut World) -> Step {
             .with_name(world.topic_name())
             .with_partitions(vec![partition])
     });
-    let topics = topics.collect();
+    let topics = distinct(topics, |topic| topic.name.clone());
     let request = DeleteRecordsRequest::default()
         .with_topics(topics)
         .with_timeout_ms(5_000);

@@ -12,7 +12,7 @@ use ringmill_wire::kafka_protocol::messages::{
     TopicName, TransactionalId,
 };
 
-use super::topics::NO_ID;
+use super::side::NO_ID;
 use super::world::{Step, World, ask};
 
 /// Damage to a batch, or a batch that no client may send.
@@ -36,8 +36,6 @@ pub enum Harm {
     Length(i32),
     /// No bytes at all.
     Empty,
-    /// Null instead of records.
-    Null,
     /// Twice the same batch.
     Twice,
     /// The base offset.
@@ -91,7 +89,6 @@ impl Load {
                 Harm::Magic(3),
                 Harm::Attributes(0x20),
                 Harm::Attributes(0x10),
-                Harm::Attributes(0x08),
                 Harm::Attributes(0x07),
                 Harm::Count(0),
                 Harm::Count(-1),
@@ -103,7 +100,6 @@ impl Load {
                 Harm::Length(-1),
                 Harm::Length(1 << 30),
                 Harm::Empty,
-                Harm::Null,
                 Harm::Twice,
                 Harm::BaseOffset(5),
             ]),
@@ -119,7 +115,7 @@ impl Load {
     }
 
     /// Its bytes, as the producer's of that stamp.
-    pub fn bytes(&self, stamp: ProducerStamp) -> Option<Bytes> {
+    pub fn bytes(&self, stamp: ProducerStamp) -> Bytes {
         let mut builder = BatchBuilder::new(1 << 20);
         for (i, (key, value)) in self.records.iter().enumerate() {
             let record = NewRecord {
@@ -135,7 +131,7 @@ impl Load {
     }
 }
 
-fn harmed(mut batch: BytesMut, harm: Harm) -> Option<Bytes> {
+fn harmed(mut batch: BytesMut, harm: Harm) -> Bytes {
     match harm {
         Harm::None => {}
         Harm::Crc => *batch.last_mut().expect("a batch has bytes") ^= 1,
@@ -146,7 +142,6 @@ fn harmed(mut batch: BytesMut, harm: Harm) -> Option<Bytes> {
         Harm::Short => batch.truncate(batch.len() - 5),
         Harm::Length(length) => batch[8..12].copy_from_slice(&length.to_be_bytes()),
         Harm::Empty => batch.clear(),
-        Harm::Null => return None,
         Harm::Twice => {
             let again = batch.clone();
             batch.extend_from_slice(&again);
@@ -159,7 +154,7 @@ fn harmed(mut batch: BytesMut, harm: Harm) -> Option<Bytes> {
     ) {
         set_crc(&mut batch);
     }
-    Some(batch.freeze())
+    batch.freeze()
 }
 
 fn set_crc(batch: &mut BytesMut) {
@@ -208,11 +203,11 @@ pub fn request(
     target: &Target,
     acks: i16,
     id: Option<StrBytes>,
-    records: Option<Bytes>,
+    records: Bytes,
 ) -> super::side::Ask {
     let data = PartitionProduceData::default()
         .with_index(target.partition)
-        .with_records(records);
+        .with_records(Some(records));
     let topic = TopicProduceData::default().with_partition_data(vec![data]);
     let topic = match target.version >= 13 {
         true if target.lost => topic.with_topic_id(NO_ID),
@@ -283,10 +278,10 @@ fn idempotent(world: &mut World) -> Vec<Step> {
     let next = format!("{who} next {} {}", target.topic.as_str(), target.partition);
     let (read, count) = (next.clone(), load.records.len() as i64);
     let step = Step::of(move |memory| {
-        let sequence = memory.number(&read, 0) + ahead;
+        let sequence = (memory.number(&read, 0) + ahead).max(0);
         let stamp = ProducerStamp {
             producer_id: memory.number(&format!("{who} id"), 12_345_678),
-            producer_epoch: (memory.number(&format!("{who} epoch"), 0) + epoch) as i16,
+            producer_epoch: (memory.number(&format!("{who} epoch"), 0) + epoch).max(0) as i16,
             base_sequence: sequence as i32,
             transactional: false,
         };

@@ -36,11 +36,14 @@ impl Memory {
         self.texts.get(name).cloned().unwrap_or_default()
     }
 
-    /// A topic's id, none while it is not known.
+    /// A topic's id; that of no topic while it is not known.
     pub fn id(&self, topic: &StrBytes) -> Uuid {
-        self.ids.get(topic).copied().unwrap_or_default()
+        self.ids.get(topic).copied().unwrap_or(NO_ID)
     }
 }
+
+/// No topic's id.
+pub const NO_ID: Uuid = Uuid::from_u128(7);
 
 /// A request to be sent.
 #[derive(Debug, Clone)]

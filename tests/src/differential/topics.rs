@@ -1,5 +1,6 @@
 //! Topics: made, enlarged, described, removed.
 
+use ringmill_wire::StrBytes;
 use ringmill_wire::kafka_protocol::messages::create_partitions_request::{
     CreatePartitionsAssignment, CreatePartitionsTopic,
 };
@@ -15,7 +16,6 @@ use ringmill_wire::kafka_protocol::messages::{
     ApiKey, BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
     DescribeTopicPartitionsRequest, MetadataRequest, RequestKind, ResponseKind, TopicName,
 };
-use ringmill_wire::{StrBytes, Uuid};
 
 use super::side::Memory;
 use super::world::{Step, World, ask, text};
@@ -149,7 +149,6 @@ fn config(world: &mut World) -> (&'static str, Option<&'static str>) {
         ("segment.ms", Some("0")),
         ("max.message.bytes", Some("-1")),
         ("max.message.bytes", Some("10000")),
-        ("compression.type", Some("zstd")),
         ("compression.type", Some("brotli")),
         ("message.timestamp.type", Some("LogAppendTime")),
         ("message.timestamp.type", Some("yesterday")),
@@ -344,6 +343,3 @@ fn pages(world: &mut World) -> Vec<Step> {
         RequestKind::DescribeTopicPartitions(request),
     ))]
 }
-
-/// No topic's id.
-pub const NO_ID: Uuid = Uuid::from_u128(7);

@@ -16,7 +16,7 @@ use ringmill_wire::kafka_protocol::messages::{
 
 use super::produce::{Harm, Load, Target, request};
 use super::side::Memory;
-use super::world::{Step, World, ask, text};
+use super::world::{Step, World, ask, distinct, text};
 
 /// Who asks, and how it may be wrong.
 #[derive(Debug, Clone)]
@@ -44,7 +44,7 @@ impl Who {
 
     fn epoch(&self, memory: &Memory) -> i16 {
         let name = format!("{} epoch", self.id.as_str());
-        (memory.number(&name, 0) + self.epoch_ahead) as i16
+        (memory.number(&name, 0) + self.epoch_ahead).max(0) as i16
     }
 
     fn learn(id: &StrBytes, memory: &mut Memory, (producer, epoch): (i64, i16)) {
@@ -137,7 +137,8 @@ fn partitions(world: &mut World) -> AddPartitionsToTxnTopic {
 fn add_partitions(world: &mut World, who: Who) -> Step {
     let version = world.version(ApiKey::AddPartitionsToTxn);
     let count = world.pick(&[0, 1, 1, 2]);
-    let topics: Vec<_> = (0..count).map(|_| partitions(world)).collect();
+    let topics = (0..count).map(|_| partitions(world));
+    let topics = distinct(topics, |topic| topic.name.clone());
     let verify = world.chance(40);
     Step::of(move |memory| {
         let (producer, epoch) = (who.producer_id(memory), who.epoch(memory));
@@ -179,7 +180,7 @@ fn write(world: &mut World, who: Who) -> Step {
         let stamp = ProducerStamp {
             producer_id: who.producer_id(memory).0,
             producer_epoch: who.epoch(memory),
-            base_sequence: (memory.number(&read, 0) + ahead) as i32,
+            base_sequence: (memory.number(&read, 0) + ahead).max(0) as i32,
             transactional: load.transactional,
         };
         request(memory, &target, -1, Some(who.id.clone()), load.bytes(stamp))

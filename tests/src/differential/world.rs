@@ -1,5 +1,7 @@
 //! What a seed's requests are about: the same names on both brokers, and the dice.
 
+use std::collections::BTreeSet;
+
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use ringmill_wire::StrBytes;
@@ -72,6 +74,12 @@ pub fn ask(key: ApiKey, version: i16, message: RequestKind) -> Ask {
 /// Text that lives as long as anyone wants.
 pub fn text(text: impl Into<String>) -> StrBytes {
     StrBytes::from_string(text.into())
+}
+
+/// The items, each key once: brokers merge parts that are of the same topic.
+pub fn distinct<T, K: Ord>(items: impl Iterator<Item = T>, key: impl Fn(&T) -> K) -> Vec<T> {
+    let mut seen = BTreeSet::new();
+    items.filter(|item| seen.insert(key(item))).collect()
 }
 
 /// A seed's names and dice.

@@ -96,13 +96,13 @@ impl Page<'_> {
                 .with_topic_name(name.into())
                 .with_partition_index(partition)
         };
+        if self.left == 0 {
+            return Some(cursor(0));
+        }
         let Some(topic) = topic else {
             self.topics.push(missing(name));
             return None;
         };
-        if self.left == 0 {
-            return Some(cursor(0));
-        }
         let end = topic.partitions.min(first.saturating_add(self.left));
         let node = self.ctx.node_id();
         let partitions = (first..end).map(|index| {
