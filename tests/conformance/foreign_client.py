@@ -10,12 +10,16 @@ FOREIGN names the program as a JSON list; it is called with `BOOTSTRAP COMMAND T
 - `committed TOPIC COUNT START PARTITION,...`: as `consume`, of what was committed
 - `pipe TOPIC TO GROUP ID COUNT`: carries so many records to another topic, exactly once
 - `consumer-group TOPIC GROUP COUNT`: as `group`, by the protocol of KIP-848
+- `static-group TOPIC GROUP COUNT`: as `group`, by a member whose instance id is "instance"
+- `alter TOPIC NAME VALUE`, `config TOPIC NAME` (writes the value): one config of a topic
 - `create TOPIC PARTITIONS`, `delete TOPIC`, `list TOPIC` (writes the number of its partitions, 0 if none)
 
 Records are lines of JSON: `partition`, `offset`, `timestamp`, `key`, `value` (base64 or null) and
 `headers` (pairs of a name and base64). A record to be sent may leave out what is not set.
 FOREIGN_CODECS names the codecs that the client has, with commas between; all if it is not set.
-FOREIGN_FEATURES names what it has beyond the rest: `transactions`, `pipe`, `consumer protocol`.
+FOREIGN_FEATURES names what it has beyond the rest: `transactions`, `pipe`, `consumer protocol`,
+`static member`, `configs`; or, with `no admin`, that it cannot make topics.
+FOREIGN_EMPTY is `null` for a client that takes values without bytes for null.
 """
 
 import base64
@@ -72,13 +76,23 @@ def read(run, topic, count, partitions=(0,), start=0):
 
 def values_of(records):
     """Their values as bytes."""
-    return [bytes_of(record["value"]) for record in records]
+    values = [bytes_of(record["value"]) for record in records]
+    if os.environ.get("FOREIGN_EMPTY") == "null":
+        return [b"" if value is None else value for value in values]
+    return values
+
+
+FEATURES_OF_CLIENT = os.environ.get("FOREIGN_FEATURES", "").split(",")
 
 
 def extra(needs, name):
     """A feature that not every client has."""
-    has = needs in os.environ.get("FOREIGN_FEATURES", "").split(",")
-    return feature(name) if has else lambda function: function
+    return feature(name) if needs in FEATURES_OF_CLIENT else lambda function: function
+
+
+def unless(lacks, name):
+    """A feature that all have but those that say so."""
+    return feature(name) if lacks not in FEATURES_OF_CLIENT else lambda function: function
 
 
 @feature("metadata")
@@ -200,6 +214,28 @@ def consumer_protocol(run):
     same(values, seen)
 
 
+@extra("static member", "static member")
+def static_member(run):
+    topic, group, seen = run.create("static"), run.name("static"), []
+    values = [b"%d" % i for i in range(100)]
+    for part in [values[:50], values[50:]]:
+        produce(run, topic, [record(value) for value in part])
+        seen += values_of(call(run, "static-group", topic, group, len(part)))
+    same(values, seen)
+    # a static member that closes stays in the group until its session ends
+    described = run.admin.describe_consumer_groups([group])[group].result(timeout=30)
+    same(["instance"], [member.group_instance_id for member in described.members], "instance")
+
+
+@extra("configs", "admin: configs")
+def configs(run):
+    topic = run.create("configs")
+    call(run, "alter", topic, "retention.ms", "123456")
+    eventually(lambda: call(run, "config", topic, "retention.ms"), ["123456"], "retention")
+    words = call(run, "alter", topic, "retention.ms", "soon", fails=True)
+    check(words, "it failed without a word")
+
+
 @extra("transactions", "transactions")
 def transactions(run):
     topic, identity, all_values, committed = run.create("transactions"), run.name("txn"), [], []
@@ -224,7 +260,7 @@ def pipe(run):
     same(values, values_of(call(run, "committed", target, len(values), 0, "0")))
 
 
-@feature("admin: topics")
+@unless("no admin", "admin: topics")
 def admin_topics(run):
     topic = run.name("admin")
     call(run, "create", topic, 2)

@@ -11,8 +11,8 @@ import os
 import re
 import subprocess
 
-from harness import eventually, feature, main
-from history import check, dense, same
+from harness import PUSH_TELEMETRY, NotOffered, eventually, feature, main, offered
+from history import Broken, check, dense, same
 
 # How long a tool may take: a Java machine starts in a second or two, or ten on a busy one.
 SECONDS = 90
@@ -42,11 +42,12 @@ SHORT = {
 }
 
 
-def java(tool, *arguments, stdin="", fails=False):
-    """Runs a tool to its end; returns what it printed, both streams where it is meant to fail."""
+def java(tool, *arguments, stdin="", fails=False, logging=None):
+    """Runs a tool to its end; returns what it printed, both streams where it is meant to fail.
+    Its logging is as usual, or as another file says."""
     command = [
         "java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", os.environ["KAFKA_LIB"] + "/*",
-        "-Dlog4j2.configurationFile=" + os.environ["KAFKA_LOG4J"], SHORT[tool], *arguments,
+        "-Dlog4j2.configurationFile=" + (logging or os.environ["KAFKA_LOG4J"]), SHORT[tool], *arguments,
     ]
     done = subprocess.run(command, input=stdin, capture_output=True, timeout=SECONDS, text=True)
     words = (done.stdout + done.stderr).strip()
@@ -257,6 +258,38 @@ def producers(run):
     check(len(rows_of) == 1 and rows_of[0][1] == "0", out)
 
 
+@feature("transactions listed")
+def transactions_listed(run):
+    topic, identity = run.create("listed"), run.name("listed-txn")
+    java("producer-perf-test", "--topic", topic, "--num-records", "100", "--record-size", "10",
+         "--throughput", "-1", "--transactional-id", identity, "--transaction-duration-ms", "100",
+         "--producer-props", f"bootstrap.servers={run.bootstrap}")
+    listed = rows(kafka(run, "transactions", "list"), identity)
+    check(listed and listed[0][-1] == "CompleteCommit", f"listed as {listed}")
+    out = kafka(run, "transactions", "describe", "--transactional-id", identity)
+    check("CompleteCommit" in out, out)
+    same([], rows(kafka(run, "transactions", "find-hanging", "--broker-id", "1"), topic), "hanging one")
+
+
+@feature("telemetry")
+def telemetry(run):
+    offered(run, PUSH_TELEMETRY)
+    topic, name = run.create("telemetry"), run.name("metrics")
+    kafka(run, "client-metrics", "--alter", "--name", name, "--metrics", "*", "--interval", "1000")
+    out = kafka(run, "client-metrics", "--describe", "--name", name)
+    check("interval.ms=1000" in out, out)
+    logging = run.path("telemetry.properties")
+    with open(os.environ["KAFKA_LOG4J"], encoding="utf-8") as usual, open(logging, "w", encoding="utf-8") as more:
+        more.write(usual.read() + "logger.t.name = org.apache.kafka.common.telemetry\nlogger.t.level = DEBUG\n")
+    produce(run, topic, ["one"])
+    # a time-out ends it: it waits for a record that does not come
+    out = kafka(run, "console-consumer", "--topic", topic, "--from-beginning",
+                "--timeout-ms", "8000", logging=logging)
+    check("from PUSH_IN_PROGRESS to PUSH_NEEDED" in out, f"nothing was pushed: {out[-500:]}")
+    kafka(run, "client-metrics", "--delete", "--name", name)
+    check(name not in kafka(run, "client-metrics", "--list").split(), "it was deleted")
+
+
 @feature("performance tools")
 def performance(run):
     topic = run.create("perf", partitions=3)
@@ -288,7 +321,7 @@ def verifiable(run):
 @feature("segments read by Kafka's dump tool")
 def dump(run):
     if not os.environ.get("RINGMILL_DATA"):
-        return "not run: the broker's folder is not known"
+        raise NotOffered("the broker's folder is not known")
     topic = run.create("dump", config={"segment.bytes": "1048576"})
     lines = [f"{n} " + "x" * 500 for n in range(4000)]
     produce(run, topic, lines)
@@ -306,7 +339,7 @@ def dump(run):
 @feature("compacted segments read by Kafka's dump tool")
 def dump_compacted(run):
     if not os.environ.get("RINGMILL_DATA"):
-        return "not run: the broker's folder is not known"
+        raise NotOffered("the broker's folder is not known")
     config = {"cleanup.policy": "compact", "segment.bytes": "65536", "min.cleanable.dirty.ratio": "0.01"}
     topic = run.create("dump-compacted", config=config)
     lines = [f"key{n % 25}:{n} " + "x" * 500 for n in range(1500)]
@@ -316,7 +349,12 @@ def dump_compacted(run):
     for _ in range(60):
         files = sorted(glob.glob(os.path.join(folder, "*.log")))
         # the last one may end in zeros, written ahead, which the tool takes for damage
-        out = java("dump-log", "--files", ",".join(files[:-1]), "--print-data-log", "--deep-iteration")
+        try:
+            out = java("dump-log", "--files", ",".join(files[:-1]), "--print-data-log", "--deep-iteration")
+        except Broken:
+            # the cleaner has replaced one of them since they were listed
+            check(not all(map(os.path.exists, files[:-1])), "the tool fails on files that are there")
+            continue
         found = re.findall(r"offset: (\d+) .*key: (\S+) payload: (.*)", out)
         if 0 < len(found) < 500:
             break

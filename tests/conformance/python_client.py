@@ -1,5 +1,6 @@
 """PyPI's confluent-kafka, unmodified, put through every feature."""
 
+import logging
 import sys
 import time
 
@@ -28,7 +29,18 @@ from confluent_kafka.admin import (
 
 import consumer_protocol  # noqa: F401 (its features are registered)
 import group
-from harness import CODECS, MIB, eventually, feature, feature_per_codec, main, until
+from harness import (
+    CODECS,
+    MIB,
+    PUSH_TELEMETRY,
+    eventually,
+    feature,
+    feature_per_codec,
+    main,
+    offered,
+    subscribe_to_metrics,
+    until,
+)
 from history import Streams, check, dense, same
 
 SECONDS = 30  # for one admin call
@@ -750,6 +762,33 @@ def all_groups(admin):
     result = admin.list_consumer_groups(request_timeout=SECONDS).result(SECONDS)
     check(not result.errors, f"errors {result.errors}")
     return result.valid
+
+
+class Lines(logging.Handler):
+    """Keeps what a client logs."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())
+
+
+@feature("telemetry")
+def telemetry(run):
+    offered(run, PUSH_TELEMETRY)
+    name = run.name("metrics")
+    subscribe_to_metrics(run, name)
+    topic, told, logger = run.create("telemetry"), Lines(), logging.Logger("telemetry")
+    logger.addHandler(told)
+    producer = Producer({"bootstrap.servers": run.bootstrap, "debug": "telemetry"}, logger=logger)
+    producer.produce(topic, b"v")
+    for _ in until(30, "a push of metrics"):
+        producer.poll(0.1)
+        if any("PushTelemetryRequest succeeded" in line for line in told.lines):
+            break
+    subscribe_to_metrics(run, name, wanted=False)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 
 pub mod ask;
 pub mod crash;
+pub mod differential;
 pub mod history;
 pub mod node;
 pub mod plain;

@@ -1,4 +1,4 @@
-//! A `ringmill serve` of the release build for the length of a chore: started on a free port with
+//! A `ringmill serve` for the length of a chore: started on a free port with
 //! an empty data folder, watched until it accepts clients, stopped by SIGTERM.
 
 use std::fs::File;
@@ -18,6 +18,15 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How long a clean stop may take.
 const STOPPED_WITHIN: Duration = Duration::from_secs(15);
 
+/// How the broker is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Build {
+    /// As it ships.
+    Release,
+    /// Sooner built, slower, with every check of its arithmetic.
+    Debug,
+}
+
 /// A running broker; killed if dropped without [`Broker::stop`].
 pub(crate) struct Broker {
     child: Child,
@@ -30,14 +39,23 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    /// Builds the release binary and starts it below `scratch`, whose data folder is emptied.
-    pub(crate) fn start(scratch: &Path) -> Result<Broker, Failure> {
-        run(cargo().args(["build", "--release", "-p", "ringmill"]))?;
-        let program = Command::new(target_dir().join("release/ringmill"));
-        Broker::launch(program, scratch)
+    /// Builds the binary and starts it below `scratch`, whose data folder is emptied, with further
+    /// arguments.
+    pub(crate) fn start(scratch: &Path, build: Build, more: &[&str]) -> Result<Broker, Failure> {
+        let mut cargo = cargo();
+        cargo.args(["build", "-p", "ringmill"]);
+        let program = match build {
+            Build::Release => {
+                cargo.arg("--release");
+                "release/ringmill"
+            }
+            Build::Debug => "debug/ringmill",
+        };
+        run(&mut cargo)?;
+        Broker::launch(Command::new(target_dir().join(program)), scratch, more)
     }
 
-    fn launch(mut command: Command, scratch: &Path) -> Result<Broker, Failure> {
+    fn launch(mut command: Command, scratch: &Path, more: &[&str]) -> Result<Broker, Failure> {
         let data = scratch.join("data");
         if data.exists() {
             std::fs::remove_dir_all(&data)?;
@@ -51,6 +69,7 @@ impl Broker {
             .args(["--listen", &format!("127.0.0.1:{}", free_port()?)])
             // compaction is to be seen within a chore
             .args(["--log-cleaner-backoff-ms", "500"])
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log)?);
@@ -172,7 +191,7 @@ mod tests {
         let scratch = target_dir().join("xtask-test").join(name);
         let mut shell = Command::new("sh");
         shell.args(["-c", script]);
-        Broker::launch(shell, &scratch)
+        Broker::launch(shell, &scratch, &[])
     }
 
     const READY: &str = "echo 'ready: kafka on 127.0.0.1:1'";

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::broker::Broker;
-use crate::clients::{CLIENTS, Client, harness_python};
+use crate::broker::{Broker, Build};
+use crate::clients::{CLIENTS, Client, Ready, harness_python};
 use crate::peer::{KAFKA_VERSION, RunningKafka};
 use crate::process::{Failure, root, run, run_within, target_dir};
 use crate::report::{Outcome, compatibility, matrix, read};
@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Records of the long ordered run
     #[arg(long, default_value_t = 1_000_000)]
     records: u64,
+    /// The broker's build
+    #[arg(long, value_enum, default_value_t = Build::Release)]
+    build: Build,
     /// Only features whose name contains this
     #[arg(long)]
     only: Option<String>,
@@ -47,12 +50,15 @@ pub(crate) fn conformance(args: &Args) -> Result<(), Failure> {
     let (mut clients, mut not_run) = (Vec::new(), Vec::new());
     for client in CLIENTS.into_iter().filter(wanted) {
         match client.missing() {
-            None => clients.push(client),
-            Some(program) => {
-                println!("{}: not run: `{program}` is missing", client.name);
-                not_run.push(client);
-            }
+            None => match client.install() {
+                Ok(ready) => clients.push((client, ready)),
+                Err(failure) => not_run.push((client, failure.0)),
+            },
+            Some(program) => not_run.push((client, format!("`{program}` is missing"))),
         }
+    }
+    for (client, reason) in &not_run {
+        println!("{}: not run: {reason}", client.name);
     }
     let scratch = target_dir().join("conformance");
     std::fs::create_dir_all(&scratch)?;
@@ -61,7 +67,7 @@ pub(crate) fn conformance(args: &Args) -> Result<(), Failure> {
         let reports = run_clients(&clients, &scratch, (bootstrap, None), args)?;
         return verdict(&reports);
     }
-    let mut broker = Broker::start(&scratch)?;
+    let mut broker = Broker::start(&scratch, args.build, &[])?;
     let bootstrap = broker.bootstrap.clone();
     let place = (&*bootstrap, Some(&*broker.data));
     let outcome = run_clients(&clients, &scratch, place, args).and_then(|reports| {
@@ -84,12 +90,12 @@ pub(crate) fn conformance(args: &Args) -> Result<(), Failure> {
 
 /// The same features against Apache Kafka itself.
 fn ask_oracle(
-    clients: &[Client],
+    clients: &[(Client, Ready)],
     scratch: &Path,
     args: &Args,
 ) -> Result<Vec<(String, Vec<Outcome>)>, Failure> {
     println!("\n== the same against Apache Kafka {KAFKA_VERSION}");
-    let kafka = RunningKafka::start()?;
+    let kafka = RunningKafka::start("conformance", &[])?;
     let reports = run_clients(clients, scratch, (&kafka.bootstrap, None), args)?;
     println!("\n{}\n", matrix(&reports));
     Ok(reports)
@@ -102,6 +108,7 @@ pub(crate) fn checked_clients() -> Result<(), Failure> {
         clients: checked.map(|client| client.name.to_owned()).collect(),
         bootstrap: None,
         oracle: false,
+        build: Build::Release,
         records: 1_000_000,
         only: None,
     })
@@ -124,15 +131,14 @@ fn check_the_checkers(python: &Path) -> Result<(), Failure> {
 }
 
 fn run_clients(
-    clients: &[Client],
+    clients: &[(Client, Ready)],
     scratch: &Path,
     (bootstrap, data): (&str, Option<&Path>),
     args: &Args,
 ) -> Result<Vec<(String, Vec<Outcome>)>, Failure> {
     let mut reports = Vec::new();
-    for client in clients {
+    for (client, ready) in clients {
         println!("\n== conformance: {}", client.name);
-        let ready = client.install()?;
         let report: PathBuf = scratch.join(format!("{}.tsv", client.name));
         if report.exists() {
             std::fs::remove_file(&report)?;
@@ -147,7 +153,7 @@ fn run_clients(
             .arg(scratch.join("files").join(client.name))
             .arg("--report")
             .arg(&report);
-        command.envs(ready.environment);
+        command.envs(ready.environment.iter().map(|(name, value)| (name, value)));
         if let Some(data) = data {
             command.env("RINGMILL_DATA", std::path::absolute(data)?);
         }

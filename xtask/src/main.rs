@@ -8,6 +8,7 @@ mod broker;
 mod ci;
 mod clients;
 mod conformance;
+mod differential;
 mod fuzz;
 mod peer;
 mod process;
@@ -61,6 +62,8 @@ enum Chore {
     Fuzz(fuzz::Args),
     /// Unmodified Kafka clients against a broker: a table client × feature
     Conformance(conformance::Args),
+    /// The same seeded requests to Ringmill and to Apache Kafka: their answers, field by field
+    Differential(differential::Args),
     /// Start another system to compare with, in the foreground
     Peer(peer::Args),
     /// `ringmill-bench` in release, arguments passed on
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
         Chore::Transactions { rounds, seed } => kill("transactions", rounds, seed),
         Chore::Fuzz(args) => fuzz::fuzz(&args),
         Chore::Conformance(args) => conformance::conformance(&args),
+        Chore::Differential(args) => differential::differential(&args),
         Chore::Peer(args) => peer::peer(&args),
         Chore::Bench { args } => bench(&args),
     };

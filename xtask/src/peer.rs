@@ -93,19 +93,23 @@ pub(crate) struct RunningKafka {
 }
 
 impl RunningKafka {
-    /// Starts one with an empty folder, and waits until it listens.
-    pub(crate) fn start() -> Result<Self, Failure> {
+    /// Starts one with an empty folder of the chore's name and further settings, and waits until it
+    /// listens.
+    pub(crate) fn start(chore: &str, settings: &[&str]) -> Result<Self, Failure> {
         let args = Kafka {
-            port: 19_092,
-            data: None,
+            port: two_free_ports()?,
+            data: Some(kafka_home(KAFKA_VERSION).join(chore)),
             keep: false,
             version: KAFKA_VERSION.to_owned(),
-            settings: Vec::new(),
+            settings: settings
+                .iter()
+                .map(|setting| (*setting).to_owned())
+                .collect(),
             heap: "1g".to_owned(),
             install_only: false,
         };
         let mut server = kafka_server(&args)?;
-        let log = kafka_home(&args.version).join("server.log");
+        let log = kafka_home(&args.version).join(format!("{chore}.log"));
         println!("$ {} >{}", shown(&server), log.display());
         let child = server
             .stdin(Stdio::null())
@@ -132,6 +136,18 @@ impl Drop for RunningKafka {
     }
 }
 
+/// The first of two ports, one after the other, that nobody listens on now.
+fn two_free_ports() -> Result<u16, Failure> {
+    for _ in 0..100 {
+        let first = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let second = first.checked_add(1);
+        if second.is_some_and(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return Ok(first);
+        }
+    }
+    Err(Failure("no two free ports".into()))
+}
+
 /// Installs a server and prepares its folder; returns what starts it.
 fn kafka_server(args: &Kafka) -> Result<Command, Failure> {
     let home = kafka_home(&args.version);
@@ -149,7 +165,8 @@ fn kafka_server(args: &Kafka) -> Result<Command, Failure> {
         println!("$ rm -r {}", data.display());
         std::fs::remove_dir_all(&data)?;
     }
-    let properties = home.join("server.properties");
+    // beside the data, whose name tells one server from another
+    let properties = data.with_extension("properties");
     std::fs::write(&properties, kafka_properties(args, &data))?;
     println!("(wrote {})", properties.display());
     if !data.join("meta.properties").exists() {
@@ -247,7 +264,7 @@ appender.stdout.layout.pattern = [%d] %p %m (%c)%n
 ";
 
 /// One node that is broker and controller, with internal topics of one replica, and groups that
-/// form at once (as our own defaults).
+/// form at once.
 fn kafka_properties(args: &Kafka, data: &Path) -> String {
     let Kafka { port, .. } = args;
     let controller = port + 1;

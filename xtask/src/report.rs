@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::clients::Client;
+use crate::clients::{Client, Ready};
 use crate::peer::KAFKA_VERSION;
 use crate::process::Failure;
 
@@ -72,14 +72,23 @@ client has no such feature or its script does not ask for it.
 /// `theirs` is what the same clients saw of Apache Kafka.
 pub(crate) fn compatibility(
     reports: &[Report],
-    clients: &[Client],
-    not_run: &[Client],
+    clients: &[(Client, Ready)],
+    not_run: &[(Client, String)],
     theirs: Option<&[Report]>,
 ) -> String {
-    let all: Vec<&Client> = clients.iter().chain(not_run).collect();
+    let ran = clients
+        .iter()
+        .map(|(client, ready)| (client, ready.version.as_str()));
+    let absent = not_run
+        .iter()
+        .map(|(client, reason)| (client, reason.as_str()));
+    let all: Vec<(&Client, &str)> = ran.chain(absent).collect();
     let row = |first: &str, cells: Vec<&str>| format!("| {first} | {} |\n", cells.join(" | "));
     let mut text = PAGE.to_owned();
-    text += &row("feature", all.iter().map(|client| client.name).collect());
+    text += &row(
+        "feature",
+        all.iter().map(|(client, _)| client.name).collect(),
+    );
     text += &row("---", vec!["---"; all.len()]);
     for feature in features(reports) {
         let seen = reports.iter().map(|(_, outcomes)| {
@@ -93,8 +102,11 @@ pub(crate) fn compatibility(
         text += &row(feature, seen.chain(unseen).collect());
     }
     text.push('\n');
-    for client in all {
-        text += &format!("- `{}`: {}\n", client.name, client.title);
+    for (client, version) in &all[..clients.len()] {
+        text += &format!("- `{}`: {}: {version}\n", client.name, client.title);
+    }
+    for (client, reason) in &all[clients.len()..] {
+        text += &format!("- `{}`: {}: not run, {reason}\n", client.name, client.title);
     }
     text + &differences(reports, theirs)
 }

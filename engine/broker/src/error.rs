@@ -30,6 +30,7 @@ impl From<&TopicError> for ErrorCode {
     fn from(error: &TopicError) -> Self {
         match error {
             TopicError::Name(_) | TopicError::Internal(_) => Self::InvalidTopic,
+            TopicError::Collision(..) => Self::InvalidTopic,
             TopicError::Exists(_) => Self::TopicAlreadyExists,
             TopicError::Missing => Self::UnknownTopicOrPartition,
             TopicError::MissingId => Self::UnknownTopicId,
@@ -124,12 +125,13 @@ impl ToCode for BatchError {
     fn to_code(&self) -> ErrorCode {
         match self {
             BatchError::TooLarge { .. } => ErrorCode::MessageTooLarge,
-            BatchError::Magic(_) => ErrorCode::UnsupportedForMessageFormat,
+            // As Kafka: formats of old are no batches of version 2, those of the future are damage.
+            BatchError::Magic(0 | 1) => ErrorCode::InvalidRecord,
+            BatchError::Magic(_) => ErrorCode::CorruptMessage,
             BatchError::Codec(_) => ErrorCode::UnsupportedCompressionType,
-            BatchError::Short { .. }
-            | BatchError::Zeros
-            | BatchError::Length(_)
-            | BatchError::Crc { .. } => ErrorCode::CorruptMessage,
+            BatchError::Zeros | BatchError::Length(_) | BatchError::Crc { .. } => {
+                ErrorCode::CorruptMessage
+            }
             _ => ErrorCode::InvalidRecord,
         }
     }

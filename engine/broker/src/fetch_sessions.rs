@@ -302,8 +302,7 @@ impl FetchSessions {
     ) -> i32 {
         let size = plan.wanted.len();
         let id = fresh_id & i32::MAX;
-        if size == 0
-            || id == NO_SESSION_ID
+        if id == NO_SESSION_ID
             || self.sessions.contains_key(&id)
             || self.partitions + size > MAX_PARTITIONS
             || !self.make_room(now_ms, size)
@@ -327,7 +326,8 @@ impl FetchSessions {
             session.put(&name, &wanted.part);
             last = Some((&wanted.topic, name));
         }
-        if session.partitions.is_empty() {
+        // What is asked for but cannot be kept is asked for in full each time.
+        if session.partitions.is_empty() && size > 0 {
             return NO_SESSION_ID;
         }
         show(&mut session, plan, found);

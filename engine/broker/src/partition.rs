@@ -418,14 +418,22 @@ impl Hosted {
             len: 0,
             data: FetchData::Empty,
         };
-        if found.diverging.is_some() || want.max_bytes == 0 {
+        if found.diverging.is_some() {
             return found;
+        }
+        if want.max_bytes == 0 {
+            let there = found.log_start..=found.high_watermark;
+            return match there.contains(&want.offset) {
+                true => found,
+                false => LocalFound::failed(ErrorCode::OffsetOutOfRange),
+            };
         }
         match self.read_slice(want).await {
             Ok((slice, aborted)) => {
                 (found.len, found.data, found.aborted) = (slice.len, slice.data, aborted);
             }
-            Err(error) => found.error = error.to_code(),
+            // As Kafka: no ends are told with an error.
+            Err(error) => return LocalFound::failed(error.to_code()),
         }
         // What was read is visible, though more may be since.
         found.high_watermark = self.log.visible_end();
@@ -525,7 +533,14 @@ impl Hosted {
 
     pub(crate) fn end_of_epoch(&self, query: EpochQuery) -> Result<(i32, i64)> {
         check_leader_epoch(query.current)?;
-        Ok(self.log.end_of_epoch(query.epoch).unwrap_or((-1, -1)))
+        let end = self.log.end_of_epoch(query.epoch);
+        Ok(match query.epoch {
+            // The leader's own epoch has begun, even if nothing was written in it yet.
+            LEADER_EPOCH => end.unwrap_or((LEADER_EPOCH, self.log.visible_end())),
+            // No epoch that is yet to come has an end.
+            epoch if epoch > LEADER_EPOCH => (-1, -1),
+            _ => end.unwrap_or((-1, -1)),
+        })
     }
 
     pub(crate) async fn delete_records(&self, before: i64) -> Result<i64> {

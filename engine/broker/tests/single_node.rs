@@ -318,10 +318,11 @@ fn bad_batches_are_refused_one_by_one() {
         let two = Bytes::from([&good[..], &good[..]].concat());
         let cases = [
             ("crc", broken(70, 1), 2),
-            ("magic", broken(16, 3), 43),
-            ("cut off", good.slice(..good.len() - 1), 2),
+            ("magic of old", broken(16, 3), 87),
+            ("magic to come", broken(16, 1), 2),
+            ("cut off", good.slice(..good.len() - 1), 87),
             ("two batches", two, 87),
-            ("nothing", Bytes::new(), 2),
+            ("nothing", Bytes::new(), 87),
         ];
         for (what, bytes, code) in cases {
             assert_eq!(client.produce("t", 0, bytes).await, (code, -1), "{what}");

@@ -405,9 +405,12 @@ pub fn api_versions(version: i16) -> ApiVersionsResponse {
 }
 
 /// The frame that answers an ApiVersions request of a version that is not served: error
-/// UNSUPPORTED_VERSION in version 0, with the table, so that the client can ask again (KIP-511).
+/// UNSUPPORTED_VERSION in version 0, with the row of ApiVersions alone, so that the client can ask
+/// again (KIP-511).
 pub fn unsupported_api_versions(correlation_id: i32) -> Bytes {
-    let response = api_versions(0).with_error_code(ErrorCode::UnsupportedVersion.code());
+    let mut response = api_versions(0).with_error_code(ErrorCode::UnsupportedVersion.code());
+    let own = ApiKey::ApiVersions.code();
+    response.api_keys.retain(|row| row.api_key == own);
     let header = RequestHeader {
         key: ApiKey::ApiVersions,
         version: 0,

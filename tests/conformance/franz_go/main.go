@@ -228,9 +228,10 @@ func consume(ctx context.Context, seed, topic string, count int, start int64, pa
 	return poll(ctx, client, count)
 }
 
-func group(ctx context.Context, seed, topic, name string, count int) error {
-	client, err := kgo.NewClient(kgo.SeedBrokers(seed), kgo.ConsumerGroup(name), kgo.ConsumeTopics(topic),
+func group(ctx context.Context, seed, topic, name string, count int, more ...kgo.Opt) error {
+	options := append(more, kgo.SeedBrokers(seed), kgo.ConsumerGroup(name), kgo.ConsumeTopics(topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit())
+	client, err := kgo.NewClient(options...)
 	if err != nil {
 		return err
 	}
@@ -311,6 +312,12 @@ func run() error {
 	case "group":
 		count, _ := strconv.Atoi(arguments[1])
 		return group(ctx, seed, topic, arguments[0], count)
+	case "static-group":
+		count, _ := strconv.Atoi(arguments[1])
+		return group(ctx, seed, topic, arguments[0], count, kgo.InstanceID("instance"))
+	case "consumer-group":
+		count, _ := strconv.Atoi(arguments[1])
+		return group(ctx, seed, topic, arguments[0], count, kgo.ServerSideBalancer())
 	}
 	return admin(ctx, seed, command, topic, arguments)
 }

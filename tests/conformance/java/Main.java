@@ -18,6 +18,8 @@ import java.util.Properties;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
 import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.AlterConfigOp;
+import org.apache.kafka.clients.admin.ConfigEntry;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.TopicDescription;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
@@ -29,6 +31,7 @@ import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
@@ -70,10 +73,11 @@ public final class Main {
             case "pipe" -> pipe();
             case "consume" -> consume("read_uncommitted");
             case "committed" -> consume("read_committed");
-            case "group" -> group("classic");
-            case "consumer-group" -> group("consumer");
+            case "group" -> group(Map.of("group.protocol", "classic"));
+            case "consumer-group" -> group(Map.of("group.protocol", "consumer"));
+            case "static-group" -> group(Map.of("group.instance.id", "instance"));
             case "offset" -> offset();
-            case "create", "delete", "list" -> administer(command);
+            case "create", "delete", "list", "alter", "config" -> administer(command);
             default -> throw new IllegalArgumentException("no such command: " + command);
         }
     }
@@ -233,8 +237,10 @@ public final class Main {
         }
     }
 
-    private void group(String protocol) {
-        try (var consumer = consumer(Map.of("group.id", rest[0], "group.protocol", protocol))) {
+    private void group(Map<String, String> more) {
+        Map<String, String> all = new HashMap<>(more);
+        all.put("group.id", rest[0]);
+        try (var consumer = consumer(all)) {
             consumer.subscribe(List.of(topic));
             follow(consumer, Integer.parseInt(rest[1]));
             consumer.commitSync();
@@ -252,6 +258,10 @@ public final class Main {
 
     // ---- administration ----
 
+    private ConfigResource resource() {
+        return new ConfigResource(ConfigResource.Type.TOPIC, topic);
+    }
+
     private void administer(String command) throws Exception {
         try (Admin admin = Admin.create(settings(Map.of()))) {
             switch (command) {
@@ -260,6 +270,14 @@ public final class Main {
                     admin.createTopics(List.of(made)).all().get();
                 }
                 case "delete" -> admin.deleteTopics(List.of(topic)).all().get();
+                case "alter" -> {
+                    var change = new AlterConfigOp(new ConfigEntry(rest[0], rest[1]), AlterConfigOp.OpType.SET);
+                    admin.incrementalAlterConfigs(Map.of(resource(), List.of(change))).all().get();
+                }
+                case "config" -> {
+                    var found = admin.describeConfigs(List.of(resource())).all().get().get(resource());
+                    out.println(JSON.writeValueAsString(found.get(rest[0]).value()));
+                }
                 default -> {
                     int partitions = 0;
                     if (admin.listTopics().names().get().contains(topic)) {

@@ -233,8 +233,10 @@ func (m *member) ConsumeClaim(session sarama.ConsumerGroupSession, claim sarama.
 	return nil
 }
 
-func group(ctx context.Context, seed, topic, name string, count int) error {
-	client, err := sarama.NewConsumerGroup([]string{seed}, name, config())
+func group(ctx context.Context, seed, topic, name, instance string, count int) error {
+	settings := config()
+	settings.Consumer.Group.InstanceId = instance
+	client, err := sarama.NewConsumerGroup([]string{seed}, name, settings)
 	if err != nil {
 		return err
 	}
@@ -312,7 +314,10 @@ func run() error {
 		return consume(ctx, seed, topic, count, start, arguments[2], isolation)
 	case "group":
 		count, _ := strconv.Atoi(arguments[1])
-		return group(ctx, seed, topic, arguments[0], count)
+		return group(ctx, seed, topic, arguments[0], "", count)
+	case "static-group":
+		count, _ := strconv.Atoi(arguments[1])
+		return group(ctx, seed, topic, arguments[0], "instance", count)
 	}
 	return admin(seed, command, topic, arguments)
 }

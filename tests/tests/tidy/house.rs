@@ -136,7 +136,8 @@ fn not_down(room: &Room, used: &str) -> Finding {
 pub(crate) fn manifests(tree: &Tree) -> Vec<Finding> {
     let ours = tree
         .with_ending("Cargo.toml")
-        .filter(|file| file.path != "Cargo.toml");
+        // what drives foreign clients is a workspace of its own, and no part of the house
+        .filter(|file| file.path != "Cargo.toml" && !file.path.starts_with("tests/conformance/"));
     ours.flat_map(|file| manifest(&file.path, &file.text))
         .collect()
 }

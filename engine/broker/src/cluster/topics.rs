@@ -35,6 +35,9 @@ pub enum TopicError {
     /// The topic is the broker's own.
     #[error("Topic '{0}' is internal.")]
     Internal(String),
+    /// The names differ in dots and underscores alone.
+    #[error("Topic '{0}' collides with existing topics: {1}")]
+    Collision(String, String),
     /// The topic exists.
     #[error("Topic '{0}' already exists.")]
     Exists(String),
@@ -124,7 +127,26 @@ pub fn create(
     if is_internal(&new.name) {
         return Err(TopicError::Internal(new.name.clone()));
     }
+    if let Some(other) = collision(image, &new.name) {
+        return Err(TopicError::Collision(new.name.clone(), other));
+    }
     create_any(image, room, ids, new)
+}
+
+/// Another topic whose name has a dot where this has an underscore, or the other way round: their
+/// metrics would have one name.
+fn collision(image: &Image, name: &str) -> Option<String> {
+    let ambiguous = |byte: u8| matches!(byte, b'.' | b'_');
+    if !name.bytes().any(ambiguous) {
+        return None;
+    }
+    let same = |(a, b): (u8, u8)| a == b || (ambiguous(a) && ambiguous(b));
+    let others = image.topics().filter(|other| {
+        other.name.len() == name.len()
+            && *other.name != *name
+            && other.name.bytes().zip(name.bytes()).all(same)
+    });
+    others.map(|other| other.name.to_string()).next()
 }
 
 /// As [`create`], for the broker's own topics too.

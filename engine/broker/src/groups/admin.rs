@@ -151,6 +151,7 @@ impl Coordinator {
                 }
             },
             // A group that nobody has joined may store offsets, but has no generation.
+            None if claim.generation >= 0 && knows_epochs => Err(GroupError::GroupIdNotFound),
             None if claim.generation >= 0 => Err(GroupError::IllegalGeneration),
             None => Ok(()),
         }

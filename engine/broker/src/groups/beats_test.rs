@@ -303,7 +303,7 @@ fn a_group_moves_to_the_consumer_protocol_and_back_while_its_members_work() {
     let mut node = Node::new(&[]);
     let [mut a, mut b] = classic_pair(&mut node);
     let joined = node.beat(newcomer()).unwrap();
-    assert_eq!(node.kind(), "Consumer");
+    assert_eq!(node.kind(), "consumer");
     assert!(joined.assignment.unwrap().is_empty(), "nothing is free yet");
     let (mut epoch, mut owned) = (joined.epoch, BTreeSet::new());
     for round in 0..6 {
@@ -335,7 +335,7 @@ fn a_group_moves_to_the_consumer_protocol_and_back_while_its_members_work() {
         ..beat_of(-1, &owned)
     };
     node.beat(leave).unwrap();
-    assert_eq!(node.kind(), "Classic");
+    assert_eq!(node.kind(), "classic");
     let told = node.heartbeat(&a.claim);
     assert_eq!(told, Err(GroupError::RebalanceInProgress));
     let (token, waits) = node.join(a.request());
@@ -345,7 +345,7 @@ fn a_group_moves_to_the_consumer_protocol_and_back_while_its_members_work() {
     assert_eq!(node.joined(token).unwrap().unwrap().generation, generation);
     assert!(generation > epoch);
     node.restart();
-    assert_eq!(node.kind(), "Classic");
+    assert_eq!(node.kind(), "classic");
 }
 
 #[test]
@@ -365,7 +365,7 @@ fn a_group_stays_what_it_is_where_the_policy_says_so() {
     node.run(outcome);
     node.beat(newcomer()).unwrap();
     node.restart();
-    assert_eq!(node.kind(), "Consumer");
+    assert_eq!(node.kind(), "consumer");
     let leave = Beat {
         epoch: -1,
         ..beat_of(-1, &BTreeSet::new())
@@ -373,7 +373,7 @@ fn a_group_stays_what_it_is_where_the_policy_says_so() {
     node.beat(leave).unwrap();
     let (_, joined) = node.join(Classic::new("").request());
     joined.unwrap().unwrap();
-    assert_eq!(node.kind(), "Classic");
+    assert_eq!(node.kind(), "classic");
     // Of the group that it was nothing is left in the log, and the new one is not yet stored.
     node.restart();
     assert!(node.coordinator.is_empty());

@@ -43,8 +43,8 @@ impl Kind {
     /// The name of the kind in ListGroups (KIP-848).
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Self::Classic(_) => "Classic",
-            Self::Consumer(_) => "Consumer",
+            Self::Classic(_) => "classic",
+            Self::Consumer(_) => "consumer",
         }
     }
 

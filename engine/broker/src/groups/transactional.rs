@@ -35,6 +35,8 @@ impl Coordinator {
             match self.check_claim(now, id, claim, true) {
                 // As Kafka: the member is one of this generation, which is all that matters here.
                 Ok(()) | Err(GroupError::RebalanceInProgress) => {}
+                // a code that the request has no version for
+                Err(GroupError::GroupIdNotFound) => return Err(GroupError::IllegalGeneration),
                 Err(error) => return Err(error),
             }
         }

@@ -22,7 +22,6 @@ use super::cluster::{GROUP_OPERATIONS, OPERATIONS_OMITTED};
 use super::groups::{optional, respond, str_bytes, text};
 use crate::cluster::store::random_id;
 use crate::connection::Stage;
-use crate::groups::admin::DEAD;
 use crate::groups::beats::{ConsumerDescription, DescribedConsumer, DescribedTopic};
 use crate::groups::consumer::member::Member;
 use crate::groups::consumer::partitions::Partitions;
@@ -148,7 +147,10 @@ pub(crate) async fn describe(
                 },
             };
             let described = described_group(name, result, header.version);
-            groups.push(described.with_authorized_operations(operations));
+            groups.push(match described.error_code {
+                0 => described.with_authorized_operations(operations),
+                _ => described,
+            });
         }
         let response = ConsumerGroupDescribeResponse::default().with_groups(groups);
         respond(&header, &response)
@@ -179,7 +181,6 @@ fn described_group(
             group
                 .with_error_code(ErrorCode::GroupIdNotFound.code())
                 .with_error_message(Some(StrBytes::from_string(message)))
-                .with_group_state(StrBytes::from_static_str(DEAD))
         }
         Err(error) => group.with_error_code(error.code()),
     }
@@ -211,7 +212,7 @@ fn shown_member(described: DescribedConsumer, version: i16) -> ShownMember {
         .with_client_id(StrBytes::from_string(client_id))
         .with_client_host(StrBytes::from_string(client_host))
         .with_subscribed_topic_names(names.map(topic_name).collect())
-        .with_subscribed_topic_regex(str_bytes(regex))
+        .with_subscribed_topic_regex(Some(str_bytes(regex).unwrap_or_default()))
         .with_assignment(shown(described.assigned))
         .with_target_assignment(shown(described.target));
     match version {

@@ -345,7 +345,14 @@ fn fetched(index: i32, part: &LocalFound, isolation: IsolationLevel) -> FetchedP
         last_stable_offset: part.last_stable,
         log_start_offset: part.log_start,
         diverging_epoch: part.diverging,
-        aborted: is_committed.then(|| part.aborted.clone()),
+        aborted: match part.error {
+            ErrorCode::None if is_committed => Some(part.aborted.clone()),
+            // As Kafka: none of what is not known, null of what cannot be read.
+            ErrorCode::UnknownTopicOrPartition
+            | ErrorCode::UnknownTopicId
+            | ErrorCode::InconsistentTopicId => Some(Vec::new()),
+            _ => None,
+        },
         ..FetchedPartition::new(index, part.len)
     }
 }

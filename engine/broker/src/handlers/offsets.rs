@@ -93,14 +93,15 @@ pub(crate) async fn list(
         parts.map(move |part| (&topic.name, part))
     });
     let asked = asked.map(|(name, part)| {
-        let id = shard.partition_id(name, part.partition_index);
-        let id = id.map_err(Err)?;
-        if !seen.insert(id) {
+        if !seen.insert((name, part.partition_index)) {
             return Err(Err(ErrorCode::InvalidRequest));
         }
         isolation.ok_or(Err(ErrorCode::InvalidRequest))?;
+        let query = query_of(part, header.version).map_err(Err)?;
+        let id = shard.partition_id(name, part.partition_index);
+        let id = id.map_err(Err)?;
         check_leader_epoch(part.current_leader_epoch).map_err(Err)?;
-        Ok((id, query_of(part)?))
+        Ok((id, query.ok_or(Ok(NOTHING_TIERED))?))
     });
     let (parts, questions) = shard.questions(asked);
     let take = |answer| match answer {
@@ -126,21 +127,24 @@ pub(crate) async fn list(
     })
 }
 
-fn query_of(part: &ListOffsetsPartition) -> std::result::Result<OffsetQuery, Result<OffsetFound>> {
-    match part.timestamp {
-        LATEST => Ok(OffsetQuery::Latest),
-        EARLIEST | EARLIEST_LOCAL => Ok(OffsetQuery::Earliest),
-        MAX_TIMESTAMP => Ok(OffsetQuery::MaxTimestamp),
-        // Nothing is tiered here (KIP-1005).
-        LATEST_TIERED => Err(Ok(OffsetFound {
-            offset: -1,
-            timestamp: -1,
-            leader_epoch: -1,
-        })),
-        0.. => Ok(OffsetQuery::AtOrAfter(part.timestamp)),
-        _ => Err(Err(ErrorCode::UnsupportedVersion)),
+/// What a timestamp asks for; an error if the request's version does not know it. None for the end
+/// of what is tiered, which nothing is (KIP-1005).
+fn query_of(part: &ListOffsetsPartition, version: i16) -> Result<Option<OffsetQuery>> {
+    match (part.timestamp, version) {
+        (LATEST, _) => Ok(Some(OffsetQuery::Latest)),
+        (EARLIEST, _) | (EARLIEST_LOCAL, 8..) => Ok(Some(OffsetQuery::Earliest)),
+        (MAX_TIMESTAMP, 7..) => Ok(Some(OffsetQuery::MaxTimestamp)),
+        (LATEST_TIERED, 9..) => Ok(None),
+        (0.., _) => Ok(Some(OffsetQuery::AtOrAfter(part.timestamp))),
+        _ => Err(ErrorCode::UnsupportedVersion),
     }
 }
+
+const NOTHING_TIERED: OffsetFound = OffsetFound {
+    offset: -1,
+    timestamp: -1,
+    leader_epoch: -1,
+};
 
 fn listed(index: i32, found: Result<OffsetFound>, version: i16) -> ListOffsetsPartitionResponse {
     let answer = ListOffsetsPartitionResponse::default().with_partition_index(index);

@@ -15,7 +15,9 @@ use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use ringmill_ring::{now, timeout, yield_now};
 use ringmill_wire::StrBytes;
-use ringmill_wire::batch::{BatchHeader, BatchView, NO_TIMESTAMP, TimestampType, produced_batch};
+use ringmill_wire::batch::{
+    BatchHeader, BatchView, Compression, NO_TIMESTAMP, TimestampType, produced_batch,
+};
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::header::RequestHeader;
 use ringmill_wire::produce::{
@@ -56,6 +58,9 @@ impl From<ErrorCode> for Refused {
         Self { code, message }
     }
 }
+
+/// The first version of Produce whose clients know zstd (KIP-110).
+const ZSTD_VERSION: i16 = 7;
 
 impl Refused {
     fn new(code: ErrorCode, reason: impl ToString) -> Self {
@@ -107,7 +112,7 @@ pub(crate) async fn begin(
         id: Arc::from(id.as_str()),
         support: Support::of_produce(header.version),
     });
-    let (parts, owners) = append_all(&shard, request, terms.as_ref()).await;
+    let (parts, owners) = append_all(&shard, (header.version, request), terms.as_ref()).await;
     if acks == ACKS_NONE {
         return Ok(Stage::Appends(Box::pin(async move {
             let (response, rest) = acknowledge(parts, owners, now() + NEVER).await;
@@ -148,25 +153,24 @@ fn detach(request: &mut ProduceRequest, body_len: usize) {
 /// a request may hold thousands of batches that decompress to megabytes each.
 async fn append_all(
     shard: &Rc<Shard>,
-    request: ProduceRequest,
+    (version, request): (i16, ProduceRequest),
     terms: Option<&Terms>,
 ) -> (Vec<Parts>, Owners) {
     let mut elsewhere: Vec<(usize, AppendWant)> = Vec::new();
     let mut all = Vec::with_capacity(request.topics.len());
     let mut pace = Pace::default();
-    let acks = acks_of(&request);
+    let demands = Demands {
+        acks: acks_of(&request),
+        version,
+    };
     for asked in request.topics {
-        let topic = match &acks {
-            Ok(_) => shard.topic(&asked.topic).map_err(Refused::from),
-            Err(code) => Err((*code).into()),
-        };
-        let acks = *acks.as_ref().unwrap_or(&ACKS_ALL);
+        let topic = shard.topic(&asked.topic).map_err(Refused::from);
         let mut partitions = Vec::with_capacity(asked.partitions.len());
         for ProducePartition { index, records } in asked.partitions {
             let mut looked_at = records.len();
             let checked = match &topic {
                 Ok(topic) => {
-                    let checked = check(shard, topic, index, acks, &records, &mut looked_at);
+                    let checked = check(shard, topic, index, demands, &records, &mut looked_at);
                     checked.and_then(|checked| checked.within(terms))
                 }
                 Err(refused) => Err(refused.code.into()),
@@ -190,6 +194,13 @@ async fn append_all(
     };
     let owners = shard.scatter(elsewhere, Call::Append, take).await;
     (all, owners)
+}
+
+/// What a request says for all of its batches.
+#[derive(Clone, Copy)]
+struct Demands {
+    acks: Result<i16>,
+    version: i16,
 }
 
 /// What the whole request must fulfil: the acks, or why everything is refused.
@@ -264,7 +275,7 @@ fn check(
     shard: &Shard,
     topic: &Topic,
     index: i32,
-    acks: i16,
+    demands: Demands,
     records: &Bytes,
     looked_at: &mut usize,
 ) -> std::result::Result<Checked, Refused> {
@@ -275,12 +286,16 @@ fn check(
         let reason = "the topic is internal, clients cannot write to it";
         return Err(Refused::new(ErrorCode::InvalidTopic, reason));
     }
-    if acks == ACKS_ALL && topic.config.min_insync_replicas > REPLICAS {
+    if demands.acks? == ACKS_ALL && topic.config.min_insync_replicas > REPLICAS {
         return Err(ErrorCode::NotEnoughReplicas.into());
     }
     let limit = topic.config.max_message_bytes as usize;
     let header =
         produced_batch(records, limit).map_err(|error| Refused::new(error.to_code(), error))?;
+    // Who asks in an older version cannot be expected to know the codec (KIP-110).
+    if demands.version < ZSTD_VERSION && header.compression() == Ok(Compression::Zstd) {
+        return Err(ErrorCode::UnsupportedCompressionType.into());
+    }
     check_timestamps(shard, topic, &header)?;
     let view = BatchView::parse(records).expect("just accepted");
     let decompressed = DECOMPRESSED_BYTES_MAX.max(2 * limit);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
+use ringmill_wire::kafka_protocol::messages::describe_topic_partitions_request::Cursor as AskedCursor;
 use ringmill_wire::kafka_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
@@ -30,7 +31,9 @@ pub fn describe_topic_partitions(
 ) -> DescribeTopicPartitionsResponse {
     let (from, first) = match &request.cursor {
         None => ("", 0),
-        Some(cursor) if cursor.partition_index < 0 => return refused(request),
+        Some(cursor) if cursor.partition_index < 0 || !is_asked(request, cursor) => {
+            return refused(request);
+        }
         Some(cursor) => (cursor.topic_name.as_str(), cursor.partition_index),
     };
     let all = request.topics.is_empty();
@@ -60,6 +63,12 @@ pub fn describe_topic_partitions(
         .with_next_cursor(next)
 }
 
+/// Whether a cursor's topic is one of those that are asked for.
+fn is_asked(request: &DescribeTopicPartitionsRequest, cursor: &AskedCursor) -> bool {
+    let mut topics = request.topics.iter();
+    request.topics.is_empty() || topics.any(|topic| topic.name == cursor.topic_name)
+}
+
 /// The answer to a cursor that no answer has given; topic by topic, for want of another field.
 fn refused(request: &DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
     let topics = request.topics.iter().map(|topic| {
@@ -87,13 +96,13 @@ impl Page<'_> {
                 .with_topic_name(name.into())
                 .with_partition_index(partition)
         };
+        if self.left == 0 {
+            return Some(cursor(0));
+        }
         let Some(topic) = topic else {
             self.topics.push(missing(name));
             return None;
         };
-        if self.left == 0 {
-            return Some(cursor(0));
-        }
         let end = topic.partitions.min(first.saturating_add(self.left));
         let node = self.ctx.node_id();
         let partitions = (first..end).map(|index| {

@@ -48,7 +48,9 @@ impl Beat {
         if is_empty(&self.rack_id) {
             return invalid("RackId can't be empty.");
         }
-        if self.member_id.is_empty() && (self.brings_id || self.epoch != 0) {
+        // Without an id a static member may leave for a while; its instance id tells it.
+        let needs_id = self.brings_id || self.epoch > 0 || self.epoch == LEAVE_EPOCH;
+        if self.member_id.is_empty() && needs_id {
             return invalid("MemberId can't be empty.");
         }
         match self.epoch {

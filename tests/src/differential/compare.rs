@@ -1,0 +1,293 @@
+//! Two answers, compared field by field under the masks.
+
+use std::collections::BTreeMap;
+
+use super::mask::{Mask, What, mask_of};
+use super::tree::Tree;
+
+/// Values that each broker names in its own way, and which of them stand for each other.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    theirs_of: BTreeMap<(&'static str, String), String>,
+    ours_of: BTreeMap<(&'static str, String), String>,
+}
+
+/// Texts that mean "none" of something that has a name.
+const NONE: [&str; 6] = [
+    "0",
+    "-1",
+    "\"\"",
+    "None",
+    "00000000-0000-0000-0000-000000000000",
+    "b\"\"",
+];
+
+impl Names {
+    /// What ours stands for on their side, itself if that is not known.
+    fn theirs(&self, kind: &'static str, ours: &str) -> String {
+        let known = self.theirs_of.get(&(kind, ours.to_owned()));
+        known.cloned().unwrap_or_else(|| ours.to_owned())
+    }
+
+    /// Whether the two may be one and the same, by all that was seen; remembers it if so.
+    fn same(&mut self, kind: &'static str, ours: &str, theirs: &str) -> bool {
+        if NONE.contains(&ours) || NONE.contains(&theirs) {
+            return ours == theirs;
+        }
+        let (a, b) = ((kind, ours.to_owned()), (kind, theirs.to_owned()));
+        let known = (self.theirs_of.get(&a), self.ours_of.get(&b));
+        match known {
+            (None, None) => {
+                self.theirs_of.insert(a, theirs.to_owned());
+                self.ours_of.insert(b, ours.to_owned());
+                true
+            }
+            (Some(partner), Some(_)) => partner == theirs,
+            _ => false,
+        }
+    }
+}
+
+/// A field whose values differ.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Difference {
+    /// The names on the way to it, without the places in lists.
+    pub path: String,
+    /// Our value.
+    pub ours: String,
+    /// Kafka's.
+    pub theirs: String,
+}
+
+/// Compares two answers to one request.
+#[derive(Debug)]
+pub struct Comparison<'a> {
+    /// The API's name, as in the table of masks.
+    pub api: &'a str,
+    /// What names of the run begin with: elements of others are left out of lists.
+    pub tag: &'a str,
+    /// What stands for what.
+    pub names: &'a mut Names,
+    differences: Vec<Difference>,
+}
+
+impl<'a> Comparison<'a> {
+    /// Two answers to a request of this API.
+    pub fn of(
+        api: &'a str,
+        tag: &'a str,
+        names: &'a mut Names,
+        (ours, theirs): (&Tree, &Tree),
+    ) -> Vec<Difference> {
+        let mut comparison = Self {
+            api,
+            tag,
+            names,
+            differences: Vec::new(),
+        };
+        comparison.walk("", ours, theirs);
+        comparison.differences
+    }
+
+    fn differ(&mut self, path: &str, ours: &Tree, theirs: &Tree) {
+        self.differences.push(Difference {
+            path: path.to_owned(),
+            ours: shown(ours),
+            theirs: shown(theirs),
+        });
+    }
+
+    fn walk(&mut self, path: &str, ours: &Tree, theirs: &Tree) {
+        let field = path.rsplit('.').next().unwrap_or_default();
+        match (mask_of(self.api, field), ours, theirs) {
+            (Some(mask), Tree::Leaf(a), Tree::Leaf(b)) => {
+                if !self.masked(mask, a, b) {
+                    self.differ(path, ours, theirs);
+                }
+            }
+            (
+                Some(Mask {
+                    what: What::Ignored,
+                    ..
+                }),
+                _,
+                _,
+            ) => {}
+            (_, Tree::Fields(a), Tree::Fields(b)) => {
+                for ((name, a), (_, b)) in a.iter().zip(b) {
+                    let path = format!("{path}.{name}");
+                    self.walk(path.trim_start_matches('.'), a, b);
+                }
+            }
+            (mask, Tree::List(a), Tree::List(b)) => self.lists(path, mask, a, b),
+            _ if ours == theirs => {}
+            _ => self.differ(path, ours, theirs),
+        }
+    }
+
+    fn lists(&mut self, path: &str, mask: Option<&Mask>, ours: &[Tree], theirs: &[Tree]) {
+        let what = mask.map(|mask| mask.what);
+        if what == Some(What::ByName) {
+            return self.by_name(path, ours, theirs);
+        }
+        let (mut ours, mut theirs) = (ours.to_vec(), theirs.to_vec());
+        if what == Some(What::OfThisRun) {
+            let mine = |tree: &Tree| shown(tree).contains(self.tag);
+            ours.retain(mine);
+            theirs.retain(mine);
+        }
+        if matches!(what, Some(What::OfThisRun | What::Unordered)) {
+            ours.sort_by_cached_key(|tree| self.nameless(tree, true));
+            theirs.sort_by_cached_key(|tree| self.nameless(tree, false));
+        }
+        if ours.len() != theirs.len() {
+            let (ours, theirs) = (Tree::List(ours), Tree::List(theirs));
+            return self.differ(path, &ours, &theirs);
+        }
+        for (a, b) in ours.iter().zip(&theirs) {
+            self.walk(path, a, b);
+        }
+    }
+
+    fn by_name(&mut self, path: &str, ours: &[Tree], theirs: &[Tree]) {
+        let name = |tree: &Tree| tree.field("name").or(tree.field("api_key")).cloned();
+        let absent = Tree::Leaf("absent".to_owned());
+        let at = format!("{path}.name");
+        for mine in ours {
+            let named = name(mine);
+            match theirs.iter().find(|other| name(other) == named) {
+                Some(other) => {
+                    let name = named.as_ref().and_then(Tree::leaf).unwrap_or_default();
+                    let path = format!("{path}[{}]", name.trim_matches('"'));
+                    self.walk(&path, mine, other);
+                }
+                None => self.differ(&at, named.as_ref().unwrap_or(mine), &absent),
+            }
+        }
+        for other in theirs {
+            let named = name(other);
+            if !ours.iter().any(|mine| name(mine) == named) {
+                self.differ(&at, &absent, named.as_ref().unwrap_or(other));
+            }
+        }
+    }
+
+    fn masked(&mut self, mask: &Mask, ours: &str, theirs: &str) -> bool {
+        let absent = |text: &str| ["None", "\"\""].contains(&text);
+        let negative = |text: &str| text.starts_with('-');
+        match mask.what {
+            What::Named(kind) => self.names.same(kind, ours, theirs),
+            What::Present => absent(ours) == absent(theirs),
+            What::Sign => negative(ours) == negative(theirs),
+            What::Ignored => true,
+            What::OfThisRun | What::Unordered | What::ByName => ours == theirs,
+        }
+    }
+
+    /// What tells an element from the others of its list, to sort by; or all of it but what its
+    /// broker named.
+    fn nameless(&self, tree: &Tree, is_ours: bool) -> String {
+        match tree {
+            Tree::Leaf(text) => text.clone(),
+            Tree::List(items) => {
+                let items = items.iter().map(|item| self.nameless(item, is_ours));
+                items.collect()
+            }
+            Tree::Fields(fields) => {
+                let keyed = fields.iter().any(|(name, _)| KEYS.contains(&name.as_str()));
+                let own = fields.iter().filter(|(name, _)| match keyed {
+                    true => KEYS.contains(&name.as_str()),
+                    false => mask_of(self.api, name).is_none_or(|mask| mask.what.is_of_lists()),
+                });
+                let text = |name: &str, value: &Tree| match (name, value) {
+                    ("topic_id", Tree::Leaf(id)) if is_ours => self.names.theirs("topic", id),
+                    _ => self.nameless(value, is_ours),
+                };
+                own.map(|(name, value)| text(name, value) + "|").collect()
+            }
+        }
+    }
+}
+
+/// Fields that tell the elements of a list apart.
+const KEYS: [&str; 13] = [
+    "topic_id",
+    "name",
+    "topic",
+    "topic_name",
+    "resource_type",
+    "resource_name",
+    "partition_index",
+    "partition",
+    "index",
+    "group_id",
+    "transactional_id",
+    "entity",
+    "entity_type",
+];
+
+/// A tree for people, without its empty tagged fields.
+pub fn shown(tree: &Tree) -> String {
+    match tree {
+        Tree::Leaf(text) => text.clone(),
+        Tree::List(items) => {
+            let items: Vec<_> = items.iter().map(shown).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Tree::Fields(fields) => {
+            let told = fields.iter().filter(|(name, value)| {
+                name != "unknown_tagged_fields" || *value != Tree::List(Vec::new())
+            });
+            let told: Vec<_> = told
+                .map(|(name, v)| format!("{name}: {}", shown(v)))
+                .collect();
+            format!("{{{}}}", told.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compare(names: &mut Names, api: &str, ours: &str, theirs: &str) -> Vec<Difference> {
+        let (ours, theirs) = (Tree::read(ours).unwrap(), Tree::read(theirs).unwrap());
+        Comparison::of(api, "d1-", names, (&ours, &theirs))
+    }
+
+    #[test]
+    fn what_stands_for_something_once_stands_for_it_always() {
+        let names = &mut Names::default();
+        let id = |id: i64| format!("A {{ error_code: 0, producer_id: ProducerId({id}) }}");
+        let api = "InitProducerId";
+        assert!(compare(names, api, &id(1), &id(1000)).is_empty());
+        assert!(compare(names, api, &id(2), &id(1001)).is_empty());
+        assert!(compare(names, api, &id(1), &id(1000)).is_empty());
+        assert_eq!(
+            compare(names, api, &id(1), &id(1001))[0].path,
+            "producer_id"
+        );
+        assert_eq!(compare(names, api, &id(3), &id(1001)).len(), 1);
+        assert_eq!(compare(names, api, &id(-1), &id(1002)).len(), 1);
+    }
+
+    #[test]
+    fn a_field_that_differs_is_named() {
+        let names = &mut Names::default();
+        let (a, b) = ("A { b: [C { d: 1 }] }", "A { b: [C { d: 2 }] }");
+        let found = compare(names, "Fetch", a, b);
+        assert_eq!(found.len(), 1);
+        assert_eq!((&*found[0].path, &*found[0].ours), ("b.d", "1"));
+        assert_eq!(compare(names, "Fetch", a, "A { b: [] }").len(), 1);
+    }
+
+    #[test]
+    fn lists_of_all_are_compared_without_the_others_and_their_order() {
+        let names = &mut Names::default();
+        let ours = r#"A { groups: [G { group_id: "d1-a" }, G { group_id: "other" }, G { group_id: "d1-b" }] }"#;
+        let theirs = r#"A { groups: [G { group_id: "d1-b" }, G { group_id: "d1-a" }] }"#;
+        assert!(compare(names, "ListGroups", ours, theirs).is_empty());
+        let theirs = r#"A { groups: [G { group_id: "d1-b" }] }"#;
+        assert_eq!(compare(names, "ListGroups", ours, theirs).len(), 1);
+    }
+}

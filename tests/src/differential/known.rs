@@ -1,0 +1,433 @@
+//! THE table of differences that have a reason.
+
+use super::compare::Difference;
+use super::side::Ask;
+
+/// One row.
+#[derive(Debug, Clone, Copy)]
+pub struct Known {
+    /// Kafka's name of the API.
+    pub api: &'static str,
+    /// The field, with its way there.
+    pub path: &'static str,
+    /// Our value; any if empty.
+    pub ours: &'static str,
+    /// Kafka's; any if empty.
+    pub theirs: &'static str,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// The table.
+pub const KNOWN: &[Known] = &[
+    Known {
+        api: "CreateTopics",
+        path: "topics.configs.name",
+        ours: "",
+        theirs: "absent",
+        reason: "a config of ours alone (docs/CONFIGURATION.md)",
+    },
+    Known {
+        api: "CreateTopics",
+        path: "topics.configs.name",
+        ours: "absent",
+        theirs: "",
+        reason: "a config that we do not have (docs/CONFIGURATION.md)",
+    },
+    Known {
+        api: "CreateTopics",
+        path: "topics.configs[min.insync.replicas].config_source",
+        ours: "5",
+        theirs: "3",
+        reason: "Kafka writes its default down for the whole cluster when eligible leader replicas are on (KIP-966)",
+    },
+    Known {
+        api: "DescribeConfigs",
+        path: "results.configs[min.insync.replicas].config_source",
+        ours: "5",
+        theirs: "3",
+        reason: "a default for the whole cluster, as with CreateTopics",
+    },
+    Known {
+        api: "IncrementalAlterConfigs",
+        path: "responses.error_code",
+        ours: "17",
+        theirs: "-1",
+        reason: "Kafka fails on a name that no topic can have, where we say so",
+    },
+    Known {
+        api: "DescribeClientQuotas",
+        path: "error_code",
+        ours: "35",
+        theirs: "",
+        reason: "quotas by IP address are not offered",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.log_start_offset",
+        ours: "-1",
+        theirs: "",
+        reason: "of a batch that is refused after its partition was found, Kafka tells where the log begins",
+    },
+    Known {
+        api: "Metadata",
+        path: "brokers",
+        ours: "",
+        theirs: "[]",
+        reason: "Kafka fails a request with a topic id and no name before version 12 as a whole, and names no brokers then",
+    },
+    Known {
+        api: "Metadata",
+        path: "cluster_id",
+        ours: "",
+        theirs: "None",
+        reason: "as above",
+    },
+    Known {
+        api: "Metadata",
+        path: "controller_id",
+        ours: "",
+        theirs: "-1",
+        reason: "as above",
+    },
+    Known {
+        api: "IncrementalAlterConfigs",
+        path: "responses.error_code",
+        ours: "3",
+        theirs: "40",
+        reason: "of two errors Kafka tells the value's, and we that there is no such topic",
+    },
+    Known {
+        api: "IncrementalAlterConfigs",
+        path: "responses.error_code",
+        ours: "3",
+        theirs: "-1",
+        reason: "Kafka fails on an operation that is none; we look at the name first",
+    },
+    Known {
+        api: "Metadata",
+        path: "error_code",
+        ours: "0",
+        theirs: "-1",
+        reason: "Kafka fails on a topic without name and id, which we say of that topic alone",
+    },
+    Known {
+        api: "DescribeClientQuotas",
+        path: "entries",
+        ours: "None",
+        theirs: "[]",
+        reason: "quotas by IP address are not offered",
+    },
+    Known {
+        api: "DescribeConfigs",
+        path: "results.configs[min.insync.replicas].synonyms",
+        ours: "",
+        theirs: "",
+        reason: "a default for the whole cluster, as with CreateTopics",
+    },
+    Known {
+        api: "DescribeConfigs",
+        path: "results.configs[retention.ms].synonyms",
+        ours: "",
+        theirs: "",
+        reason: "Kafka leaves out log.retention.ms, for it has the default in hours",
+    },
+    Known {
+        api: "IncrementalAlterConfigs",
+        path: "responses.error_code",
+        ours: "42",
+        theirs: "-1",
+        reason: "Kafka fails on an operation that is none, where we say so",
+    },
+    Known {
+        api: "IncrementalAlterConfigs",
+        path: "responses.error_code",
+        ours: "17",
+        theirs: "40",
+        reason: "of two errors Kafka tells the config's, and we the name's",
+    },
+    Known {
+        api: "DescribeTransactions",
+        path: "transaction_states.topics.partitions",
+        ours: "",
+        theirs: "",
+        reason: "a group's partition of __consumer_offsets, which has another number of partitions here",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.log_append_time_ms",
+        ours: "-1",
+        theirs: "",
+        reason: "of a batch that was there already, Kafka tells its time whatever the topic's timestamps are",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.error_code",
+        ours: "76",
+        theirs: "-1",
+        reason: "Kafka fails on a codec that is none",
+    },
+    Known {
+        api: "CreateTopics",
+        path: "topics.error_code",
+        ours: "17",
+        theirs: "36",
+        reason: "of the broker's own topics Kafka says that they exist, and we that the name is not to be had",
+    },
+    Known {
+        api: "AlterConfigs",
+        path: "responses.error_code",
+        ours: "3",
+        theirs: "40",
+        reason: "of two errors Kafka tells the value's, and we that there is no such topic",
+    },
+    Known {
+        api: "IncrementalAlterConfigs",
+        path: "responses.error_code",
+        ours: "42",
+        theirs: "40",
+        reason: "of two errors Kafka tells the value's, and we that the resource has no name",
+    },
+    Known {
+        api: "ApiVersions",
+        path: "supported_features",
+        ours: "",
+        theirs: "",
+        reason: "features of Kafka's own quorum and of replicas, which a node of this kind does not have",
+    },
+    Known {
+        api: "ApiVersions",
+        path: "finalized_features",
+        ours: "",
+        theirs: "",
+        reason: "as above",
+    },
+    Known {
+        api: "ApiVersions",
+        path: "finalized_features_epoch",
+        ours: "",
+        theirs: "",
+        reason: "counted by each broker",
+    },
+    Known {
+        api: "AlterClientQuotas",
+        path: "entries.error_code",
+        ours: "42",
+        theirs: "0",
+        reason: "quotas of controller mutations and of connections are not offered",
+    },
+    Known {
+        api: "AddPartitionsToTxn",
+        path: "results_by_transaction.topic_results.results_by_partition.partition_error_code",
+        ours: "48",
+        theirs: "120",
+        reason: "a verification of version 4 gets a code of its time",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.record_errors",
+        ours: "[]",
+        theirs: "",
+        reason: "the records at fault are not told one by one, but the first of them in the message",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.error_code",
+        ours: "87",
+        theirs: "120",
+        reason: "of two errors of one batch each broker tells the one that it looks for first",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.error_code",
+        ours: "87",
+        theirs: "49",
+        reason: "of two errors of one batch each broker tells the one that it looks for first",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.error_code",
+        ours: "87",
+        theirs: "47",
+        reason: "of two errors of one batch each broker tells the one that it looks for first",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.error_code",
+        ours: "87",
+        theirs: "76",
+        reason: "of two errors of one batch each broker tells the one that it looks for first",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.error_code",
+        ours: "76",
+        theirs: "53",
+        reason: "of two errors of one batch each broker tells the one that it looks for first",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.error_code",
+        ours: "21",
+        theirs: "53",
+        reason: "of two errors of one batch each broker tells the one that it looks for first",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.error_code",
+        ours: "3",
+        theirs: "53",
+        reason: "of two errors of one batch each broker tells the one that it looks for first",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.error_code",
+        ours: "100",
+        theirs: "53",
+        reason: "of two errors of one batch each broker tells the one that it looks for first",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.error_code",
+        ours: "3",
+        theirs: "2",
+        reason: "of two errors of one batch each broker tells the one that it looks for first",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.error_code",
+        ours: "100",
+        theirs: "2",
+        reason: "of two errors of one batch each broker tells the one that it looks for first",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.error_code",
+        ours: "3",
+        theirs: "87",
+        reason: "of two errors of one batch each broker tells the one that it looks for first",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.error_code",
+        ours: "100",
+        theirs: "87",
+        reason: "of two errors of one batch each broker tells the one that it looks for first",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.error_code",
+        ours: "21",
+        theirs: "2",
+        reason: "of two errors of one batch each broker tells the one that it looks for first",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.error_code",
+        ours: "21",
+        theirs: "87",
+        reason: "of two errors of one batch each broker tells the one that it looks for first",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.error_code",
+        ours: "21",
+        theirs: "76",
+        reason: "of two errors of one batch each broker tells the one that it looks for first",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.error_code",
+        ours: "3",
+        theirs: "76",
+        reason: "of two errors of one batch each broker tells the one that it looks for first",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.error_code",
+        ours: "100",
+        theirs: "76",
+        reason: "of two errors of one batch each broker tells the one that it looks for first",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.error_code",
+        ours: "2",
+        theirs: "53",
+        reason: "of two errors of one batch each broker tells the one that it looks for first",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.error_code",
+        ours: "87",
+        theirs: "53",
+        reason: "of two errors of one batch each broker tells the one that it looks for first",
+    },
+    Known {
+        api: "ApiVersions",
+        path: "api_keys[1].max_version",
+        ours: "17",
+        theirs: "18",
+        reason: "Fetch 18 is for followers",
+    },
+    Known {
+        api: "ApiVersions",
+        path: "api_keys[2].max_version",
+        ours: "10",
+        theirs: "11",
+        reason: "ListOffsets 11 is about tiered storage",
+    },
+    Known {
+        api: "ApiVersions",
+        path: "api_keys[8].max_version",
+        ours: "9",
+        theirs: "10",
+        reason: "OffsetCommit by topic ids (KIP-848) is not served yet",
+    },
+    Known {
+        api: "ApiVersions",
+        path: "api_keys[9].max_version",
+        ours: "9",
+        theirs: "10",
+        reason: "OffsetFetch by topic ids (KIP-848) is not served yet",
+    },
+    Known {
+        api: "ApiVersions",
+        path: "api_keys[27].max_version",
+        ours: "1",
+        theirs: "2",
+        reason: "WriteTxnMarkers 2 is for brokers",
+    },
+    Known {
+        api: "ApiVersions",
+        path: "api_keys[35].max_version",
+        ours: "4",
+        theirs: "5",
+        reason: "DescribeLogDirs 5 tells of cordoned folders, of which there are none",
+    },
+    Known {
+        api: "ApiVersions",
+        path: "api_keys[66].max_version",
+        ours: "1",
+        theirs: "2",
+        reason: "ListTransactions by a pattern (KIP-1152) is not served yet",
+    },
+    Known {
+        api: "ApiVersions",
+        path: "api_keys.name",
+        ours: "absent",
+        theirs: "",
+        reason: "an API that we do not serve yet",
+    },
+];
+
+/// Whether the table has a difference in the answer to a request.
+pub fn explained(ask: &Ask, difference: &Difference) -> bool {
+    let api = format!("{:?}", ask.key);
+    KNOWN.iter().any(|known| {
+        known.api == api
+            && known.path == difference.path
+            && (known.ours.is_empty() || known.ours == difference.ours)
+            && (known.theirs.is_empty() || known.theirs == difference.theirs)
+    })
+}
