@@ -51,6 +51,11 @@ impl Started {
         &self.address
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to stop (SIGTERM) and waits until it has.
     pub(crate) fn stop(&mut self) -> Result<(), Failure> {
         terminate(&self.child)?;

@@ -10,6 +10,7 @@
 mod bare;
 mod broker;
 mod chart;
+mod compact;
 mod consume;
 mod disk;
 mod fill;
@@ -59,6 +60,8 @@ enum Measure {
     Flush(flush::Args),
     /// How long a broker with a large log takes to stop, and to start again
     Restart(restart::Args),
+    /// What compacting a log of many keys takes, and what its clients notice of it
+    Compact(compact::Args),
 }
 
 /// What went wrong, as the one line that the user reads.
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
             Measure::Fdatasync(args) => disk::run(args).await,
             Measure::Flush(args) => flush::run(args).await,
             Measure::Restart(args) => restart::run(args).await,
+            Measure::Compact(args) => compact::run(args).await,
         }
     });
     let failure = match done {

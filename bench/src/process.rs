@@ -41,6 +41,33 @@ fn parse(stat: &str, status: &str) -> Option<Usage> {
     })
 }
 
+/// The memory that a process has now, in bytes, without pages of files.
+pub(crate) fn resident(pid: u32) -> Result<u64, Failure> {
+    let path = format!("/proc/{pid}/status");
+    let status =
+        std::fs::read_to_string(&path).map_err(|error| Failure::new(format!("{path}: {error}")))?;
+    let mut lines = status.lines();
+    let line = lines.find_map(|line| line.strip_prefix("RssAnon:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok());
+    let kilobytes: u64 =
+        kilobytes.ok_or_else(|| Failure::new(format!("{path}: not as proc(5) says")))?;
+    Ok(kilobytes * 1024)
+}
+
+/// Bytes of all files below a folder. One that vanishes meanwhile does not count.
+pub(crate) fn folder_size(path: &std::path::Path) -> Result<u64, Failure> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(path).map_err(Failure::new)? {
+        let entry = entry.map_err(Failure::new)?;
+        match entry.metadata() {
+            Ok(found) if found.is_dir() => bytes += folder_size(&entry.path())?,
+            Ok(found) => bytes += found.len(),
+            Err(_) => {}
+        }
+    }
+    Ok(bytes)
+}
+
 /// Asks a process to stop (SIGTERM).
 pub(crate) fn terminate(child: &std::process::Child) -> Result<(), Failure> {
     let pid = rustix::process::Pid::from_child(child);

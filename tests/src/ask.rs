@@ -94,10 +94,7 @@ pub fn listed(response: &ListOffsetsResponse) -> Result<i64, PlainError> {
         .and_then(|topic| topic.partitions.first())
     {
         Some(partition) if partition.error_code == 0 => Ok(partition.offset),
-        Some(partition) => Err(PlainError::Unexpected(format!(
-            "list offsets error {}",
-            partition.error_code
-        ))),
+        Some(partition) => Err(PlainError::Refused(partition.error_code)),
         None => Err(PlainError::Unexpected("no partition".into())),
     }
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ask;
+pub mod checkers;
 pub mod crash;
 pub mod differential;
 pub mod history;

@@ -37,6 +37,9 @@ pub enum PlainError {
     /// The answer cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The broker refuses, with this code.
+    #[error("error code {0}")]
+    Refused(i16),
     /// The answer is to another question, or has an error code where none may be.
     #[error("unexpected answer: {0}")]
     Unexpected(String),

@@ -11,12 +11,17 @@ use crate::report::table;
 /// Seeds of the simulation that one check runs (DESIGN: at least ten thousand).
 const SIM_SEEDS: u64 = 10_000;
 
+/// Seeds of a mixed load that one check runs, and the virtual minutes of each; a day of them is
+/// `cargo xtask sim --mixed`.
+const MIXED_SEEDS: u64 = 6;
+const MIXED_MINUTES: u64 = 10;
+
 /// How long each fuzz target runs; longer runs are `cargo xtask fuzz NAME --seconds N`.
 const FUZZ_SMOKE_SECONDS: u64 = 5;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these steps (fmt, clippy, docs, fuzz, sim, conformance); all if none is named
+    /// Only these steps (fmt, clippy, docs, fuzz, sim, mixed, conformance); all if none is named
     #[arg(value_parser = step_names())]
     steps: Vec<String>,
 }
@@ -61,6 +66,10 @@ const STEPS: &[Step] = &[
     Step {
         name: "sim",
         run: || crate::sim(SIM_SEEDS, 1),
+    },
+    Step {
+        name: "mixed",
+        run: || crate::mixed(MIXED_SEEDS, 1, MIXED_MINUTES),
     },
     Step {
         name: "conformance",

@@ -75,19 +75,35 @@ enum Chore {
 
 #[derive(clap::Args)]
 struct SimArgs {
-    /// How many seeds to run
-    #[arg(long, default_value_t = 1_000)]
-    seeds: u64,
+    /// How many seeds to run; of a mixed load, as many as the hours take if not given
+    #[arg(long)]
+    seeds: Option<u64>,
     /// The first seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Everything that clients do at once: groups, transactions, compaction, administration, …
+    #[arg(long)]
+    mixed: bool,
+    /// Virtual minutes of a mixed load in each seed
+    #[arg(long, default_value_t = MIXED_MINUTES)]
+    minutes: u64,
+    /// Virtual hours of a mixed load in all
+    #[arg(long, default_value_t = 24)]
+    hours: u64,
 }
+
+/// Virtual minutes of a mixed load in each seed.
+const MIXED_MINUTES: u64 = 20;
 
 fn main() -> ExitCode {
     let done = match Cli::parse().chore {
         Chore::Ci(args) => ci::ci(&args),
         Chore::Tidy { fix_map } => tidy(fix_map),
-        Chore::Sim(args) => sim(args.seeds, args.seed),
+        Chore::Sim(args) if args.mixed => {
+            let seeds = (args.hours * 60).div_ceil(args.minutes.max(1));
+            mixed(args.seeds.unwrap_or(seeds), args.seed, args.minutes)
+        }
+        Chore::Sim(args) => sim(args.seeds.unwrap_or(1_000), args.seed),
         Chore::Crash { rounds, seed } => kill("crash", rounds, seed),
         Chore::Transactions { rounds, seed } => kill("transactions", rounds, seed),
         Chore::Fuzz(args) => fuzz::fuzz(&args),
@@ -123,6 +139,15 @@ fn tidy(fix_map: bool) -> Result<(), Failure> {
 }
 
 fn sim(seeds: u64, seed: u64) -> Result<(), Failure> {
+    simulate(seeds, seed, &[])
+}
+
+/// A mixed load for so many virtual minutes in each seed.
+fn mixed(seeds: u64, seed: u64, minutes: u64) -> Result<(), Failure> {
+    simulate(seeds, seed, &["--mixed", "--minutes", &minutes.to_string()])
+}
+
+fn simulate(seeds: u64, seed: u64, more: &[&str]) -> Result<(), Failure> {
     let mut command = cargo();
     command.args([
         "run",
@@ -134,6 +159,7 @@ fn sim(seeds: u64, seed: u64) -> Result<(), Failure> {
         "--",
     ]);
     command.args(["--seeds", &seeds.to_string(), "--seed", &seed.to_string()]);
+    command.args(more);
     run(&mut command)
 }
 

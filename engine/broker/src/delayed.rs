@@ -47,23 +47,27 @@ pub(crate) struct Watched {
     hosted: Rc<Hosted>,
     seen: Seen,
     seen_bytes: u64,
+    /// It had failed before: it is still readable up to its end, and waits for its deadline.
+    had_failed: bool,
 }
 
 impl Watched {
     /// Begins to watch; `seen` is how far the fetch could read.
     pub(crate) fn new(hosted: Rc<Hosted>, seen: Seen) -> Self {
         let seen_bytes = hosted.visible_bytes();
+        let had_failed = hosted.log.failure().is_some();
         Self {
             hosted,
             seen,
             seen_bytes,
+            had_failed,
         }
     }
 
     /// Whether the fetch must look again at once: what it saw is not what is, and nobody counted.
     fn is_over(&self) -> bool {
         let log = &self.hosted.log;
-        log.failure().is_some()
+        (log.failure().is_some() && !self.had_failed)
             || self.hosted.is_closed()
             || (log.visible_end() != self.seen.high_watermark && self.news() == 0)
             || self

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringmill_ring::sim::{Chance, DiskFaults, NetworkFaults};
-use ringmill_ring::{random_u64, sleep, spawn};
+use ringmill_ring::{now, random_u64, sleep, spawn};
 
 use wire_client::{Client, Scene, batch};
 
@@ -247,6 +247,31 @@ fn a_failed_flush_ends_its_partition_and_no_other() {
                 offset == 1 || offset == 2,
                 "after what was acknowledged: {offset}"
             );
+        });
+        scene.stop(running);
+    }
+}
+
+/// A core that asks a failed partition again and again has no time for others.
+#[test]
+fn a_fetch_at_the_end_of_a_failed_partition_sleeps_until_its_deadline() {
+    for cores in [1, 3] {
+        let mut scene = Scene::with_cores(7, cores);
+        let running = scene.start();
+        scene.client(async {
+            let mut client = Client::connect().await;
+            client.create_topic("t", PARTITIONS).await;
+            assert_eq!(client.produce("t", 0, batch(&["a"])).await, (0, 0));
+        });
+        scene.world.disk(scene.broker).faults().sync_error = Chance::Nth(1);
+        scene.client(async {
+            let mut client = Client::connect().await;
+            assert_eq!(client.produce("t", 0, batch(&["b"])).await.0, STORAGE_ERROR);
+            let asked = now();
+            let records = client.fetch(2_000, 1, "t", &[(0, 1)]).await.records();
+            assert_eq!(records, [], "nothing more is visible");
+            let waited = now() - asked;
+            assert!(waited >= Duration::from_secs(2), "{waited:?}");
         });
         scene.stop(running);
     }

@@ -482,9 +482,7 @@ impl Producers {
             self.txns.cancel_end(first, undo.producer_id);
         }
         match undo.change {
-            Change::Added => {
-                self.entries.remove(&undo.producer_id);
-            }
+            Change::Added => self.forget_batches(undo.producer_id),
             Change::Replaced(entry) => {
                 self.entries.insert(undo.producer_id, *entry);
             }
@@ -504,6 +502,22 @@ impl Producers {
                     }
                 }
             }
+        }
+    }
+
+    /// The first batch of a producer was taken back. If that began at sequence number 0, the producer
+    /// stays known as one that has written nothing: its next batches, which are on their way already,
+    /// must not take the place of the first.
+    fn forget_batches(&mut self, producer_id: i64) {
+        let Some(entry) = self.entries.get_mut(&producer_id) else {
+            return;
+        };
+        let first = entry.batches.front().map(WrittenBatch::base_sequence);
+        if first == Some(0) {
+            entry.batches.clear();
+            entry.txn = None;
+        } else {
+            self.entries.remove(&producer_id);
         }
     }
 

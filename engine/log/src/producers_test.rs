@@ -124,7 +124,7 @@ fn the_number_of_producers_is_bounded() {
 
 proptest! {
     /// However a client repeats itself, the log holds each sequence number once, in order; and
-    /// appends that were taken back leave no trace.
+    /// appends that were taken back leave no trace, but that their producer began at 0.
     #[test]
     fn each_sequence_is_appended_once_and_undo_is_exact(
         steps in prop::collection::vec((0i64..3, 0i16..3, 0i32..40, 1i32..5, any::<bool>()), 1..120),
@@ -135,7 +135,8 @@ proptest! {
         for (id, epoch, sequence, records, fails) in steps {
             let mut h = header(id, epoch, sequence, records);
             let mut mine = log.iter().filter(|b| b.producer_id == id);
-            let newest = mine.clone().map(|b| b.producer_epoch).max();
+            let known = p.entries.get(&id).map(|entry| entry.epoch);
+            let newest = mine.clone().map(|b| b.producer_epoch).max().max(known);
             match p.check(&h, None) {
                 Ok(Verdict::New) => {
                     prop_assert!(newest.is_none_or(|n| n <= epoch));
@@ -149,7 +150,15 @@ proptest! {
                     let undo = p.on_batch(&h, None, 0).0.unwrap();
                     if fails {
                         p.undo(undo);
-                        prop_assert_eq!(&p, &before);
+                        if known.is_none() && sequence == 0 {
+                            let kept = p.entries.remove(&id).unwrap();
+                            prop_assert!(kept.batches.is_empty() && kept.txn.is_none());
+                            prop_assert_eq!(&p, &before);
+                            p.entries.insert(id, kept);
+                        }
+                        else {
+                            prop_assert_eq!(&p, &before);
+                        }
                     } else {
                         offset = h.next_offset();
                         log.push(h);
@@ -198,6 +207,10 @@ proptest! {
             let (undo, ended) = p.on_batch(&h, marker.as_ref(), 0);
             if fails {
                 p.undo(undo.unwrap());
+                // that it began at 0 is kept
+                if !before.entries.contains_key(&id) {
+                    p.entries.remove(&id);
+                }
                 prop_assert_eq!(p.first_unstable(), before.first_unstable());
                 prop_assert_eq!(&p.entries, &before.entries);
                 prop_assert_eq!(&p.txns, &before.txns);
@@ -219,6 +232,21 @@ proptest! {
             prop_assert_eq!(p.first_unstable(), open.values().copied().min());
         }
     }
+}
+
+/// Several batches are on their way; the disk is full for the first alone.
+#[test]
+fn the_second_batch_does_not_take_the_place_of_a_first_that_was_taken_back() {
+    let mut p = Producers::new();
+    let first = header(1, 0, 0, 3);
+    let undo = p.on_batch(&first, None, 0).0.unwrap();
+    p.undo(undo);
+    let second = p.check(&header(1, 0, 3, 2), None);
+    assert!(
+        matches!(second, Err(ProducerError::OutOfOrderSequence { .. })),
+        "{second:?}"
+    );
+    assert_eq!(p.check(&first, None), Ok(Verdict::New));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! `sim --seeds N --seed S`: lives of a node in simulated worlds, one for each seed from S on.
+//! `sim --seeds N --seed S [--mixed --minutes M]`: lives of nodes in simulated worlds, one for each
+//! seed from S on.
 
 #![forbid(unsafe_code)]
 
@@ -7,47 +8,148 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use ringmill_tests::simulation::{Summary, run};
+use ringmill_tests::simulation::{self, Summary, mixed};
 
-fn main() -> ExitCode {
-    let mut args = std::env::args().skip(1);
-    let (mut seeds, mut first) = (100, 1);
-    while let Some(name) = args.next() {
-        match (
-            name.as_str(),
-            args.next().and_then(|value| value.parse::<u64>().ok()),
-        ) {
-            ("--seeds", Some(n)) => seeds = n,
-            ("--seed", Some(n)) => first = n,
-            _ => {
-                eprintln!("sim: usage: sim [--seeds N] [--seed S]");
-                return ExitCode::from(2);
+const USAGE: &str = "sim [--seeds N] [--seed S] [--mixed [--minutes M] [--bug NAME]]";
+
+/// What is to be lived.
+#[derive(Clone, Copy)]
+struct Args {
+    seeds: u64,
+    first: u64,
+    /// Virtual minutes of a mixed load in each seed; records alone, and as long as it takes, if 0.
+    minutes: u64,
+    bug: Option<mixed::Bug>,
+}
+
+impl Args {
+    fn parse() -> Option<Self> {
+        let mut parsed = Self {
+            seeds: 100,
+            first: 1,
+            minutes: 0,
+            bug: None,
+        };
+        let mut args = std::env::args().skip(1);
+        while let Some(name) = args.next() {
+            if name == "--mixed" {
+                parsed.minutes = parsed.minutes.max(20);
+                continue;
+            }
+            let value = args.next()?;
+            match name.as_str() {
+                "--seeds" => parsed.seeds = value.parse().ok()?,
+                "--seed" => parsed.first = value.parse().ok()?,
+                "--minutes" => parsed.minutes = value.parse().ok()?,
+                "--bug" => {
+                    let all = mixed::Bug::ALL.into_iter();
+                    parsed.bug = Some(all.into_iter().find(|bug| format!("{bug:?}") == value)?);
+                }
+                _ => return None,
+            }
+        }
+        Some(parsed)
+    }
+
+    fn live(self, seed: u64) -> Result<Total, String> {
+        match self.minutes {
+            0 => simulation::run(seed).map(|lived| Total {
+                records: lived,
+                ..Total::default()
+            }),
+            minutes => {
+                let time = Duration::from_secs(minutes * 60);
+                mixed::run(seed, time, self.bug).map(|lived| Total {
+                    mixed: lived,
+                    ..Total::default()
+                })
             }
         }
     }
+
+    fn replay(self, seed: u64) -> String {
+        let mixed = match self.minutes {
+            0 => String::new(),
+            minutes => format!(" --mixed --minutes {minutes}"),
+        };
+        format!("cargo xtask sim --seed {seed} --seeds 1{mixed}")
+    }
+}
+
+/// What all seeds came to.
+#[derive(Default)]
+struct Total {
+    records: Summary,
+    mixed: mixed::Summary,
+    failed: u64,
+    done: u64,
+}
+
+impl Total {
+    fn add(&mut self, other: &Self) {
+        self.records.acknowledged += other.records.acknowledged;
+        self.records.unknown += other.records.unknown;
+        self.records.events += other.records.events;
+        self.records.trace ^= other.records.trace;
+        self.mixed.add(&other.mixed);
+    }
+
+    fn words(&self, is_mixed: bool) -> String {
+        if !is_mixed {
+            let lived = &self.records;
+            return format!(
+                "{} batches acknowledged, {} unknown, {} events, trace {:016x}",
+                lived.acknowledged, lived.unknown, lived.events, lived.trace
+            );
+        }
+        let lived = &self.mixed;
+        let hours = |time: Duration| time.as_secs_f64() / 3600.0;
+        format!(
+            "{:.2} virtual hours, {:.2} under load, {} lives of nodes; {} batches acknowledged, {} \
+             unknown, {} transactions, {} commits of offsets, {} claims on partitions, {} fetches; \
+             {} events, trace {:016x}",
+            hours(lived.time),
+            hours(lived.loaded),
+            lived.lives,
+            lived.acknowledged,
+            lived.unknown,
+            lived.transactions,
+            lived.commits,
+            lived.claims,
+            lived.looks,
+            lived.events,
+            lived.trace
+        )
+    }
+}
+
+fn main() -> ExitCode {
+    let Some(args) = Args::parse() else {
+        eprintln!("sim: usage: {USAGE}");
+        return ExitCode::from(2);
+    };
     let began = Instant::now();
-    let next = AtomicU64::new(first);
-    let total = Mutex::new((Summary::default(), 0_u64));
+    let next = AtomicU64::new(args.first);
+    let total = Mutex::new(Total::default());
     // Each world lives on one thread; two processors run two worlds.
     let workers = std::thread::available_parallelism().map_or(1, Into::into);
     std::thread::scope(|scope| {
         for _ in 0..workers {
-            scope.spawn(|| work(&next, first + seeds, &total));
+            scope.spawn(|| work(args, &next, &total, began));
         }
     });
-    let (total, failed) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let total = total.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!(
-        "{seeds} seeds from {first}: {failed} failed; {} batches acknowledged, {} unknown, {} events, \
-         trace {:016x}, {:.1} s",
-        total.acknowledged,
-        total.unknown,
-        total.events,
-        total.trace,
+        "{} seeds from {}: {} failed; {}, {:.1} s",
+        args.seeds,
+        args.first,
+        total.failed,
+        total.words(args.minutes > 0),
         began.elapsed().as_secs_f64()
     );
-    if failed == 0 {
+    if total.failed == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -55,31 +157,49 @@ fn main() -> ExitCode {
 }
 
 /// Lives seeds until there are no more.
-fn work(next: &AtomicU64, end: u64, total: &Mutex<(Summary, u64)>) {
+fn work(args: Args, next: &AtomicU64, total: &Mutex<Total>, began: Instant) {
     loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
-        if seed >= end {
+        if seed >= args.first + args.seeds {
             return;
         }
-        let result = catch_unwind(AssertUnwindSafe(|| run(seed)));
+        let result = catch_unwind(AssertUnwindSafe(|| args.live(seed)));
         let result = result.unwrap_or_else(|_| Err("panicked".to_owned()));
         let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
-            Ok(summary) => {
-                total.0.acknowledged += summary.acknowledged;
-                total.0.unknown += summary.unknown;
-                total.0.events += summary.events;
-                total.0.trace ^= summary.trace;
-            }
+            Ok(lived) => total.add(&lived),
             Err(violation) => {
-                total.1 += 1;
+                total.failed += 1;
                 println!("seed {seed}: {violation}");
-                println!("  replay: cargo xtask sim --seed {seed} --seeds 1");
+                println!("  replay: {}", args.replay(seed));
+                println!(
+                    "  with every event: RINGMILL_SIM_TRACE=1 {}",
+                    args.replay(seed)
+                );
             }
         }
-        if std::io::stdout().is_terminal() && seed.is_multiple_of(50) {
-            print!("\rseed {seed} of {end}");
-            let _ = std::io::stdout().flush();
-        }
+        total.done += 1;
+        show(&total, args, began);
     }
+}
+
+/// The bar, where somebody looks at it.
+fn show(total: &Total, args: Args, began: Instant) {
+    const WIDTH: u64 = 30;
+    let often = args.minutes > 0 || total.done.is_multiple_of(50) || total.done == args.seeds;
+    if !std::io::stdout().is_terminal() || !often {
+        return;
+    }
+    let full = (total.done * WIDTH / args.seeds.max(1)) as usize;
+    let bar = "#".repeat(full) + &"-".repeat(WIDTH as usize - full);
+    let took = began.elapsed().as_secs_f64();
+    let left = took / total.done as f64 * (args.seeds - total.done) as f64;
+    print!(
+        "\r[{bar}] {} of {} seeds, {} failed, {left:.0} s left ",
+        total.done, args.seeds, total.failed
+    );
+    if total.done == args.seeds {
+        println!();
+    }
+    let _ = std::io::stdout().flush();
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use ringmill_ring::{TcpStream, timeout};
+use ringmill_wire::StrBytes;
 use ringmill_wire::api::ApiKey;
 use ringmill_wire::control::{self, Call};
-use ringmill_wire::fetch::FetchedPartition;
+use ringmill_wire::fetch::{FetchRequest, FetchResponse, FetchedPartition};
 use ringmill_wire::frame::{Frame, split_frame};
 use ringmill_wire::header::{RequestHeader, response_correlation_id};
-use ringmill_wire::produce::ProducedPartition;
+use ringmill_wire::produce::{ProduceRequest, ProduceResponse, ProducedPartition};
 
 use crate::ask;
 use crate::plain::PlainError;
@@ -25,22 +26,34 @@ pub(super) struct RingClient {
     stream: TcpStream,
     received: BytesMut,
     correlation_id: i32,
+    client_id: &'static str,
 }
 
 impl RingClient {
     pub(super) async fn connect(addr: SocketAddr) -> Result<Self, PlainError> {
+        Self::connect_as(addr, "plain").await
+    }
+
+    pub(super) async fn connect_as(
+        addr: SocketAddr,
+        client_id: &'static str,
+    ) -> Result<Self, PlainError> {
         let connected = timeout(ANSWER_WITHIN, TcpStream::connect(addr)).await;
         let stream = connected.map_err(std::io::Error::from)??;
         Ok(Self {
             stream,
             received: BytesMut::new(),
             correlation_id: 0,
+            client_id,
         })
     }
 
     fn header(&mut self, key: ApiKey, version: i16) -> RequestHeader {
         self.correlation_id += 1;
-        ask::header(key, version, self.correlation_id)
+        RequestHeader {
+            client_id: Some(StrBytes::from_static_str(self.client_id)),
+            ..ask::header(key, version, self.correlation_id)
+        }
     }
 
     async fn exchange(
@@ -48,8 +61,19 @@ impl RingClient {
         header: &RequestHeader,
         request: Vec<Bytes>,
     ) -> Result<Bytes, PlainError> {
+        self.send(request).await?;
+        self.answer(header).await
+    }
+
+    async fn send(&mut self, request: Vec<Bytes>) -> Result<(), PlainError> {
+        let sent = timeout(ANSWER_WITHIN, self.stream.send(request)).await;
+        sent.map_err(std::io::Error::from)??;
+        Ok(())
+    }
+
+    /// The next answer, which must be to this request.
+    async fn answer(&mut self, header: &RequestHeader) -> Result<Bytes, PlainError> {
         let answered = timeout(ANSWER_WITHIN, async {
-            self.stream.send(request).await?;
             loop {
                 let split = split_frame(&mut self.received, MAX_FRAME);
                 match split.map_err(|e| PlainError::Unexpected(e.to_string()))? {
@@ -72,7 +96,7 @@ impl RingClient {
         Ok(frame)
     }
 
-    async fn call<R: Call>(
+    pub(super) async fn call<R: Call>(
         &mut self,
         version: i16,
         request: &R,
@@ -125,5 +149,43 @@ impl RingClient {
     ) -> Result<i64, PlainError> {
         let request = ask::list_offsets(topic, partition, timestamp);
         ask::listed(&self.call(ask::LIST_OFFSETS_VERSION, &request).await?)
+    }
+
+    /// Whole produce requests, all on their way before the first is answered. The answers, up to the
+    /// first that does not come.
+    pub(super) async fn produce_all(
+        &mut self,
+        version: i16,
+        requests: &[ProduceRequest],
+    ) -> (Vec<ProduceResponse>, Option<PlainError>) {
+        let mut answers = Vec::new();
+        let done = async {
+            let mut headers = Vec::new();
+            for request in requests {
+                let header = self.header(ApiKey::Produce, version);
+                self.send(request.encode(&header)?).await?;
+                headers.push(header);
+            }
+            for header in headers {
+                let frame = self.answer(&header).await?;
+                answers.push(ProduceResponse::decode(version, &frame)?);
+            }
+            Ok::<_, PlainError>(())
+        };
+        let failed = done.await.err();
+        (answers, failed)
+    }
+
+    /// A whole fetch request and its answer.
+    pub(super) async fn fetch_with(
+        &mut self,
+        version: i16,
+        request: &FetchRequest,
+    ) -> Result<FetchResponse<Bytes>, PlainError> {
+        let header = self.header(ApiKey::Fetch, version);
+        let frame = self
+            .exchange(&header, vec![request.encode(&header)?])
+            .await?;
+        Ok(FetchResponse::<Bytes>::decode(version, &frame)?)
     }
 }

@@ -6,6 +6,7 @@
 
 mod client;
 mod life;
+pub mod mixed;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
