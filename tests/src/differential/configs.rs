@@ -189,7 +189,7 @@ fn list(world: &mut World) -> Step {
     let version = world.version(ApiKey::ListConfigResources);
     let mut request = ListConfigResourcesRequest::default();
     if version >= 1 {
-        request.resource_types = world.pick(&[vec![], vec![2], vec![32], vec![77]]);
+        request.resource_types = world.pick(&[vec![], vec![2], vec![16], vec![32], vec![77]]);
     }
     let key = ApiKey::ListConfigResources;
     Step::fixed(ask(key, version, RequestKind::ListConfigResources(request)))

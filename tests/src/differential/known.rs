@@ -407,13 +407,6 @@ pub const KNOWN: &[Known] = &[
     },
     Known {
         api: "ApiVersions",
-        path: "api_keys[66].max_version",
-        ours: "1",
-        theirs: "2",
-        reason: "ListTransactions by a pattern (KIP-1152) is not served yet",
-    },
-    Known {
-        api: "ApiVersions",
         path: "api_keys.name",
         ours: "absent",
         theirs: "",
