@@ -132,6 +132,8 @@ pub(crate) struct ConsumerMembership {
     interval: Duration,
     next_beat: Instant,
     last_poll: Instant,
+    /// It has left because nobody polled: it does not join before somebody does.
+    waits_for_poll: bool,
     backoff: Backoff,
     not_before: Instant,
     naming_backoff: Backoff,
@@ -172,6 +174,7 @@ impl ConsumerMembership {
             interval: FIRST_INTERVAL,
             next_beat: Instant::default(),
             last_poll: Instant::default(),
+            waits_for_poll: false,
             backoff,
             not_before: Instant::default(),
             naming_backoff: backoff,
@@ -202,6 +205,7 @@ impl ConsumerMembership {
     /// The topics wanted, from now on; a change is told to the coordinator at once.
     pub(crate) fn subscribe(&mut self, now: Instant, wants: Wants) {
         self.last_poll = now;
+        self.waits_for_poll = false;
         if wants == self.wants {
             return;
         }
@@ -221,6 +225,7 @@ impl ConsumerMembership {
     /// The application polls: it is alive.
     pub(crate) fn on_poll(&mut self, now: Instant) {
         self.last_poll = now;
+        self.waits_for_poll = false;
     }
 
     /// Whether the application has not polled for too long; then the member is to leave.
@@ -325,7 +330,7 @@ impl ConsumerMembership {
     fn is_due(&self, now: Instant) -> bool {
         let is_time = self.next_heartbeat().is_some_and(|at| at <= now);
         // who does not poll does not join
-        let is_alive = now < self.last_poll + self.max_poll_interval;
+        let is_alive = !self.waits_for_poll && now < self.last_poll + self.max_poll_interval;
         is_time && (is_alive || self.state != State::Joining)
     }
 
@@ -551,6 +556,7 @@ impl ConsumerMembership {
 
     /// The member leaves, or is out: what it has is lost, and nobody joins until the next poll.
     pub(crate) fn leave(&mut self) {
+        self.waits_for_poll = true;
         self.lose();
     }
 

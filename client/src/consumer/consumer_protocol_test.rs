@@ -453,3 +453,22 @@ proptest! {
         prop_assert_eq!(owned, if members.is_empty() { 0 } else { 5 });
     }
 }
+
+#[test]
+fn whoever_has_left_does_not_join_behind_its_own_farewell() {
+    let mut membership = subscribed();
+    beat(&mut membership, at(0), beaten(1, Some(&[])))
+        .1
+        .unwrap();
+    membership.leave();
+    assert_eq!(membership.beat(at(1)), None, "nobody has polled since");
+    membership.on_poll(at(1));
+    assert!(membership.beat(at(1)).is_some());
+    let mut membership = subscribed();
+    beat(&mut membership, at(0), beaten(1, Some(&[])))
+        .1
+        .unwrap();
+    membership.unsubscribe();
+    membership.on_poll(at(1));
+    assert_eq!(membership.beat(at(1)), None, "it wants nothing");
+}

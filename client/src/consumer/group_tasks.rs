@@ -143,7 +143,7 @@ pub(super) async fn leave_if_overdue(shared: &Shared) {
         membership.as_ref().is_some_and(|m| m.is_overdue(now()))
     };
     if overdue {
-        shared.leave().await;
+        shared.leave(false).await;
         shared.changed.notify_all();
     }
 }

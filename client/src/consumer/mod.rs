@@ -380,7 +380,7 @@ impl Consumer {
     /// Leaves the group, commits first if that is automatic, and reads nothing any more.
     pub async fn unsubscribe(&self) -> Result<(), CommitError> {
         let committed = self.0.commit_if_automatic(&BTreeMap::new()).await;
-        self.0.leave().await;
+        self.0.leave(true).await;
         self.0.with_membership(|membership| {
             membership.unsubscribe();
             // the application asked for it: nothing is left to tell
@@ -438,7 +438,7 @@ impl Consumer {
         held: &BTreeMap<TopicPartition, i64>,
     ) -> Result<(), CommitError> {
         let committed = self.0.commit_if_automatic(held).await;
-        self.0.leave().await;
+        self.0.leave(true).await;
         self.0.stop();
         committed
     }

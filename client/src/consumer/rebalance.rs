@@ -88,15 +88,19 @@ impl Shared {
     }
 
     /// Leaves the group. A static member says nothing by the classic protocol, and by the other that
-    /// it comes back: its membership is to outlive the process (KIP-345).
-    pub(super) async fn leave(&self) {
+    /// it comes back: its membership is to outlive the process (KIP-345). `for_good`, it wants nothing
+    /// any more, or a heartbeat that is due meanwhile would join again, behind its own farewell.
+    pub(super) async fn leave(&self, for_good: bool) {
         let (goodbye, node) = {
             let mut membership = self.membership.borrow_mut();
             let Some(membership) = membership.as_mut() else {
                 return;
             };
             let goodbye = Goodbye::of(membership);
-            membership.leave();
+            match for_good {
+                true => membership.unsubscribe(),
+                false => membership.leave(),
+            }
             (goodbye, membership.coordinator())
         };
         let (Some(goodbye), Some(node)) = (goodbye, node) else {

@@ -10,6 +10,8 @@
 //! ([`Change::lossy`]): a disk that was replaced, or a process that ended without a clean stop where
 //! acknowledgements do not wait for the disk.
 
+use thiserror::Error;
+
 use super::NodeId;
 
 /// A partition's replicas.
@@ -38,7 +40,8 @@ pub struct PartitionState {
 }
 
 impl PartitionState {
-    /// A partition that begins, on replicas of which `may_lead` tells those that can take part now.
+    /// A partition that begins, on replicas of which `may_lead` tells those that can take part now. If
+    /// none can, nobody ever may without an unclean election: choose others.
     pub fn new(replicas: Vec<NodeId>, may_lead: impl Fn(NodeId) -> bool) -> Self {
         let isr: Vec<NodeId> = replicas.iter().copied().filter(|r| may_lead(*r)).collect();
         Self {
@@ -85,6 +88,12 @@ pub enum Election {
     /// Anybody, with a loss if need be (`unclean.leader.election.enable`).
     Unclean,
 }
+
+/// The only nodes that have everything would have to give it up: the change has to wait until others
+/// are in sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the only replicas that have everything would lose their copies")]
+pub struct OnlyCopies;
 
 /// A change of a partition, as far as it is decided by whoever wants it; [`Change::build`] decides
 /// the rest.
@@ -153,28 +162,46 @@ impl<'a> Change<'a> {
 
     /// The copies go to these nodes, in this order; those of now stay until all of these are in
     /// sync.
-    pub fn reassign(mut self, target: &[NodeId]) -> Self {
+    ///
+    /// # Errors
+    /// [`OnlyCopies`].
+    pub fn reassign(mut self, target: &[NodeId]) -> Result<Self, OnlyCopies> {
         // One that goes on already is given up for this one.
         let now = self.before.original();
         self.next.adding = without(target, &now);
         self.next.removing = without(&now, target);
         self.next.replicas = target.to_vec();
         self.next.replicas.extend_from_slice(&self.next.removing);
-        self.next
-            .isr
-            .retain(|node| self.next.replicas.contains(node));
-        self
+        self.keeps_a_copy()
     }
 
     /// A reassignment that goes on is taken back.
-    pub fn cancel_reassignment(mut self) -> Self {
+    ///
+    /// # Errors
+    /// [`OnlyCopies`].
+    pub fn cancel_reassignment(mut self) -> Result<Self, OnlyCopies> {
         self.next.replicas = self.before.original();
         self.next.adding = Vec::new();
         self.next.removing = Vec::new();
+        self.keeps_a_copy()
+    }
+
+    /// Takes those out of the ISR that are no replicas any more, if somebody who has everything is
+    /// left.
+    fn keeps_a_copy(mut self) -> Result<Self, OnlyCopies> {
+        let (before, replicas) = (self.before, &self.next.replicas);
+        let safe = match before.isr.is_empty() {
+            true => &before.elr,
+            false => &before.isr,
+        };
+        let stays = safe.iter().any(|node| replicas.contains(node));
+        if !safe.is_empty() && !stays {
+            return Err(OnlyCopies);
+        }
         self.next
             .isr
             .retain(|node| self.next.replicas.contains(node));
-        self
+        Ok(self)
     }
 
     /// The partition after the change; none if nothing changes.
@@ -218,7 +245,14 @@ impl<'a> Change<'a> {
             next.elr = Vec::new();
             return;
         }
-        let mut elr = before.elr.clone();
+        // Who left before the ISR was too small, if `min.insync.replicas` has changed since, may lack
+        // what was acknowledged without it.
+        let is_old = before.isr.len() >= self.min_isr;
+        let mut elr = if is_old {
+            Vec::new()
+        } else {
+            before.elr.clone()
+        };
         elr.extend(before.isr.iter().filter(|node| !before.elr.contains(node)));
         elr.retain(|node| {
             let is_other = !next.isr.contains(node) && !self.lossy.contains(node);
@@ -236,6 +270,9 @@ impl<'a> Change<'a> {
                 if next.isr.is_empty() {
                     next.isr = vec![leader];
                     next.elr.retain(|node| *node != leader);
+                }
+                if next.isr.len() >= self.min_isr {
+                    next.elr = Vec::new();
                 }
                 next.leader = Some(leader);
                 next.last_leader = None;

@@ -104,7 +104,7 @@ fn the_preferred_leader_takes_over_once_it_is_in_sync() {
 #[test]
 fn a_reassignment_ends_when_all_of_the_new_are_in_sync() {
     let before = three();
-    let change = Change::of(&before, 2, &all).reassign(&[4, 5, 3]);
+    let change = Change::of(&before, 2, &all).reassign(&[4, 5, 3]).unwrap();
     let moving = change.build().unwrap();
     assert_eq!(moving.replicas, [4, 5, 3, 1, 2]);
     assert_eq!(
@@ -134,6 +134,7 @@ fn a_reassignment_ends_when_all_of_the_new_are_in_sync() {
 
     let back = Change::of(&half, 2, &all)
         .cancel_reassignment()
+        .unwrap()
         .build()
         .unwrap();
     assert_eq!(
@@ -145,6 +146,34 @@ fn a_reassignment_ends_when_all_of_the_new_are_in_sync() {
         half.leader_epoch + 1,
         "4 may not be believed any more"
     );
+}
+
+#[test]
+fn the_only_copy_is_not_given_up() {
+    let moving = PartitionState {
+        replicas: vec![4, 5, 1, 2],
+        adding: vec![4, 5],
+        removing: vec![1, 2],
+        isr: vec![4],
+        leader: Some(4),
+        ..three()
+    };
+    let change = || Change::of(&moving, 1, &all);
+    assert_eq!(change().cancel_reassignment().err(), Some(OnlyCopies));
+    assert_eq!(change().reassign(&[6, 7]).err(), Some(OnlyCopies));
+    assert!(change().reassign(&[4, 7]).is_ok());
+}
+
+#[test]
+fn whoever_left_under_a_larger_min_isr_is_not_eligible_under_a_smaller_one() {
+    let before = PartitionState {
+        isr: vec![1],
+        elr: vec![2],
+        ..three()
+    };
+    let alive = |node| node != 1;
+    let after = Change::of(&before, 1, &alive).leave(&[1]).build().unwrap();
+    assert_eq!((after.leader, &after.elr[..]), (None, &[1][..]));
 }
 
 /// What happens to the partition of a model.
@@ -161,6 +190,7 @@ enum Event {
     Reassign(Vec<NodeId>),
     Cancel,
     Elect(Election),
+    MinIsr(usize),
 }
 
 const NODES: NodeId = 5;
@@ -179,6 +209,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => nodes.prop_map(Event::Reassign),
         1 => Just(Event::Cancel),
         1 => election.prop_map(Event::Elect),
+        1 => (1..4_usize).prop_map(Event::MinIsr),
     ]
 }
 
@@ -197,6 +228,22 @@ impl Model {
         let may_lead = |node: NodeId| !fenced.contains(&node);
         if let Some(next) = build(Change::of(&before, self.min_isr, &may_lead)).build() {
             self.check_step(&before, &next);
+            self.state = next;
+        }
+    }
+
+    fn move_copies(
+        &mut self,
+        build: impl for<'a> FnOnce(Change<'a>) -> Result<Change<'a>, OnlyCopies>,
+    ) {
+        let (before, fenced) = (self.state.clone(), self.fenced.clone());
+        let may_lead = |node: NodeId| !fenced.contains(&node);
+        let change = build(Change::of(&before, self.min_isr, &may_lead));
+        if let Some(next) = change.ok().and_then(Change::build) {
+            self.check_step(&before, &next);
+            let had_some = !before.isr.is_empty() || !before.elr.is_empty();
+            let has_some = !next.isr.is_empty() || !next.elr.is_empty();
+            assert!(has_some || !had_some, "{before:?} to {next:?}");
             self.state = next;
         }
     }
@@ -291,8 +338,13 @@ impl Model {
                     self.change(|change| change.isr(isr));
                 }
             }
-            Event::Reassign(target) => self.change(|change| change.reassign(&target)),
-            Event::Cancel => self.change(|change| change.cancel_reassignment()),
+            Event::Reassign(target) => self.move_copies(|change| change.reassign(&target)),
+            Event::Cancel => self.move_copies(|change| change.cancel_reassignment()),
+            // The cluster's news of it and the leader's are one.
+            Event::MinIsr(min_isr) => {
+                self.min_isr = min_isr;
+                self.change(|change| change);
+            }
             Event::Elect(election) => self.change(|change| change.election(election)),
             Event::Shrink(_) | Event::Expand(_) => {}
         }

@@ -76,6 +76,18 @@ impl Done {
             Self::Task(sender) => drop(sender.send(())),
         }
     }
+
+    fn fail(self) {
+        match self {
+            Self::Raft(flushed) => flushed.io_completed(Err(closed())),
+            // Dropped, it tells.
+            Self::Task(sender) => drop(sender),
+        }
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::other("the quorum's journal is closed")
 }
 
 /// What is to be written next.
@@ -107,6 +119,8 @@ pub(crate) struct Journal {
     /// Rings when there is something to write, and at the end.
     bell: Notify,
     is_closed: Cell<bool>,
+    /// The next write that the disk refuses is the last.
+    gives_up: Cell<bool>,
     /// Rings when the writer has ended.
     ended: Notify,
     has_ended: Cell<bool>,
@@ -140,6 +154,12 @@ impl Journal {
         if scan.is_worn {
             tracing::warn!(path = %path.display(), "a damaged frame was read from its copy");
         }
+        if scan.end > 0 {
+            // Some of it may be in the page cache alone, after a kill before the flush; a flush now
+            // would not do if an earlier one has failed. Once it is read, it is taken for stored.
+            let whole = vec![content.slice(..scan.end)];
+            file.write_at_sync(0, whole).await.map_err(failed)?;
+        }
         let mut stored = Stored::default();
         let next = scan.next();
         for (at, change) in scan.changes {
@@ -163,6 +183,7 @@ impl Journal {
             gathered: RefCell::default(),
             bell: Notify::new(),
             is_closed: Cell::new(false),
+            gives_up: Cell::new(false),
             ended: Notify::new(),
             has_ended: Cell::new(false),
             is_stuck: Cell::new(false),
@@ -185,7 +206,11 @@ impl Journal {
             let applied = stored.apply(record);
             applied.expect("the library writes its log in order");
         }
-        gathered.done.extend(done);
+        match self.has_ended.get() {
+            // Nothing is written any more, and whoever waits is told so.
+            true => done.into_iter().for_each(Done::fail),
+            false => gathered.done.extend(done),
+        }
         self.bell.notify_one();
     }
 
@@ -199,8 +224,7 @@ impl Journal {
     ) -> io::Result<()> {
         let (sender, done) = oneshot::channel();
         self.put(records, Some(Done::Task(sender)));
-        let closed = |_| io::Error::other("the quorum's journal is closed");
-        done.await.map_err(closed)
+        done.await.map_err(|_| closed())
     }
 
     /// The disk refused the last write, and has not taken another since.
@@ -208,8 +232,14 @@ impl Journal {
         self.is_stuck.get()
     }
 
+    /// Does not wait for a disk that refuses any more: what waits for it fails.
+    pub(crate) fn give_up(&self) {
+        self.gives_up.set(true);
+    }
+
     /// Writes what is gathered, and ends; unless the disk refuses.
     pub(crate) async fn close(&self) {
+        self.give_up();
         self.is_closed.set(true);
         self.bell.notify_one();
         let ended = self.ended.notified();
@@ -229,6 +259,9 @@ impl Journal {
                 continue;
             }
             if self.write_one(&mut writer, &mut gathered).await.is_err() {
+                self.has_ended.set(true);
+                let rest = self.gathered.take().done;
+                gathered.done.into_iter().chain(rest).for_each(Done::fail);
                 break;
             }
             gathered.done.into_iter().for_each(Done::tell);
@@ -237,7 +270,7 @@ impl Journal {
         self.ended.notify_all();
     }
 
-    /// Writes a change, however long it takes. Fails if the journal is closed and the disk refuses.
+    /// Writes a change, however long it takes. Fails if the disk refuses and nobody waits for it.
     async fn write_one(&self, writer: &mut Writer, gathered: &mut Gathered) -> io::Result<()> {
         let mut rewrite = gathered.rewrite;
         loop {
@@ -258,7 +291,7 @@ impl Journal {
             if !self.is_stuck.replace(true) {
                 tracing::error!(path = %self.path.display(), %error, "the quorum's journal cannot be written");
             }
-            if self.is_closed.get() {
+            if self.gives_up.get() {
                 return Err(error);
             }
             sleep(RETRY_PAUSE).await;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use openraft::entry::RaftEntry;
-use ringmill_ring::sim::{DiskFaults, World};
+use ringmill_ring::sim::{Chance, DiskFaults, World};
 use ringmill_ring::{fs, sleep};
 
 use super::journal::Journal;
@@ -19,7 +19,9 @@ fn entry(index: u64) -> Record {
 }
 
 async fn open() -> Rc<Journal> {
-    fs::create_dir_all(Path::new("/data")).await.unwrap();
+    while fs::create_dir_all(Path::new("/data")).await.is_err() {
+        sleep(Duration::from_millis(20)).await;
+    }
     loop {
         match Journal::open(Path::new("/data")).await {
             Ok(journal) => return journal,
@@ -84,4 +86,54 @@ fn what_was_durable_survives_power_cuts_on_failing_disks() {
         reached += *durable.borrow();
     }
     assert!(reached > 1000, "{reached}");
+}
+
+/// A process is killed between a write and its flush: what the next one reads, it tells the quorum of,
+/// and must not lose with the power.
+#[test]
+fn what_was_read_survives_a_power_cut() {
+    let mut reached = 0;
+    for seed in 0..200 {
+        let mut world = World::new(seed);
+        let node = world.add_node("n", [10, 0, 0, 1].into());
+        world.start(node, append(Rc::default()));
+        world.run_for(Duration::from_micros(500 + seed * 7));
+        world.kill(node);
+        let next = async { open().await.stored.borrow().next() };
+        let before = world.block_on(node, next);
+        world.power_off(node);
+        let after = world.block_on(node, async { open().await.stored.borrow().next() });
+        assert_eq!(before, after, "seed {seed}");
+        reached += before;
+    }
+    assert!(reached > 200, "{reached}");
+}
+
+#[test]
+fn a_disk_that_refuses_does_not_hold_up_the_end() {
+    let mut world = World::new(1);
+    let node = world.add_node("n", [10, 0, 0, 1].into());
+    let running = world.start(node, async {
+        let journal = open().await;
+        journal.put_durably([entry(0)]).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        let waits = ringmill_ring::spawn({
+            let journal = Rc::clone(&journal);
+            async move { journal.put_durably([entry(1)]).await }
+        });
+        sleep(Duration::from_secs(5)).await;
+        assert!(journal.is_stuck() && !waits.is_finished());
+        journal.give_up();
+        assert!(waits.await.unwrap().is_err());
+        assert!(
+            journal.put_durably([entry(2)]).await.is_err(),
+            "nor does what comes later wait"
+        );
+        journal.close().await;
+    });
+    world.run_for(Duration::from_millis(500));
+    world.disk(node).faults().write_error = Chance::Always;
+    world.disk(node).faults().name_error = Chance::Always;
+    world.run_for(Duration::from_secs(20));
+    assert_eq!(running.take().len(), 1, "it has ended");
 }

@@ -313,6 +313,8 @@ impl<M: Machine> Quorum<M> {
 
     /// Ends this node's part. What it has acknowledged stays.
     pub async fn close(&self) {
+        // The library may be waiting for a disk that refuses.
+        self.journal.give_up();
         // Ended already, if by a panic of this very core.
         let _ = self.raft.shutdown().await;
         self.journal.close().await;

@@ -279,9 +279,18 @@ impl World {
             let at = self.random.random_range(0..target.len());
             target.remove(at);
         }
-        match self.random.random_ratio(1, 4) {
-            true => self.change(|change| change.cancel_reassignment()),
-            false => self.change(|change| change.reassign(&target)),
+        let cancels = self.random.random_ratio(1, 4);
+        let (before, fenced) = (self.state.clone(), &self.fenced);
+        let may_lead = |node: NodeId| !fenced.contains(&node);
+        let change = Change::of(&before, self.min_isr, &may_lead);
+        let change = match cancels {
+            true => change.cancel_reassignment(),
+            false => change.reassign(&target),
+        };
+        if let Some(next) = change.ok().and_then(Change::build) {
+            self.trace(|| format!("cluster: {next:?}"));
+            self.state = next;
+            self.tell_all();
         }
     }
 

@@ -129,6 +129,12 @@ impl Store {
         if scan.is_worn {
             tracing::warn!(path = %path.display(), "a damaged frame was read from its copy");
         }
+        if scan.end > 0 {
+            // Some of it may be in the page cache alone, after a kill before the flush; a flush now
+            // would not do if an earlier one has failed. Once it is read, it counts.
+            let whole = vec![content.slice(..scan.end)];
+            file.write_at_sync(0, whole).await.map_err(failed(&path))?;
+        }
         let mut image = Image::new(&config);
         for command in &scan.commands {
             let applied = image.apply(&config, command);

@@ -64,6 +64,35 @@ fn acknowledged_changes_survive_power_cuts() {
     }
 }
 
+/// A process is killed between the write of a change and its flush: the next one reads it, acts upon
+/// it, and must not lose it with the power.
+#[test]
+fn what_a_start_has_read_survives_a_power_cut() {
+    let mut read = 0;
+    for seed in 0..200 {
+        let mut world = World::new(seed);
+        let node = world.add_node("a", "10.0.0.1".parse().unwrap());
+        world.start(node, async move {
+            let store = Store::open(config(1)).await.unwrap();
+            for n in 0..100 {
+                add(&store, &format!("t{n}")).await.unwrap();
+            }
+        });
+        world.run_for(Duration::from_micros(500 + seed * 7));
+        world.kill(node);
+        let before = world.block_on(node, async {
+            names(&Store::open(config(1)).await.unwrap())
+        });
+        world.power_off(node);
+        let after = world.block_on(node, async {
+            names(&Store::open(config(1)).await.unwrap())
+        });
+        assert_eq!(before, after, "seed {seed}");
+        read += before.len();
+    }
+    assert!(read > 200, "{read}");
+}
+
 #[test]
 fn a_folder_in_use_and_another_nodes_folder_are_refused() {
     let mut world = World::new(1);

@@ -20,8 +20,8 @@ pub const INSTANCES_MAX: u64 = 16_384;
 pub const METRICS_MAX: u64 = 131_072;
 /// An instance that is not heard of for so long is forgotten, or for three of its intervals.
 const EXPIRY_MS: u64 = 60_000;
-/// What a push may decompress to. Decoding takes up to some 25 times as much memory for a moment.
-const DECOMPRESSED_BYTES_MAX: usize = 2 << 20;
+/// What a push may decompress to. Decoding takes up to some 60 times as much memory for a moment.
+const DECOMPRESSED_BYTES_MAX: usize = 1 << 20;
 /// Ids that no instance can have: nil, and Kafka's id of the metadata topic.
 const RESERVED: [Uuid; 2] = [Uuid::nil(), Uuid::from_u128(1)];
 

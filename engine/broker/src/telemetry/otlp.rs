@@ -8,8 +8,10 @@ use prost::{DecodeError, Message};
 
 /// Metrics of one client instance, at most: those that come later are left out.
 pub const METRICS_MAX: usize = 1000;
-/// Bytes of a metric's name with its labels; what is longer is cut.
-pub const NAME_BYTES_MAX: usize = 256;
+/// Bytes of a metric's name with its labels. A longer one is left out: cut, it might be another's.
+pub const NAME_BYTES_MAX: usize = 512;
+/// Points of one push that are looked at, at most.
+const POINTS_MAX: usize = 10 * METRICS_MAX;
 /// `AGGREGATION_TEMPORALITY_DELTA`: the value counts from the push before.
 const DELTA: i32 = 1;
 
@@ -86,17 +88,20 @@ impl NumberDataPoint {
         self.as_double.or(self.as_int.map(|int| int as f64))
     }
 
-    /// The metric's name with this point's labels: `name{key=value,…}`.
-    fn name(&self, metric: &str) -> String {
+    /// The metric's name with this point's labels: `name{key=value,…}`; none if it is too long, which
+    /// is found out before anything is copied.
+    fn name(&self, metric: &str) -> Option<String> {
+        let labels = self.attributes.iter().map(KeyValue::len_max);
+        let len = metric.len() + labels.sum::<usize>();
+        if len > NAME_BYTES_MAX {
+            return None;
+        }
         let mut labels: Vec<String> = self.attributes.iter().map(KeyValue::text).collect();
         labels.sort_unstable();
-        let mut name = match labels.is_empty() {
+        Some(match labels.is_empty() {
             true => metric.to_owned(),
             false => format!("{metric}{{{}}}", labels.join(",")),
-        };
-        name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
-        name.shrink_to_fit();
-        name
+        })
     }
 }
 
@@ -107,6 +112,16 @@ impl KeyValue {
         let number = value.and_then(|value| value.int_value);
         let value = text.or(number.map(|number| number.to_string()));
         format!("{}={}", self.key, value.unwrap_or_default())
+    }
+
+    /// Bytes of the text and of what stands between it and the next, and a little more.
+    fn len_max(&self) -> usize {
+        /// Digits and sign of the longest number.
+        const NUMBER_LEN_MAX: usize = 20;
+        let value = self.value.as_ref();
+        let text = value.and_then(|value| value.string_value.as_ref());
+        let value = text.map_or(NUMBER_LEN_MAX, String::len);
+        self.key.len() + value + "{=,}".len()
     }
 }
 
@@ -134,11 +149,13 @@ impl Latest {
             let gauge = metric.gauge.iter().flat_map(|gauge| &gauge.data_points);
             let points = gauge.chain(sum.iter().flat_map(|sum| &sum.data_points));
             for (point, value) in points.filter_map(|point| Some((point, point.value()?))) {
-                let name = point.name(&metric.name);
-                if self.0.len() >= most && !self.0.contains_key(&name) {
+                let is_over = taken + left_out >= POINTS_MAX;
+                let name = point.name(&metric.name).filter(|_| !is_over);
+                let fits = |name: &String| self.0.len() < most || self.0.contains_key(name);
+                let Some(name) = name.filter(fits) else {
                     left_out += 1;
                     continue;
-                }
+                };
                 let latest = self.0.entry(name).or_default();
                 *latest = value + if is_delta { *latest } else { 0.0 };
                 taken += 1;
@@ -242,12 +259,9 @@ mod tests {
     #[test]
     fn metrics_and_their_names_are_bounded() {
         let mut latest = Latest::default();
-        let long = "é".repeat(NAME_BYTES_MAX);
-        latest
-            .take(&pushed_of_tests(&[(&long, 1.0)], &[]), 100)
-            .unwrap();
-        let (name, _) = latest.iter().next().unwrap();
-        assert_eq!(name.len(), NAME_BYTES_MAX);
+        let (long, longer) = ("a".repeat(NAME_BYTES_MAX), "a".repeat(NAME_BYTES_MAX + 1));
+        let pushed = pushed_of_tests(&[(&long, 1.0), (&longer, 1.0)], &[(&long, 1)]);
+        assert_eq!(latest.take(&pushed, 100).unwrap(), (1, 2));
         let names: Vec<String> = (0..METRICS_MAX).map(|n| n.to_string()).collect();
         let many: Vec<(&str, f64)> = names.iter().map(|name| (name.as_str(), 1.0)).collect();
         let many = pushed_of_tests(&many, &[]);
@@ -258,6 +272,31 @@ mod tests {
             (METRICS_MAX - 1, 1)
         );
         assert_eq!(latest.len(), METRICS_MAX);
+    }
+
+    #[test]
+    fn a_long_name_of_many_points_costs_nothing() {
+        let points = vec![NumberDataPoint {
+            as_double: Some(1.0),
+            ..NumberDataPoint::default()
+        }];
+        let gauge = Gauge {
+            data_points: points.repeat(50_000),
+        };
+        let metric = |name: String| Metric {
+            name,
+            gauge: Some(gauge.clone()),
+            sum: None,
+        };
+        let scope_metrics = vec![ScopeMetrics {
+            metrics: vec![metric("a".repeat(500_000)), metric("b".to_owned())],
+        }];
+        let data = MetricsData {
+            resource_metrics: vec![ResourceMetrics { scope_metrics }],
+        };
+        let mut latest = Latest::default();
+        let taken = latest.take(&data.encode_to_vec(), 100).unwrap();
+        assert_eq!(taken, (0, 100_000), "too long, and too many");
     }
 
     #[test]
