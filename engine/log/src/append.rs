@@ -271,6 +271,7 @@ impl State {
         match level {
             Level::Written => self.commit.written().offset,
             Level::Flushed => self.commit.flushed().offset,
+            Level::Visible => self.visible_end(),
         }
     }
 }
@@ -410,6 +411,13 @@ impl Partition {
             Durability::Replicated | Durability::Relaxed => Level::Written,
         };
         self.inner.wait(level, receipt).await
+    }
+
+    /// Waits until the append may be acknowledged to whoever asked for all replicas (`acks=all`):
+    /// the high watermark has passed it, and this node has done what the topic's durability
+    /// demands. Without a high watermark the same as [`Partition::acknowledged`].
+    pub async fn committed(&self, receipt: &Receipt) -> Result<(), AppendError> {
+        self.inner.wait(Level::Visible, receipt).await
     }
 
     /// Waits until the append is in the page cache: it survives this process, not a power cut.

@@ -80,6 +80,19 @@ pub struct Checkpoint {
     pub recovery_point: Mark,
     /// For the producers' state.
     pub replay: Replay,
+    /// Of a replicated partition.
+    pub replicated: Option<Replicated>,
+}
+
+/// What a replica knew of the others, as a hint (Kafka's `replication-offset-checkpoint`): it may
+/// lag behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replicated {
+    /// The high watermark.
+    pub high_watermark: i64,
+    /// The first offset of the transactions whose markers stand behind the high watermark: the
+    /// producers' snapshot does not tell of those that it has seen the end of.
+    pub first_undecided: Option<i64>,
 }
 
 impl Checkpoint {
@@ -105,6 +118,11 @@ impl Checkpoint {
         out.put_u64(self.replay.position);
         out.put_i64(self.replay.offset);
         out.put_i64(self.replay.snapshot.unwrap_or(-1));
+        let hint = self.replicated;
+        let undecided = hint.and_then(|hint| hint.first_undecided);
+        // one more than the offset: zeros are what earlier versions wrote
+        out.put_i64(hint.map_or(0, |hint| hint.high_watermark + 1));
+        out.put_i64(undecided.map_or(0, |first| first + 1));
         out.resize(CRC_AT, 0);
         let crc = crc32c::crc32c(&out);
         out.put_u32(crc);
@@ -137,8 +155,17 @@ impl Checkpoint {
                 offset: int(8),
                 snapshot: (int(9) >= 0).then(|| int(9)),
             },
+            replicated: Self::parse_replicated(int(10), int(11)),
         };
         checkpoint.is_sound().then_some(checkpoint)
+    }
+
+    /// What earlier versions have left as zeros.
+    fn parse_replicated(high_watermark: i64, first_undecided: i64) -> Option<Replicated> {
+        Some(Replicated {
+            high_watermark: high_watermark.checked_sub(1).filter(|hw| *hw >= 0)?,
+            first_undecided: first_undecided.checked_sub(1).filter(|first| *first >= 0),
+        })
     }
 
     fn is_sound(&self) -> bool {
@@ -175,6 +202,10 @@ mod tests {
                 position: 1000,
                 offset: 120,
             },
+            replicated: (sequence % 2 == 1).then_some(Replicated {
+                high_watermark: 140,
+                first_undecided: (sequence % 4 == 1).then_some(0),
+            }),
         }
     }
 

@@ -41,12 +41,14 @@ pub mod offset_map;
 mod on_disk;
 mod open;
 mod partition;
+mod place;
 pub mod prewrite;
 pub mod producers;
 mod queue;
 mod read;
 mod recover;
 mod renew;
+mod replica;
 mod retain;
 mod roll;
 pub mod scan;
@@ -74,6 +76,7 @@ pub use crate::cleaner::{CleanError, Cleaned, Cleaner};
 pub use crate::cleaner_checkpoint::CleanerCheckpoint;
 pub use crate::config::{CompactionConfig, Durability, LogConfig, TimestampType};
 pub use crate::dump::{Dumped, dump};
+pub use crate::epochs::EpochEntry;
 pub use crate::error::{
     AppendError, ChangeError, Damage, DamageReason, IoFailure, OpenError, ReadError,
 };

@@ -280,6 +280,7 @@ impl Inner {
             log_start_offset,
             recovery_point,
             replay,
+            replicated: self.state.borrow().replicated(),
         };
         let file = match &meta.checkpoint {
             Some(file) => file.clone(),
@@ -290,6 +291,7 @@ impl Inner {
         let written = file.write_at_sync(checkpoint.position(), slot).await;
         written.map_err(IoFailure::of("write", &self.dir.join(names::CHECKPOINT)))?;
         meta.last = checkpoint;
+        self.state.borrow_mut().upkeep.replicated = checkpoint.replicated;
         Ok(())
     }
 }

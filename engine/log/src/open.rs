@@ -202,6 +202,8 @@ async fn try_open(
         swept_bytes: 0,
         sealed: Vec::new(),
     };
+    // what is told beyond the recovery point may be of a log that ended otherwise
+    tail.epochs_changed |= tail.epochs.truncate_end(known.point.offset);
     if known.rescan {
         rescan(&mut tail, &sealed).await?;
     }
@@ -222,6 +224,7 @@ async fn try_open(
         log_start_offset: known.log_start,
         recovery_point: known.point,
         replay: known.replay,
+        replicated: None,
     };
     let meta = Meta::new(
         checkpoint_file,
@@ -509,15 +512,25 @@ impl Assembled<'_> {
             segments.insert(segment.key(), segment);
         }
         let mut epochs = self.tail.epochs;
-        let truncated = epochs.truncate_end(end.offset);
+        let truncated = epochs.truncate_end(end.offset) | epochs.truncate_start(self.log_start);
         let mut producers = self.tail.producers;
-        producers.on_visible(end.offset);
+        let hint = self.meta.last.replicated;
+        let high_watermark =
+            hint.map(|hint| hint.high_watermark.max(self.log_start).min(end.offset));
+        if let Some(first) = hint.and_then(|hint| hint.first_undecided) {
+            // its marker is somewhere before what was replayed
+            producers.hold(first, self.meta.last.replay.offset - 1);
+        }
+        let visible = high_watermark.unwrap_or(end.offset);
+        producers.on_visible(visible);
         let mut upkeep = Upkeep::new(self.tail.point, self.tail.replay, self.tail.producers_end);
+        upkeep.replicated = self.meta.last.replicated;
         upkeep.unsaved = self.rescanned || self.tail.point.segment != end.segment;
         let state = State {
             commit: Commit::new((&self.config).into(), end),
             config: self.config,
             leader_epoch: epochs.latest().map_or(-1, |entry| entry.epoch),
+            leads: false,
             log_start: self.log_start,
             queue: Queue::default(),
             appending: Appending {
@@ -538,7 +551,8 @@ impl Assembled<'_> {
             pump_scheduled: false,
             flush_timer: None,
             spilling: false,
-            told_visible: end.offset,
+            told_visible: visible,
+            high_watermark,
             phase: Phase::Open,
             failure: None,
             no_space: None,

@@ -136,6 +136,8 @@ pub(crate) enum Phase {
 pub(crate) struct State {
     pub(crate) config: LogConfig,
     pub(crate) leader_epoch: i32,
+    /// This node leads in that epoch: an epoch that begins with the next append, if none has come.
+    pub(crate) leads: bool,
     pub(crate) log_start: i64,
     pub(crate) commit: Commit,
     pub(crate) queue: Queue,
@@ -163,6 +165,8 @@ pub(crate) struct State {
     pub(crate) spilling: bool,
     /// The visible end that was last told to those who wait for more.
     pub(crate) told_visible: i64,
+    /// What all in-sync replicas have; `None` if the partition is not replicated.
+    pub(crate) high_watermark: Option<i64>,
     pub(crate) phase: Phase,
     pub(crate) failure: Option<Rc<IoFailure>>,
     /// Why a pair found no room, until all that are in flight have landed.
@@ -191,6 +195,13 @@ impl State {
                 end_offset: end.offset,
             },
         }
+    }
+
+    /// Consumers may read up to here: what the topic's durability demands of this node, and what
+    /// the replicas have.
+    pub(crate) fn visible_end(&self) -> i64 {
+        let here = self.commit.visible().offset;
+        self.high_watermark.map_or(here, |hw| hw.min(here))
     }
 
     pub(crate) fn is_active(&self, segment: &Segment) -> bool {
@@ -316,7 +327,7 @@ impl Partition {
 
     /// The offset after the last one that consumers may read.
     pub fn visible_end(&self) -> i64 {
-        self.inner.state.borrow().commit.visible().offset
+        self.inner.state.borrow().visible_end()
     }
 
     /// Rings whenever the visible end has moved, and when the partition has failed or closed.
@@ -371,6 +382,7 @@ impl Partition {
         }
         // more may be visible, or due, than before
         self.inner.schedule_pump();
+        self.inner.on_progress();
         self.inner.changed.notify_all();
     }
 

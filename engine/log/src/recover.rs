@@ -208,7 +208,7 @@ impl Tail<'_> {
         let aborted = ended.and_then(AbortedTxn::of);
         candidate.on_batch(position, header, aborted);
         let (epoch, start) = (header.partition_leader_epoch, header.base_offset);
-        self.epochs_changed |= self.epochs.on_batch(epoch, start);
+        self.epochs_changed |= self.epochs.assign(epoch, start);
     }
 
     /// A segment that has a successor: all of it was flushed before that was made.

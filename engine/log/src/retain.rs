@@ -191,9 +191,7 @@ impl Partition {
             let idle_ms = state.config.producer_id_expiration_ms;
             state.producers.expire(now_ms, idle_ms);
             // never beyond what is visible
-            by_time
-                .max(state.start_by_size())
-                .min(state.commit.visible().offset)
+            by_time.max(state.start_by_size()).min(state.visible_end())
         };
         inner.move_start(start).await?;
         Ok(self.log_start_offset())
@@ -206,7 +204,7 @@ impl Partition {
         let offset = {
             let state = inner.state.borrow();
             state.check_change()?;
-            let visible_end = state.commit.visible().offset;
+            let visible_end = state.visible_end();
             let offset = if offset == -1 { visible_end } else { offset };
             if !(0..=visible_end).contains(&offset) {
                 return Err(ChangeError::OutOfRange {

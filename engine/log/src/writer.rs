@@ -194,8 +194,10 @@ impl Inner {
         let moved = {
             let mut state = self.state.borrow_mut();
             let (written, flushed) = (state.commit.written(), state.commit.flushed());
-            state.waits.on_progress(written.offset, flushed.offset);
-            let visible = state.commit.visible().offset;
+            let visible = state.visible_end();
+            state
+                .waits
+                .on_progress(written.offset, flushed.offset, visible);
             state.producers.on_visible(visible);
             std::mem::replace(&mut state.told_visible, visible) != visible
         };
@@ -385,6 +387,9 @@ impl State {
         }
         let end = self.commit.written();
         self.epochs_dirty |= self.epochs.truncate_end(end.offset);
+        if self.leads {
+            self.epochs_dirty |= self.epochs.on_batch(self.leader_epoch, end.offset);
+        }
         self.appending = Appending {
             first_timestamp: self.active.first_timestamp,
             shift: self.active.segment.shift.get(),

@@ -12,6 +12,7 @@ mod damage;
 mod fixture;
 mod lanes;
 mod races;
+mod replica;
 mod retention;
 mod space;
 mod stress;
