@@ -7,7 +7,10 @@
 //! behind it; damage before it is damage, never a torn tail. Byte by byte: FORMAT.md. Pure.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use ringmill_wire::batch::BatchHeader;
 
+use crate::index::OffsetsDigest;
+use crate::mend::time_of;
 use crate::time_index::MaxTimestamp;
 
 /// From one slot to the next: a disk block, so that a torn write hits one slot only.
@@ -33,6 +36,9 @@ pub struct Mark {
     pub offset: i64,
     /// Of the segment, up to here.
     pub max: MaxTimestamp,
+    /// Of the segment's batches up to here, if it is known: a checkpoint of an earlier version
+    /// does not tell.
+    pub digest: Option<OffsetsDigest>,
 }
 
 impl Mark {
@@ -43,16 +49,33 @@ impl Mark {
             position: 0,
             offset: base_offset,
             max: MaxTimestamp::NONE,
+            digest: Some(OffsetsDigest::default()),
+        }
+    }
+
+    /// After some offsets in so many bytes.
+    #[cfg(test)]
+    pub(crate) fn plus(self, offsets: i64, bytes: u64) -> Self {
+        Mark {
+            position: self.position + bytes,
+            offset: self.offset + offsets,
+            ..self
         }
     }
 
     /// After one more batch.
-    pub fn after(self, last_offset: i64, max_timestamp: i64, bytes: u64) -> Self {
+    pub fn after(self, header: &BatchHeader) -> Self {
+        let last_offset = header.last_offset();
+        let digest = self.digest.map(|mut digest| {
+            digest.on_batch(header.base_offset);
+            digest
+        });
         Mark {
             segment: self.segment,
-            position: self.position + bytes,
+            position: self.position + header.size() as u64,
             offset: last_offset + 1,
-            max: self.max.with(max_timestamp, last_offset),
+            max: self.max.with(time_of(header), last_offset),
+            digest,
         }
     }
 }
@@ -123,6 +146,8 @@ impl Checkpoint {
         // one more than the offset: zeros are what earlier versions wrote
         out.put_i64(hint.map_or(0, |hint| hint.high_watermark + 1));
         out.put_i64(undecided.map_or(0, |first| first + 1));
+        let digest = point.digest.filter(|_| point.position > 0);
+        out.put_u64(digest.map_or(0, |digest| u64::from(digest.get()) + 1));
         out.resize(CRC_AT, 0);
         let crc = crc32c::crc32c(&out);
         out.put_u32(crc);
@@ -148,6 +173,13 @@ impl Checkpoint {
                 max: MaxTimestamp {
                     timestamp: int(5),
                     offset: int(6),
+                },
+                digest: match int(3) {
+                    0 => Some(OffsetsDigest::default()),
+                    _ => int(12)
+                        .checked_sub(1)
+                        .and_then(|digest| u32::try_from(digest).ok())
+                        .map(OffsetsDigest::of),
                 },
             },
             replay: Replay {
@@ -196,7 +228,16 @@ mod tests {
         Checkpoint {
             sequence,
             log_start_offset: 5 + sequence as i64,
-            recovery_point: Mark::start_of(100).after(149, 1_700_000_000_000, 4096),
+            recovery_point: Mark {
+                position: 4096,
+                offset: 150,
+                max: MaxTimestamp {
+                    timestamp: 1_700_000_000_000,
+                    offset: 149,
+                },
+                digest: (sequence % 3 > 0).then_some(OffsetsDigest::of(sequence as u32 - 1)),
+                ..Mark::start_of(100)
+            },
             replay: Replay {
                 snapshot: Some(120),
                 position: 1000,

@@ -153,6 +153,16 @@ pub(crate) async fn read_checkpoint(dir: &Path) -> Result<CleanerCheckpoint, IoF
     Ok(parsed.unwrap_or_default())
 }
 
+/// Makes it durable.
+pub(crate) async fn write_checkpoint(
+    dir: &Path,
+    checkpoint: CleanerCheckpoint,
+) -> Result<(), IoFailure> {
+    let path = dir.join(names::CLEANER);
+    let written = fs::write_atomic(&path, vec![checkpoint.encode()]).await;
+    written.map_err(IoFailure::of("write", &path))
+}
+
 impl State {
     /// The segments that may be cleaned, as far as the checkpoint allows: without the one that it
     /// names, the next start would not know where the log ends.
@@ -383,12 +393,16 @@ impl Run<'_> {
     async fn checkpoint(&self, checkpoint: CleanerCheckpoint) -> Result<(), CleanError> {
         let inner = self.inner;
         let _meta = inner.lock_meta().await.map_err(|_| CleanError::Closed)?;
-        if inner.state.borrow().cleaning.checkpoint == checkpoint {
+        let before = inner.state.borrow().cleaning.checkpoint;
+        // a leader's compacted log may have come meanwhile
+        let checkpoint = CleanerCheckpoint {
+            cleaned_end: before.cleaned_end.max(checkpoint.cleaned_end),
+            ..checkpoint
+        };
+        if before == checkpoint {
             return Ok(());
         }
-        let path = inner.dir.join(names::CLEANER);
-        let written = fs::write_atomic(&path, vec![checkpoint.encode()]).await;
-        written.map_err(IoFailure::of("write", &path))?;
+        write_checkpoint(&inner.dir, checkpoint).await?;
         inner.state.borrow_mut().cleaning.checkpoint = checkpoint;
         Ok(())
     }

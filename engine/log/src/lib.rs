@@ -32,6 +32,7 @@ pub mod epochs;
 mod error;
 pub mod filter;
 pub mod flush;
+mod follow;
 pub mod index;
 mod lanes;
 mod mend;

@@ -200,6 +200,7 @@ async fn try_open(
         damages: Vec::new(),
         cut: None,
         swept_bytes: 0,
+        cleaner: known.cleaner,
         sealed: Vec::new(),
     };
     // what is told beyond the recovery point may be of a log that ended otherwise
@@ -242,7 +243,6 @@ async fn try_open(
         tail,
         found,
         rescanned: known.rescan,
-        cleaner: known.cleaner,
     };
     let inner = assembled.into_inner(dir, caches);
     settle(&inner, changed).await;
@@ -462,7 +462,8 @@ async fn rescan(tail: &mut Tail<'_>, sealed: &[Rc<Segment>]) -> Result<(), IoFai
     let before = sealed
         .iter()
         .filter_map(|s| Some((s.base_offset, s.seal.get()?.log_len, s.compacted.get())));
-    let last = (tail.point.segment, replay.position, false);
+    let compacted = tail.point.segment < tail.cleaner.cleaned_end;
+    let last = (tail.point.segment, replay.position, compacted);
     for (base, len, compacted) in before.chain([last]) {
         let path = names::path_of(tail.dir, base, Kind::Log);
         let options = OpenOptions::new().read(true);
@@ -501,7 +502,6 @@ struct Assembled<'a> {
     tail: Tail<'a>,
     found: Found,
     rescanned: bool,
-    cleaner: CleanerCheckpoint,
 }
 
 impl Assembled<'_> {
@@ -536,6 +536,7 @@ impl Assembled<'_> {
             appending: Appending {
                 first_timestamp: active.first_timestamp,
                 shift: active.segment.shift.get(),
+                gaps: active.segment.compacted.get(),
             },
             active,
             prewrite: Prewrite::default(),
@@ -545,9 +546,10 @@ impl Assembled<'_> {
             epochs,
             epochs_dirty: self.tail.epochs_changed || truncated,
             waits: Waits::default(),
+            incarnation: 0,
             rollbacks: 0,
             upkeep,
-            cleaning: Cleaning::new(self.cleaner),
+            cleaning: Cleaning::new(self.tail.cleaner),
             pump_scheduled: false,
             flush_timer: None,
             spilling: false,
@@ -563,7 +565,7 @@ impl Assembled<'_> {
             dir: dir.to_owned(),
             id,
             caches,
-            tail: Rc::new(RefCell::new(tail::Tail::new(end.offset))),
+            tail: Rc::new(RefCell::new(tail::Tail::new())),
             state: RefCell::new(state),
             meta: Mutex::new(self.meta),
             changed: Notify::new(),

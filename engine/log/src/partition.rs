@@ -73,6 +73,8 @@ pub(crate) struct Appending {
     /// Of the segment's first batch, in milliseconds.
     pub(crate) first_timestamp: Option<i64>,
     pub(crate) shift: u8,
+    /// Batches may leave offsets out.
+    pub(crate) gaps: bool,
 }
 
 /// The segment that is written to.
@@ -110,6 +112,9 @@ impl Active {
     pub(crate) fn on_written(&mut self, run: &Run) {
         let mut position = run.end.position - run.bytes;
         for batch in &run.batches {
+            if self.segment.compacted.get() {
+                self.index.on_gap(batch.base_offset);
+            }
             self.index.on_batch(batch.last_offset, position as u32);
             self.times
                 .on_batch(batch.last_offset, batch.max_timestamp, batch.size.into());
@@ -128,6 +133,8 @@ impl Active {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Open,
+    /// No new appends; what was appended is still written, then the log is cut.
+    Truncating,
     /// No new appends; what was appended is still written.
     Closing,
     Closed,
@@ -154,6 +161,8 @@ pub(crate) struct State {
     pub(crate) waits: Waits,
     /// Tells this partition's jitter from others'.
     pub(crate) jitter_seed: u64,
+    /// How often the log was truncated.
+    pub(crate) incarnation: u64,
     /// How often appends were taken back.
     pub(crate) rollbacks: u64,
     pub(crate) upkeep: Upkeep,

@@ -5,7 +5,6 @@ use std::rc::Rc;
 
 use crate::checkpoint::Mark;
 use crate::error::ReadError;
-use crate::mend::time_of;
 use crate::names::Kind;
 use crate::partition::{Extent, Inner};
 use crate::segment::Segment;
@@ -42,7 +41,7 @@ impl Inner {
     }
 
     /// The end of the batch that the last entry of the time index before an offset tells of, if it
-    /// bears the entry out.
+    /// bears the entry out. In a segment that was compacted, where the digest is needed, none.
     async fn known_before(
         self: &Rc<Self>,
         segment: &Rc<Segment>,
@@ -68,6 +67,7 @@ impl Inner {
                 timestamp: entry.timestamp,
                 offset: entry.offset,
             },
+            digest: None,
         }))
     }
 
@@ -86,7 +86,7 @@ impl Inner {
             if header.base_offset < mark.offset {
                 break;
             }
-            mark = mark.after(header.last_offset(), time_of(&header), header.size() as u64);
+            mark = mark.after(&header);
         }
         if mark.position == position {
             return Ok(mark);

@@ -44,10 +44,11 @@ impl State {
         if let Some(failure) = &self.failure {
             return Err(ChangeError::Failed(failure.clone()));
         }
-        if self.phase != Phase::Open {
-            return Err(ChangeError::Closed);
+        match self.phase {
+            Phase::Open => Ok(()),
+            Phase::Truncating => Err(ChangeError::Truncated),
+            Phase::Closing | Phase::Closed => Err(ChangeError::Closed),
         }
-        Ok(())
     }
 }
 

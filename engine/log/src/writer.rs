@@ -59,9 +59,9 @@ impl Inner {
                     spawn(self.clone().sync(file));
                 }
                 Step::Roll => {
-                    let plan = state.queue.take_roll();
+                    let turn = state.queue.take_turn();
                     state.commit.begin_roll();
-                    spawn(self.clone().roll(plan));
+                    spawn(self.clone().turn(turn));
                 }
             }
         }
@@ -393,6 +393,7 @@ impl State {
         self.appending = Appending {
             first_timestamp: self.active.first_timestamp,
             shift: self.active.segment.shift.get(),
+            gaps: self.active.segment.compacted.get(),
         };
         self.rollbacks += 1;
         self.waits.wake_from(end.offset);

@@ -10,6 +10,7 @@ mod compaction_txns;
 mod crash;
 mod damage;
 mod fixture;
+mod follow;
 mod lanes;
 mod races;
 mod replica;
