@@ -103,6 +103,15 @@ impl Candidate {
         }
         // cells of batches that may not be there any more
         cut(&file, &path, len, end).await?;
+        if header.seal.is_some() {
+            // what follows was cut off: it is written to again
+            let header = IndexHeader {
+                seal: None,
+                ..header
+            };
+            let written = file.write_at(0, vec![header.encode()]).await;
+            written.map_err(IoFailure::of("write", &path))?;
+        }
         self.shift = header.shift;
         self.index = IndexBuilder::new(self.base, header.shift, cells);
         self.times = self.known_times(dir).await?;

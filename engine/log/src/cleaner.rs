@@ -122,9 +122,9 @@ impl From<IoFailure> for CleanError {
 pub(crate) struct Cleaning {
     pub(crate) checkpoint: CleanerCheckpoint,
     /// It goes on.
-    is_running: bool,
+    pub(crate) is_running: bool,
     /// It has failed, and is not tried again before the next start.
-    is_given_up: bool,
+    pub(crate) is_given_up: bool,
 }
 
 impl Cleaning {
@@ -592,6 +592,8 @@ struct Running<'a>(&'a Rc<Inner>);
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.state.borrow_mut().cleaning.is_running = false;
+        // a truncation may wait for it
+        self.0.changed.notify_all();
     }
 }
 

@@ -13,6 +13,8 @@ use crate::partition::Inner;
 
 /// Snapshots kept: the last, and the one before in case it is damaged.
 const SNAPSHOTS_KEPT: usize = 2;
+/// And as many, at most, as are needed to have one before the high watermark.
+const SNAPSHOTS_MAX: usize = 8;
 
 /// The files beside the log. Whoever holds it may write them.
 pub(crate) struct Meta {
@@ -246,8 +248,8 @@ impl Inner {
         written.map_err(IoFailure::of("write", &path))
     }
 
-    /// Writes a snapshot and removes those that are too old to be of use.
-    pub(crate) async fn write_snapshot(
+    /// Writes a snapshot.
+    pub(crate) async fn put_snapshot(
         &self,
         meta: &mut Meta,
         offset: i64,
@@ -258,7 +260,24 @@ impl Inner {
         written.map_err(IoFailure::of("write", &path))?;
         meta.snapshots.retain(|known| *known != offset);
         meta.snapshots.push(offset);
-        while meta.snapshots.len() > SNAPSHOTS_KEPT {
+        meta.snapshots.sort_unstable();
+        Ok(())
+    }
+
+    /// Writes the latest snapshot and removes those that are too old to be of use.
+    pub(crate) async fn write_snapshot(
+        &self,
+        meta: &mut Meta,
+        offset: i64,
+        content: Bytes,
+    ) -> Result<(), IoFailure> {
+        self.put_snapshot(meta, offset, content).await?;
+        let replicated = self.state.borrow().high_watermark.unwrap_or(i64::MAX);
+        // a replica is cut at its high watermark at the deepest, by and large
+        let enough = |known: &[i64]| {
+            known.len() > SNAPSHOTS_KEPT && (known.len() > SNAPSHOTS_MAX || known[1] <= replicated)
+        };
+        while enough(&meta.snapshots) {
             let path = self.path(meta.snapshots.remove(0), Kind::Snapshot);
             if let Err(error) = fs::remove_file(&path).await {
                 tracing::warn!(path = %path.display(), %error, "an old snapshot stays");

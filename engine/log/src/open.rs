@@ -28,6 +28,7 @@ use crate::prewrite::Prewrite;
 use crate::producers::Producers;
 use crate::queue::Queue;
 use crate::recover::{Cut, Found, Tail};
+use crate::reset;
 use crate::scan::Scanned;
 use crate::segment::Segment;
 use crate::snapshot;
@@ -157,6 +158,7 @@ pub(crate) async fn open(
 /// What is in the folder, with a first segment if there was none, and without what a crash left
 /// behind.
 async fn prepare(dir: &Path) -> Result<(Folder, File, Option<Checkpoint>), OpenError> {
+    reset::finish_interrupted(dir).await?;
     swap::finish_interrupted(dir).await?;
     let mut folder = Folder::read(dir).await?;
     let (checkpoint_file, content) = meta::open_checkpoint(dir).await?;
@@ -179,11 +181,36 @@ async fn prepare(dir: &Path) -> Result<(Folder, File, Option<Checkpoint>), OpenE
     Ok((folder, checkpoint_file, checkpoint))
 }
 
+/// Reads a folder that is open already and was cut: what a start would begin with.
+pub(crate) async fn read(dir: &Path, config: LogConfig) -> Result<(State, Meta), OpenError> {
+    loop {
+        if let Some((assembled, _)) = assemble(dir, config.clone()).await? {
+            let (state, meta, _) = assembled.into_parts();
+            return Ok((state, meta));
+        }
+    }
+}
+
 async fn try_open(
     dir: &Path,
     config: LogConfig,
     caches: Rc<CoreCaches>,
 ) -> Result<Option<Rc<Inner>>, OpenError> {
+    let Some((assembled, changed)) = assemble(dir, config).await? else {
+        return Ok(None);
+    };
+    let inner = assembled.into_inner(dir, caches);
+    settle(&inner, changed).await;
+    inner.let_files_go();
+    Ok(Some(inner))
+}
+
+/// Puts together what is in the folder, and whether it is other than the checkpoint says; nothing
+/// if the log has become shorter.
+async fn assemble(
+    dir: &Path,
+    config: LogConfig,
+) -> Result<Option<(Assembled<'_>, bool)>, OpenError> {
     let (folder, checkpoint_file, checkpoint) = prepare(dir).await?;
     let known = read_known(dir, &folder, checkpoint).await?;
     let (before, after) = folder.split(dir, known.point)?;
@@ -196,6 +223,7 @@ async fn try_open(
         producers_end: known.replay.offset,
         epochs: known.epochs,
         epochs_changed: known.checkpoint.is_none(),
+        rescanned: known.rescan,
         now_ms: wall_clock_ms(),
         damages: Vec::new(),
         cut: None,
@@ -242,12 +270,8 @@ async fn try_open(
         meta,
         tail,
         found,
-        rescanned: known.rescan,
     };
-    let inner = assembled.into_inner(dir, caches);
-    settle(&inner, changed).await;
-    inner.let_files_go();
-    Ok(Some(inner))
+    Ok(Some((assembled, changed)))
 }
 
 /// Makes the names of a folder and of those above it durable. A process that was killed while it
@@ -358,7 +382,7 @@ async fn read_epochs(dir: &Path) -> Result<Option<Epochs>, IoFailure> {
     Ok(parsed.ok())
 }
 
-async fn read_snapshot(dir: &Path, offset: i64) -> Result<Option<Producers>, IoFailure> {
+pub(crate) async fn read_snapshot(dir: &Path, offset: i64) -> Result<Option<Producers>, IoFailure> {
     let path = names::path_of(dir, offset, Kind::Snapshot);
     let Some(content) = read_existing(&path).await? else {
         return Ok(None);
@@ -501,11 +525,10 @@ struct Assembled<'a> {
     meta: Meta,
     tail: Tail<'a>,
     found: Found,
-    rescanned: bool,
 }
 
 impl Assembled<'_> {
-    fn into_inner(self, dir: &Path, caches: Rc<CoreCaches>) -> Rc<Inner> {
+    fn into_parts(self) -> (State, Meta, RecoveryReport) {
         let Found { active, end, .. } = self.found;
         let mut segments = OffsetTrie::new();
         for segment in self.sealed.into_iter().chain([active.segment.clone()]) {
@@ -525,7 +548,7 @@ impl Assembled<'_> {
         producers.on_visible(visible);
         let mut upkeep = Upkeep::new(self.tail.point, self.tail.replay, self.tail.producers_end);
         upkeep.replicated = self.meta.last.replicated;
-        upkeep.unsaved = self.rescanned || self.tail.point.segment != end.segment;
+        upkeep.unsaved = self.tail.rescanned || self.tail.point.segment != end.segment;
         let state = State {
             commit: Commit::new((&self.config).into(), end),
             config: self.config,
@@ -560,6 +583,11 @@ impl Assembled<'_> {
             no_space: None,
             jitter_seed: random_u64(),
         };
+        (state, self.meta, self.report)
+    }
+
+    fn into_inner(self, dir: &Path, caches: Rc<CoreCaches>) -> Rc<Inner> {
+        let (state, meta, report) = self.into_parts();
         let id = caches.next_partition();
         Rc::new(Inner {
             dir: dir.to_owned(),
@@ -567,11 +595,12 @@ impl Assembled<'_> {
             caches,
             tail: Rc::new(RefCell::new(tail::Tail::new())),
             state: RefCell::new(state),
-            meta: Mutex::new(self.meta),
+            meta: Mutex::new(meta),
+            alone: Mutex::new(()),
             changed: Notify::new(),
             room: Notify::new(),
             swaps: Swaps::default(),
-            report: self.report,
+            report,
         })
     }
 }

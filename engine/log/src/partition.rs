@@ -58,6 +58,8 @@ pub(crate) struct Inner {
     pub(crate) state: RefCell<State>,
     pub(crate) tail: Rc<RefCell<Tail>>,
     pub(crate) meta: Mutex<Meta>,
+    /// Whoever cuts or closes the log does it alone.
+    pub(crate) alone: Mutex<()>,
     /// Rings when the visible end moves, and when the partition fails or closes.
     pub(crate) changed: Notify,
     /// Rings when the queue has room again.
@@ -415,6 +417,7 @@ impl Partition {
     /// Writes and flushes what was appended, then checkpoints, so that the next start has
     /// nothing to check. Appends are refused from now on; reads go on for those who hold them.
     pub async fn close(&self) -> Result<(), ChangeError> {
+        let _alone = self.inner.alone.lock().await;
         let end = {
             let mut state = self.inner.state.borrow_mut();
             if state.phase == Phase::Closed {

@@ -58,6 +58,8 @@ pub(crate) struct Tail<'a> {
     pub(crate) producers_end: i64,
     pub(crate) epochs: Epochs,
     pub(crate) epochs_changed: bool,
+    /// What comes before the replay's start was read anew as well.
+    pub(crate) rescanned: bool,
     pub(crate) now_ms: i64,
     pub(crate) damages: Vec<Damage>,
     pub(crate) cut: Option<Cut>,
@@ -206,13 +208,16 @@ impl Tail<'_> {
                 self.producers_end = header.next_offset();
             }
         }
-        if header.base_offset < candidate.mark.offset {
+        let known = header.base_offset < candidate.mark.offset;
+        if !known || self.rescanned {
+            let (epoch, start) = (header.partition_leader_epoch, header.base_offset);
+            self.epochs_changed |= self.epochs.assign(epoch, start);
+        }
+        if known {
             return;
         }
         let aborted = ended.and_then(AbortedTxn::of);
         candidate.on_batch(position, header, aborted);
-        let (epoch, start) = (header.partition_leader_epoch, header.base_offset);
-        self.epochs_changed |= self.epochs.assign(epoch, start);
     }
 
     /// A segment that has a successor: all of it was flushed before that was made.

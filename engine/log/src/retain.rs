@@ -40,7 +40,7 @@ impl State {
         start
     }
 
-    fn check_change(&self) -> Result<(), ChangeError> {
+    pub(crate) fn check_change(&self) -> Result<(), ChangeError> {
         if let Some(failure) = &self.failure {
             return Err(ChangeError::Failed(failure.clone()));
         }
@@ -98,6 +98,9 @@ impl Inner {
     async fn move_start(self: &Rc<Self>, offset: i64) -> Result<(), ChangeError> {
         let mut meta = self.lock_meta().await?;
         let (point, replay) = (meta.last.recovery_point, meta.last.replay);
+        if offset > self.state.borrow().commit.flushed().offset {
+            return Err(ChangeError::Truncated);
+        }
         if offset > self.state.borrow().log_start {
             let written = self
                 .write_checkpoint(&mut meta, offset, point, replay)
@@ -105,6 +108,7 @@ impl Inner {
             written.map_err(|failure| ChangeError::Io(self.on_meta_failure(failure)))?;
             let mut state = self.state.borrow_mut();
             state.log_start = offset;
+            state.clamp_high_watermark();
             state.epochs_dirty |= state.epochs.truncate_start(offset);
         }
         let gone = self.take_out_segments(meta.last.recovery_point.segment);
@@ -218,6 +222,28 @@ impl Partition {
         // a log start beyond what is flushed could not survive a crash
         inner.flushed_to(offset).await?;
         inner.move_start(offset).await?;
+        Ok(self.log_start_offset())
+    }
+
+    /// A follower's log starts where its leader's does: at `offset` from now on, if that is later,
+    /// durably when this returns. Not limited by what is visible here, but by the log's end; to
+    /// begin beyond it, see [`Partition::reset_to`]. Returns the log's start.
+    pub async fn set_log_start_offset(&self, offset: i64) -> Result<i64, ChangeError> {
+        let inner = &self.inner;
+        {
+            let state = inner.state.borrow();
+            state.check_change()?;
+            let end = state.commit.appended().offset;
+            if offset > end {
+                return Err(ChangeError::OutOfRange {
+                    offset,
+                    visible_end: end,
+                });
+            }
+        }
+        inner.flushed_to(offset).await?;
+        inner.move_start(offset).await?;
+        inner.on_progress();
         Ok(self.log_start_offset())
     }
 

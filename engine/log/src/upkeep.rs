@@ -52,6 +52,8 @@ pub(crate) struct Upkeep {
 struct Taken {
     content: Bytes,
     end: Mark,
+    /// As of the state then.
+    rollbacks: u64,
 }
 
 impl Upkeep {
@@ -217,6 +219,7 @@ impl Inner {
             let taken = Taken {
                 content: snapshot::encode(&state.producers),
                 end: state.commit.appended(),
+                rollbacks: state.rollbacks,
             };
             (taken, state.rollbacks)
         };
@@ -229,7 +232,11 @@ impl Inner {
     }
 
     async fn write_down(&self, meta: &mut Meta, taken: Option<Taken>) -> Result<(), IoFailure> {
-        let point = self.state.borrow().commit.flushed();
+        let (point, rollbacks) = {
+            let state = self.state.borrow();
+            (state.commit.flushed(), state.rollbacks)
+        };
+        let taken = taken.filter(|taken| taken.rollbacks == rollbacks);
         self.spill(meta, true).await?;
         self.write_epochs().await?;
         if let Some(taken) = taken.filter(|taken| taken.end.segment == point.segment) {

@@ -11,7 +11,7 @@ use crate::config::Durability;
 use crate::error::IoFailure;
 use crate::flush::{Commit, Front, Step};
 use crate::names::Kind;
-use crate::partition::{Appending, Inner, State};
+use crate::partition::{Appending, Inner, Phase, State};
 use crate::prewrite::Fill;
 use crate::queue::{Fate, QUEUE_BYTES_MAX};
 
@@ -199,7 +199,8 @@ impl Inner {
                 .waits
                 .on_progress(written.offset, flushed.offset, visible);
             state.producers.on_visible(visible);
-            std::mem::replace(&mut state.told_visible, visible) != visible
+            let quieting = state.phase == Phase::Truncating;
+            std::mem::replace(&mut state.told_visible, visible) != visible || quieting
         };
         if moved {
             self.changed.notify_all();

@@ -19,3 +19,5 @@ mod space;
 mod stress;
 mod times;
 mod transactions;
+mod truncation;
+mod truncation_stress;
