@@ -20,6 +20,9 @@ const SNAPSHOTS_MAX: usize = 8;
 pub(crate) struct Meta {
     pub(crate) checkpoint: Option<File>,
     pub(crate) last: Checkpoint,
+    /// It is on the disk. One that was read may be in the page cache alone, if the process that
+    /// wrote it was killed meanwhile.
+    durable: bool,
     /// The snapshots in the folder, oldest first.
     pub(crate) snapshots: Vec<i64>,
     /// The active segment's, once there is something to write.
@@ -35,6 +38,7 @@ impl Meta {
         Meta {
             checkpoint: Some(checkpoint),
             last,
+            durable: false,
             snapshots,
             index: None,
             times: None,
@@ -286,6 +290,23 @@ impl Inner {
         Ok(())
     }
 
+    /// Before segments go that an older checkpoint may name: sees to it that the last one is on the
+    /// disk.
+    pub(crate) async fn ensure_checkpoint(&self, meta: &mut Meta) -> Result<(), IoFailure> {
+        if meta.durable {
+            return Ok(());
+        }
+        // written again: a flush that failed once says nothing when it is repeated
+        let Checkpoint {
+            log_start_offset,
+            recovery_point,
+            replay,
+            ..
+        } = meta.last;
+        self.write_checkpoint(meta, log_start_offset, recovery_point, replay)
+            .await
+    }
+
     /// Makes the checkpoint durable.
     pub(crate) async fn write_checkpoint(
         &self,
@@ -310,6 +331,7 @@ impl Inner {
         let written = file.write_at_sync(checkpoint.position(), slot).await;
         written.map_err(IoFailure::of("write", &self.dir.join(names::CHECKPOINT)))?;
         meta.last = checkpoint;
+        meta.durable = true;
         self.state.borrow_mut().upkeep.replicated = checkpoint.replicated;
         Ok(())
     }

@@ -111,6 +111,9 @@ impl Inner {
             state.clamp_high_watermark();
             state.epochs_dirty |= state.epochs.truncate_start(offset);
         }
+        self.ensure_checkpoint(&mut meta)
+            .await
+            .map_err(|failure| ChangeError::Io(self.on_meta_failure(failure)))?;
         let gone = self.take_out_segments(meta.last.recovery_point.segment);
         for segment in gone {
             let renamed = self.rename_deleted(&segment).await;
