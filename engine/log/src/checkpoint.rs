@@ -235,7 +235,7 @@ mod tests {
                     timestamp: 1_700_000_000_000,
                     offset: 149,
                 },
-                digest: (sequence % 3 > 0).then_some(OffsetsDigest::of(sequence as u32)),
+                digest: (!sequence.is_multiple_of(3)).then_some(OffsetsDigest::of(sequence as u32)),
                 ..Mark::start_of(100)
             },
             replay: Replay {

@@ -284,10 +284,14 @@ impl Inner {
         self.take_over(meta).await
     }
 
-    /// A failure half-way: the next start finds a part of the log.
+    /// A failure half-way: the next start finds a part of the log. What is known here is not what
+    /// is there, and nobody may write it down or read by it.
     fn broken(&self, failure: IoFailure) -> ChangeError {
         self.fail(failure);
-        let state = self.state.borrow();
+        let mut state = self.state.borrow_mut();
+        state.phase = Phase::Closed;
+        state.waits.wake_all();
+        self.caches.forget_partition(self.id);
         ChangeError::Failed(state.failure.clone().expect("it has just failed"))
     }
 
@@ -433,7 +437,8 @@ impl Partition {
     /// Appends are refused meanwhile; receipts given out before are answered with
     /// [`AppendError::Truncated`](crate::AppendError::Truncated), whether their records are gone or
     /// not. It costs what is cut and a bounded rest, and is done even if nobody waits for it. On a
-    /// full disk nothing may be cut. After any other failure the partition takes nothing more.
+    /// full disk nothing may be cut. After any other failure the partition is closed, and has to be
+    /// opened again.
     pub async fn truncate_to(&self, offset: i64) -> Result<i64, ChangeError> {
         self.check_offset(offset)?;
         let inner = self.inner.clone();

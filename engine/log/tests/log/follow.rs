@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringmill_log::{
-    AppendError, CacheLimits, CoreCaches, LogConfig, Partition, ReadError, Severity, verify,
+    AppendError, Appended, CacheLimits, CoreCaches, LogConfig, Partition, ReadError, Severity,
+    verify,
 };
 use ringmill_ring::sim::DiskFaults;
 use ringmill_ring::{sleep, spawn};
@@ -217,6 +218,109 @@ enum Disk {
     Fills,
 }
 
+/// What a follower is to come to, and what it was told of it.
+#[derive(Clone)]
+struct CatchUp {
+    log: Bytes,
+    flushed: Rc<Cell<i64>>,
+    /// The log is being cut there: what is flushed behind it does not count.
+    cutting: Rc<Cell<i64>>,
+    opens: Rc<Cell<usize>>,
+    disk: Disk,
+}
+
+impl CatchUp {
+    async fn live(self, segment: u32) {
+        let p = follower(compacted(segment)).await;
+        assert_eq!(p.damages(), [], "a crash is no damage");
+        self.opens.set(self.opens.get() + 1);
+        self.cutting.set(i64::MAX);
+        assert!(
+            p.log_end_offset() >= self.flushed.get(),
+            "what was flushed is lost"
+        );
+        let mut at = self.reached(&p).await;
+        while at < self.log.len() {
+            if below(25) == 0 {
+                if self.cut(&p).await.is_none() {
+                    return;
+                }
+                at = self.reached(&p).await;
+                continue;
+            }
+            let mut batches = Batches::new(&self.log[at..]);
+            for _ in 0..=below(6) {
+                batches.next();
+            }
+            let piece = self.log.slice(at..at + batches.position());
+            let Ok(appended) = p.append_replica(piece.clone()) else {
+                sleep(Duration::from_micros(500)).await;
+                continue;
+            };
+            let wait = self.clone().wait(p.clone(), appended);
+            if self.disk == Disk::Sound && below(3) > 0 {
+                spawn(async move {
+                    wait.await;
+                });
+            } else if !wait.await {
+                // a part of it may be there
+                at = self.reached(&p).await;
+                continue;
+            }
+            at += piece.len();
+            sleep(Duration::from_micros(below(300))).await;
+        }
+        if below(2) == 0 {
+            p.close().await.unwrap();
+        }
+        sleep(Duration::from_secs(100_000)).await;
+    }
+
+    /// How far it is; all that is there must be the leader's.
+    async fn reached(&self, p: &Partition) -> usize {
+        let known = pieces(p, 0, 1 << 20).await.concat();
+        assert!(self.log.starts_with(&known), "it is the leader's");
+        known.len()
+    }
+
+    async fn cut(&self, p: &Partition) -> Option<()> {
+        let target = (p.log_end_offset() - below(400) as i64).max(0);
+        let stays = end_before(&self.log, target);
+        self.flushed.set(self.flushed.get().min(stays));
+        self.cutting.set(stays);
+        let end = p.truncate_to(target).await.ok()?;
+        self.cutting.set(i64::MAX);
+        assert!(stays <= end && end <= target);
+        Some(())
+    }
+
+    async fn wait(self, p: Partition, appended: Appended) -> bool {
+        let done = p.flushed(&appended.receipt).await;
+        if done.is_ok() {
+            let end = (appended.last_offset + 1).min(self.cutting.get());
+            self.flushed.set(self.flushed.get().max(end));
+        }
+        done.is_ok()
+    }
+
+    /// At the end it has all of it, and no file of it is other than it should be.
+    async fn finish(self) {
+        let p = follower(compacted(66_000)).await;
+        let at = self.reached(&p).await;
+        assert!(p.log_end_offset() >= self.flushed.get());
+        follow(&p, &pieces_of(&self.log[at..])).await;
+        check_all(&p, &self.log).await;
+        p.close().await.unwrap();
+        let mut found = Vec::new();
+        let verified = verify(Path::new(FOLLOWER), |finding| found.push(finding)).await;
+        verified.unwrap();
+        assert!(
+            found.iter().all(|f| f.severity == Severity::Note),
+            "{found:?}"
+        );
+    }
+}
+
 /// A follower that is killed again and again while it catches up.
 fn catch_up(seed: u64, disk: Disk) -> usize {
     let _seed = Seed(seed);
@@ -225,73 +329,19 @@ fn catch_up(seed: u64, disk: Disk) -> usize {
     let log = machine.life_from_files(compacted(66_000), async |leader| {
         Bytes::from(compacted_pieces(&leader).await.concat())
     });
-    let flushed = Rc::new(Cell::new(0));
-    let opens = Rc::new(Cell::new(0));
     if disk == Disk::Sound {
         machine.world.swarm();
     }
     let segment = machine.world.random().pick(&[66_000, 150_000]);
+    let catch_up = CatchUp {
+        log,
+        flushed: Rc::default(),
+        cutting: Rc::default(),
+        opens: Rc::default(),
+        disk,
+    };
     for _ in 0..8 {
-        let (log, flushed, opens) = (log.clone(), flushed.clone(), opens.clone());
-        let _outputs = machine.world.start(node, async move {
-            let p = follower(compacted(segment)).await;
-            assert_eq!(p.damages(), [], "a crash is no damage");
-            opens.set(opens.get() + 1);
-            assert!(
-                p.log_end_offset() >= flushed.get(),
-                "what was flushed is lost"
-            );
-            let known = pieces(&p, 0, 1 << 20).await.concat();
-            assert!(log.starts_with(&known), "it is the leader's");
-            let mut at = known.len();
-            while at < log.len() {
-                if below(25) == 0 {
-                    let back = below(400) as i64;
-                    let target = (p.log_end_offset() - back).max(0);
-                    let stays = end_before(&log, target);
-                    flushed.set(flushed.get().min(stays));
-                    let Ok(end) = p.truncate_to(target).await else {
-                        return;
-                    };
-                    assert!(stays <= end && end <= target);
-                    at = pieces(&p, 0, 1 << 20).await.concat().len();
-                    continue;
-                }
-                let mut batches = Batches::new(&log[at..]);
-                for _ in 0..=below(6) {
-                    batches.next();
-                }
-                let piece = log.slice(at..at + batches.position());
-                let Ok(appended) = p.append_replica(piece.clone()) else {
-                    sleep(Duration::from_micros(500)).await;
-                    continue;
-                };
-                let (waiting, flushed) = (p.clone(), flushed.clone());
-                let wait = async move {
-                    let done = waiting.flushed(&appended.receipt).await;
-                    let end = appended.last_offset + 1;
-                    if done.is_ok() {
-                        flushed.set(flushed.get().max(end));
-                    }
-                    done.is_ok()
-                };
-                if disk == Disk::Sound && below(3) > 0 {
-                    spawn(async move {
-                        wait.await;
-                    });
-                } else if !wait.await {
-                    // a part of it may be there
-                    at = pieces(&p, 0, 1 << 20).await.concat().len();
-                    continue;
-                }
-                at += piece.len();
-                sleep(Duration::from_micros(below(300))).await;
-            }
-            if below(2) == 0 {
-                p.close().await.unwrap();
-            }
-            sleep(Duration::from_secs(100_000)).await;
-        });
+        let _outputs = machine.world.start(node, catch_up.clone().live(segment));
         for _ in 0..3 {
             let time = machine.world.random().below(9_000);
             machine.world.run_for(Duration::from_micros(time));
@@ -309,22 +359,8 @@ fn catch_up(seed: u64, disk: Disk) -> usize {
         machine.world.disk(node).faults().capacity = 1 << 50;
     }
     *machine.world.disk(node).faults() = DiskFaults::default();
-    machine.life_from_files(LogConfig::default(), async move |_| {
-        let p = follower(compacted(66_000)).await;
-        let known = pieces(&p, 0, 1 << 20).await.concat();
-        assert!(log.starts_with(&known) && p.log_end_offset() >= flushed.get());
-        follow(&p, &pieces_of(&log[known.len()..])).await;
-        check_all(&p, &log).await;
-        p.close().await.unwrap();
-        let mut found = Vec::new();
-        verify(Path::new(FOLLOWER), |finding| found.push(finding))
-            .await
-            .unwrap();
-        assert!(
-            found.iter().all(|f| f.severity == Severity::Note),
-            "{found:?}"
-        );
-    });
+    let opens = catch_up.opens.clone();
+    machine.life_from_files(LogConfig::default(), async move |_| catch_up.finish().await);
     opens.get()
 }
 
