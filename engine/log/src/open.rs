@@ -163,8 +163,13 @@ async fn prepare(dir: &Path) -> Result<(Folder, File, Option<Checkpoint>), OpenE
     let mut folder = Folder::read(dir).await?;
     let (checkpoint_file, content) = meta::open_checkpoint(dir).await?;
     let checkpoint = Checkpoint::parse(&content);
-    if checkpoint.is_none() {
-        sync_names(dir).await?;
+    match checkpoint {
+        None => sync_names(dir).await?,
+        // who was killed while it wrote one has left it in the page cache alone
+        Some(_) => checkpoint_file
+            .sync_data()
+            .await
+            .map_err(IoFailure::of("flush", &dir.join(names::CHECKPOINT)))?,
     }
     if folder.logs.is_empty() {
         check_nothing_lost(dir, checkpoint)?;
@@ -328,6 +333,13 @@ async fn read_known(
     let (first, _) = folder.logs[0];
     let (last, _) = folder.logs[folder.logs.len() - 1];
     let fresh = folder.logs == [(0, 0)];
+    let cleaner = read_checkpoint(dir).await?;
+    if cleaner != CleanerCheckpoint::default() {
+        // the same of its name: what is allowed by it must be allowed after a power cut as well
+        fs::sync_dir(dir)
+            .await
+            .map_err(IoFailure::of("flush", dir))?;
+    }
     let mut known = Known {
         checkpoint,
         log_start: first,
@@ -340,7 +352,7 @@ async fn read_known(
         rescan: checkpoint.is_none() && !fresh,
         producers: Producers::new(),
         epochs: Epochs::new(),
-        cleaner: read_checkpoint(dir).await?,
+        cleaner,
     };
     if let Some(checkpoint) = checkpoint {
         known.log_start = checkpoint.log_start_offset;
