@@ -173,7 +173,9 @@ impl ToCode for AppendError {
             }
             AppendError::Exhausted => ErrorCode::UnknownServerError,
             // The topic is deleted, or the broker stops: the client looks for the leader.
-            AppendError::Closed => ErrorCode::NotLeaderOrFollower,
+            AppendError::Closed | AppendError::Truncated => ErrorCode::NotLeaderOrFollower,
+            // between replicas: no client hears of it
+            AppendError::Offset { .. } => ErrorCode::OffsetOutOfRange,
         }
     }
 }
@@ -195,7 +197,7 @@ impl ToCode for ChangeError {
         match self {
             ChangeError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
             ChangeError::Io(_) | ChangeError::Failed(_) => ErrorCode::KafkaStorageError,
-            ChangeError::Closed => ErrorCode::NotLeaderOrFollower,
+            ChangeError::Closed | ChangeError::Truncated => ErrorCode::NotLeaderOrFollower,
         }
     }
 }

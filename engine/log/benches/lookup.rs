@@ -130,6 +130,7 @@ fn write_state(dir: &Path, end: i64) {
         log_start_offset: 0,
         recovery_point,
         replay,
+        replicated: None,
     };
     let mut content = vec![0; checkpoint::FILE_LEN];
     content[..checkpoint::SLOT_LEN].copy_from_slice(&slot.encode());

@@ -15,9 +15,10 @@ use crate::checkpoint::Mark;
 use crate::config::{Durability, LogConfig};
 use crate::error::{AppendError, ChangeError};
 use crate::index::{self, SHIFT_DEFAULT};
+use crate::mend::time_of;
 use crate::partition::{Appending, Inner, Partition, Phase, State};
 use crate::producers::{Verdict, WrittenBatch};
-use crate::queue::{Fate, QUEUE_BYTES_MAX, QueuedBatch, RollPlan};
+use crate::queue::{Fate, QUEUE_BYTES_MAX, QueuedBatch, RollPlan, Turn};
 use crate::scan::holds_its_offsets;
 use crate::snapshot;
 use crate::transactions::VerificationGuard;
@@ -51,21 +52,24 @@ pub struct Appended {
 #[derive(Debug, Clone)]
 pub struct Receipt {
     end: i64,
+    /// Of the log, as of [`State::incarnation`].
+    incarnation: u64,
     fate: Rc<Cell<Fate>>,
 }
 
 impl State {
-    fn check_open(&self) -> Result<(), AppendError> {
+    pub(crate) fn check_open(&self) -> Result<(), AppendError> {
         if let Some(failure) = &self.failure {
             return Err(AppendError::Failed(failure.clone()));
         }
-        if self.phase != Phase::Open {
-            return Err(AppendError::Closed);
+        match self.phase {
+            Phase::Open => Ok(()),
+            Phase::Truncating => Err(AppendError::Truncated),
+            Phase::Closing | Phase::Closed => Err(AppendError::Closed),
         }
-        Ok(())
     }
 
-    fn check_room(&self, size: usize) -> Result<(), AppendError> {
+    pub(crate) fn check_room(&self, size: usize) -> Result<(), AppendError> {
         if self.queue.bytes() > 0 && self.queue.bytes() + size as u64 > QUEUE_BYTES_MAX {
             return Err(AppendError::Full);
         }
@@ -91,11 +95,14 @@ impl State {
     /// Whether a batch, its offsets assigned, has to begin a new segment.
     fn is_roll_due(&self, header: &BatchHeader, timestamp: i64) -> bool {
         let end = self.commit.appended();
-        if end.position == 0 {
-            return false;
-        }
         let last_offset = header.last_offset();
         let cells = index::cells_until(end.segment, self.appending.shift, last_offset + 1);
+        let too_far = last_offset - end.segment > i32::MAX.into()
+            || index::cell_position(cells) > INDEX_BYTES_MAX;
+        if end.position == 0 {
+            // behind a gap that no segment spans
+            return too_far && header.base_offset > end.segment;
+        }
         let aged = self
             .appending
             .first_timestamp
@@ -103,14 +110,14 @@ impl State {
         let misfit =
             end.segment == self.active.segment.base_offset && self.active.index.is_misfit();
         end.position + header.size() as u64 > self.config.segment_bytes.into()
-            || last_offset - end.segment > i32::MAX.into()
-            || index::cell_position(cells) > INDEX_BYTES_MAX
+            || too_far
             || aged
             || misfit
     }
 
-    /// Ends the segment that appends go to, as soon as all before it is flushed.
-    pub(crate) fn plan_roll(&mut self) {
+    /// Ends the segment that appends go to, as soon as all before it is flushed. The next begins
+    /// at the log's end or, if the segment may have gaps, behind one.
+    pub(crate) fn plan_roll(&mut self, base_offset: i64) {
         let end = self.commit.appended();
         let snapshot = self
             .upkeep
@@ -126,13 +133,14 @@ impl State {
             } else {
                 index::shift_for(end.position, offsets)
             },
+            gaps: false,
         };
-        self.queue.push_roll(RollPlan {
-            base_offset: end.offset,
+        self.queue.push_turn(Turn::Roll(RollPlan {
+            base_offset,
             shift: self.appending.shift,
             snapshot,
-        });
-        self.commit.on_appended(Mark::start_of(end.offset));
+        }));
+        self.commit.on_appended(Mark::start_of(base_offset));
     }
 
     fn duplicate(&self, batch: &WrittenBatch) -> Appended {
@@ -148,6 +156,7 @@ impl State {
             log_start_offset: self.log_start,
             duplicate: true,
             receipt: Receipt {
+                incarnation: self.incarnation,
                 end: batch.last_offset + 1,
                 fate: fate
                     .flatten()
@@ -193,49 +202,72 @@ impl State {
         now_ms: i64,
     ) -> Result<Appended, AppendError> {
         self.check_room(bytes.len())?;
-        let base_offset = self.commit.appended().offset;
-        header.base_offset = base_offset;
-        let last_offset = header.last_offset();
-        if last_offset >= i64::MAX - 1 {
+        header.base_offset = self.commit.appended().offset;
+        header.partition_leader_epoch = self.leader_epoch;
+        if header.last_offset() >= i64::MAX - 1 {
             return Err(AppendError::Exhausted);
         }
         let by_broker = self.config.timestamp_type == TimestampType::LogAppendTime;
         let append_time = by_broker.then_some(now_ms);
         header.max_timestamp = append_time.unwrap_or(header.max_timestamp);
+        let assignment = Assignment {
+            base_offset: header.base_offset,
+            leader_epoch: self.leader_epoch,
+            append_time,
+        };
+        Ok(self.place(bytes, &header, Some(assignment), marker, now_ms))
+    }
+
+    /// Puts a batch at the log's end, by the offsets, epoch and timestamps in `header`.
+    pub(crate) fn place(
+        &mut self,
+        bytes: Bytes,
+        header: &BatchHeader,
+        assignment: Option<Assignment>,
+        marker: Option<&EndTxnMarker>,
+        now_ms: i64,
+    ) -> Appended {
+        let (base_offset, last_offset) = (header.base_offset, header.last_offset());
         let timestamp = if header.max_timestamp < 0 {
             now_ms
         } else {
             header.max_timestamp
         };
-        if self.is_roll_due(&header, timestamp) {
-            self.plan_roll();
+        if base_offset > self.commit.appended().offset {
+            self.allow_gaps();
+        }
+        while self.is_roll_due(header, timestamp) {
+            let end = self.commit.appended().offset;
+            self.plan_roll(if self.appending.gaps {
+                base_offset
+            } else {
+                end
+            });
+        }
+        if !holds_its_offsets(header) {
+            self.allow_gaps();
         }
         self.appending.first_timestamp.get_or_insert(timestamp);
-        let end =
-            self.commit
-                .appended()
-                .after(last_offset, header.max_timestamp, bytes.len() as u64);
-        let (undo, ended) = self.producers.on_batch(&header, marker, now_ms);
+        let end = self.commit.appended().after(header);
+        let (undo, ended) = self.producers.on_batch(header, marker, now_ms);
         if undo.is_some() {
             self.upkeep.producers_end = end.offset;
         }
-        self.epochs_dirty |= self.epochs.on_batch(self.leader_epoch, base_offset);
-        let assignment = Assignment {
-            base_offset,
-            leader_epoch: self.leader_epoch,
-            append_time,
-        };
+        self.epochs_dirty |= self
+            .epochs
+            .assign(header.partition_leader_epoch, base_offset);
+        let append_time = assignment.and_then(|assignment| assignment.append_time);
         let batch = QueuedBatch {
             base_offset,
             last_offset,
-            max_timestamp: header.max_timestamp,
+            max_timestamp: time_of(header),
             size: bytes.len() as u32,
             undo,
             aborted: ended.and_then(AbortedTxn::of),
         };
         let fate = self.queue.push(bytes, assignment, batch, end);
         self.commit.on_appended(end);
-        Ok(Appended {
+        Appended {
             base_offset,
             last_offset,
             append_time,
@@ -244,8 +276,9 @@ impl State {
             receipt: Receipt {
                 end: end.offset,
                 fate,
+                incarnation: self.incarnation,
             },
-        })
+        }
     }
 
     fn check_size(&self, header: &BatchHeader, len: usize) -> Result<(), BatchError> {
@@ -271,6 +304,7 @@ impl State {
         match level {
             Level::Written => self.commit.written().offset,
             Level::Flushed => self.commit.flushed().offset,
+            Level::Visible => self.visible_end(),
         }
     }
 }
@@ -282,6 +316,9 @@ impl Inner {
                 let mut state = self.state.borrow_mut();
                 if receipt.fate.get() == Fate::Dropped {
                     return Err(AppendError::NoSpace);
+                }
+                if receipt.incarnation != state.incarnation {
+                    return Err(AppendError::Truncated);
                 }
                 if state.end_of(level) >= receipt.end {
                     return Ok(());
@@ -306,19 +343,16 @@ impl Inner {
     /// Waits until everything that was appended before `end` is flushed, for the partition's own
     /// purposes.
     pub(crate) async fn flushed_to(self: &Rc<Self>, end: i64) -> Result<(), ChangeError> {
-        let receipt = Receipt {
-            end,
-            fate: Rc::new(Cell::new(Fate::Pending)),
-        };
+        let wanted = end;
         let rollbacks = self.state.borrow().rollbacks;
         loop {
             let woken = {
                 let mut state = self.state.borrow_mut();
                 // what was taken back needs no waiting for
                 let end = if state.rollbacks == rollbacks {
-                    receipt.end
+                    wanted
                 } else {
-                    state.commit.appended().offset.min(receipt.end)
+                    state.commit.appended().offset.min(wanted)
                 };
                 if state.end_of(Level::Flushed) >= end {
                     return Ok(());
@@ -410,6 +444,13 @@ impl Partition {
             Durability::Replicated | Durability::Relaxed => Level::Written,
         };
         self.inner.wait(level, receipt).await
+    }
+
+    /// Waits until the append may be acknowledged to whoever asked for all replicas (`acks=all`):
+    /// the high watermark has passed it, and this node has done what the topic's durability
+    /// demands. Without a high watermark the same as [`Partition::acknowledged`].
+    pub async fn committed(&self, receipt: &Receipt) -> Result<(), AppendError> {
+        self.inner.wait(Level::Visible, receipt).await
     }
 
     /// Waits until the append is in the page cache: it survives this process, not a power cut.

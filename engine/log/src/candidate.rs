@@ -14,6 +14,7 @@ use crate::checkpoint::Mark;
 use crate::error::IoFailure;
 use crate::index::{self, IndexBuilder, IndexHeader, Seal};
 use crate::lanes::Lanes;
+use crate::mend::time_of;
 use crate::names::{self, Kind};
 use crate::partition::Active;
 use crate::segment::Segment;
@@ -30,6 +31,8 @@ pub(crate) struct Candidate {
     pub(crate) path: PathBuf,
     pub(crate) file: File,
     pub(crate) shift: u8,
+    /// It may have gaps: it was compacted, or its leader's log was.
+    pub(crate) compacted: bool,
     pub(crate) index: IndexBuilder,
     pub(crate) times: TimeIndexBuilder,
     pub(crate) aborted: AbortedIndexBuilder,
@@ -41,11 +44,13 @@ pub(crate) struct Candidate {
 
 impl Candidate {
     /// Opens a segment. In the recovery point's, indexes that have all that belongs before the
-    /// point are gone on with; otherwise they are built from the segment's beginning.
+    /// point are gone on with; otherwise they are built from the segment's beginning. Segments that
+    /// begin before `cleaned_end` may have gaps.
     pub(crate) async fn open(
         dir: &Path,
         (base, len): (i64, u64),
         point: Mark,
+        cleaned_end: i64,
     ) -> Result<Self, IoFailure> {
         let path = names::path_of(dir, base, Kind::Log);
         let options = OpenOptions::new().read(true).write(true);
@@ -63,6 +68,7 @@ impl Candidate {
             path,
             file,
             shift: FIRST_SHIFT,
+            compacted: base < cleaned_end,
             index: IndexBuilder::new(base, FIRST_SHIFT, 0),
             times: TimeIndexBuilder::new(base, 0, -1, MaxTimestamp::NONE),
             aborted: AbortedIndexBuilder::default(),
@@ -70,8 +76,10 @@ impl Candidate {
             mark: Mark::start_of(base),
         };
         candidate.aborted = candidate.known_aborted(dir).await?;
-        // too short for what is known of it, it is read from its beginning
-        if durable.position > 0 && len >= durable.position {
+        // too short for what is known of it, it is read from its beginning; so it is if a digest
+        // is needed that a checkpoint of an earlier version does not have
+        let digested = !candidate.compacted || durable.digest.is_some();
+        if durable.position > 0 && len >= durable.position && digested {
             candidate.take_known(dir).await?;
         }
         Ok(candidate)
@@ -95,6 +103,15 @@ impl Candidate {
         }
         // cells of batches that may not be there any more
         cut(&file, &path, len, end).await?;
+        if header.seal.is_some() {
+            // what follows was cut off: it is written to again
+            let header = IndexHeader {
+                seal: None,
+                ..header
+            };
+            let written = file.write_at(0, vec![header.encode()]).await;
+            written.map_err(IoFailure::of("write", &path))?;
+        }
         self.shift = header.shift;
         self.index = IndexBuilder::new(self.base, header.shift, cells);
         self.times = self.known_times(dir).await?;
@@ -157,15 +174,17 @@ impl Candidate {
         // those before the recovery point are in the file
         let news = aborted.filter(|txn| txn.last_offset >= self.durable.offset);
         news.into_iter().for_each(|txn| self.aborted.push(txn));
-        let (last, max) = (header.last_offset(), header.max_timestamp);
-        let size = header.size() as u64;
+        let (last, size) = (header.last_offset(), header.size() as u64);
+        if self.compacted {
+            self.index.on_gap(header.base_offset);
+        }
         self.index.on_batch(last, position as u32);
-        self.times.on_batch(last, max, size);
+        self.times.on_batch(last, time_of(header), size);
         self.mark = Mark {
             position,
             ..self.mark
         }
-        .after(last, max, size);
+        .after(header);
     }
 
     /// Makes the segment complete up to `end`, with `next` the offset of the next one. What is
@@ -194,8 +213,11 @@ impl Candidate {
             max_timestamp_offset: end.max.offset,
             time_entries: self.times.entries(),
             aborted_entries: self.aborted.entries(),
-            compacted: None,
+            compacted: self.compacted.then(|| end.digest.unwrap_or_default().get()),
         };
+        if self.compacted && log_len > 0 {
+            self.index.on_gap(next);
+        }
         let entries = self.times.encode_pending();
         match write_part(dir, self.base, Kind::TimeIndex, entries, None).await {
             // lookups by time begin at the last entry that is there
@@ -214,7 +236,8 @@ impl Candidate {
             seal: Some(seal),
         };
         let (at, cells) = self.index.encode_pending();
-        let until = index::cell_position(index::cells_until(self.base, self.shift, end.offset));
+        let end_offset = if self.compacted { next } else { end.offset };
+        let until = index::cell_position(index::cells_until(self.base, self.shift, end_offset));
         let until = (until.saturating_sub(at) as usize).min(cells.len());
         let cells = (at, cells.slice(..until));
         let indexed = match write_part(dir, self.base, Kind::Index, cells, Some(header)).await {
@@ -241,8 +264,10 @@ impl Candidate {
                 .map(|header| header.max_timestamp);
             first_timestamp = first.filter(|timestamp| *timestamp >= 0);
         }
+        let segment = Segment::new(self.base, self.shift, None, true);
+        segment.compacted.set(self.compacted);
         Ok(Active {
-            segment: Rc::new(Segment::new(self.base, self.shift, None, true)),
+            segment: Rc::new(segment),
             file: None,
             opening: false,
             lanes: Lanes::default(),

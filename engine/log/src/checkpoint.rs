@@ -7,7 +7,10 @@
 //! behind it; damage before it is damage, never a torn tail. Byte by byte: FORMAT.md. Pure.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use ringmill_wire::batch::BatchHeader;
 
+use crate::index::OffsetsDigest;
+use crate::mend::time_of;
 use crate::time_index::MaxTimestamp;
 
 /// From one slot to the next: a disk block, so that a torn write hits one slot only.
@@ -33,6 +36,9 @@ pub struct Mark {
     pub offset: i64,
     /// Of the segment, up to here.
     pub max: MaxTimestamp,
+    /// Of the segment's batches up to here, if it is known: a checkpoint of an earlier version
+    /// does not tell.
+    pub digest: Option<OffsetsDigest>,
 }
 
 impl Mark {
@@ -43,16 +49,33 @@ impl Mark {
             position: 0,
             offset: base_offset,
             max: MaxTimestamp::NONE,
+            digest: Some(OffsetsDigest::default()),
+        }
+    }
+
+    /// After some offsets in so many bytes.
+    #[cfg(test)]
+    pub(crate) fn plus(self, offsets: i64, bytes: u64) -> Self {
+        Mark {
+            position: self.position + bytes,
+            offset: self.offset + offsets,
+            ..self
         }
     }
 
     /// After one more batch.
-    pub fn after(self, last_offset: i64, max_timestamp: i64, bytes: u64) -> Self {
+    pub fn after(self, header: &BatchHeader) -> Self {
+        let last_offset = header.last_offset();
+        let digest = self.digest.map(|mut digest| {
+            digest.on_batch(header.base_offset);
+            digest
+        });
         Mark {
             segment: self.segment,
-            position: self.position + bytes,
+            position: self.position + header.size() as u64,
             offset: last_offset + 1,
-            max: self.max.with(max_timestamp, last_offset),
+            max: self.max.with(time_of(header), last_offset),
+            digest,
         }
     }
 }
@@ -80,6 +103,19 @@ pub struct Checkpoint {
     pub recovery_point: Mark,
     /// For the producers' state.
     pub replay: Replay,
+    /// Of a replicated partition.
+    pub replicated: Option<Replicated>,
+}
+
+/// What a replica knew of the others, as a hint (Kafka's `replication-offset-checkpoint`): it may
+/// lag behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replicated {
+    /// The high watermark.
+    pub high_watermark: i64,
+    /// The first offset of the transactions whose markers stand behind the high watermark: the
+    /// producers' snapshot does not tell of those that it has seen the end of.
+    pub first_undecided: Option<i64>,
 }
 
 impl Checkpoint {
@@ -105,6 +141,13 @@ impl Checkpoint {
         out.put_u64(self.replay.position);
         out.put_i64(self.replay.offset);
         out.put_i64(self.replay.snapshot.unwrap_or(-1));
+        let hint = self.replicated;
+        let undecided = hint.and_then(|hint| hint.first_undecided);
+        // one more than the offset: zeros are what earlier versions wrote
+        out.put_i64(hint.map_or(0, |hint| hint.high_watermark + 1));
+        out.put_i64(undecided.map_or(0, |first| first + 1));
+        let digest = point.digest.filter(|_| point.position > 0);
+        out.put_u64(digest.map_or(0, |digest| u64::from(digest.get()) + 1));
         out.resize(CRC_AT, 0);
         let crc = crc32c::crc32c(&out);
         out.put_u32(crc);
@@ -131,14 +174,30 @@ impl Checkpoint {
                     timestamp: int(5),
                     offset: int(6),
                 },
+                digest: match int(3) {
+                    0 => Some(OffsetsDigest::default()),
+                    _ => int(12)
+                        .checked_sub(1)
+                        .and_then(|digest| u32::try_from(digest).ok())
+                        .map(OffsetsDigest::of),
+                },
             },
             replay: Replay {
                 position: u64::try_from(int(7)).ok()?,
                 offset: int(8),
                 snapshot: (int(9) >= 0).then(|| int(9)),
             },
+            replicated: Self::parse_replicated(int(10), int(11)),
         };
         checkpoint.is_sound().then_some(checkpoint)
+    }
+
+    /// What earlier versions have left as zeros.
+    fn parse_replicated(high_watermark: i64, first_undecided: i64) -> Option<Replicated> {
+        Some(Replicated {
+            high_watermark: high_watermark.checked_sub(1).filter(|hw| *hw >= 0)?,
+            first_undecided: first_undecided.checked_sub(1).filter(|first| *first >= 0),
+        })
     }
 
     fn is_sound(&self) -> bool {
@@ -169,12 +228,25 @@ mod tests {
         Checkpoint {
             sequence,
             log_start_offset: 5 + sequence as i64,
-            recovery_point: Mark::start_of(100).after(149, 1_700_000_000_000, 4096),
+            recovery_point: Mark {
+                position: 4096,
+                offset: 150,
+                max: MaxTimestamp {
+                    timestamp: 1_700_000_000_000,
+                    offset: 149,
+                },
+                digest: (!sequence.is_multiple_of(3)).then_some(OffsetsDigest::of(sequence as u32)),
+                ..Mark::start_of(100)
+            },
             replay: Replay {
                 snapshot: Some(120),
                 position: 1000,
                 offset: 120,
             },
+            replicated: (sequence % 2 == 1).then_some(Replicated {
+                high_watermark: 140,
+                first_undecided: (sequence % 4 == 1).then_some(0),
+            }),
         }
     }
 

@@ -122,9 +122,9 @@ impl From<IoFailure> for CleanError {
 pub(crate) struct Cleaning {
     pub(crate) checkpoint: CleanerCheckpoint,
     /// It goes on.
-    is_running: bool,
+    pub(crate) is_running: bool,
     /// It has failed, and is not tried again before the next start.
-    is_given_up: bool,
+    pub(crate) is_given_up: bool,
 }
 
 impl Cleaning {
@@ -151,6 +151,16 @@ pub(crate) async fn read_checkpoint(dir: &Path) -> Result<CleanerCheckpoint, IoF
         tracing::warn!(path = %path.display(), "it is not sound: the log is compacted anew");
     }
     Ok(parsed.unwrap_or_default())
+}
+
+/// Makes it durable.
+pub(crate) async fn write_checkpoint(
+    dir: &Path,
+    checkpoint: CleanerCheckpoint,
+) -> Result<(), IoFailure> {
+    let path = dir.join(names::CLEANER);
+    let written = fs::write_atomic(&path, vec![checkpoint.encode()]).await;
+    written.map_err(IoFailure::of("write", &path))
 }
 
 impl State {
@@ -383,12 +393,16 @@ impl Run<'_> {
     async fn checkpoint(&self, checkpoint: CleanerCheckpoint) -> Result<(), CleanError> {
         let inner = self.inner;
         let _meta = inner.lock_meta().await.map_err(|_| CleanError::Closed)?;
-        if inner.state.borrow().cleaning.checkpoint == checkpoint {
+        let before = inner.state.borrow().cleaning.checkpoint;
+        // a leader's compacted log may have come meanwhile
+        let checkpoint = CleanerCheckpoint {
+            cleaned_end: before.cleaned_end.max(checkpoint.cleaned_end),
+            ..checkpoint
+        };
+        if before == checkpoint {
             return Ok(());
         }
-        let path = inner.dir.join(names::CLEANER);
-        let written = fs::write_atomic(&path, vec![checkpoint.encode()]).await;
-        written.map_err(IoFailure::of("write", &path))?;
+        write_checkpoint(&inner.dir, checkpoint).await?;
         inner.state.borrow_mut().cleaning.checkpoint = checkpoint;
         Ok(())
     }
@@ -578,6 +592,8 @@ struct Running<'a>(&'a Rc<Inner>);
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.state.borrow_mut().cleaning.is_running = false;
+        // a truncation may wait for it
+        self.0.changed.notify_all();
     }
 }
 

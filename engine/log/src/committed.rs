@@ -16,7 +16,7 @@ const ENTRIES_READ: u32 = 1024;
 impl State {
     /// Before it, all transactions are decided, and their ends visible.
     pub(crate) fn last_stable(&self) -> i64 {
-        let visible = self.commit.visible().offset;
+        let visible = self.visible_end();
         let first = self.producers.first_unstable();
         first.map_or(visible, |first| first.max(self.log_start).min(visible))
     }

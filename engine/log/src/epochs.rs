@@ -77,6 +77,23 @@ impl Epochs {
         true
     }
 
+    /// A batch of `epoch` was appended at `offset` as its leader has it. Unlike
+    /// [`Epochs::on_batch`], an epoch that is older than the latest counts: this replica may have
+    /// led, in an epoch of which nobody else has anything, from the very offset on at which it
+    /// now gets another leader's batches. Entries that the new one contradicts go (Kafka's
+    /// `assign`). Returns whether something changed.
+    pub fn assign(&mut self, epoch: i32, offset: i64) -> bool {
+        if epoch < 0 {
+            return false;
+        }
+        let newer = |e: &EpochEntry| e.epoch > epoch;
+        let keep = self.entries.iter().position(newer);
+        let keep = keep.unwrap_or(self.entries.len());
+        let changed = keep < self.entries.len();
+        self.entries.truncate(keep);
+        self.on_batch(epoch, offset) || changed
+    }
+
     /// The log now ends before `end_offset`. Returns whether something changed.
     pub fn truncate_end(&mut self, end_offset: i64) -> bool {
         let keep = self
@@ -109,10 +126,16 @@ impl Epochs {
     }
 
     /// The end of the largest epoch not above `epoch`, as OffsetForLeaderEpoch asks for it:
-    /// that epoch and the first offset of the next one, or `log_end` for the latest.
+    /// that epoch and the first offset of the next one, or `log_end` for the latest. An epoch
+    /// before all that are known ends, as in Kafka, where the first known one begins: what it
+    /// wrote has left the log.
     pub fn end_of(&self, epoch: i32, log_end: i64) -> Option<(i32, i64)> {
         let past = self.entries.partition_point(|e| e.epoch <= epoch);
-        let found = self.entries[past.checked_sub(1)?].epoch;
+        let before = past.checked_sub(1).map(|last| self.entries[last].epoch);
+        if epoch < 0 || self.entries.is_empty() {
+            return None;
+        }
+        let found = before.unwrap_or(epoch);
         let end = self
             .entries
             .get(past)
@@ -185,7 +208,10 @@ mod tests {
     #[test]
     fn the_end_of_an_epoch_is_the_start_of_the_next() {
         let e = epochs(&[(1, 0), (3, 10), (7, 25)]);
-        assert_eq!(e.end_of(0, 40), None);
+        assert_eq!(e.end_of(0, 40), Some((0, 0)));
+        assert_eq!(e.end_of(-1, 40), None);
+        assert_eq!(epochs(&[(3, 10)]).end_of(1, 40), Some((1, 10)));
+        assert_eq!(Epochs::new().end_of(1, 40), None);
         assert_eq!(e.end_of(1, 40), Some((1, 10)));
         assert_eq!(e.end_of(2, 40), Some((1, 10)));
         assert_eq!(e.end_of(3, 40), Some((3, 25)));
@@ -202,6 +228,19 @@ mod tests {
         assert!(!e.on_batch(4, 20), "known");
         assert!(!e.on_batch(2, 30), "old");
         assert!(!e.on_batch(-1, 30), "none");
+    }
+
+    #[test]
+    fn an_older_epoch_replaces_one_that_nobody_else_has() {
+        let mut e = epochs(&[(1, 0), (5, 50), (7, 100)]);
+        assert!(e.assign(6, 100));
+        assert_eq!(e, epochs(&[(1, 0), (5, 50), (6, 100)]));
+        assert!(e.assign(5, 100));
+        assert_eq!(e, epochs(&[(1, 0), (5, 50)]));
+        assert!(!e.assign(5, 110), "known");
+        assert!(!e.assign(-1, 110), "none");
+        assert!(e.assign(8, 120));
+        assert_eq!(e, epochs(&[(1, 0), (5, 50), (8, 120)]));
     }
 
     #[test]

@@ -103,6 +103,18 @@ pub enum AppendError {
     /// partition takes nothing more until it is opened again.
     #[error("the log has failed and takes no appends: {0}")]
     Failed(Rc<IoFailure>),
+    /// A leader's batch that does not follow what is here: what is in between is missing, or is
+    /// here already.
+    #[error("the leader's batch begins at offset {found}, but {expected} is due")]
+    Offset {
+        /// The log's end.
+        expected: i64,
+        /// Where the batch begins.
+        found: i64,
+    },
+    /// The log was truncated, and what was appended before may be gone.
+    #[error("the log was truncated meanwhile")]
+    Truncated,
     /// The log has used up its 2^63 offsets.
     #[error("no offsets are left")]
     Exhausted,
@@ -180,6 +192,9 @@ pub enum ChangeError {
     /// The disk does not take it.
     #[error(transparent)]
     Io(Rc<IoFailure>),
+    /// The log is being truncated, or was meanwhile.
+    #[error("the log was truncated meanwhile")]
+    Truncated,
     /// A write or flush has failed before.
     #[error("the log has failed: {0}")]
     Failed(Rc<IoFailure>),

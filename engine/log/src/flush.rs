@@ -65,7 +65,7 @@ pub enum Front {
         /// Of the next write.
         bytes: u64,
     },
-    /// The end of the segment.
+    /// The end of the segment, or of the part of it that has no gaps.
     Roll,
 }
 
@@ -416,9 +416,15 @@ impl Commit {
         self.rolling = true;
     }
 
-    /// The next segment has begun.
+    /// The segment goes on after all.
+    pub fn on_turned(&mut self) {
+        assert!(self.rolling);
+        self.rolling = false;
+    }
+
+    /// The next segment has begun; behind a gap, maybe.
     pub fn on_rolled(&mut self, base_offset: i64) {
-        assert!(self.rolling && self.written.offset == base_offset);
+        assert!(self.rolling && self.written.offset <= base_offset);
         self.rolling = false;
         self.written = Mark::start_of(base_offset);
         self.flushed = self.written;

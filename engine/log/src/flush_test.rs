@@ -63,7 +63,7 @@ impl Shell {
 
     fn append(&mut self, records: i64, bytes: u64) {
         let end = self.commit.appended();
-        let end = end.after(end.offset + records - 1, 0, bytes);
+        let end = end.plus(records, bytes);
         self.commit.on_appended(end);
         // as the real queue: batches that wait are one write
         match self.queue.back_mut() {

@@ -63,13 +63,18 @@ pub struct Seal {
 /// A CRC-32C over the base offsets of a segment's batches. They lie outside of the batches' own
 /// CRCs; where each follows the one before, that tells enough, but in a segment with gaps it does
 /// not.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OffsetsDigest(u32);
 
 impl OffsetsDigest {
     /// After one more batch.
     pub fn on_batch(&mut self, base_offset: i64) {
         self.0 = crc32c::crc32c_append(self.0, &base_offset.to_be_bytes());
+    }
+
+    /// One that goes on.
+    pub fn of(digest: u32) -> Self {
+        OffsetsDigest(digest)
     }
 
     /// The digest.

@@ -101,9 +101,15 @@ impl Inner {
     }
 
     async fn reopen(self: Rc<Self>) {
-        let base_offset = self.state.borrow().active.segment.base_offset;
+        let (base_offset, incarnation) = {
+            let state = self.state.borrow();
+            (state.active.segment.base_offset, state.incarnation)
+        };
         let opened = self.open_log(base_offset).await;
         let mut state = self.state.borrow_mut();
+        if state.incarnation != incarnation {
+            return;
+        }
         state.active.opening = false;
         if state.phase == Phase::Closed || state.failure.is_some() {
             return;
@@ -147,10 +153,12 @@ impl Inner {
     }
 
     async fn open_lane(self: Rc<Self>, base_offset: i64, permit: Permit) {
+        let incarnation = self.state.borrow().incarnation;
         let opened = self.open_log(base_offset).await;
         let mut state = self.state.borrow_mut();
-        // once closed, the folder may be another one's
-        let current = state.active.segment.base_offset == base_offset;
+        // once closed, the folder may be another one's; once truncated, the file another one
+        let current =
+            state.active.segment.base_offset == base_offset && state.incarnation == incarnation;
         if !current || state.phase != Phase::Open || state.failure.is_some() {
             return;
         }

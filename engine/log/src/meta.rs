@@ -13,11 +13,16 @@ use crate::partition::Inner;
 
 /// Snapshots kept: the last, and the one before in case it is damaged.
 const SNAPSHOTS_KEPT: usize = 2;
+/// And as many, at most, as are needed to have one before the high watermark.
+const SNAPSHOTS_MAX: usize = 8;
 
 /// The files beside the log. Whoever holds it may write them.
 pub(crate) struct Meta {
     pub(crate) checkpoint: Option<File>,
     pub(crate) last: Checkpoint,
+    /// It is on the disk. One that was read may be in the page cache alone, if the process that
+    /// wrote it was killed meanwhile.
+    durable: bool,
     /// The snapshots in the folder, oldest first.
     pub(crate) snapshots: Vec<i64>,
     /// The active segment's, once there is something to write.
@@ -33,6 +38,7 @@ impl Meta {
         Meta {
             checkpoint: Some(checkpoint),
             last,
+            durable: false,
             snapshots,
             index: None,
             times: None,
@@ -246,8 +252,8 @@ impl Inner {
         written.map_err(IoFailure::of("write", &path))
     }
 
-    /// Writes a snapshot and removes those that are too old to be of use.
-    pub(crate) async fn write_snapshot(
+    /// Writes a snapshot.
+    pub(crate) async fn put_snapshot(
         &self,
         meta: &mut Meta,
         offset: i64,
@@ -258,13 +264,47 @@ impl Inner {
         written.map_err(IoFailure::of("write", &path))?;
         meta.snapshots.retain(|known| *known != offset);
         meta.snapshots.push(offset);
-        while meta.snapshots.len() > SNAPSHOTS_KEPT {
+        meta.snapshots.sort_unstable();
+        Ok(())
+    }
+
+    /// Writes the latest snapshot and removes those that are too old to be of use.
+    pub(crate) async fn write_snapshot(
+        &self,
+        meta: &mut Meta,
+        offset: i64,
+        content: Bytes,
+    ) -> Result<(), IoFailure> {
+        self.put_snapshot(meta, offset, content).await?;
+        let replicated = self.state.borrow().high_watermark.unwrap_or(i64::MAX);
+        // a replica is cut at its high watermark at the deepest, by and large
+        let enough = |known: &[i64]| {
+            known.len() > SNAPSHOTS_KEPT && (known.len() > SNAPSHOTS_MAX || known[1] <= replicated)
+        };
+        while enough(&meta.snapshots) {
             let path = self.path(meta.snapshots.remove(0), Kind::Snapshot);
             if let Err(error) = fs::remove_file(&path).await {
                 tracing::warn!(path = %path.display(), %error, "an old snapshot stays");
             }
         }
         Ok(())
+    }
+
+    /// Before segments go that an older checkpoint may name: sees to it that the last one is on the
+    /// disk.
+    pub(crate) async fn ensure_checkpoint(&self, meta: &mut Meta) -> Result<(), IoFailure> {
+        if meta.durable {
+            return Ok(());
+        }
+        // written again: a flush that failed once says nothing when it is repeated
+        let Checkpoint {
+            log_start_offset,
+            recovery_point,
+            replay,
+            ..
+        } = meta.last;
+        self.write_checkpoint(meta, log_start_offset, recovery_point, replay)
+            .await
     }
 
     /// Makes the checkpoint durable.
@@ -280,6 +320,7 @@ impl Inner {
             log_start_offset,
             recovery_point,
             replay,
+            replicated: self.state.borrow().replicated(),
         };
         let file = match &meta.checkpoint {
             Some(file) => file.clone(),
@@ -290,6 +331,8 @@ impl Inner {
         let written = file.write_at_sync(checkpoint.position(), slot).await;
         written.map_err(IoFailure::of("write", &self.dir.join(names::CHECKPOINT)))?;
         meta.last = checkpoint;
+        meta.durable = true;
+        self.state.borrow_mut().upkeep.replicated = checkpoint.replicated;
         Ok(())
     }
 }

@@ -15,6 +15,8 @@ pub(crate) const TEMPORARY: &str = ".tmp";
 /// How far the log was compacted (ours; Kafka's `cleaner-offset-checkpoint` is one for all
 /// partitions of a disk).
 pub(crate) const CLEANER: &str = "cleaner-checkpoint";
+/// That the log is to begin anew (ours).
+pub(crate) const RESET: &str = "reset";
 /// The end of the name of a file of a segment that is being compacted (Kafka's).
 pub(crate) const CLEANED: &str = ".cleaned";
 /// The end of the name of a compacted log that is to take its place (Kafka's).

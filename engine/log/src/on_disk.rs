@@ -25,7 +25,7 @@ pub(crate) async fn whole_end(c: &Candidate) -> Result<u64, IoFailure> {
             &c.path,
         ))?;
     let (from, end) = (c.durable, c.mark.position);
-    let mut scanner = Scanner::new(from.position, from.offset);
+    let mut scanner = Scanner::new(from.position, from.offset).compacted(c.compacted);
     let mut position = from.position;
     while position < end {
         let skip = position % DIRECT_ALIGNMENT as u64;

@@ -28,6 +28,7 @@ use crate::prewrite::Prewrite;
 use crate::producers::Producers;
 use crate::queue::Queue;
 use crate::recover::{Cut, Found, Tail};
+use crate::reset;
 use crate::scan::Scanned;
 use crate::segment::Segment;
 use crate::snapshot;
@@ -157,12 +158,18 @@ pub(crate) async fn open(
 /// What is in the folder, with a first segment if there was none, and without what a crash left
 /// behind.
 async fn prepare(dir: &Path) -> Result<(Folder, File, Option<Checkpoint>), OpenError> {
+    reset::finish_interrupted(dir).await?;
     swap::finish_interrupted(dir).await?;
     let mut folder = Folder::read(dir).await?;
     let (checkpoint_file, content) = meta::open_checkpoint(dir).await?;
     let checkpoint = Checkpoint::parse(&content);
-    if checkpoint.is_none() {
-        sync_names(dir).await?;
+    match checkpoint {
+        None => sync_names(dir).await?,
+        // who was killed while it wrote one has left it in the page cache alone
+        Some(_) => checkpoint_file
+            .sync_data()
+            .await
+            .map_err(IoFailure::of("flush", &dir.join(names::CHECKPOINT)))?,
     }
     if folder.logs.is_empty() {
         check_nothing_lost(dir, checkpoint)?;
@@ -179,11 +186,36 @@ async fn prepare(dir: &Path) -> Result<(Folder, File, Option<Checkpoint>), OpenE
     Ok((folder, checkpoint_file, checkpoint))
 }
 
+/// Reads a folder that is open already and was cut: what a start would begin with.
+pub(crate) async fn read(dir: &Path, config: LogConfig) -> Result<(State, Meta), OpenError> {
+    loop {
+        if let Some((assembled, _)) = assemble(dir, config.clone()).await? {
+            let (state, meta, _) = assembled.into_parts();
+            return Ok((state, meta));
+        }
+    }
+}
+
 async fn try_open(
     dir: &Path,
     config: LogConfig,
     caches: Rc<CoreCaches>,
 ) -> Result<Option<Rc<Inner>>, OpenError> {
+    let Some((assembled, changed)) = assemble(dir, config).await? else {
+        return Ok(None);
+    };
+    let inner = assembled.into_inner(dir, caches);
+    settle(&inner, changed).await;
+    inner.let_files_go();
+    Ok(Some(inner))
+}
+
+/// Puts together what is in the folder, and whether it is other than the checkpoint says; nothing
+/// if the log has become shorter.
+async fn assemble(
+    dir: &Path,
+    config: LogConfig,
+) -> Result<Option<(Assembled<'_>, bool)>, OpenError> {
     let (folder, checkpoint_file, checkpoint) = prepare(dir).await?;
     let known = read_known(dir, &folder, checkpoint).await?;
     let (before, after) = folder.split(dir, known.point)?;
@@ -196,12 +228,16 @@ async fn try_open(
         producers_end: known.replay.offset,
         epochs: known.epochs,
         epochs_changed: known.checkpoint.is_none(),
+        rescanned: known.rescan,
         now_ms: wall_clock_ms(),
         damages: Vec::new(),
         cut: None,
         swept_bytes: 0,
+        cleaner: known.cleaner,
         sealed: Vec::new(),
     };
+    // what is told beyond the recovery point may be of a log that ended otherwise
+    tail.epochs_changed |= tail.epochs.truncate_end(known.point.offset);
     if known.rescan {
         rescan(&mut tail, &sealed).await?;
     }
@@ -222,6 +258,7 @@ async fn try_open(
         log_start_offset: known.log_start,
         recovery_point: known.point,
         replay: known.replay,
+        replicated: None,
     };
     let meta = Meta::new(
         checkpoint_file,
@@ -238,13 +275,8 @@ async fn try_open(
         meta,
         tail,
         found,
-        rescanned: known.rescan,
-        cleaner: known.cleaner,
     };
-    let inner = assembled.into_inner(dir, caches);
-    settle(&inner, changed).await;
-    inner.let_files_go();
-    Ok(Some(inner))
+    Ok(Some((assembled, changed)))
 }
 
 /// Makes the names of a folder and of those above it durable. A process that was killed while it
@@ -301,6 +333,13 @@ async fn read_known(
     let (first, _) = folder.logs[0];
     let (last, _) = folder.logs[folder.logs.len() - 1];
     let fresh = folder.logs == [(0, 0)];
+    let cleaner = read_checkpoint(dir).await?;
+    if cleaner != CleanerCheckpoint::default() {
+        // the same of its name: what is allowed by it must be allowed after a power cut as well
+        fs::sync_dir(dir)
+            .await
+            .map_err(IoFailure::of("flush", dir))?;
+    }
     let mut known = Known {
         checkpoint,
         log_start: first,
@@ -313,7 +352,7 @@ async fn read_known(
         rescan: checkpoint.is_none() && !fresh,
         producers: Producers::new(),
         epochs: Epochs::new(),
-        cleaner: read_checkpoint(dir).await?,
+        cleaner,
     };
     if let Some(checkpoint) = checkpoint {
         known.log_start = checkpoint.log_start_offset;
@@ -355,7 +394,7 @@ async fn read_epochs(dir: &Path) -> Result<Option<Epochs>, IoFailure> {
     Ok(parsed.ok())
 }
 
-async fn read_snapshot(dir: &Path, offset: i64) -> Result<Option<Producers>, IoFailure> {
+pub(crate) async fn read_snapshot(dir: &Path, offset: i64) -> Result<Option<Producers>, IoFailure> {
     let path = names::path_of(dir, offset, Kind::Snapshot);
     let Some(content) = read_existing(&path).await? else {
         return Ok(None);
@@ -459,7 +498,8 @@ async fn rescan(tail: &mut Tail<'_>, sealed: &[Rc<Segment>]) -> Result<(), IoFai
     let before = sealed
         .iter()
         .filter_map(|s| Some((s.base_offset, s.seal.get()?.log_len, s.compacted.get())));
-    let last = (tail.point.segment, replay.position, false);
+    let compacted = tail.point.segment < tail.cleaner.cleaned_end;
+    let last = (tail.point.segment, replay.position, compacted);
     for (base, len, compacted) in before.chain([last]) {
         let path = names::path_of(tail.dir, base, Kind::Log);
         let options = OpenOptions::new().read(true);
@@ -497,32 +537,41 @@ struct Assembled<'a> {
     meta: Meta,
     tail: Tail<'a>,
     found: Found,
-    rescanned: bool,
-    cleaner: CleanerCheckpoint,
 }
 
 impl Assembled<'_> {
-    fn into_inner(self, dir: &Path, caches: Rc<CoreCaches>) -> Rc<Inner> {
+    fn into_parts(self) -> (State, Meta, RecoveryReport) {
         let Found { active, end, .. } = self.found;
         let mut segments = OffsetTrie::new();
         for segment in self.sealed.into_iter().chain([active.segment.clone()]) {
             segments.insert(segment.key(), segment);
         }
         let mut epochs = self.tail.epochs;
-        let truncated = epochs.truncate_end(end.offset);
+        let truncated = epochs.truncate_end(end.offset) | epochs.truncate_start(self.log_start);
         let mut producers = self.tail.producers;
-        producers.on_visible(end.offset);
+        let hint = self.meta.last.replicated;
+        let high_watermark =
+            hint.map(|hint| hint.high_watermark.max(self.log_start).min(end.offset));
+        if let Some(first) = hint.and_then(|hint| hint.first_undecided) {
+            // its marker is somewhere before what was replayed
+            producers.hold(first, self.meta.last.replay.offset - 1);
+        }
+        let visible = high_watermark.unwrap_or(end.offset);
+        producers.on_visible(visible);
         let mut upkeep = Upkeep::new(self.tail.point, self.tail.replay, self.tail.producers_end);
-        upkeep.unsaved = self.rescanned || self.tail.point.segment != end.segment;
+        upkeep.replicated = self.meta.last.replicated;
+        upkeep.unsaved = self.tail.rescanned || self.tail.point.segment != end.segment;
         let state = State {
             commit: Commit::new((&self.config).into(), end),
             config: self.config,
             leader_epoch: epochs.latest().map_or(-1, |entry| entry.epoch),
+            leads: false,
             log_start: self.log_start,
             queue: Queue::default(),
             appending: Appending {
                 first_timestamp: active.first_timestamp,
                 shift: active.segment.shift.get(),
+                gaps: active.segment.compacted.get(),
             },
             active,
             prewrite: Prewrite::default(),
@@ -532,30 +581,38 @@ impl Assembled<'_> {
             epochs,
             epochs_dirty: self.tail.epochs_changed || truncated,
             waits: Waits::default(),
+            incarnation: 0,
             rollbacks: 0,
             upkeep,
-            cleaning: Cleaning::new(self.cleaner),
+            cleaning: Cleaning::new(self.tail.cleaner),
             pump_scheduled: false,
             flush_timer: None,
             spilling: false,
-            told_visible: end.offset,
+            told_visible: visible,
+            high_watermark,
             phase: Phase::Open,
             failure: None,
             no_space: None,
             jitter_seed: random_u64(),
         };
+        (state, self.meta, self.report)
+    }
+
+    fn into_inner(self, dir: &Path, caches: Rc<CoreCaches>) -> Rc<Inner> {
+        let (state, meta, report) = self.into_parts();
         let id = caches.next_partition();
         Rc::new(Inner {
             dir: dir.to_owned(),
             id,
             caches,
-            tail: Rc::new(RefCell::new(tail::Tail::new(end.offset))),
+            tail: Rc::new(RefCell::new(tail::Tail::new())),
             state: RefCell::new(state),
-            meta: Mutex::new(self.meta),
+            meta: Mutex::new(meta),
+            alone: Mutex::new(()),
             changed: Notify::new(),
             room: Notify::new(),
             swaps: Swaps::default(),
-            report: self.report,
+            report,
         })
     }
 }

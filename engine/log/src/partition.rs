@@ -58,6 +58,8 @@ pub(crate) struct Inner {
     pub(crate) state: RefCell<State>,
     pub(crate) tail: Rc<RefCell<Tail>>,
     pub(crate) meta: Mutex<Meta>,
+    /// Whoever cuts or closes the log does it alone.
+    pub(crate) alone: Mutex<()>,
     /// Rings when the visible end moves, and when the partition fails or closes.
     pub(crate) changed: Notify,
     /// Rings when the queue has room again.
@@ -73,6 +75,8 @@ pub(crate) struct Appending {
     /// Of the segment's first batch, in milliseconds.
     pub(crate) first_timestamp: Option<i64>,
     pub(crate) shift: u8,
+    /// Batches may leave offsets out.
+    pub(crate) gaps: bool,
 }
 
 /// The segment that is written to.
@@ -110,6 +114,9 @@ impl Active {
     pub(crate) fn on_written(&mut self, run: &Run) {
         let mut position = run.end.position - run.bytes;
         for batch in &run.batches {
+            if self.segment.compacted.get() {
+                self.index.on_gap(batch.base_offset);
+            }
             self.index.on_batch(batch.last_offset, position as u32);
             self.times
                 .on_batch(batch.last_offset, batch.max_timestamp, batch.size.into());
@@ -128,6 +135,8 @@ impl Active {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Open,
+    /// No new appends; what was appended is still written, then the log is cut.
+    Truncating,
     /// No new appends; what was appended is still written.
     Closing,
     Closed,
@@ -136,6 +145,8 @@ pub(crate) enum Phase {
 pub(crate) struct State {
     pub(crate) config: LogConfig,
     pub(crate) leader_epoch: i32,
+    /// This node leads in that epoch: an epoch that begins with the next append, if none has come.
+    pub(crate) leads: bool,
     pub(crate) log_start: i64,
     pub(crate) commit: Commit,
     pub(crate) queue: Queue,
@@ -152,6 +163,8 @@ pub(crate) struct State {
     pub(crate) waits: Waits,
     /// Tells this partition's jitter from others'.
     pub(crate) jitter_seed: u64,
+    /// How often the log was truncated.
+    pub(crate) incarnation: u64,
     /// How often appends were taken back.
     pub(crate) rollbacks: u64,
     pub(crate) upkeep: Upkeep,
@@ -163,6 +176,8 @@ pub(crate) struct State {
     pub(crate) spilling: bool,
     /// The visible end that was last told to those who wait for more.
     pub(crate) told_visible: i64,
+    /// What all in-sync replicas have; `None` if the partition is not replicated.
+    pub(crate) high_watermark: Option<i64>,
     pub(crate) phase: Phase,
     pub(crate) failure: Option<Rc<IoFailure>>,
     /// Why a pair found no room, until all that are in flight have landed.
@@ -191,6 +206,13 @@ impl State {
                 end_offset: end.offset,
             },
         }
+    }
+
+    /// Consumers may read up to here: what the topic's durability demands of this node, and what
+    /// the replicas have.
+    pub(crate) fn visible_end(&self) -> i64 {
+        let here = self.commit.visible().offset;
+        self.high_watermark.map_or(here, |hw| hw.min(here))
     }
 
     pub(crate) fn is_active(&self, segment: &Segment) -> bool {
@@ -316,7 +338,7 @@ impl Partition {
 
     /// The offset after the last one that consumers may read.
     pub fn visible_end(&self) -> i64 {
-        self.inner.state.borrow().commit.visible().offset
+        self.inner.state.borrow().visible_end()
     }
 
     /// Rings whenever the visible end has moved, and when the partition has failed or closed.
@@ -371,6 +393,7 @@ impl Partition {
         }
         // more may be visible, or due, than before
         self.inner.schedule_pump();
+        self.inner.on_progress();
         self.inner.changed.notify_all();
     }
 
@@ -394,6 +417,7 @@ impl Partition {
     /// Writes and flushes what was appended, then checkpoints, so that the next start has
     /// nothing to check. Appends are refused from now on; reads go on for those who hold them.
     pub async fn close(&self) -> Result<(), ChangeError> {
+        let _alone = self.inner.alone.lock().await;
         let end = {
             let mut state = self.inner.state.borrow_mut();
             if state.phase == Phase::Closed {

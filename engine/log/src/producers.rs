@@ -351,6 +351,17 @@ impl Producers {
         self.txns.on_visible(end);
     }
 
+    /// Holds the last stable offset at `first`, a transaction of which nothing more is known than
+    /// that its marker stands at `marker` or before it, until that is visible.
+    pub(crate) fn hold(&mut self, first: i64, marker: i64) {
+        self.txns.hold(first, marker);
+    }
+
+    /// The first offset of the transactions whose markers are not visible yet.
+    pub(crate) fn first_ended(&self) -> Option<i64> {
+        self.txns.first_ended()
+    }
+
     /// A batch, data or marker, was appended, by the offsets in `header`; no check. Returns what
     /// takes it back, if it has a producer, and the transaction that it has ended.
     pub fn on_batch(

@@ -84,10 +84,15 @@ impl Run {
         self.bytes >= RUN_BYTES_MAX || self.parts.len() >= RUN_PARTS_MAX
     }
 
-    /// Adds a batch's bytes with its assignment set.
-    fn put(&mut self, batch: Bytes, assignment: Assignment) {
+    /// Adds a batch's bytes with its assignment set, if it has one; else as they are.
+    fn put(&mut self, batch: Bytes, assignment: Option<Assignment>) {
         self.bytes += batch.len() as u64;
         if batch.len() > COPY_BYTES_MAX {
+            let Some(assignment) = assignment else {
+                self.close_gather();
+                self.parts.push(batch);
+                return;
+            };
             match batch.try_into_mut() {
                 Ok(owned) => self.put_owned(owned, assignment),
                 Err(shared) => self.put_shared(&shared, assignment),
@@ -96,7 +101,9 @@ impl Run {
         }
         let start = self.gather_room(batch.len());
         self.gather.extend_from_slice(&batch);
-        assign(&mut self.gather[start..], assignment);
+        if let Some(assignment) = assignment {
+            assign(&mut self.gather[start..], assignment);
+        }
     }
 
     fn put_owned(&mut self, mut batch: BytesMut, assignment: Assignment) {
@@ -157,10 +164,19 @@ pub(crate) struct RollPlan {
     pub(crate) snapshot: Option<Bytes>,
 }
 
+/// What happens between two runs while nothing is written, once all before it is flushed.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    /// The segment ends, and the next begins.
+    Roll(RollPlan),
+    /// The segment goes on with batches that may leave offsets out.
+    AllowGaps,
+}
+
 #[derive(Debug)]
 enum Item {
     Run(Run),
-    Roll(RollPlan),
+    Turn(Turn),
 }
 
 /// Runs and rolls in the order of the log.
@@ -183,7 +199,7 @@ impl Queue {
         match self.items.front() {
             None => Front::Empty,
             Some(Item::Run(run)) => Front::Batches { bytes: run.bytes },
-            Some(Item::Roll(_)) => Front::Roll,
+            Some(Item::Turn(_)) => Front::Roll,
         }
     }
 
@@ -191,7 +207,7 @@ impl Queue {
     pub(crate) fn push(
         &mut self,
         bytes: Bytes,
-        assignment: Assignment,
+        assignment: Option<Assignment>,
         batch: QueuedBatch,
         end: Mark,
     ) -> Rc<Cell<Fate>> {
@@ -209,9 +225,9 @@ impl Queue {
         run.fate.clone()
     }
 
-    /// Adds the end of a segment.
-    pub(crate) fn push_roll(&mut self, plan: RollPlan) {
-        self.items.push_back(Item::Roll(plan));
+    /// Adds the end of a segment, or of what has no gaps in it.
+    pub(crate) fn push_turn(&mut self, turn: Turn) {
+        self.items.push_back(Item::Turn(turn));
     }
 
     /// Takes the run at the front, to be written. It stays here until it has landed.
@@ -233,11 +249,11 @@ impl Queue {
         run
     }
 
-    /// Takes the roll at the front, to be carried out.
-    pub(crate) fn take_roll(&mut self) -> RollPlan {
+    /// Takes the turn at the front, to be carried out.
+    pub(crate) fn take_turn(&mut self) -> Turn {
         match self.items.pop_front() {
-            Some(Item::Roll(plan)) => plan,
-            other => unreachable!("a roll was at the front, not {other:?}"),
+            Some(Item::Turn(turn)) => turn,
+            other => unreachable!("a turn was at the front, not {other:?}"),
         }
     }
 
@@ -245,7 +261,7 @@ impl Queue {
     pub(crate) fn drain(&mut self) -> Vec<Run> {
         let runs = self.items.drain(..).filter_map(|item| match item {
             Item::Run(run) => Some(run),
-            Item::Roll(_) => None,
+            Item::Turn(_) => None,
         });
         let runs = self.taken.drain(..).chain(runs).collect();
         self.bytes = 0;
@@ -256,7 +272,7 @@ impl Queue {
     pub(crate) fn fate_of(&self, offset: i64) -> Option<Rc<Cell<Fate>>> {
         let queued = self.items.iter().filter_map(|item| match item {
             Item::Run(run) => Some(run),
-            Item::Roll(_) => None,
+            Item::Turn(_) => None,
         });
         let mut runs = self.taken.iter().chain(queued);
         let found = runs.find(|run| offset < run.end.offset);
@@ -301,7 +317,7 @@ mod tests {
                 if shared {
                     kept.push((bytes.clone(), bytes.to_vec()));
                 }
-                end = end.after(end.offset, 0, bytes.len() as u64);
+                end = end.plus(1, bytes.len() as u64);
                 let queued = QueuedBatch {
                     base_offset: end.offset - 1,
                     last_offset: end.offset - 1,
@@ -310,7 +326,7 @@ mod tests {
                     undo: None,
                     aborted: None,
                 };
-                queue.push(bytes, assignment, queued, end);
+                queue.push(bytes, Some(assignment), queued, end);
             }
             prop_assert_eq!(queue.bytes(), expected.len() as u64);
             let mut found = Vec::new();
@@ -336,7 +352,7 @@ mod tests {
         let mut end = Mark::start_of(0);
         for _ in 0..100 {
             let bytes = batch(100);
-            end = end.after(end.offset, 0, bytes.len() as u64);
+            end = end.plus(1, bytes.len() as u64);
             let assignment = Assignment {
                 base_offset: end.offset - 1,
                 leader_epoch: 0,
@@ -350,7 +366,7 @@ mod tests {
                 undo: None,
                 aborted: None,
             };
-            queue.push(bytes, assignment, queued, end);
+            queue.push(bytes, Some(assignment), queued, end);
         }
         assert!(queue.take_run().parts.len() < 10);
     }

@@ -301,12 +301,23 @@ impl Partition {
         max_bytes: usize,
         limit: i64,
     ) -> Result<FetchSlice, ReadError> {
-        let visible = {
+        let (visible, end) = {
             let state = self.inner.state.borrow();
-            state.check_range(offset)?;
-            state.commit.visible()
+            (state.commit.visible(), state.visible_end())
         };
-        let limit = limit.min(visible.offset);
+        self.read_before(offset, max_bytes, limit.min(end), visible)
+            .await
+    }
+
+    /// The same, of a log that ends at `end`.
+    pub(crate) async fn read_before(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        limit: i64,
+        end: Mark,
+    ) -> Result<FetchSlice, ReadError> {
+        self.inner.state.borrow().check_range(offset)?;
         if offset >= limit {
             return Ok(FetchSlice {
                 base_offset: offset,
@@ -334,7 +345,7 @@ impl Partition {
             max_bytes,
             limit,
         };
-        self.inner.read_file(wanted, visible).await
+        self.inner.read_file(wanted, end).await
     }
 
     /// Waits until something from `offset` on is visible. Fails once the partition has failed or
@@ -344,7 +355,7 @@ impl Partition {
             let rung = self.inner.changed.notified();
             {
                 let state = self.inner.state.borrow();
-                let visible = state.commit.visible().offset;
+                let visible = state.visible_end();
                 if visible > offset {
                     return Ok(visible);
                 }

@@ -17,6 +17,8 @@ use crate::aborted::AbortedTxn;
 use crate::append::FIRST_SHIFT;
 use crate::candidate::{Candidate, new_active};
 use crate::checkpoint::{Mark, Replay};
+use crate::cleaner::write_checkpoint;
+use crate::cleaner_checkpoint::CleanerCheckpoint;
 use crate::epochs::Epochs;
 use crate::error::{Damage, DamageReason, IoFailure, OpenError};
 use crate::names::{self, Kind};
@@ -56,10 +58,13 @@ pub(crate) struct Tail<'a> {
     pub(crate) producers_end: i64,
     pub(crate) epochs: Epochs,
     pub(crate) epochs_changed: bool,
+    /// What comes before the replay's start was read anew as well.
+    pub(crate) rescanned: bool,
     pub(crate) now_ms: i64,
     pub(crate) damages: Vec<Damage>,
     pub(crate) cut: Option<Cut>,
     pub(crate) swept_bytes: u64,
+    pub(crate) cleaner: CleanerCheckpoint,
     /// Segments that turned out to be complete.
     pub(crate) sealed: Vec<Rc<Segment>>,
 }
@@ -83,7 +88,8 @@ impl Tail<'_> {
         let mut left = segments.iter().copied().peekable();
         loop {
             let current = left.next().expect("the recovery point's segment is there");
-            let mut candidate = Candidate::open(self.dir, current, self.point).await?;
+            let mut candidate =
+                Candidate::open(self.dir, current, self.point, self.cleaner.cleaned_end).await?;
             let next = left.peek().copied();
             // what is there again at its beginning was copied there by a renewal
             let limit = next.filter(|(_, len)| *len > 0).map(|(base, _)| base);
@@ -169,7 +175,7 @@ impl Tail<'_> {
             offset,
             end: candidate.len,
             lenient: false,
-            compacted: false,
+            compacted: candidate.compacted,
         };
         let file = candidate.file.clone();
         let end = sweep(&file, range, |position, batch| match batch {
@@ -202,18 +208,23 @@ impl Tail<'_> {
                 self.producers_end = header.next_offset();
             }
         }
-        if header.base_offset < candidate.mark.offset {
+        let known = header.base_offset < candidate.mark.offset;
+        if !known || self.rescanned {
+            let (epoch, start) = (header.partition_leader_epoch, header.base_offset);
+            self.epochs_changed |= self.epochs.assign(epoch, start);
+        }
+        if known {
             return;
         }
         let aborted = ended.and_then(AbortedTxn::of);
         candidate.on_batch(position, header, aborted);
-        let (epoch, start) = (header.partition_leader_epoch, header.base_offset);
-        self.epochs_changed |= self.epochs.on_batch(epoch, start);
     }
 
     /// A segment that has a successor: all of it was flushed before that was made.
     async fn complete(&mut self, c: Candidate, end: ScanEnd, next: i64) -> Result<(), IoFailure> {
-        if c.mark.offset < next {
+        // where there may be gaps, there may be one at the end
+        let is_whole = c.compacted && end.error.is_none();
+        if c.mark.offset < next && !is_whole {
             let reason = match end.error {
                 Some(error) => error.into(),
                 None => DamageReason::Missing,
@@ -264,7 +275,11 @@ impl Tail<'_> {
 
     /// Renews the end of the log. On a full disk it stays where it is, as far as the disk has it.
     async fn renewed(&mut self, mut c: Candidate) -> Result<Option<Candidate>, IoFailure> {
-        let failure = match copy(self.dir, &c).await {
+        let copied = match self.allow_gaps(&c).await {
+            Ok(()) => copy(self.dir, &c).await,
+            Err(failure) => Err(failure),
+        };
+        let failure = match copied {
             Ok(copied) => {
                 let renewed = renew(self.dir, c, copied).await?;
                 self.sealed.extend(renewed.sealed);
@@ -285,6 +300,21 @@ impl Tail<'_> {
         }
         tracing::warn!(%failure, "the end of the log is used where it is");
         Ok(Some(c))
+    }
+
+    /// A copy of a segment that may have gaps may have them too, under its own name.
+    async fn allow_gaps(&mut self, c: &Candidate) -> Result<(), IoFailure> {
+        let cleaned_end = c.durable.offset + 1;
+        if !c.compacted || self.cleaner.cleaned_end >= cleaned_end {
+            return Ok(());
+        }
+        let cleaner = CleanerCheckpoint {
+            cleaned_end,
+            ..self.cleaner
+        };
+        write_checkpoint(self.dir, cleaner).await?;
+        self.cleaner = cleaner;
+        Ok(())
     }
 
     /// Tells what stands behind the last whole batch and is no batch, and keeps a copy of it.

@@ -99,13 +99,14 @@ async fn copy_to(old: &Candidate, temporary: &Path) -> Result<Candidate, IoFailu
         path: temporary.to_owned(),
         file: file.clone(),
         shift: old.shift,
+        compacted: old.compacted,
         index: IndexBuilder::new(from.offset, old.shift, 0),
         times: TimeIndexBuilder::new(from.offset, 0, -1, MaxTimestamp::NONE),
         aborted: AbortedIndexBuilder::default(),
         durable: Mark::start_of(from.offset),
         mark: Mark::start_of(from.offset),
     };
-    let mut scanner = Scanner::new(0, from.offset);
+    let mut scanner = Scanner::new(0, from.offset).compacted(old.compacted);
     let mut position = from.position;
     while position < end.position {
         let len = (end.position - position).min(PIECE_BYTES as u64) as usize;

@@ -40,14 +40,15 @@ impl State {
         start
     }
 
-    fn check_change(&self) -> Result<(), ChangeError> {
+    pub(crate) fn check_change(&self) -> Result<(), ChangeError> {
         if let Some(failure) = &self.failure {
             return Err(ChangeError::Failed(failure.clone()));
         }
-        if self.phase != Phase::Open {
-            return Err(ChangeError::Closed);
+        match self.phase {
+            Phase::Open => Ok(()),
+            Phase::Truncating => Err(ChangeError::Truncated),
+            Phase::Closing | Phase::Closed => Err(ChangeError::Closed),
         }
-        Ok(())
     }
 }
 
@@ -97,6 +98,9 @@ impl Inner {
     async fn move_start(self: &Rc<Self>, offset: i64) -> Result<(), ChangeError> {
         let mut meta = self.lock_meta().await?;
         let (point, replay) = (meta.last.recovery_point, meta.last.replay);
+        if offset > self.state.borrow().commit.flushed().offset {
+            return Err(ChangeError::Truncated);
+        }
         if offset > self.state.borrow().log_start {
             let written = self
                 .write_checkpoint(&mut meta, offset, point, replay)
@@ -104,8 +108,12 @@ impl Inner {
             written.map_err(|failure| ChangeError::Io(self.on_meta_failure(failure)))?;
             let mut state = self.state.borrow_mut();
             state.log_start = offset;
+            state.clamp_high_watermark();
             state.epochs_dirty |= state.epochs.truncate_start(offset);
         }
+        self.ensure_checkpoint(&mut meta)
+            .await
+            .map_err(|failure| ChangeError::Io(self.on_meta_failure(failure)))?;
         let gone = self.take_out_segments(meta.last.recovery_point.segment);
         for segment in gone {
             let renamed = self.rename_deleted(&segment).await;
@@ -191,9 +199,7 @@ impl Partition {
             let idle_ms = state.config.producer_id_expiration_ms;
             state.producers.expire(now_ms, idle_ms);
             // never beyond what is visible
-            by_time
-                .max(state.start_by_size())
-                .min(state.commit.visible().offset)
+            by_time.max(state.start_by_size()).min(state.visible_end())
         };
         inner.move_start(start).await?;
         Ok(self.log_start_offset())
@@ -206,7 +212,7 @@ impl Partition {
         let offset = {
             let state = inner.state.borrow();
             state.check_change()?;
-            let visible_end = state.commit.visible().offset;
+            let visible_end = state.visible_end();
             let offset = if offset == -1 { visible_end } else { offset };
             if !(0..=visible_end).contains(&offset) {
                 return Err(ChangeError::OutOfRange {
@@ -219,6 +225,28 @@ impl Partition {
         // a log start beyond what is flushed could not survive a crash
         inner.flushed_to(offset).await?;
         inner.move_start(offset).await?;
+        Ok(self.log_start_offset())
+    }
+
+    /// A follower's log starts where its leader's does: at `offset` from now on, if that is later,
+    /// durably when this returns. Not limited by what is visible here, but by the log's end; to
+    /// begin beyond it, see [`Partition::reset_to`]. Returns the log's start.
+    pub async fn set_log_start_offset(&self, offset: i64) -> Result<i64, ChangeError> {
+        let inner = &self.inner;
+        {
+            let state = inner.state.borrow();
+            state.check_change()?;
+            let end = state.commit.appended().offset;
+            if offset > end {
+                return Err(ChangeError::OutOfRange {
+                    offset,
+                    visible_end: end,
+                });
+            }
+        }
+        inner.flushed_to(offset).await?;
+        inner.move_start(offset).await?;
+        inner.on_progress();
         Ok(self.log_start_offset())
     }
 

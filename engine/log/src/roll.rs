@@ -11,20 +11,56 @@ use std::rc::Rc;
 use ringmill_ring::{File, OpenOptions, fs};
 
 use crate::checkpoint::Mark;
+use crate::cleaner::write_checkpoint;
+use crate::cleaner_checkpoint::CleanerCheckpoint;
 use crate::error::{ChangeError, IoFailure};
 use crate::index::Seal;
 use crate::meta::Meta;
 use crate::names::Kind;
 use crate::partition::{Active, Inner, Phase};
 use crate::prewrite::Prewrite;
-use crate::queue::RollPlan;
+use crate::queue::{RollPlan, Turn};
 use crate::segment::Segment;
 
 impl Inner {
-    pub(crate) async fn roll(self: Rc<Self>, plan: RollPlan) {
-        self.carry_out(plan).await;
+    pub(crate) async fn turn(self: Rc<Self>, turn: Turn) {
+        match turn {
+            Turn::Roll(plan) => self.carry_out(plan).await,
+            Turn::AllowGaps => self.allow_gaps().await,
+        }
         self.changed.notify_all();
         self.schedule_pump();
+    }
+
+    /// From here on, offsets that are left out in the active segment are not lost: its leader's
+    /// log was compacted. Durable before the first such batch is written.
+    async fn allow_gaps(self: &Rc<Self>) {
+        let Ok(_meta) = self.lock_meta().await else {
+            return;
+        };
+        let (segment, before) = {
+            let state = self.state.borrow();
+            if state.failure.is_some() {
+                return;
+            }
+            (state.active.segment.clone(), state.cleaning.checkpoint)
+        };
+        let checkpoint = CleanerCheckpoint {
+            cleaned_end: before.cleaned_end.max(segment.base_offset + 1),
+            ..before
+        };
+        match write_checkpoint(&self.dir, checkpoint).await {
+            Ok(()) => {
+                let mut state = self.state.borrow_mut();
+                state.cleaning.checkpoint = checkpoint;
+                segment.compacted.set(true);
+                if state.failure.is_none() {
+                    state.commit.on_turned();
+                }
+            }
+            Err(failure) if failure.is_no_space() => self.give_up_roll(&failure),
+            Err(failure) => self.fail(failure),
+        }
     }
 
     async fn carry_out(self: &Rc<Self>, plan: RollPlan) {
@@ -59,7 +95,13 @@ impl Inner {
     /// Makes durable what belongs to the segment that ends, and makes the file of the next.
     async fn prepare_segment(&self, meta: &mut Meta, plan: RollPlan) -> Result<File, IoFailure> {
         self.trim().await?;
-        self.state.borrow_mut().active.times.close();
+        {
+            let active = &mut self.state.borrow_mut().active;
+            active.times.close();
+            if active.segment.compacted.get() {
+                active.index.on_gap(plan.base_offset);
+            }
+        }
         self.spill(meta, true).await?;
         self.write_epochs().await?;
         if let Some(content) = plan.snapshot {
@@ -89,14 +131,15 @@ impl Inner {
         let (base, seal) = {
             let state = self.state.borrow();
             let written = state.commit.written();
+            let digest = written.digest.unwrap_or_default();
             let seal = Seal {
                 log_len: written.position,
-                end_offset: written.offset,
+                end_offset: next.segment.base_offset,
                 max_timestamp: written.max.timestamp,
                 max_timestamp_offset: written.max.offset,
                 time_entries: state.active.times.entries(),
                 aborted_entries: state.active.aborted.entries(),
-                compacted: None,
+                compacted: state.active.segment.compacted.get().then(|| digest.get()),
             };
             (written.segment, seal)
         };
@@ -123,8 +166,9 @@ impl Inner {
     pub(crate) async fn roll_now(self: &Rc<Self>) -> Result<(), ChangeError> {
         let (base, rollbacks) = {
             let mut state = self.state.borrow_mut();
-            if state.commit.appended().position > 0 {
-                state.plan_roll();
+            let end = state.commit.appended();
+            if end.position > 0 {
+                state.plan_roll(end.offset);
             }
             (state.commit.appended().segment, state.rollbacks)
         };

@@ -75,7 +75,7 @@ impl Inner {
         old: &[Rc<Segment>],
         new: Compacted,
     ) -> Result<(), CleanError> {
-        let meta = self.lock_meta().await.map_err(|_| CleanError::Closed)?;
+        let mut meta = self.lock_meta().await.map_err(|_| CleanError::Closed)?;
         let (base, end) = (new.segment.base_offset, new.end_offset);
         let still = old.iter().all(|segment| self.has(segment));
         if !still || end > meta.last.recovery_point.segment {
@@ -84,6 +84,7 @@ impl Inner {
         if self.state.borrow().failure.is_some() {
             return Err(CleanError::Closed);
         }
+        self.ensure_checkpoint(&mut meta).await?;
         let swapping = self.swaps.begin();
         let cleaned = names::with_suffix(&self.path(base, Kind::Log), names::CLEANED);
         let renamed = fs::rename(&cleaned, self.dir.join(names::swap_name(base, end))).await;

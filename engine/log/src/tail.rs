@@ -25,6 +25,7 @@ struct Piece {
 #[derive(Debug, Clone, Copy)]
 struct TailBatch {
     base_offset: i64,
+    next_offset: i64,
     at: u64,
 }
 
@@ -43,17 +44,14 @@ pub(crate) struct Tail {
     pieces: VecDeque<Piece>,
     batches: VecDeque<TailBatch>,
     end: u64,
-    end_offset: i64,
 }
 
 impl Tail {
-    /// Empty, at the end of a log.
-    pub(crate) fn new(end_offset: i64) -> Self {
+    pub(crate) fn new() -> Self {
         Tail {
             pieces: VecDeque::new(),
             batches: VecDeque::new(),
             end: 0,
-            end_offset,
         }
     }
 
@@ -62,6 +60,7 @@ impl Tail {
         for batch in &run.batches {
             self.batches.push_back(TailBatch {
                 base_offset: batch.base_offset,
+                next_offset: batch.last_offset + 1,
                 at,
             });
             at += u64::from(batch.size);
@@ -74,7 +73,6 @@ impl Tail {
             self.end += part.len() as u64;
         }
         assert_eq!(at, self.end, "the batches of a run are its bytes");
-        self.end_offset = run.end.offset;
     }
 
     /// Drops the oldest piece and the batches that began in it.
@@ -99,7 +97,12 @@ impl Tail {
         let after = self
             .batches
             .partition_point(|batch| batch.base_offset <= offset);
-        let first = after.checked_sub(1)?;
+        let mut first = after.checked_sub(1)?;
+        if self.batches[first].next_offset <= offset {
+            // the leader's log was compacted: no batch holds the offset
+            first += 1;
+            self.batches.get(first)?;
+        }
         let start = self.batches[first].at;
         let visible = self
             .batches
@@ -108,11 +111,7 @@ impl Tail {
             return None;
         }
         let limit = start.saturating_add(max_bytes as u64);
-        let next = |n: usize| {
-            self.batches
-                .get(n)
-                .map_or((self.end, self.end_offset), |b| (b.at, b.base_offset))
-        };
+        let end_of = |n: usize| self.batches.get(n).map_or(self.end, |batch| batch.at);
         // the first batch that begins beyond the limit ends one that does not fit, unless it
         // begins right at it
         let fitting = self.batches.partition_point(|batch| batch.at <= limit);
@@ -122,7 +121,7 @@ impl Tail {
             fitting - 1
         };
         let last = last.clamp(first + 1, visible);
-        let (end, next_offset) = next(last);
+        let (end, next_offset) = (end_of(last), self.batches[last - 1].next_offset);
         Some(TailSlice {
             bytes: self.slice(start, end),
             len: (end - start) as usize,
@@ -216,7 +215,7 @@ mod tests {
     impl Model {
         fn new() -> Self {
             Model {
-                tail: Rc::new(RefCell::new(Tail::new(0))),
+                tail: Rc::new(RefCell::new(Tail::new())),
                 log: Vec::new(),
                 batches: Vec::new(),
                 end: Mark::start_of(0),
@@ -237,9 +236,7 @@ mod tests {
                 }
                 let bytes = builder.seal(Compression::None, ProducerStamp::NONE);
                 let base_offset = self.end.offset;
-                self.end = self
-                    .end
-                    .after(base_offset + records as i64 - 1, 0, bytes.len() as u64);
+                self.end = self.end.plus(records as i64, bytes.len() as u64);
                 let batch = QueuedBatch {
                     base_offset,
                     last_offset: self.end.offset - 1,
@@ -258,7 +255,7 @@ mod tests {
                 self.log.extend_from_slice(&bytes);
                 ringmill_wire::batch::set_base_offset(&mut self.log[start..], base_offset);
                 ringmill_wire::batch::set_leader_epoch(&mut self.log[start..], 0);
-                queue.push(bytes, assignment, batch, self.end);
+                queue.push(bytes, Some(assignment), batch, self.end);
             }
             while queue.bytes() > 0 {
                 queue.take_run();

@@ -1,6 +1,7 @@
 //! From a timestamp to an offset (ListOffsets): the time index says from where on to look, the
 //! batch headers say in which batch, and only that batch's records are decoded.
 
+use std::cmp::Ordering;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use crate::checkpoint::Mark;
 use crate::error::{IoFailure, ReadError};
 use crate::mend::time_of;
 use crate::names::Kind;
-use crate::partition::{Extent, Inner, Partition};
+use crate::partition::{Extent, Inner, Partition, State};
 use crate::segment::Segment;
 use crate::time_index::{self, ENTRY_LEN, MaxTimestamp, TimeEntry};
 use crate::walk::Walk;
@@ -68,7 +69,36 @@ impl Target {
     }
 }
 
+impl State {
+    /// How far a segment reaches in a log that ends at `end`, in whichever segment.
+    fn extent_before(&self, segment: &Segment, end: Mark) -> Extent {
+        match segment.base_offset.cmp(&end.segment) {
+            Ordering::Less => self.extent(segment, end),
+            Ordering::Equal => Extent {
+                bytes: end.position,
+                end_offset: end.offset,
+            },
+            Ordering::Greater => Extent {
+                bytes: 0,
+                end_offset: segment.base_offset,
+            },
+        }
+    }
+}
+
 impl Inner {
+    /// The end of what consumers may see.
+    async fn visible_mark(self: &Rc<Self>) -> Result<Mark, ReadError> {
+        let (here, end) = {
+            let state = self.state.borrow();
+            (state.commit.visible(), state.visible_end())
+        };
+        match end < here.offset {
+            true => self.mark_before(end).await,
+            false => Ok(here),
+        }
+    }
+
     /// The segment's largest timestamp. Builds its index anew if it is not known.
     async fn max_of(
         self: &Rc<Self>,
@@ -78,12 +108,19 @@ impl Inner {
         if !segment.indexed.get() {
             self.mend(segment, segment.mends.get()).await?;
         }
+        if segment.base_offset >= visible.segment {
+            let holds_end = segment.base_offset == visible.segment;
+            return Ok(if holds_end {
+                visible.max
+            } else {
+                MaxTimestamp::NONE
+            });
+        }
         Ok(match segment.seal.get() {
             Some(seal) => MaxTimestamp {
                 timestamp: seal.max_timestamp,
                 offset: seal.max_timestamp_offset,
             },
-            None if visible.segment == segment.base_offset => visible.max,
             None => MaxTimestamp::NONE,
         })
     }
@@ -97,7 +134,7 @@ impl Inner {
             .collect()
     }
 
-    async fn time_entries(
+    pub(crate) async fn time_entries(
         &self,
         segment: &Segment,
         extent: Extent,
@@ -147,7 +184,7 @@ impl Inner {
         if self.max_of(segment, visible).await?.timestamp < target.timestamp {
             return Ok(None);
         }
-        let extent = self.state.borrow().extent(segment, visible);
+        let extent = self.state.borrow().extent_before(segment, visible);
         let from = target.offset.max(segment.base_offset);
         if from >= extent.end_offset {
             return Ok(None);
@@ -227,7 +264,7 @@ impl Inner {
         offset: i64,
         visible: Mark,
     ) -> Result<Option<TimestampOffset>, ReadError> {
-        let extent = self.state.borrow().extent(segment, visible);
+        let extent = self.state.borrow().extent_before(segment, visible);
         let Some(mut walk) = self.walk(segment, offset, extent).await? else {
             return Ok(None);
         };
@@ -325,16 +362,20 @@ impl Inner {
         timestamp: i64,
     ) -> Result<Option<TimestampOffset>, ReadError> {
         let inner = self;
-        let (visible, log_start) = {
-            let state = inner.state.borrow();
-            (state.commit.visible(), state.log_start)
-        };
+        let visible = inner.visible_mark().await?;
+        let log_start = inner.state.borrow().log_start;
         let target = Target {
             timestamp,
             offset: log_start,
         };
         for segment in inner.all_segments() {
-            if inner.state.borrow().extent(&segment, visible).end_offset <= log_start {
+            if inner
+                .state
+                .borrow()
+                .extent_before(&segment, visible)
+                .end_offset
+                <= log_start
+            {
                 continue;
             }
             match inner.find_in_segment(&segment, target, visible).await {
@@ -349,14 +390,12 @@ impl Inner {
 
     async fn find_max_time(self: &Rc<Self>) -> Result<Option<TimestampOffset>, ReadError> {
         let inner = self;
-        let (visible, log_start) = {
-            let state = inner.state.borrow();
-            (state.commit.visible(), state.log_start)
-        };
+        let visible = inner.visible_mark().await?;
+        let log_start = inner.state.borrow().log_start;
         let mut max: Option<(i64, Rc<Segment>)> = None;
         let mut first = None;
         for segment in inner.all_segments() {
-            let extent = inner.state.borrow().extent(&segment, visible);
+            let extent = inner.state.borrow().extent_before(&segment, visible);
             if extent.end_offset <= log_start {
                 continue;
             }

@@ -72,6 +72,16 @@ impl OpenTxns {
         }
     }
 
+    /// As [`OpenTxns::end`], for a transaction that is known by its first offset alone.
+    pub(crate) fn hold(&mut self, first_offset: i64, last_offset: i64) {
+        self.ended.entry(first_offset).or_insert(last_offset);
+    }
+
+    /// The first offset of those whose markers are not visible yet.
+    pub(crate) fn first_ended(&self) -> Option<i64> {
+        self.ended.keys().next().copied()
+    }
+
     /// The first offset that is not decided.
     pub(crate) fn first_unstable(&self) -> Option<i64> {
         let (open, ended) = (self.open.keys().next(), self.ended.keys().next());

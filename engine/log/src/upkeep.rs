@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ringmill_ring::{Instant, now, sleep, spawn};
 
-use crate::checkpoint::{Mark, Replay};
+use crate::checkpoint::{Mark, Replay, Replicated};
 use crate::error::{ChangeError, IoFailure};
 use crate::meta::Meta;
 use crate::partition::{Inner, Phase, State};
@@ -40,6 +40,8 @@ pub(crate) struct Upkeep {
     snapshot_at: Instant,
     /// Flushed up to here at the last checkpoint.
     pub(crate) point: Mark,
+    /// As in the last checkpoint.
+    pub(crate) replicated: Option<Replicated>,
     scheduled: bool,
     running: bool,
     /// The last attempt found no room; the next one waits for its time.
@@ -50,6 +52,8 @@ pub(crate) struct Upkeep {
 struct Taken {
     content: Bytes,
     end: Mark,
+    /// As of the state then.
+    rollbacks: u64,
 }
 
 impl Upkeep {
@@ -60,6 +64,7 @@ impl Upkeep {
             unsaved: false,
             snapshot_at: now(),
             point,
+            replicated: None,
             scheduled: false,
             running: false,
             failed: false,
@@ -114,9 +119,18 @@ impl State {
         }
     }
 
+    /// What the next checkpoint is to say of the replicas.
+    pub(crate) fn replicated(&self) -> Option<Replicated> {
+        Some(Replicated {
+            high_watermark: self.high_watermark?,
+            first_undecided: self.producers.first_ended(),
+        })
+    }
+
     /// Nothing is to be written down.
     fn is_settled(&self, forced: bool) -> bool {
         self.commit.flushed().offset == self.upkeep.point.offset
+            && self.replicated() == self.upkeep.replicated
             && !self.epochs_dirty
             && !self.is_snapshot_due(forced)
     }
@@ -143,7 +157,8 @@ impl Inner {
             spawn(async move { inner.run_upkeep().await });
             return;
         }
-        let behind = state.commit.flushed().offset > state.upkeep.point.offset;
+        let behind = state.commit.flushed().offset > state.upkeep.point.offset
+            || state.replicated() != state.upkeep.replicated;
         if state.upkeep.scheduled || !(behind || state.upkeep.is_snapshot_stale()) {
             return;
         }
@@ -204,6 +219,7 @@ impl Inner {
             let taken = Taken {
                 content: snapshot::encode(&state.producers),
                 end: state.commit.appended(),
+                rollbacks: state.rollbacks,
             };
             (taken, state.rollbacks)
         };
@@ -216,7 +232,11 @@ impl Inner {
     }
 
     async fn write_down(&self, meta: &mut Meta, taken: Option<Taken>) -> Result<(), IoFailure> {
-        let point = self.state.borrow().commit.flushed();
+        let (point, rollbacks) = {
+            let state = self.state.borrow();
+            (state.commit.flushed(), state.rollbacks)
+        };
+        let taken = taken.filter(|taken| taken.rollbacks == rollbacks);
         self.spill(meta, true).await?;
         self.write_epochs().await?;
         if let Some(taken) = taken.filter(|taken| taken.end.segment == point.segment) {

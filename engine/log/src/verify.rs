@@ -226,8 +226,10 @@ impl<F: FnMut(Finding)> Verifier<'_, F> {
             .and_then(|header| header.seal)
             .filter(|_| next.is_some());
         let compacted = match header {
-            Some(header) => header.seal.is_some_and(|seal| seal.compacted.is_some()),
-            None => base < self.cleaner.cleaned_end && next.is_some(),
+            Some(IndexHeader {
+                seal: Some(seal), ..
+            }) => seal.compacted.is_some(),
+            _ => base < self.cleaner.cleaned_end,
         };
         let times_path = names::path_of(self.dir, base, Kind::TimeIndex);
         let times = read_if_there(&times_path).await?.unwrap_or_default();

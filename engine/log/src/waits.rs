@@ -11,6 +11,8 @@ use futures_channel::oneshot;
 pub(crate) enum Level {
     Written,
     Flushed,
+    /// And the replicas have it.
+    Visible,
 }
 
 /// End offset, and a number to tell waits for the same one apart.
@@ -21,6 +23,7 @@ type WaitKey = (i64, u64);
 pub(crate) struct Waits {
     written: BTreeMap<WaitKey, oneshot::Sender<()>>,
     flushed: BTreeMap<WaitKey, oneshot::Sender<()>>,
+    visible: BTreeMap<WaitKey, oneshot::Sender<()>>,
     count: u64,
 }
 
@@ -34,13 +37,18 @@ impl Waits {
         match level {
             Level::Written => self.written.insert(key, sender),
             Level::Flushed => self.flushed.insert(key, sender),
+            Level::Visible => self.visible.insert(key, sender),
         };
         receiver
     }
 
     /// The ends have moved.
-    pub(crate) fn on_progress(&mut self, written: i64, flushed: i64) {
-        for (waits, end) in [(&mut self.written, written), (&mut self.flushed, flushed)] {
+    pub(crate) fn on_progress(&mut self, written: i64, flushed: i64, visible: i64) {
+        for (waits, end) in [
+            (&mut self.written, written),
+            (&mut self.flushed, flushed),
+            (&mut self.visible, visible),
+        ] {
             while let Some(first) = waits.first_entry() {
                 if first.key().0 > end {
                     break;
@@ -53,7 +61,7 @@ impl Waits {
 
     /// Everything after `end` was taken back.
     pub(crate) fn wake_from(&mut self, end: i64) {
-        for waits in [&mut self.written, &mut self.flushed] {
+        for waits in [&mut self.written, &mut self.flushed, &mut self.visible] {
             for (_, wait) in waits.split_off(&(end, u64::MAX)) {
                 let _ = wait.send(());
             }
@@ -80,10 +88,13 @@ mod tests {
         let mut early = waits.register(Level::Flushed, 5);
         let mut late = waits.register(Level::Flushed, 9);
         let mut written = waits.register(Level::Written, 9);
-        waits.on_progress(9, 4);
+        let mut visible = waits.register(Level::Visible, 5);
+        waits.on_progress(9, 4, 4);
         assert!(is_woken(&mut written) && !is_woken(&mut early));
-        waits.on_progress(9, 5);
-        assert!(is_woken(&mut early) && !is_woken(&mut late));
+        waits.on_progress(9, 5, 4);
+        assert!(is_woken(&mut early) && !is_woken(&mut late) && !is_woken(&mut visible));
+        waits.on_progress(9, 5, 5);
+        assert!(is_woken(&mut visible));
         waits.wake_from(9);
         assert!(!is_woken(&mut late), "what ends there was not taken back");
         waits.wake_from(8);

@@ -11,7 +11,7 @@ use crate::config::Durability;
 use crate::error::IoFailure;
 use crate::flush::{Commit, Front, Step};
 use crate::names::Kind;
-use crate::partition::{Appending, Inner, State};
+use crate::partition::{Appending, Inner, Phase, State};
 use crate::prewrite::Fill;
 use crate::queue::{Fate, QUEUE_BYTES_MAX};
 
@@ -59,9 +59,9 @@ impl Inner {
                     spawn(self.clone().sync(file));
                 }
                 Step::Roll => {
-                    let plan = state.queue.take_roll();
+                    let turn = state.queue.take_turn();
                     state.commit.begin_roll();
-                    spawn(self.clone().roll(plan));
+                    spawn(self.clone().turn(turn));
                 }
             }
         }
@@ -194,10 +194,13 @@ impl Inner {
         let moved = {
             let mut state = self.state.borrow_mut();
             let (written, flushed) = (state.commit.written(), state.commit.flushed());
-            state.waits.on_progress(written.offset, flushed.offset);
-            let visible = state.commit.visible().offset;
+            let visible = state.visible_end();
+            state
+                .waits
+                .on_progress(written.offset, flushed.offset, visible);
             state.producers.on_visible(visible);
-            std::mem::replace(&mut state.told_visible, visible) != visible
+            let quieting = state.phase == Phase::Truncating;
+            std::mem::replace(&mut state.told_visible, visible) != visible || quieting
         };
         if moved {
             self.changed.notify_all();
@@ -385,9 +388,13 @@ impl State {
         }
         let end = self.commit.written();
         self.epochs_dirty |= self.epochs.truncate_end(end.offset);
+        if self.leads {
+            self.epochs_dirty |= self.epochs.on_batch(self.leader_epoch, end.offset);
+        }
         self.appending = Appending {
             first_timestamp: self.active.first_timestamp,
             shift: self.active.segment.shift.get(),
+            gaps: self.active.segment.compacted.get(),
         };
         self.rollbacks += 1;
         self.waits.wake_from(end.offset);

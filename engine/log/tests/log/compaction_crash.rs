@@ -25,8 +25,13 @@ const KEYS: u64 = 25;
 struct History {
     /// What may stand at an offset.
     appended: BTreeMap<i64, BTreeSet<Entry>>,
-    /// The last record of every key that was acknowledged, or seen in the log.
-    last: BTreeMap<u16, (i64, Entry)>,
+    /// What was acknowledged, or seen in the log, and not cut.
+    stays: BTreeMap<i64, Entry>,
+    /// The log is being cut there; nobody appends.
+    cutting: Option<i64>,
+    /// The log is being read; nobody cuts it.
+    checking: bool,
+    cuts: usize,
     acks: usize,
     runs: usize,
     /// Runs that the disk had no room for.
@@ -37,10 +42,14 @@ type Shared = Rc<RefCell<History>>;
 
 impl History {
     fn on_stays(&mut self, offset: i64, entry: &Entry) {
-        let last = self.last.entry(entry.0).or_insert((-1, entry.clone()));
-        if offset >= last.0 {
-            *last = (offset, entry.clone());
-        }
+        self.stays.insert(offset, entry.clone());
+    }
+
+    /// The log was cut there.
+    fn on_cut(&mut self, end: i64) {
+        self.stays.split_off(&end);
+        self.appended.split_off(&end);
+        self.cutting = None;
     }
 
     /// A tombstone of a key at an offset or later.
@@ -50,7 +59,11 @@ impl History {
         entries.any(|(found, value)| *found == key && value.is_none())
     }
 
-    fn check(&mut self, found: &Entries) {
+    /// `found` is all that consumers see, up to `end`.
+    fn check(&mut self, found: &Entries, end: i64) {
+        if let Some(end) = self.cutting.take() {
+            self.stays.split_off(&end);
+        }
         let mut latest: BTreeMap<u16, i64> = BTreeMap::new();
         for (offset, entry) in found {
             let known = self.appended.get(offset);
@@ -58,7 +71,11 @@ impl History {
             assert!(known, "nobody wrote what is at {offset}");
             latest.insert(entry.0, *offset);
         }
-        for (key, (offset, _)) in &self.last {
+        let mut last = BTreeMap::new();
+        for (offset, (key, _)) in self.stays.range(..end) {
+            last.insert(*key, *offset);
+        }
+        for (key, offset) in &last {
             match latest.get(key) {
                 Some(latest) => assert!(
                     latest >= offset,
@@ -77,13 +94,22 @@ impl History {
 }
 
 async fn check(p: &Partition, history: &Shared) {
+    if p.high_watermark().is_some() {
+        p.set_high_watermark(Some(p.written_end()));
+    }
+    history.borrow_mut().checking = true;
     let found = read_entries(p, p.log_start_offset(), 100_000).await;
+    history.borrow_mut().checking = false;
     let found = found.unwrap_or_else(|error| panic!("{error}; {:?}", p.damages()));
-    history.borrow_mut().check(&found);
+    history.borrow_mut().check(&found, p.visible_end());
 }
 
 async fn write(p: Partition, history: Shared) {
     loop {
+        if history.borrow().cutting.is_some() {
+            sleep(Duration::from_micros(50)).await;
+            continue;
+        }
         let entries = some_entries(KEYS);
         let codec = Compression::ALL[below(5) as usize];
         let appended = match p.append(batch_of(&entries, codec, ProducerStamp::NONE)) {
@@ -92,7 +118,7 @@ async fn write(p: Partition, history: Shared) {
                 p.room().await;
                 continue;
             }
-            Err(AppendError::NoSpace) => {
+            Err(AppendError::NoSpace | AppendError::Truncated) => {
                 sleep(Duration::from_millis(1)).await;
                 continue;
             }
@@ -117,9 +143,42 @@ async fn write(p: Partition, history: Shared) {
                     known.remove(entry);
                 }
             }
+            Err(AppendError::Truncated) => {}
             Err(_) => return,
         }
         sleep(Duration::from_micros(below(300))).await;
+    }
+}
+
+/// Cuts the log behind its high watermark, as a follower does; what may be compacted is before it.
+async fn cut(p: Partition, history: Shared) {
+    loop {
+        sleep(Duration::from_micros(below(20_000))).await;
+        let end = p.written_end();
+        let high_watermark = p.set_high_watermark(Some((end - below(60) as i64).max(0)));
+        let from = high_watermark.unwrap_or(0);
+        if from >= end || history.borrow().checking || below(3) == 0 {
+            continue;
+        }
+        let at = from + below((end - from) as u64) as i64;
+        let Ok(slice) = p.read_for_replica(at, 1).await else {
+            continue;
+        };
+        let target = slice.base_offset;
+        if target < from || history.borrow().checking {
+            continue;
+        }
+        history.borrow_mut().cutting = Some(target);
+        match p.truncate_to(target).await {
+            Ok(end) => {
+                assert_eq!(end, target);
+                let mut history = history.borrow_mut();
+                history.on_cut(end);
+                history.cuts += 1;
+            }
+            Err(_) if p.failure().is_some() => return,
+            Err(_) => history.borrow_mut().cutting = None,
+        }
     }
 }
 
@@ -144,7 +203,7 @@ async fn keep_clean(p: Partition, history: Shared) {
 async fn live(
     config: LogConfig,
     history: Shared,
-    checks: bool,
+    (checks, cuts): (bool, bool),
     opened: Rc<Cell<bool>>,
 ) -> Result<(), OpenError> {
     let caches = CoreCaches::new(CacheLimits {
@@ -160,9 +219,12 @@ async fn live(
     spawn(write(p.clone(), history.clone()));
     spawn(write(p.clone(), history.clone()));
     spawn(keep_clean(p.clone(), history.clone()));
+    if cuts {
+        spawn(cut(p.clone(), history.clone()));
+    }
     loop {
         sleep(Duration::from_micros(below(60_000))).await;
-        if checks && below(3) == 0 {
+        if checks && below(3) == 0 && history.borrow().cutting.is_none() {
             check(&p, &history).await;
         }
         if below(12) == 0 {
@@ -180,7 +242,7 @@ enum Disk {
     Fails,
 }
 
-fn lives(seed: u64, disk: Disk) -> (usize, usize, usize) {
+fn lives(seed: u64, disk: Disk, cuts: bool) -> (usize, usize, usize) {
     let _seed = Seed(seed);
     let mut machine = Machine::new(seed);
     let node = machine.node;
@@ -202,7 +264,8 @@ fn lives(seed: u64, disk: Disk) -> (usize, usize, usize) {
             *machine.world.disk(node).faults() = faults;
         }
         let opened = Rc::new(Cell::new(false));
-        let life = live(config, history.clone(), disk != Disk::Fails, opened);
+        let todo = (disk != Disk::Fails, cuts);
+        let life = live(config, history.clone(), todo, opened);
         let _outputs = machine.world.start(node, life);
         for _ in 0..4 {
             machine.world.run_for(time / 4);
@@ -238,11 +301,14 @@ fn lives(seed: u64, disk: Disk) -> (usize, usize, usize) {
     assert_eq!(machine.files(".cleaned"), []);
     assert_eq!(machine.files(".swap"), []);
     let history = history.borrow();
+    if cuts {
+        return (history.acks, history.runs, history.cuts);
+    }
     (history.acks, history.runs, history.no_room)
 }
 
 fn sum(seeds: impl Iterator<Item = u64>, disk: Disk) -> (usize, usize, usize) {
-    let done = seeds.map(|seed| lives(seed, disk));
+    let done = seeds.map(|seed| lives(seed, disk, false));
     let done = done.fold((0, 0, 0), |a, b| (a.0 + b.0, a.1 + b.1, a.2 + b.2));
     println!(
         "{} acknowledgements, {} runs, {} without room",
@@ -276,6 +342,19 @@ fn the_last_value_of_every_key_survives_a_failing_disk() {
     let (acks, runs, _) = sum(seeds(15), Disk::Fails);
     let single = std::env::var("SEED").is_ok();
     assert!(single || acks > 300 && runs > 3, "{acks} acks, {runs} runs");
+}
+
+/// The cleaner and a follower's truncations beside each other.
+#[test]
+fn the_last_value_of_every_key_survives_truncations_behind_the_high_watermark() {
+    for disk in [Disk::Sound, Disk::Fills] {
+        let done = seeds(12).map(|seed| lives(seed, disk, true));
+        let done = done.fold((0, 0, 0), |a, b| (a.0 + b.0, a.1 + b.1, a.2 + b.2));
+        let (acks, runs, cuts) = done;
+        println!("{acks} acknowledgements, {runs} runs, {cuts} cuts");
+        let single = std::env::var("SEED").is_ok();
+        assert!(single || acks > 300 && runs > 5 && cuts > 50, "{done:?}");
+    }
 }
 
 /// Every operation of a run on names fails once, or is the last before the power goes.

@@ -13,7 +13,7 @@ use ringmill_wire::marker::EndTxnMarker as Marker;
 
 use crate::fixture::*;
 
-fn data(producer_id: i64, epoch: i16, sequence: i32, len: usize) -> Bytes {
+pub(crate) fn data(producer_id: i64, epoch: i16, sequence: i32, len: usize) -> Bytes {
     let stamp = ProducerStamp {
         producer_id,
         producer_epoch: epoch,
@@ -23,7 +23,7 @@ fn data(producer_id: i64, epoch: i16, sequence: i32, len: usize) -> Bytes {
     stamped(1, len, 5, stamp)
 }
 
-fn marker(producer_id: i64, epoch: i16, committed: bool) -> EndTxnMarker {
+pub(crate) fn marker(producer_id: i64, epoch: i16, committed: bool) -> EndTxnMarker {
     EndTxnMarker {
         producer_id,
         producer_epoch: epoch,
@@ -33,14 +33,19 @@ fn marker(producer_id: i64, epoch: i16, committed: bool) -> EndTxnMarker {
 }
 
 /// Appends as a coordinator's client does, and waits. Returns the offset.
-async fn put(p: &Partition, batch: Bytes, id: i64, epoch: i16) -> Result<i64, AppendError> {
+pub(crate) async fn put(
+    p: &Partition,
+    batch: Bytes,
+    id: i64,
+    epoch: i16,
+) -> Result<i64, AppendError> {
     let guard = p.begin_verification(id, epoch);
     let appended = p.append_verified(batch, &guard)?;
     p.flushed(&appended.receipt).await?;
     Ok(appended.base_offset)
 }
 
-async fn end(p: &Partition, marker: EndTxnMarker) -> Result<i64, AppendError> {
+pub(crate) async fn end(p: &Partition, marker: EndTxnMarker) -> Result<i64, AppendError> {
     let appended = p.append_marker(marker)?;
     p.flushed(&appended.receipt).await?;
     Ok(appended.base_offset)
