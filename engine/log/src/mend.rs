@@ -317,7 +317,9 @@ async fn resume_by_length(
     compacted: bool,
 ) -> Result<Option<(u64, i64)>, IoFailure> {
     let (until, due) = known.unwrap_or((extent.bytes, extent.end_offset));
-    let mut position = end.position;
+    let (mut position, mut next_offset) = (end.position, end.next_offset);
+    // Where what is whole begins, up to the next broken header.
+    let mut first = None;
     for _ in 0..STEPS_MAX {
         let header = file.read_at(position, HEADER_LEN).await;
         let header = header.map_err(IoFailure::of("read", path))?;
@@ -333,7 +335,7 @@ async fn resume_by_length(
         let Ok(header) = BatchHeader::parse(&header) else {
             continue;
         };
-        if header.base_offset <= end.next_offset || header.base_offset >= due {
+        if header.base_offset <= next_offset || header.base_offset >= due {
             continue;
         }
         let range = Range {
@@ -349,9 +351,12 @@ async fn resume_by_length(
             true => swept.next_offset <= due,
             false => swept.next_offset == due,
         };
-        if swept.error.is_none() && swept.position == until && arrives {
-            return Ok(Some((position, header.base_offset)));
+        let begun = *first.get_or_insert((position, header.base_offset));
+        if swept.error.is_none() {
+            return Ok((swept.position == until && arrives).then_some(begun));
         }
+        // Another broken header, or a length that led astray: each byte is read once.
+        (position, next_offset) = (swept.position, swept.next_offset);
     }
     Ok(None)
 }

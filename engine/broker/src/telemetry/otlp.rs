@@ -276,12 +276,12 @@ mod tests {
 
     #[test]
     fn a_long_name_of_many_points_costs_nothing() {
-        let points = vec![NumberDataPoint {
+        let point = NumberDataPoint {
             as_double: Some(1.0),
             ..NumberDataPoint::default()
-        }];
+        };
         let gauge = Gauge {
-            data_points: points.repeat(50_000),
+            data_points: vec![point; 50_000],
         };
         let metric = |name: String| Metric {
             name,

@@ -265,6 +265,28 @@ fn a_broken_header_costs_its_own_batch_alone_unless_its_length_is_broken() {
 }
 
 #[test]
+fn two_broken_headers_cost_their_own_batches_alone() {
+    let mut machine = Machine::new(1);
+    let model = prepared(&mut machine, true, 12);
+    let (file, _) = machine.files(".log").pop().unwrap();
+    let mut content = machine.read(&file);
+    let starts = starts(&content);
+    for broken in [3, 7] {
+        content[starts[broken] + 16] = 117; // its magic number
+    }
+    machine.put(&file, &content);
+    machine.life_from_files(LogConfig::default(), async move |p| {
+        for (n, (offsets, bytes)) in model.batches.iter().enumerate() {
+            match p.read(offsets.start, 1).await {
+                Ok(slice) => assert_eq!(&bytes_of(&slice).await[..], &bytes[..], "batch {n}"),
+                Err(ReadError::Damaged(damage)) => assert!(n == 3 || n == 7, "{n}: {damage}"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    });
+}
+
+#[test]
 fn what_is_appended_behind_a_header_that_claims_its_offsets_is_found() {
     let mut machine = Machine::new(1);
     let model = prepared(&mut machine, true, 6);
