@@ -438,8 +438,10 @@ impl Fetcher {
         let Some(state) = self.partitions.get_mut(&partition) else {
             return;
         };
-        // whatever a replica complains of, the leader has the last word
+        // Whatever a replica complains of, the leader has the last word; if it names the replica again
+        // and again, not at the speed of the wire.
         if code.is_error() && state.nearest.take().is_some() {
+            state.fail(now, self.retry_backoff, random);
             effects.moved = true;
             return;
         }

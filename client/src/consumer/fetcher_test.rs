@@ -158,8 +158,9 @@ fn a_nearer_replica_is_read_until_it_complains_or_time_is_over() {
     let complaint = refused(0, ErrorCode::OffsetOutOfRange);
     let effects = fetcher.on_response(ms(0), &plan, vec![complaint], 0);
     assert!(effects.moved && !effects.unlocated, "the leader decides");
-    to_the_nearer(&mut fetcher, ms(0));
-    let later = ms(0) + ClientConfig::default().metadata_max_age;
+    assert_eq!(fetcher.plan(ms(0), 7), None, "but is not asked at once");
+    to_the_nearer(&mut fetcher, ms(1000));
+    let later = ms(1000) + ClientConfig::default().metadata_max_age;
     assert_eq!(fetcher.plan(later, 8), None);
     to_the_nearer(&mut fetcher, later);
     // a broker that the cluster does not have is no source
