@@ -422,7 +422,7 @@ impl Hosted {
             return found;
         }
         if want.max_bytes == 0 {
-            let there = found.log_start..=found.high_watermark;
+            let there = found.log_start..=self.log.log_end_offset();
             return match there.contains(&want.offset) {
                 true => found,
                 false => LocalFound::failed(ErrorCode::OffsetOutOfRange),

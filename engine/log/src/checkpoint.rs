@@ -217,6 +217,21 @@ impl Checkpoint {
             .chain(second)
             .max_by_key(|slot| slot.sequence)
     }
+
+    /// Whether the log's start may go back if the latest slot is lost: it may be in the page cache
+    /// alone, when whoever wrote it was killed before the flush.
+    pub fn moves_start(file: &[u8]) -> bool {
+        let slots = [
+            Self::parse_slot(file),
+            file.get(SLOT_STRIDE..).and_then(Self::parse_slot),
+        ];
+        match slots {
+            [Some(one), Some(other)] => one.log_start_offset != other.log_start_offset,
+            // Without any, the log begins where its first segment does.
+            [Some(only), None] | [None, Some(only)] => only.log_start_offset > 0,
+            [None, None] => false,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -270,6 +285,23 @@ mod tests {
             Checkpoint::parse(&file_of(&[sample(5), sample(6)])),
             Some(sample(6))
         );
+    }
+
+    #[test]
+    fn a_start_that_only_the_latest_slot_knows_may_go_back() {
+        let same = |sequence| Checkpoint {
+            log_start_offset: 7,
+            ..sample(sequence)
+        };
+        let first = Checkpoint {
+            log_start_offset: 0,
+            ..sample(1)
+        };
+        assert!(!Checkpoint::moves_start(&file_of(&[])));
+        assert!(!Checkpoint::moves_start(&file_of(&[first])));
+        assert!(!Checkpoint::moves_start(&file_of(&[same(4), same(5)])));
+        assert!(Checkpoint::moves_start(&file_of(&[same(4)])));
+        assert!(Checkpoint::moves_start(&file_of(&[sample(4), sample(5)])));
     }
 
     proptest! {

@@ -165,11 +165,14 @@ async fn prepare(dir: &Path) -> Result<(Folder, File, Option<Checkpoint>), OpenE
     let checkpoint = Checkpoint::parse(&content);
     match checkpoint {
         None => sync_names(dir).await?,
-        // who was killed while it wrote one has left it in the page cache alone
-        Some(_) => checkpoint_file
+        // Who was killed while it wrote one has left it in the page cache alone. Whatever else it
+        // says may be lost again (see `ensure_checkpoint`), and a flush for each of ten thousand
+        // partitions would be the most of a start.
+        Some(_) if Checkpoint::moves_start(&content) => checkpoint_file
             .sync_data()
             .await
             .map_err(IoFailure::of("flush", &dir.join(names::CHECKPOINT)))?,
+        Some(_) => {}
     }
     if folder.logs.is_empty() {
         check_nothing_lost(dir, checkpoint)?;

@@ -111,9 +111,11 @@ impl Inner {
             state.clamp_high_watermark();
             state.epochs_dirty |= state.epochs.truncate_start(offset);
         }
-        self.ensure_checkpoint(&mut meta)
-            .await
-            .map_err(|failure| ChangeError::Io(self.on_meta_failure(failure)))?;
+        if self.has_segments_to_go(meta.last.recovery_point.segment) {
+            self.ensure_checkpoint(&mut meta)
+                .await
+                .map_err(|failure| ChangeError::Io(self.on_meta_failure(failure)))?;
+        }
         let gone = self.take_out_segments(meta.last.recovery_point.segment);
         for segment in gone {
             let renamed = self.rename_deleted(&segment).await;
@@ -124,7 +126,21 @@ impl Inner {
                 self.state.borrow().config.file_delete_delay,
             ));
         }
+        drop(meta);
+        // an idle partition keeps no files
+        self.let_files_go();
         Ok(())
+    }
+
+    /// Whether [`Self::take_out_segments`] would take any.
+    fn has_segments_to_go(&self, named: i64) -> bool {
+        let state = self.state.borrow();
+        let first = state.segments.first();
+        first.is_some_and(|(_, segment)| {
+            let seal = segment.seal.get();
+            seal.is_some_and(|seal| seal.end_offset <= state.log_start)
+                && segment.base_offset < named
+        })
     }
 
     /// Takes the segments out of the log that end before its start, up to the one that the

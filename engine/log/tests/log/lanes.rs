@@ -193,6 +193,34 @@ fn idle_partitions_let_go_of_their_lanes() {
     assert!(open <= 20 * 4, "{open} descriptors for 20 idle partitions");
 }
 
+/// Retention looks at all partitions of a node, and must not leave each of them with an open file.
+#[test]
+fn retention_that_finds_nothing_leaves_idle_partitions_as_they_are() {
+    let mut machine = Machine::new(1);
+    machine.world.block_on(machine.node, async {
+        for p in busy_once(20, &LogConfig::default(), 4).await {
+            p.close().await.unwrap();
+        }
+    });
+    let node = machine.node;
+    let _output = machine.world.start(node, async {
+        let caches = CoreCaches::new(CacheLimits::default());
+        let mut all = Vec::new();
+        for n in 0..20 {
+            let dir = format!("/data/t-{n}");
+            let p = Partition::open(&dir, LogConfig::default(), &caches).await;
+            all.push(p.unwrap());
+        }
+        for p in &all {
+            p.apply_retention(1).await.unwrap();
+        }
+        sleep(Duration::from_secs(6_000)).await;
+        drop(all);
+    });
+    machine.world.run_for(Duration::from_secs(1));
+    assert_eq!(machine.world.descriptors(node), 0);
+}
+
 #[test]
 fn lanes_do_not_take_the_descriptors_that_rolls_need() {
     let mut machine = Machine::new(1);
