@@ -78,7 +78,7 @@ fn what_a_start_has_read_survives_a_power_cut() {
                 add(&store, &format!("t{n}")).await.unwrap();
             }
         });
-        world.run_for(Duration::from_micros(500 + seed * 7));
+        world.run_for(Duration::from_micros(1_500 + seed * 17));
         world.kill(node);
         let before = world.block_on(node, async {
             names(&Store::open(config(1)).await.unwrap())
