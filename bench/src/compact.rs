@@ -1,6 +1,7 @@
 //! `compact`: a log of many keys is compacted while its clients go on. How much memory that takes,
-//! beside the bound that is set for it; whether reads in the middle of the log and durable writes
-//! notice; and that of every key the last value is left, and nothing else.
+//! beside what the same broker takes for the same clients without a cleaner (the bound itself is
+//! engine/log/tests/cleaner_memory.rs's business); whether reads in the middle of the log and durable
+//! writes notice; and that of every key the last record is left, and nothing else.
 
 use std::cell::{Cell, RefCell};
 use std::path::Path;
@@ -31,7 +32,15 @@ const BURST: u64 = 1000;
 /// How often memory and the log's size are looked at.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long requests are timed without the cleaner.
-const QUIET: Duration = Duration::from_secs(10);
+const QUIET: Duration = Duration::from_secs(20);
+/// The longest request that is told apart from longer ones, in microseconds.
+const LONGEST_US: u64 = 60_000_000;
+/// `segment.bytes` of the log.
+const SEGMENT_BYTES: usize = 8 << 20;
+/// The active segment is never compacted: records of this size behind the log make it begin in
+/// them.
+const CLOSING_BYTES: usize = 768 << 10;
+const CLOSING: usize = SEGMENT_BYTES / CLOSING_BYTES + 2;
 /// A log that has kept its size for so long is compacted.
 const SETTLED: Duration = Duration::from_secs(6);
 /// The cleaner has at most so long.
@@ -76,7 +85,10 @@ struct Watched {
 
 /// What is left of the log.
 struct Left {
+    /// Of the keys.
     records: u64,
+    /// That close the log.
+    closing: u64,
     keys: u64,
     /// Keys whose last record is not of the last version.
     old: u64,
@@ -91,10 +103,10 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         remove_folder(data);
     }
     let (quiet, loud, left) = measured?;
-    if left.keys != args.keys || left.old > 0 {
+    if (left.keys, left.records, left.old) != (args.keys, args.keys, 0) {
         return Err(Failure::new(format!(
-            "{} of {} keys are left, {} with an old value",
-            left.keys, args.keys, left.old
+            "{} of {} keys are left in {} records, {} with an old value",
+            left.keys, args.keys, left.records, left.old
         )));
     }
     let title = format!(
@@ -104,24 +116,30 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         grouped(args.buffer as u64)
     );
     let mut report = Report::new("compact", title);
-    let more = loud.memory_most.saturating_sub(loud.memory_first);
+    let more = loud.memory_most.saturating_sub(quiet.memory_most);
     for (name, key, bytes) in [
         ("log before", "log_bytes_before", loud.size_first),
         ("log after", "log_bytes_after", loud.size_last),
-        ("memory before", "memory_bytes_before", loud.memory_first),
+        ("memory at rest", "memory_bytes_before", loud.memory_first),
         (
-            "most memory meanwhile",
-            "memory_bytes_most",
-            loud.memory_most,
+            "most memory without the cleaner",
+            "memory_bytes_most_without",
+            quiet.memory_most,
         ),
-        ("more than before", "memory_bytes_more", more),
-        ("the cleaner's bound", "buffer_bytes", args.buffer as u64),
+        ("most memory with it", "memory_bytes_most", loud.memory_most),
+        ("more with it", "memory_bytes_more", more),
+        ("its buffer", "buffer_bytes", args.buffer as u64),
     ] {
         report.figure(name, key, json!(bytes), format!("{} B", grouped(bytes)));
     }
     let took = loud.took.as_secs_f64();
     report.figure("time", "seconds", json!(took), format!("{took:.1} s"));
-    let records = format!("{} of {} keys", grouped(left.records), grouped(left.keys));
+    let records = format!(
+        "{} of {} keys, and {} of {CLOSING} that close the log",
+        grouped(left.records),
+        grouped(left.keys),
+        left.closing
+    );
     report.figure("records left", "records_left", json!(left.records), records);
     for (name, key, quiet, loud) in [
         ("reads in the middle", "read", &quiet.reads, &loud.reads),
@@ -165,6 +183,9 @@ async fn measure(args: &Args, data: &Path) -> Result<(Watched, Watched, Left), F
     make_topics(&broker.client).await?;
     fill(args, &broker.client).await?;
     drop(broker);
+    started.stop()?;
+    // whoever has written it all has more in memory
+    let mut started = Started::on(&target, data)?;
     let quiet = watch(args, &started, data, false).await?;
     started.stop()?;
     target.broker_args = given;
@@ -184,7 +205,7 @@ async fn measure(args: &Args, data: &Path) -> Result<(Watched, Watched, Left), F
 async fn make_topics(client: &Client) -> Result<(), Failure> {
     let configs = [
         ("cleanup.policy", "compact"),
-        ("segment.bytes", "67108864"),
+        ("segment.bytes", &SEGMENT_BYTES.to_string()),
         ("min.cleanable.dirty.ratio", "0.01"),
         ("file.delete.delay.ms", "0"),
     ];
@@ -200,7 +221,7 @@ async fn make_topics(client: &Client) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Every key in every version.
+/// Every key in every version, and what closes the log.
 async fn fill(args: &Args, client: &Client) -> Result<(), Failure> {
     let config = ProducerConfig {
         acks: Acks::All,
@@ -227,6 +248,12 @@ async fn fill(args: &Args, client: &Client) -> Result<(), Failure> {
                 producer.ready().await;
             }
         }
+    }
+    let (key, value) = (args.keys.to_be_bytes(), vec![0; CLOSING_BYTES]);
+    for _ in 0..CLOSING {
+        let record = Record::of(&value).with_key(&key);
+        let sent = producer.send(&topic, &record).await;
+        drop(sent.map_err(Failure::new)?);
     }
     producer.close().await.map_err(Failure::new)
 }
@@ -301,7 +328,10 @@ struct Times {
 
 impl Times {
     fn new() -> Self {
-        let histogram = || RefCell::new(Histogram::new(3).expect("three digits are few"));
+        let histogram = || {
+            let bounded = Histogram::new_with_bounds(1, LONGEST_US, 3);
+            RefCell::new(bounded.expect("the bounds are valid"))
+        };
         Self {
             reads: histogram(),
             writes: histogram(),
@@ -378,8 +408,8 @@ async fn count_left(args: &Args, client: &Client) -> Result<Left, Failure> {
     let partition = TopicPartition::new(TOPIC, 0);
     consumer.assign([(partition, StartAt::Find(OffsetSpec::Earliest))]);
     let mut last = vec![None; args.keys as usize];
-    let mut records = 0;
-    let end = (args.keys * args.versions) as i64;
+    let (mut records, mut closing) = (0, 0);
+    let end = (args.keys * args.versions) as i64 + CLOSING as i64;
     loop {
         let found = match consumer.poll(QUIET).await.map_err(Failure::new)? {
             Event::Records(found) => found,
@@ -391,12 +421,15 @@ async fn count_left(args: &Args, client: &Client) -> Result<Left, Failure> {
                 let bytes = bytes?.get(..NUMBER)?.try_into().ok()?;
                 Some(u64::from_be_bytes(bytes))
             };
-            let key = number(record.key).and_then(|key| last.get_mut(key as usize));
-            if let Some(last) = key {
-                *last = number(record.value);
+            match number(record.key).and_then(|key| last.get_mut(key as usize)) {
+                Some(last) => {
+                    *last = number(record.value);
+                    records += 1;
+                }
+                None => closing += 1,
             }
         });
-        records += visited.map_err(Failure::new)?;
+        visited.map_err(Failure::new)?;
         if found.next_offset() >= end {
             break;
         }
@@ -404,6 +437,7 @@ async fn count_left(args: &Args, client: &Client) -> Result<Left, Failure> {
     let newest = Some(args.versions - 1);
     Ok(Left {
         records,
+        closing,
         keys: last.iter().flatten().count() as u64,
         old: last.iter().filter(|version| **version != newest).count() as u64,
     })

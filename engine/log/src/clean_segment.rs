@@ -27,7 +27,7 @@ use crate::walk::Walk;
 /// The largest batch that is compacted; a partition with a larger one is not cleaned.
 const BATCH_BYTES_MAX: usize = 128 << 20;
 /// Bytes that gather before they are written.
-const WRITE_BYTES: usize = 1 << 20;
+pub(crate) const WRITE_BYTES: usize = 1 << 20;
 
 /// The batches of a sealed segment.
 pub(crate) struct Reader {

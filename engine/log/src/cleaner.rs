@@ -21,7 +21,7 @@ use thiserror::Error;
 
 use crate::aborted::AbortedTxn;
 use crate::clean_plan::{self, Cleanable, Sealed};
-use crate::clean_segment::{Output, Reader, discard};
+use crate::clean_segment::{Output, Reader, WRITE_BYTES, discard};
 use crate::clean_txns::CleanedTxns;
 use crate::cleaner_checkpoint::CleanerCheckpoint;
 use crate::config::CompactionConfig;
@@ -32,12 +32,20 @@ use crate::names::{self, Kind};
 use crate::offset_map::OffsetMap;
 use crate::partition::{Inner, Partition, Phase, State};
 use crate::segment::Segment;
+use crate::sweep::PIECE_BYTES;
 use crate::throttle::Throttle;
 
 /// After so many bytes that were looked at, others have their turn.
 const TURN_BYTES: usize = 128 << 10;
 /// A log with more aborted transactions than this is not cleaned.
 const ABORTED_MAX: usize = 1 << 20;
+
+/// What a run takes for reading and writing, beside the memory for the keys: what is read ahead, and
+/// the piece before it; what gathers to be written, in a buffer that doubles, and what is being
+/// written. To this comes one batch in three forms (as it was read, decompressed, and as it will
+/// be), the index of the segment that is being made (10 MiB at most), and what is known of aborted
+/// transactions (a log with more than a million of them is left alone).
+pub const CLEANER_BUFFER_BYTES: usize = 2 * PIECE_BYTES + 3 * WRITE_BYTES;
 
 /// What the cleaner of one core may use. Belongs to that core, which runs it for one partition at a
 /// time.

@@ -75,7 +75,7 @@ pub use crate::aborted::AbortedTxn;
 pub use crate::append::{Appended, Receipt};
 pub use crate::caches::{CacheLimits, CoreCaches};
 pub use crate::clean_plan::Cleanable;
-pub use crate::cleaner::{CleanError, Cleaned, Cleaner};
+pub use crate::cleaner::{CLEANER_BUFFER_BYTES, CleanError, Cleaned, Cleaner};
 pub use crate::cleaner_checkpoint::CleanerCheckpoint;
 pub use crate::config::{CompactionConfig, Durability, LogConfig, TimestampType};
 pub use crate::dump::{Dumped, dump};

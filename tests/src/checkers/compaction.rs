@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{
-    Broken, Chronicle, Findings, Inspection, Keeps, Keyed, PartitionLog, Place, TxnEnd, What,
-};
+use super::{Broken, Chronicle, Findings, Inspection, Keyed, PartitionLog, Place, TxnEnd, What};
 use crate::history::{Author, Outcome};
 
 /// `max.compaction.lag.ms` of the compacted topics.
@@ -17,7 +15,7 @@ const SLACK: Duration = Duration::from_secs(20);
 pub fn check(chronicle: &Chronicle, inspection: &Inspection) -> Vec<Broken> {
     let mut findings = Findings::of("compaction");
     for (place, log) in &inspection.logs {
-        if chronicle.topics[place.0].keeps == Keeps::Keys {
+        if chronicle.topics[place.0].keeps.is_compacted() {
             last_of_each_key(chronicle, *place, log, &mut findings);
             once_where_clean(chronicle, *place, log, &mut findings);
             clean_in_time(chronicle, inspection, *place, log, &mut findings);
@@ -76,7 +74,8 @@ fn last_of_each_key(
             Some((found, ..)) if *found > offset => {}
             Some((found, written, _)) if *found == offset && *written == Some(author) => {}
             // its time may be over
-            None if tombstone => {}
+            // what retention may not take is another rule
+            None if tombstone || offset < log.start => {}
             found => findings.add(format!(
                 "{name}: key {key} was {author:?} at {offset} (tombstone: {tombstone}), and is {found:?}"
             )),
@@ -126,7 +125,9 @@ fn clean_in_time(
         };
         let age = inspection.at.at.saturating_sub(batch.span.done?.at);
         let is_due = base < log.active && age > within;
-        (batch.place == place && base >= log.clean_end && is_due).then_some((base, age))
+        // what retention has taken needs no compaction
+        let stays = base >= log.clean_end.max(log.start);
+        (batch.place == place && stays && is_due).then_some((base, age))
     });
     if let Some((offset, age)) = overdue {
         findings.add(format!(

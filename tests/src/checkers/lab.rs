@@ -118,5 +118,6 @@ pub(super) fn inspect(place: Place, start: i64, found: Vec<Found>) -> Inspection
         at,
         calm: Duration::ZERO,
         logs: [(place, log)].into(),
+        ..Inspection::default()
     }
 }

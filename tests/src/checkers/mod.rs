@@ -5,6 +5,7 @@
 //! two. They know nothing of how many nodes there are, or of what went wrong meanwhile.
 
 pub mod compaction;
+pub mod expiry;
 pub mod groups;
 #[cfg(test)]
 mod lab;
@@ -45,6 +46,15 @@ pub enum Keeps {
     Untrimmed,
     /// The last record of every key.
     Keys,
+    /// The last record of every key that is younger than this.
+    YoungKeys(Duration),
+}
+
+impl Keeps {
+    /// Whether what is overtaken by a later record of its key goes.
+    pub fn is_compacted(self) -> bool {
+        matches!(self, Self::Keys | Self::YoungKeys(_))
+    }
 }
 
 /// A topic of the history.
@@ -143,6 +153,8 @@ pub struct Commit {
     pub transaction: Option<usize>,
     /// The generation of the classic group in whose name it was made.
     pub generation: Option<i32>,
+    /// How long it is kept, if not as long as its group's offsets are.
+    pub lives: Option<Duration>,
 }
 
 /// Somebody asked for a committed offset.
@@ -258,6 +270,10 @@ pub struct Inspection {
     pub calm: Duration,
     /// By partition.
     pub logs: BTreeMap<Place, PartitionLog>,
+    /// Those that nodes know.
+    pub transactional_ids: Vec<String>,
+    /// The ids of producers that partitions know.
+    pub producers: Vec<(Place, i64)>,
 }
 
 /// Bytes that a client with a quota got through.
@@ -300,6 +316,8 @@ pub struct Chronicle {
     pub now: Moment,
     /// How long offsets of silent groups are kept.
     pub offsets_retention: Duration,
+    /// How long nodes remember other things.
+    pub memory: expiry::Memory,
 }
 
 impl Chronicle {
@@ -392,6 +410,7 @@ pub fn check(
     broken.extend(transactions::check(chronicle, inspection));
     broken.extend(views::check(chronicle, inspection, before));
     broken.extend(offsets::check(chronicle));
+    broken.extend(expiry::check(chronicle, inspection));
     broken.extend(groups::check(chronicle));
     broken.extend(quota::check(&chronicle.metered));
     broken

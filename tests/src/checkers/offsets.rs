@@ -27,7 +27,7 @@ pub fn check(chronicle: &Chronicle) -> Vec<Broken> {
     for lookup in lookups {
         let key = (lookup.group, lookup.place);
         let writes = registers.entry(key).or_default();
-        if let Some(why) = stale(lookup, writes, chronicle.offsets_retention) {
+        if let Some(why) = stale(lookup, writes) {
             let (group, name) = (lookup.group, chronicle.name(lookup.place));
             findings.add(format!(
                 "group {group}, {name}, asked at {:?}: {why}",
@@ -45,6 +45,8 @@ struct Write {
     began: Moment,
     /// It is there at the latest then; `None` if it may come at any time.
     there: Option<Moment>,
+    /// For so long.
+    lives: Duration,
 }
 
 impl Write {
@@ -59,27 +61,28 @@ impl Write {
         Some(Self {
             began: commit.span.asked,
             there,
+            lives: commit.lives.unwrap_or(chronicle.offsets_retention),
         })
     }
 }
 
 /// Why a lookup shows what it must not.
-fn stale(lookup: &Lookup, writes: &mut [(usize, Write)], retention: Duration) -> Option<String> {
+fn stale(lookup: &Lookup, writes: &mut [(usize, Write)]) -> Option<String> {
     let (asked, done) = (lookup.span.asked, lookup.span.done?);
     let since = match lookup.found {
         None => {
             // old offsets of silent groups are forgotten
             let known = |w: &Write| {
-                w.there.is_some_and(|t| {
-                    t < asked && asked.at < t.at + retention.saturating_sub(CLOCKS)
-                })
+                w.there
+                    .is_some_and(|t| t < asked && asked.at < t.at + w.lives.saturating_sub(CLOCKS))
             };
             let lost = writes.iter().rfind(|(_, w)| known(w))?;
             return Some(format!("nothing is found, commit {} was there", lost.0));
         }
         Some(found) => {
-            let write = writes.iter_mut().find(|(number, _)| *number == found);
-            let Some((_, write)) = write else {
+            // commits stand in the order of their numbers
+            let at = writes.binary_search_by_key(&found, |(number, _)| *number);
+            let Some((_, write)) = at.ok().map(|at| &mut writes[at]) else {
                 return Some(format!(
                     "commit {found} is found, which was refused or never made"
                 ));
@@ -93,8 +96,10 @@ fn stale(lookup: &Lookup, writes: &mut [(usize, Write)], retention: Duration) ->
             there
         }
     };
-    let over = |w: &Write| w.began > since && w.there.is_some_and(|there| there < asked);
-    let newer = writes.iter().find(|(_, w)| over(w))?;
+    // and in that in which they were begun
+    let later = &writes[writes.partition_point(|(_, w)| w.began <= since)..];
+    let mut later = later.iter().take_while(|(_, w)| w.began < asked);
+    let newer = later.find(|(_, w)| w.there.is_some_and(|there| there < asked))?;
     Some(format!(
         "commit {:?} is found, though {} came after it",
         lookup.found, newer.0
@@ -146,6 +151,7 @@ mod tests {
             refused: false,
             transaction: None,
             generation: Some(1),
+            lives: None,
         });
         lab.commits.len() - 1
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Broken, Chronicle, Findings, Inspection, Keeps, PartitionLog, Place, What};
+use super::{Broken, Chronicle, Findings, Inspection, PartitionLog, Place, What};
 use crate::history::{Author, Outcome};
 
 /// Checks every partition's log against what was sent to it. What lies below the log's start is the
@@ -20,7 +20,7 @@ pub fn check(chronicle: &Chronicle, inspection: &Inspection) -> Vec<Broken> {
 
 /// No offset is missing between the log's ends, and none but goes up.
 fn dense(chronicle: &Chronicle, place: Place, log: &PartitionLog, findings: &mut Findings) {
-    let compacted = chronicle.topics[place.0].keeps == Keeps::Keys;
+    let compacted = chronicle.topics[place.0].keeps.is_compacted();
     let mut expected = log.start;
     for found in &log.found {
         if found.offset < expected || (found.offset > expected && !compacted) {
@@ -67,7 +67,7 @@ fn known(chronicle: &Chronicle, place: Place, log: &PartitionLog, findings: &mut
 
 /// The batches of each writer stand in the order in which they were sent, whole, in one piece.
 fn ordered(chronicle: &Chronicle, place: Place, log: &PartitionLog, findings: &mut Findings) {
-    let compacted = chronicle.topics[place.0].keeps == Keeps::Keys;
+    let compacted = chronicle.topics[place.0].keeps.is_compacted();
     let mut last: BTreeMap<u32, Author> = BTreeMap::new();
     let mut before: Option<Author> = None;
     for found in &log.found {
@@ -106,7 +106,7 @@ fn lost(chronicle: &Chronicle, inspection: &Inspection, findings: &mut Findings)
         let Outcome::Acknowledged(base) = batch.outcome else {
             continue;
         };
-        if chronicle.topics[batch.place.0].keeps == Keeps::Keys {
+        if chronicle.topics[batch.place.0].keeps.is_compacted() {
             continue;
         }
         let log = inspection.logs.get(&batch.place).unwrap_or(&none);

@@ -26,7 +26,7 @@ pub fn check(chronicle: &Chronicle, inspection: &Inspection) -> Vec<Broken> {
             Keeps::Bytes(bytes) if start > 0 && log.bytes < bytes => {
                 findings.add(format!("{name}: {} bytes are left of {bytes}", log.bytes));
             }
-            Keeps::Age(age) => {
+            Keeps::Age(age) | Keeps::YoungKeys(age) => {
                 if let Some(young) = deleted_young(chronicle, inspection, *place, start, age) {
                     findings.add(format!("{name}: begins at {start}; {young}"));
                 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Broken, Chronicle, Findings, Inspection, Keeps, Place, TxnEnd, What};
+use super::{Broken, Chronicle, Findings, Inspection, Place, TxnEnd, What};
 use crate::history::{Author, Outcome};
 
 /// Checks every transaction. The inspection must come so long after the last of them that those
@@ -68,7 +68,7 @@ fn whole(
             continue;
         };
         let start = inspection.logs.get(&batch.place).map_or(0, |log| log.start);
-        let compacted = chronicle.topics[batch.place.0].keeps == Keeps::Keys;
+        let compacted = chronicle.topics[batch.place.0].keeps.is_compacted();
         for index in 0..batch.records {
             let author = Author { attempt, index };
             match seen.0.contains(&author) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Broken, Chronicle, Findings, Found, Inspection, Keeps, Look, Moment, Place, What};
+use super::{Broken, Chronicle, Findings, Found, Inspection, Look, Moment, Place, What};
 use crate::history::Author;
 
 /// The ends of a log, in the order of [`Look::ends`].
@@ -62,7 +62,7 @@ fn immutable(name: &str, seen: &mut BTreeMap<i64, Found>, found: &Found, finding
 
 /// A fetch leaves nothing out between its first offset and its last.
 fn contiguous(chronicle: &Chronicle, name: &str, look: &Look, findings: &mut Findings) {
-    if chronicle.topics[look.place.0].keeps == Keeps::Keys {
+    if chronicle.topics[look.place.0].keeps.is_compacted() {
         return;
     }
     let mut expected = look.from;

@@ -8,6 +8,7 @@ use rand::rngs::SmallRng;
 
 use super::super::client::RingClient;
 use super::commits::Committer;
+use super::groups::Group;
 use super::scene::Scene;
 use crate::checkers::{Claim, Moment};
 use crate::plain::PlainError;
@@ -30,12 +31,12 @@ impl Drop for Owned {
 }
 
 impl Owned {
-    pub(super) fn new(scene: &Scene, group: u32, topic: usize, session: Duration) -> Self {
+    pub(super) fn new(scene: &Scene, group: &Group, session: Duration) -> Self {
         Self {
             scene: scene.clone(),
-            group,
+            group: group.name.1,
             member: scene.number(),
-            topic,
+            topic: group.topic,
             session,
             partitions: BTreeMap::new(),
         }

@@ -12,9 +12,26 @@ use super::consumers;
 use super::scene::Scene;
 use super::topics::Bug;
 use super::transactional::{ABORT_CHECK, TIMEOUT};
+use crate::checkers::expiry::Memory;
 
 /// Virtual time that a clean stop may take.
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
+
+/// Transactional ids are forgotten that nobody has used for so long, at this interval.
+const TRANSACTIONAL_ID_LIVES: Duration = Duration::from_secs(300);
+const TRANSACTIONAL_ID_CHECK: Duration = Duration::from_secs(60);
+/// And producers. No producer sends a batch again for as long.
+const PRODUCER_LIVES: Duration = Duration::from_secs(240);
+const RETENTION_CHECK: Duration = Duration::from_secs(1);
+/// How often committed offsets are looked at.
+const OFFSETS_CHECK: Duration = Duration::from_secs(30);
+
+/// What nodes remember for how long.
+pub(super) const MEMORY: Memory = Memory {
+    transactional_ids: TRANSACTIONAL_ID_LIVES.saturating_add(TRANSACTIONAL_ID_CHECK),
+    producers: PRODUCER_LIVES.saturating_add(RETENTION_CHECK),
+    offsets: OFFSETS_CHECK,
+};
 
 /// How a life of a node ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,7 +192,7 @@ fn settings(cores: usize, bug: Option<Bug>, offsets_minutes: u64) -> Vec<(&'stat
         ("log.dirs", "/data".to_owned()),
         ("cores", cores.to_string()),
         ("auto.create.topics.enable", "false".to_owned()),
-        ("log.retention.check.interval.ms", "1000".to_owned()),
+        ("log.retention.check.interval.ms", ms(RETENTION_CHECK)),
         ("log.segment.delete.delay.ms", "1000".to_owned()),
         ("log.cleaner.backoff.ms", "1000".to_owned()),
         ("log.cleaner.dedupe.buffer.size", "2097152".to_owned()),
@@ -183,19 +200,19 @@ fn settings(cores: usize, bug: Option<Bug>, offsets_minutes: u64) -> Vec<(&'stat
         ("offsets.topic.segment.bytes", "131072".to_owned()),
         ("group.metadata.max.bytes", "65536".to_owned()),
         ("offsets.retention.minutes", offsets_minutes.to_string()),
-        ("offsets.retention.check.interval.ms", "30000".to_owned()),
+        ("offsets.retention.check.interval.ms", ms(OFFSETS_CHECK)),
         ("transaction.state.log.num.partitions", "2".to_owned()),
         ("transaction.max.timeout.ms", ms(2 * TIMEOUT)),
         (
             "transaction.abort.timed.out.transaction.cleanup.interval.ms",
             ms(abort_check),
         ),
-        ("transactional.id.expiration.ms", "1200000".to_owned()),
+        ("transactional.id.expiration.ms", ms(TRANSACTIONAL_ID_LIVES)),
         (
             "transaction.remove.expired.transaction.cleanup.interval.ms",
-            "60000".to_owned(),
+            ms(TRANSACTIONAL_ID_CHECK),
         ),
-        ("producer.id.expiration.ms", "600000".to_owned()),
+        ("producer.id.expiration.ms", ms(PRODUCER_LIVES)),
         ("group.initial.rebalance.delay.ms", "500".to_owned()),
         ("group.consumer.min.session.timeout.ms", "6000".to_owned()),
         ("group.consumer.session.timeout.ms", ms(consumers::SESSION)),

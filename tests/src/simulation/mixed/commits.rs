@@ -1,5 +1,7 @@
 //! Committed offsets, as members of groups commit them and ask for them.
 
+use std::time::Duration;
+
 use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::kafka_protocol::messages::offset_commit_request::{
@@ -15,6 +17,9 @@ use super::scene::{Scene, text};
 use crate::checkers::{Commit, Lookup, Place};
 use crate::plain::PlainError;
 
+/// The last version of OffsetCommit that says how long an offset is kept.
+const LAST_WITH_RETENTION: i16 = 4;
+
 /// In whose name offsets are committed.
 #[derive(Clone)]
 pub(super) struct Committer {
@@ -25,8 +30,12 @@ pub(super) struct Committer {
     pub(super) instance: Option<StrBytes>,
     /// The generation, or the member's epoch; -1 for nobody.
     pub(super) epoch: i32,
-    /// The group is of the classic protocol.
+    /// The member is of the classic protocol.
     pub(super) classic: bool,
+    /// Its group has members of both protocols, each with an epoch of its own.
+    pub(super) migrates: bool,
+    /// How long its offsets are kept; as long as any if not given.
+    pub(super) lives: Option<Duration>,
 }
 
 impl Committer {
@@ -38,6 +47,8 @@ impl Committer {
             instance: None,
             epoch: -1,
             classic: false,
+            migrates: false,
+            lives: None,
         }
     }
 
@@ -59,7 +70,9 @@ impl Committer {
                 span,
                 refused: false,
                 transaction: None,
-                generation: (self.classic && self.epoch >= 0).then_some(self.epoch),
+                generation: (self.classic && !self.migrates && self.epoch >= 0)
+                    .then_some(self.epoch),
+                lives: self.lives,
             });
             book.commits.len() - 1
         };
@@ -76,7 +89,13 @@ impl Committer {
             .with_member_id(self.member.clone())
             .with_group_instance_id(self.instance.clone())
             .with_topics(vec![topic]);
-        let response = client.call(9, &request).await?;
+        let response = match self.lives {
+            Some(lives) => {
+                let request = request.with_retention_time_ms(lives.as_millis() as i64);
+                client.call(LAST_WITH_RETENTION, &request).await?
+            }
+            None => client.call(9, &request).await?,
+        };
         let partition = response.topics.first().and_then(|t| t.partitions.first());
         let code = partition.map_or(-1, |p| p.error_code);
         let mut book = scene.book.borrow_mut();

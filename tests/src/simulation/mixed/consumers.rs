@@ -16,11 +16,11 @@ use ringmill_wire::kafka_protocol::messages::{
 use super::super::client::RingClient;
 use super::claims::Owned;
 use super::commits::Committer;
+use super::groups::Group;
 use super::scene::{GROUP, Scene, text};
-use super::topics::{EVENTS, TOPICS};
+use super::topics::TOPICS;
 use crate::plain::PlainError;
 
-pub(super) const NAME: (&str, u32) = ("incremental", 3);
 /// As the node is configured.
 pub(super) const SESSION: Duration = Duration::from_secs(12);
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -30,19 +30,26 @@ const LEAVES: i32 = -1;
 const LEAVES_FOR_A_WHILE: i32 = -2;
 
 /// A member, life after life. With an instance name it is a static one.
-pub(super) async fn take_part(scene: Scene, instance: Option<String>, seed: u64) {
+pub(super) async fn take_part(
+    scene: Scene,
+    group: &'static Group,
+    instance: Option<String>,
+    seed: u64,
+) {
     let mut random = SmallRng::seed_from_u64(seed);
     loop {
         let id = format!("consumer-{}", scene.number());
         let mut member = Member {
-            owned: Owned::new(&scene, NAME.1, EVENTS, SESSION),
+            group,
+            owned: Owned::new(&scene, group, SESSION),
             scene: scene.clone(),
             committer: Committer {
                 member: text(&id),
                 instance: instance.as_deref().map(text),
                 epoch: 0,
-                ..Committer::nobody(NAME)
+                ..Committer::nobody(group.name)
             },
+            by_pattern: random.random_bool(0.5),
         };
         let lived = member.live(&mut random).await;
         member.owned.release();
@@ -55,15 +62,21 @@ pub(super) async fn take_part(scene: Scene, instance: Option<String>, seed: u64)
 }
 
 struct Member {
+    group: &'static Group,
     scene: Scene,
     owned: Owned,
     committer: Committer,
+    /// It subscribes by a pattern, which the broker resolves, and not by name.
+    by_pattern: bool,
 }
 
 impl Member {
     async fn live(&mut self, random: &mut SmallRng) -> Result<(), PlainError> {
-        let mut client = self.scene.coordinator(random, GROUP, NAME.0).await?;
-        let Some(topic) = topic_id(&mut client).await? else {
+        let mut client = self
+            .scene
+            .coordinator(random, GROUP, self.group.name.0)
+            .await?;
+        let Some(topic) = topic_id(&mut client, TOPICS[self.group.topic].name).await? else {
             return Ok(());
         };
         let mut beat: Instant = now();
@@ -89,6 +102,8 @@ impl Member {
                 // the epoch moves on with the next heartbeat
                 Some(ErrorCode::None | ErrorCode::StaleMemberEpoch) => {}
                 Some(ErrorCode::UnknownMemberId | ErrorCode::FencedMemberEpoch) => return Ok(()),
+                // the group is of the classic protocol since this member's session was over
+                Some(ErrorCode::IllegalGeneration) if self.group.migrates => return Ok(()),
                 Some(error) if error.is_retriable() => {}
                 other => {
                     self.scene
@@ -101,7 +116,7 @@ impl Member {
 
     fn request(&self) -> ConsumerGroupHeartbeatRequest {
         ConsumerGroupHeartbeatRequest::default()
-            .with_group_id(text(NAME.0).into())
+            .with_group_id(text(self.group.name.0).into())
             .with_member_id(self.committer.member.clone())
             .with_instance_id(self.committer.instance.clone())
             .with_member_epoch(self.committer.epoch)
@@ -116,10 +131,19 @@ impl Member {
             true => Vec::new(),
             false => vec![owned],
         };
+        let name = TOPICS[self.group.topic].name;
+        let (names, pattern) = match self.by_pattern {
+            true => (
+                Vec::new(),
+                format!("{}[{}]", &name[..1], &name[1..2]) + &name[2..],
+            ),
+            false => (vec![TopicName(text(name))], String::new()),
+        };
         let request = self
             .request()
             .with_rebalance_timeout_ms(30_000)
-            .with_subscribed_topic_names(Some(vec![TopicName(text(TOPICS[EVENTS].name))]))
+            .with_subscribed_topic_names(Some(names))
+            .with_subscribed_topic_regex(Some(text(&pattern)))
             .with_topic_partitions(Some(owned));
         let asked = self.scene.ask().asked;
         let answer = client.call(1, &request).await?;
@@ -131,6 +155,7 @@ impl Member {
                 | ErrorCode::UnreleasedInstanceId
                 | ErrorCode::FencedInstanceId,
             ) => return Ok(false),
+            Some(ErrorCode::GroupIdNotFound) if self.group.migrates => return Ok(false),
             Some(error) if error.is_retriable() => return Ok(true),
             other => {
                 let why = answer.error_message;
@@ -160,9 +185,8 @@ impl Member {
     }
 }
 
-async fn topic_id(client: &mut RingClient) -> Result<Option<Uuid>, PlainError> {
-    let topic =
-        MetadataRequestTopic::default().with_name(Some(TopicName(text(TOPICS[EVENTS].name))));
+async fn topic_id(client: &mut RingClient, name: &str) -> Result<Option<Uuid>, PlainError> {
+    let topic = MetadataRequestTopic::default().with_name(Some(TopicName(text(name))));
     let request = MetadataRequest::default()
         .with_topics(Some(vec![topic]))
         .with_allow_auto_topic_creation(false);

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use ringmill_ring::{Instant, now, sleep};
@@ -18,28 +17,33 @@ use ringmill_wire::kafka_protocol::messages::{
 use super::super::client::RingClient;
 use super::claims::Owned;
 use super::commits::Committer;
+use super::groups::Group;
 use super::scene::{GROUP, Scene, text};
-use super::topics::{PARTITIONS, PLAIN};
+use super::topics::PARTITIONS;
 use crate::plain::PlainError;
 
-pub(super) const NAME: (&str, u32) = ("eager", 2);
 const SESSION: Duration = Duration::from_secs(10);
 const REBALANCE: Duration = Duration::from_secs(12);
 const HEARTBEAT: Duration = Duration::from_millis(2500);
-/// Whose subscription this is does not matter to the broker: it has the consumers' form all the same.
-const SUBSCRIPTION: &[u8] = b"\0\0\0\0\0\x01\0\x05plain\0\0\0\0";
 
 /// A member, life after life. With an instance name it is a static one.
-pub(super) async fn take_part(scene: Scene, instance: Option<String>, seed: u64) {
+pub(super) async fn take_part(
+    scene: Scene,
+    group: &'static Group,
+    instance: Option<String>,
+    seed: u64,
+) {
     let mut random = SmallRng::seed_from_u64(seed);
     loop {
         let mut member = Member {
-            owned: Owned::new(&scene, NAME.1, PLAIN, SESSION),
+            group,
+            owned: Owned::new(&scene, group, SESSION),
             scene: scene.clone(),
             committer: Committer {
                 instance: instance.as_deref().map(text),
                 classic: true,
-                ..Committer::nobody(NAME)
+                migrates: group.migrates,
+                ..Committer::nobody(group.name)
             },
         };
         let lived = member.live(&mut random).await;
@@ -62,6 +66,7 @@ enum Next {
 }
 
 struct Member {
+    group: &'static Group,
     scene: Scene,
     owned: Owned,
     committer: Committer,
@@ -69,7 +74,10 @@ struct Member {
 
 impl Member {
     async fn live(&mut self, random: &mut SmallRng) -> Result<(), PlainError> {
-        let mut client = self.scene.coordinator(random, GROUP, NAME.0).await?;
+        let mut client = self
+            .scene
+            .coordinator(random, GROUP, self.group.name.0)
+            .await?;
         loop {
             let turn = self.scene.turn(random).await;
             let joined = self.join(&mut client).await?;
@@ -90,9 +98,9 @@ impl Member {
         for _ in 0..3 {
             let protocol = JoinGroupRequestProtocol::default()
                 .with_name(text("range"))
-                .with_metadata(Bytes::from_static(SUBSCRIPTION));
+                .with_metadata(self.group.subscription());
             let request = JoinGroupRequest::default()
-                .with_group_id(text(NAME.0).into())
+                .with_group_id(text(self.group.name.0).into())
                 .with_session_timeout_ms(SESSION.as_millis() as i32)
                 .with_rebalance_timeout_ms(REBALANCE.as_millis() as i32)
                 .with_member_id(self.committer.member.clone())
@@ -115,6 +123,8 @@ impl Member {
                     self.committer.member = StrBytes::new();
                     return Ok(None);
                 }
+                // the group has become one of the consumer protocol meanwhile
+                Some(ErrorCode::RebalanceInProgress) if self.group.migrates => {}
                 Some(error) if error.is_retriable() => return Ok(None),
                 other => {
                     self.scene.scandal(|| format!("JoinGroup brings {other:?}"));
@@ -136,13 +146,13 @@ impl Member {
         let members = (0..).zip(joined.members.iter().filter(|_| leads));
         let assignments = members.map(|(nth, member)| {
             let share = (0..PARTITIONS).filter(|partition| partition % count == nth);
-            let share: Vec<u8> = share.map(|partition| partition as u8).collect();
+            let share: Vec<i32> = share.collect();
             SyncGroupRequestAssignment::default()
                 .with_member_id(member.member_id.clone())
-                .with_assignment(share.into())
+                .with_assignment(self.group.assignment(&share))
         });
         let request = SyncGroupRequest::default()
-            .with_group_id(text(NAME.0).into())
+            .with_group_id(text(self.group.name.0).into())
             .with_generation_id(joined.generation_id)
             .with_member_id(joined.member_id.clone())
             .with_group_instance_id(self.committer.instance.clone())
@@ -152,9 +162,14 @@ impl Member {
         let asked = self.scene.ask().asked;
         let response = client.call(5, &request).await?;
         if response.error_code == 0 {
-            let share = response.assignment.iter();
-            let share: Vec<i32> = share.map(|partition| i32::from(*partition)).collect();
-            let generation = Some(joined.generation_id);
+            let Some(share) = self.group.assigned(&response.assignment) else {
+                let bytes = response.assignment;
+                self.scene
+                    .scandal(|| format!("SyncGroup assigns {bytes:?}"));
+                return Ok(Next::Out);
+            };
+            // in a consumer group it is the member's epoch, and others have theirs
+            let generation = (!self.group.migrates).then_some(joined.generation_id);
             self.owned.assign(&share, generation, asked);
         }
         Ok(self.next("SyncGroup", response.error_code))
@@ -196,7 +211,7 @@ impl Member {
 
     async fn heartbeat(&mut self, client: &mut RingClient) -> Result<i16, PlainError> {
         let request = HeartbeatRequest::default()
-            .with_group_id(text(NAME.0).into())
+            .with_group_id(text(self.group.name.0).into())
             .with_generation_id(self.committer.epoch)
             .with_member_id(self.committer.member.clone())
             .with_group_instance_id(self.committer.instance.clone());
@@ -214,7 +229,7 @@ impl Member {
             .with_member_id(self.committer.member.clone())
             .with_group_instance_id(self.committer.instance.clone());
         let request = LeaveGroupRequest::default()
-            .with_group_id(text(NAME.0).into())
+            .with_group_id(text(self.group.name.0).into())
             .with_members(vec![member]);
         client.call(5, &request).await.map(drop)
     }

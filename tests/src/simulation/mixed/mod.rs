@@ -9,10 +9,12 @@
 //! (`cluster.rs`) changes neither.
 
 mod admin;
+mod brief;
 mod claims;
 mod cluster;
 mod commits;
 mod consumers;
+mod groups;
 mod members;
 mod metered;
 mod readers;
@@ -33,11 +35,12 @@ use ringmill_ring::{sleep, spawn};
 
 use self::cluster::{Cluster, End};
 use self::commits::Committer;
+use self::groups::{EAGER, INCREMENTAL, MIGRATING};
 use self::scene::Scene;
 pub use self::topics::Bug;
-use self::topics::{LEDGER, ORDERS, PARTITIONS, STATE, TOPICS};
+use self::topics::{COMPACTED, ORDERS, PARTITIONS, TOPICS};
 use self::transactional::{ABORT_CHECK, TIMEOUT};
-use crate::checkers::{self, Chronicle, Inspection, PartitionLog, Place};
+use crate::checkers::{self, Chronicle, Inspection};
 use crate::history::Outcome;
 use crate::plain::PlainError;
 
@@ -46,6 +49,9 @@ const QUIET_WITHIN: Duration = Duration::from_secs(300);
 /// Transactions whose producers died are over by then.
 const TIMED_OUT: Duration =
     Duration::from_secs(5).saturating_add(TIMEOUT.saturating_add(ABORT_CHECK));
+/// How long, in seconds, nothing happens before some inspections: long enough for what must be
+/// over by then, in some.
+const CALM: [u64; 10] = [0, 0, 0, 0, 0, 0, 10, 30, 200, 900];
 /// Virtual time that a restarted node may take to serve.
 const SERVES_WITHIN: Duration = Duration::from_secs(600);
 /// Offsets of silent groups are kept for so long.
@@ -156,6 +162,7 @@ impl Story {
         let chronicle = Chronicle {
             topics: topics::known(),
             offsets_retention: Duration::from_secs(OFFSETS_MINUTES * 60),
+            memory: cluster::MEMORY,
             ..Chronicle::default()
         };
         let any = Duration::from_millis(world.random().pick(&[20, 100, 400]));
@@ -230,8 +237,8 @@ impl Story {
         self.start_clients();
         self.scene.rest(false);
         let began = self.world.now();
-        for _ in 0..1 + self.world.random().below(6) {
-            let time = self.some(Duration::from_secs(30));
+        for _ in 0..2 + self.world.random().below(8) {
+            let time = self.some(Duration::from_secs(90));
             self.pass(time);
             self.incident();
         }
@@ -314,7 +321,7 @@ impl Story {
         if !quiet {
             return Err(format!("{when}: a client waits for ever"));
         }
-        let calm = self.world.random().pick(&[0, 0, 30, 200, 900]);
+        let calm = self.world.random().pick(&CALM);
         self.pass(TIMED_OUT + Duration::from_secs(calm));
         let inspection = self.read_all().map_err(|e| format!("{when}: {e}"))?;
         let mut book = self.scene.book.borrow_mut();
@@ -331,7 +338,7 @@ impl Story {
 
     fn read_all(&mut self) -> Result<Inspection, String> {
         let mut clean = BTreeMap::new();
-        for topic in [STATE, LEDGER] {
+        for topic in COMPACTED {
             for partition in 0..PARTITIONS {
                 let name = format!("{}-{partition}", TOPICS[topic].name);
                 let cleaned = self.cluster.cleaned(&self.world, &name);
@@ -352,14 +359,14 @@ impl Story {
             return Err("the nodes do not serve their logs".to_owned());
         }
         let output = outputs.take().pop();
-        let mut logs = output.unwrap_or_else(|| Err("nothing was read".to_owned()))?;
-        for (place, log) in &mut logs {
+        let mut read = output.unwrap_or_else(|| Err("nothing was read".to_owned()))?;
+        for (place, log) in &mut read.logs {
             (log.clean_end, log.active) = clean.get(place).copied().unwrap_or((0, 0));
         }
         Ok(Inspection {
             at,
             calm: at.at - self.calm_since,
-            logs,
+            ..read
         })
     }
 }
@@ -370,9 +377,21 @@ async fn actors(scene: Scene, machine: u32, limited: bool, seed: u64) {
     let mut seed = || random.random();
     for _ in 0..2 {
         spawn(writers::write(scene.clone(), seed()));
-        spawn(members::take_part(scene.clone(), None, seed()));
-        spawn(consumers::take_part(scene.clone(), None, seed()));
+        spawn(members::take_part(scene.clone(), &EAGER, None, seed()));
+        spawn(consumers::take_part(
+            scene.clone(),
+            &INCREMENTAL,
+            None,
+            seed(),
+        ));
     }
+    spawn(members::take_part(scene.clone(), &MIGRATING, None, seed()));
+    spawn(consumers::take_part(
+        scene.clone(),
+        &MIGRATING,
+        None,
+        seed(),
+    ));
     spawn(readers::watch(scene.clone(), seed()));
     let instance = |kind: &str| Some(format!("{kind}-{machine}"));
     match machine {
@@ -382,6 +401,7 @@ async fn actors(scene: Scene, machine: u32, limited: bool, seed: u64) {
             spawn(admin::administer(scene.clone(), seed()));
             spawn(members::take_part(
                 scene.clone(),
+                &EAGER,
                 instance("member"),
                 seed(),
             ));
@@ -389,8 +409,10 @@ async fn actors(scene: Scene, machine: u32, limited: bool, seed: u64) {
         _ => {
             spawn(transactor::transact(scene.clone(), 2, seed()));
             spawn(metered::send(scene.clone(), limited, seed()));
+            spawn(brief::remember(scene.clone(), seed()));
             spawn(consumers::take_part(
                 scene.clone(),
+                &INCREMENTAL,
                 instance("consumer"),
                 seed(),
             ));
@@ -401,12 +423,15 @@ async fn actors(scene: Scene, machine: u32, limited: bool, seed: u64) {
     }
 }
 
-/// All logs, and the committed offsets of all groups.
-async fn read_logs(scene: Scene, seed: u64) -> Result<BTreeMap<Place, PartitionLog>, String> {
+/// All logs, the committed offsets of all groups, and which producers are remembered.
+async fn read_logs(scene: Scene, seed: u64) -> Result<Inspection, String> {
     let mut random = SmallRng::seed_from_u64(seed);
     let mut client = scene.connect(&mut random).await;
-    let mut logs = BTreeMap::new();
+    let (mut logs, mut producers) = (BTreeMap::new(), Vec::new());
+    let ids = brief::transactional_ids(&mut client).await;
     for topic in 0..TOPICS.len() {
+        let known = brief::producers(&mut client, topic).await;
+        producers.extend(known.map_err(|e| format!("{}: {e}", TOPICS[topic].name))?);
         for partition in 0..PARTITIONS {
             let place = (topic, partition);
             let name = scene.topic(place);
@@ -417,8 +442,10 @@ async fn read_logs(scene: Scene, seed: u64) -> Result<BTreeMap<Place, PartitionL
     }
     let groups = [
         (transactor::GROUP, ORDERS),
-        (members::NAME, topics::PLAIN),
-        (consumers::NAME, topics::EVENTS),
+        (EAGER.name, EAGER.topic),
+        (INCREMENTAL.name, INCREMENTAL.topic),
+        (MIGRATING.name, MIGRATING.topic),
+        (brief::NAME, brief::TOPIC),
     ];
     for (group, topic) in groups {
         let nobody = Committer::nobody(group);
@@ -434,7 +461,12 @@ async fn read_logs(scene: Scene, seed: u64) -> Result<BTreeMap<Place, PartitionL
             }
         }
     }
-    Ok(logs)
+    Ok(Inspection {
+        logs,
+        producers,
+        transactional_ids: ids.map_err(|e| format!("ListTransactions: {e}"))?,
+        ..Inspection::default()
+    })
 }
 
 #[cfg(test)]

@@ -16,6 +16,10 @@ pub(super) const AGING: usize = 6;
 pub(super) const TRIMMED: usize = 7;
 pub(super) const STATE: usize = 8;
 pub(super) const LEDGER: usize = 9;
+pub(super) const RECENT: usize = 10;
+
+/// Those that are compacted.
+pub(super) const COMPACTED: [usize; 3] = [STATE, LEDGER, RECENT];
 
 /// Every topic has as many partitions.
 pub(super) const PARTITIONS: i32 = 3;
@@ -23,6 +27,8 @@ pub(super) const PARTITIONS: i32 = 3;
 const SIZED_BYTES: u64 = 131_072;
 /// What "aging" keeps at least.
 const AGE: Duration = Duration::from_secs(60);
+/// What "recent" keeps at least, of each key the last.
+const RECENT_AGE: Duration = Duration::from_secs(150);
 
 /// A topic and what its creator asks for.
 pub(super) struct Spec {
@@ -54,8 +60,19 @@ const fn spec(
     }
 }
 
+const COMPACT_AND_DELETE: &[(&str, &str)] = &[
+    ("cleanup.policy", "compact,delete"),
+    ("retention.ms", "150000"),
+    ("segment.bytes", "65536"),
+    ("segment.ms", "20000"),
+    ("min.cleanable.dirty.ratio", "0.01"),
+    ("max.compaction.lag.ms", "60000"),
+    ("delete.retention.ms", "15000"),
+    ("file.delete.delay.ms", "1000"),
+];
+
 /// By number.
-pub(super) const TOPICS: [Spec; 10] = [
+pub(super) const TOPICS: [Spec; 11] = [
     spec("orders", Keeps::All, FOREVER),
     spec("parcels", Keeps::All, FOREVER),
     spec("bills", Keeps::All, &[("retention.ms", "-1")]),
@@ -78,6 +95,7 @@ pub(super) const TOPICS: [Spec; 10] = [
     spec("trimmed", Keeps::Untrimmed, FOREVER),
     spec("state", Keeps::Keys, COMPACT),
     spec("ledger", Keeps::Keys, COMPACT),
+    spec("recent", Keeps::YoungKeys(RECENT_AGE), COMPACT_AND_DELETE),
 ];
 
 /// The topics as the history has them.
@@ -109,11 +127,17 @@ pub enum Bug {
     NeverCompacts,
     /// Knows no quotas.
     NoQuotas,
+    /// Never forgets transactional ids.
+    KeepsTransactionalIds,
+    /// Never forgets producers.
+    KeepsProducers,
+    /// Never forgets offsets.
+    KeepsOffsets,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Unflushed,
         Self::ForgetsProducers,
         Self::NeverTimesOut,
@@ -122,6 +146,9 @@ impl Bug {
         Self::DropsKeys,
         Self::NeverCompacts,
         Self::NoQuotas,
+        Self::KeepsTransactionalIds,
+        Self::KeepsProducers,
+        Self::KeepsOffsets,
     ];
 
     /// Settings of the node.
@@ -132,6 +159,9 @@ impl Bug {
                 ("offsets.retention.minutes", "1"),
                 ("offsets.retention.check.interval.ms", "5000"),
             ],
+            Self::KeepsTransactionalIds => &[("transactional.id.expiration.ms", "86400000")],
+            Self::KeepsProducers => &[("producer.id.expiration.ms", "86400000")],
+            Self::KeepsOffsets => &[("offsets.retention.check.interval.ms", "86400000")],
             Self::NeverCompacts => &[("log.cleaner.enable", "false")],
             _ => &[],
         }

@@ -11,7 +11,7 @@ use ringmill_wire::error::ErrorCode;
 
 use super::commits::Committer;
 use super::scene::{Scene, TRANSACTION, Turn};
-use super::topics::{BILLS, LEDGER, ORDERS, PARCELS, PARTITIONS};
+use super::topics::{BILLS, COMPACTED, LEDGER, ORDERS, PARCELS, PARTITIONS};
 use super::transactional::{Done, Failed, Producer, until_served};
 use super::writers::{Plan, acknowledge, draft, request, verdict};
 use crate::checkers::{Commit, Place, Span, Transaction, TxnEnd};
@@ -159,7 +159,7 @@ async fn write(
             base_sequence: *sequence,
             transactional: true,
         },
-        keyed: place.0 == LEDGER,
+        keyed: COMPACTED.contains(&place.0),
     };
     let draft = draft(scene, random, &plan);
     *sequence += draft.count;
@@ -200,6 +200,7 @@ async fn commit_offset(
             refused: false,
             transaction: Some(transaction),
             generation: None,
+            lives: None,
         });
         book.commits.len() - 1
     };

@@ -18,7 +18,9 @@ use ringmill_wire::topic::TopicRef;
 
 use super::super::client::RingClient;
 use super::scene::{Scene, text};
-use super::topics::{AGING, EVENTS, ORDERS, PARTITIONS, PLAIN, SIZED, STATE, TRIMMED};
+use super::topics::{
+    AGING, COMPACTED, EVENTS, ORDERS, PARTITIONS, PLAIN, RECENT, SIZED, STATE, TRIMMED,
+};
 use crate::ask::PRODUCE_VERSION;
 use crate::checkers::{Batch, Keyed, Place};
 use crate::history::{self, Author, Outcome};
@@ -153,7 +155,7 @@ async fn identity(client: &mut RingClient) -> Result<Option<(i64, i16)>, PlainEr
 
 fn any_place(random: &mut SmallRng) -> Place {
     let topics = [
-        ORDERS, ORDERS, PLAIN, EVENTS, SIZED, SIZED, AGING, TRIMMED, STATE, STATE,
+        ORDERS, ORDERS, PLAIN, EVENTS, SIZED, SIZED, AGING, TRIMMED, STATE, STATE, RECENT,
     ];
     (
         topics[random.random_range(0..topics.len())],
@@ -219,7 +221,7 @@ impl Writer {
                     base_sequence: *sequence,
                     transactional: false,
                 },
-                keyed: place.0 == STATE,
+                keyed: COMPACTED.contains(&place.0),
             };
             let draft = draft(&self.scene, random, &plan);
             *sequence += draft.count;
@@ -287,7 +289,7 @@ impl Writer {
             writer: self.scene.number(),
             transaction: None,
             stamp: ProducerStamp::NONE,
-            keyed: place.0 == STATE,
+            keyed: COMPACTED.contains(&place.0),
         };
         let draft = draft(&self.scene, random, &plan);
         let acks = if random.random_bool(0.5) { 1 } else { -1 };
