@@ -14,7 +14,7 @@ const SIM_SEEDS: u64 = 10_000;
 /// Seeds of a mixed load that one check runs, and the virtual minutes of each; a day of them is
 /// `cargo xtask sim --mixed`.
 const MIXED_SEEDS: u64 = 6;
-const MIXED_MINUTES: u64 = 10;
+const MIXED_MINUTES: u64 = 4;
 
 /// How long each fuzz target runs; longer runs are `cargo xtask fuzz NAME --seconds N`.
 const FUZZ_SMOKE_SECONDS: u64 = 5;

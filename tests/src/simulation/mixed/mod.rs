@@ -237,8 +237,8 @@ impl Story {
         self.start_clients();
         self.scene.rest(false);
         let began = self.world.now();
-        for _ in 0..2 + self.world.random().below(8) {
-            let time = self.some(Duration::from_secs(90));
+        for _ in 0..1 + self.world.random().below(4) {
+            let time = self.some(Duration::from_secs(45));
             self.pass(time);
             self.incident();
         }
@@ -501,7 +501,7 @@ mod tests {
     fn a_node_with_a_bug_is_found_out() {
         let bugs = [
             (Bug::Deletes, "retention: "),
-            (Bug::DropsKeys, "compaction: "),
+            (Bug::DropsKeys, "and everything is kept"),
             (Bug::NeverCompacts, "compacted up to 0"),
             (Bug::ForgetsOffsets, "offsets: "),
             (Bug::Unflushed, "acknowledged record"),
