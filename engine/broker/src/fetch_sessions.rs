@@ -246,9 +246,7 @@ impl FetchSessions {
             return Err(SessionError::TopicIdMismatch);
         }
         let before = session.partitions.len();
-        let (kept, others): (Vec<_>, Vec<_>) =
-            request.topics.into_iter().partition(|t| is_kept(&t.topic));
-        for topic in kept {
+        for topic in request.topics.iter().filter(|t| is_kept(&t.topic)) {
             let name = owned(&topic.topic);
             for part in &topic.partitions {
                 session.put(&name, part);
@@ -258,10 +256,20 @@ impl FetchSessions {
         session.epoch = next_epoch(session.epoch);
         session.used_ms = now_ms;
         let (mut wanted, after) = (session.wanted(), session.partitions.len());
-        wanted.extend(all_wanted(others));
         self.partitions = self.partitions + after - before;
-        if after == 0 || self.partitions > MAX_PARTITIONS {
-            // Nothing is left to remember, or too much.
+        if after == 0 {
+            // Nothing is left to remember. As Kafka: what the request names is answered all the same,
+            // even if it forgets it at once.
+            self.remove(id);
+            return Ok(Plan {
+                wanted: all_wanted(request.topics),
+                kind: Kind::Sessionless,
+            });
+        }
+        let others = request.topics.into_iter().filter(|t| !is_kept(&t.topic));
+        wanted.extend(all_wanted(others.collect()));
+        if self.partitions > MAX_PARTITIONS {
+            // Too much to remember.
             self.remove(id);
             let kind = Kind::Sessionless;
             return Ok(Plan { wanted, kind });

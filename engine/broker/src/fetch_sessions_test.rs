@@ -170,8 +170,15 @@ fn forgotten_partitions_are_gone_and_an_empty_session_ends() {
     };
     let plan = sessions.begin(1, BY_NAME, forget(1, &[0])).unwrap();
     assert_eq!(offsets(&plan), [(1, 6)]);
-    let plan = sessions.begin(1, BY_NAME, forget(2, &[1])).unwrap();
-    assert_eq!(sessions.finish(1, &plan, &[], 0).session_id, 0);
+    // What a request names and forgets at once is answered, as in Kafka.
+    let last = FetchRequest {
+        topics: vec![topic("t", &[(1, 8)])],
+        ..forget(2, &[1])
+    };
+    let plan = sessions.begin(1, BY_NAME, last).unwrap();
+    assert_eq!(offsets(&plan), [(1, 8)]);
+    let shown = sessions.finish(1, &plan, &[NOTHING], 0);
+    assert_eq!((shown.session_id, shown.partitions), (0, vec![true]));
     assert!(sessions.is_empty());
     assert_eq!(sessions.partitions, 0);
 }

@@ -408,13 +408,17 @@ impl Hosted {
         if let Err(error) = check_leader_epoch(want.current_leader_epoch) {
             return LocalFound::failed(error);
         }
+        let diverging = match self.divergence(want) {
+            Ok(diverging) => diverging,
+            Err(error) => return LocalFound::failed(error),
+        };
         let mut found = LocalFound {
             error: ErrorCode::None,
             high_watermark: self.log.visible_end(),
             last_stable: self.log.last_stable_offset(),
             log_start: self.log.log_start_offset(),
             aborted: Vec::new(),
-            diverging: self.divergence(want),
+            diverging,
             len: 0,
             data: FetchData::Empty,
         };
@@ -461,14 +465,19 @@ impl Hosted {
         Ok((slice, told.collect()))
     }
 
-    /// Where the log parted from what the consumer has seen (KIP-595).
-    fn divergence(&self, want: &ReadWant) -> Option<EpochEnd> {
+    /// Where the log parted from what the consumer has seen (KIP-595). It is out of range if it has
+    /// seen an epoch of which nothing is known, or asks for what is deleted.
+    fn divergence(&self, want: &ReadWant) -> Result<Option<EpochEnd>> {
         if want.last_fetched_epoch < 0 {
-            return None;
+            return Ok(None);
         }
-        let (epoch, end_offset) = self.log.end_of_epoch(want.last_fetched_epoch)?;
+        let known = self.known_end_of(want.last_fetched_epoch);
+        let (epoch, end_offset) = known.ok_or(ErrorCode::OffsetOutOfRange)?;
+        if want.offset < self.log.log_start_offset() {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
         let parted = epoch < want.last_fetched_epoch || end_offset < want.offset;
-        parted.then_some(EpochEnd { epoch, end_offset })
+        Ok(parted.then_some(EpochEnd { epoch, end_offset }))
     }
 
     /// As [`Self::read`], into memory.
@@ -533,14 +542,19 @@ impl Hosted {
 
     pub(crate) fn end_of_epoch(&self, query: EpochQuery) -> Result<(i32, i64)> {
         check_leader_epoch(query.current)?;
-        let end = self.log.end_of_epoch(query.epoch);
-        Ok(match query.epoch {
+        Ok(self.known_end_of(query.epoch).unwrap_or((-1, -1)))
+    }
+
+    /// The end of an epoch, with the epoch that it is the end of; none if nothing is known of it.
+    fn known_end_of(&self, epoch: i32) -> Option<(i32, i64)> {
+        let end = self.log.end_of_epoch(epoch);
+        match epoch {
             // The leader's own epoch has begun, even if nothing was written in it yet.
-            LEADER_EPOCH => end.unwrap_or((LEADER_EPOCH, self.log.visible_end())),
+            LEADER_EPOCH => end.or(Some((LEADER_EPOCH, self.log.visible_end()))),
             // No epoch that is yet to come has an end.
-            epoch if epoch > LEADER_EPOCH => (-1, -1),
-            _ => end.unwrap_or((-1, -1)),
-        })
+            epoch if epoch > LEADER_EPOCH => None,
+            _ => end,
+        }
     }
 
     pub(crate) async fn delete_records(&self, before: i64) -> Result<i64> {

@@ -3,12 +3,14 @@
 
 use regex_automata::meta;
 use regex_syntax::ParserBuilder;
-use regex_syntax::hir::{Hir, Look};
+use regex_syntax::hir::{Hir, HirKind, Look};
 
 /// The longest pattern, in bytes.
 pub const MAX_PATTERN_BYTES: usize = 1024;
 /// How deep a pattern may be nested.
 const MAX_PATTERN_DEPTH: u32 = 32;
+/// How often a part of a pattern may be repeated by number, as in RE2.
+const MAX_REPEAT: u32 = 1000;
 /// How large a pattern's machine may be, in bytes: it is run over many names.
 const MAX_MACHINE_BYTES: usize = 128 << 10;
 /// What its memory of states it has seen may take.
@@ -32,6 +34,9 @@ impl Pattern {
             .build()
             .parse(text)
             .map_err(|error| error.to_string())?;
+        if repeats(&parsed) > MAX_REPEAT {
+            return Err(format!("it repeats a part more than {MAX_REPEAT} times"));
+        }
         let whole = [Hir::look(Look::Start), parsed, Hir::look(Look::End)];
         let config = meta::Config::new()
             .utf8_empty(false)
@@ -54,6 +59,20 @@ impl Pattern {
     }
 }
 
+/// The largest number of repetitions that a pattern names; its depth is bounded.
+fn repeats(hir: &Hir) -> u32 {
+    let below = |of: &[Hir]| of.iter().map(repeats).max().unwrap_or(0);
+    match hir.kind() {
+        HirKind::Repetition(part) => {
+            let named = part.max.unwrap_or(0).max(part.min);
+            named.max(repeats(&part.sub))
+        }
+        HirKind::Capture(part) => repeats(&part.sub),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => below(parts),
+        HirKind::Empty | HirKind::Literal(_) | HirKind::Class(_) | HirKind::Look(_) => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +85,7 @@ mod tests {
         }
         assert!(pattern.matches("12.log") && !pattern.matches("12xlog"));
         assert!(Pattern::new("(?x) a b # note").unwrap().matches("ab"));
+        assert!(Pattern::new("a{3,1000}").unwrap().matches("aaa"));
         assert!(Pattern::new("foo.*").unwrap().matches("foo-1"));
     }
 
@@ -80,6 +100,8 @@ mod tests {
             r"(a)\1",
             "(?=a)",
             "((a{100}){100}){100}",
+            "b|(a{1001})",
+            "a{2000,}",
             &deep,
             &long,
         ] {

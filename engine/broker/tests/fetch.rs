@@ -110,3 +110,39 @@ fn without_any_room_a_fetch_still_brings_one_batch() {
         scene.stop(running);
     }
 }
+
+/// As Kafka: who has seen an epoch of which nothing is known asks for what is out of range, and so does
+/// who asks for what is deleted, whatever it has seen.
+#[test]
+fn an_epoch_that_is_not_known_is_out_of_range() {
+    const OUT_OF_RANGE: i16 = 1;
+    let mut scene = Scene::new(4);
+    let running = scene.start();
+    scene.client(async {
+        let mut client = Client::connect().await;
+        client.create_topic("t", 2).await;
+        client.produce("t", 0, batch(&["x"])).await;
+        // the second partition is empty, and its leader's epoch is known all the same
+        let cases = [
+            (0, 0, 0, 0),
+            (0, 1, 0, OUT_OF_RANGE),
+            (1, 0, 0, 0),
+            (1, 1, 0, OUT_OF_RANGE),
+            (0, 0, -3, OUT_OF_RANGE),
+        ];
+        for (partition, last_epoch, offset, error) in cases {
+            let mut request = fetch_request(0, 0, "t", &[(partition, offset)]);
+            request.topics[0].partitions[0].last_fetched_epoch = last_epoch;
+            let fetched = client.fetch_with(12, request).await;
+            let part = fetched.0.topics[0].partitions[0].clone();
+            let told = (part.error_code, part.diverging_epoch);
+            assert_eq!(told, (error, None), "{partition} {last_epoch} {offset}");
+        }
+        let mut request = fetch_request(0, 0, "t", &[(0, 5)]);
+        request.topics[0].partitions[0].last_fetched_epoch = 0;
+        let fetched = client.fetch_with(12, request).await;
+        let diverging = fetched.0.topics[0].partitions[0].diverging_epoch.unwrap();
+        assert_eq!((diverging.epoch, diverging.end_offset), (0, 1));
+    });
+    scene.stop(running);
+}

@@ -4,7 +4,8 @@
 //! Kafka's rules (`ProducerStateManager`, `ProducerAppendInfo`): per producer id the last five
 //! batches are known. A batch whose sequence numbers are those of a known one is a duplicate; the
 //! next must follow the last without a gap; a new epoch starts at sequence 0; an older epoch is
-//! fenced. A producer that is not known may start anywhere (KIP-360). Idle producers expire, and
+//! fenced. A producer that is not known may start anywhere (KIP-360), unless its transactions are of
+//! version 2 (KIP-890): then at 0. Idle producers expire, and
 //! past [`PRODUCERS_MAX`] those that were idle longest are forgotten; those with an open
 //! transaction (`transactions.rs`) stay. Pure.
 
@@ -250,6 +251,10 @@ impl Producers {
         }
         let Some(entry) = self.entries.get(&header.producer_id) else {
             self.check_transaction(header, None, guard)?;
+            let from_zero = guard.is_some_and(VerificationGuard::wants_zero);
+            if from_zero && header.base_sequence > 0 {
+                return Err(out_of_order(header, NO_SEQUENCE));
+            }
             return Ok(Verdict::New);
         };
         check_epoch(header.producer_id, header.producer_epoch, entry)?;
@@ -277,12 +282,7 @@ impl Producers {
             self.check_transaction(header, entry.txn, guard)?;
             return Ok(Verdict::New);
         }
-        Err(ProducerError::OutOfOrderSequence {
-            producer_id: header.producer_id,
-            producer_epoch: header.producer_epoch,
-            last,
-            found: header.base_sequence,
-        })
+        Err(out_of_order(header, last))
     }
 
     fn check_transaction(
@@ -590,6 +590,15 @@ impl Producers {
             entry.batches.pop_front();
         }
         entry.batches.extend(batch);
+    }
+}
+
+fn out_of_order(header: &BatchHeader, last: i32) -> ProducerError {
+    ProducerError::OutOfOrderSequence {
+        producer_id: header.producer_id,
+        producer_epoch: header.producer_epoch,
+        last,
+        found: header.base_sequence,
     }
 }
 

@@ -279,3 +279,31 @@ fn a_coordinators_batches_are_in_no_sequence_and_never_duplicates() {
         p.on_batch(&end, Some(&marker), 0);
     }
 }
+
+/// KIP-890: a producer of transaction version 2 begins at 0 wherever it is not known; an older one may
+/// have been forgotten.
+#[test]
+fn an_unknown_producer_of_the_second_transaction_version_begins_at_zero() {
+    let mut p = Producers::new();
+    let guard = p.begin_verification(1, 0);
+    let batch = |sequence| BatchHeader {
+        attributes: 1 << 4,
+        ..header(1, 0, sequence, 1)
+    };
+    let later = p.check(&batch(5), Some(&guard.from_zero()));
+    assert!(
+        matches!(
+            later,
+            Err(ProducerError::OutOfOrderSequence {
+                last: NO_SEQUENCE,
+                ..
+            })
+        ),
+        "{later:?}"
+    );
+    assert_eq!(p.check(&batch(5), Some(&guard)), Ok(Verdict::New));
+    assert_eq!(
+        p.check(&batch(0), Some(&guard.from_zero())),
+        Ok(Verdict::New)
+    );
+}

@@ -95,6 +95,23 @@ pub struct VerificationGuard {
     producer_id: i64,
     producer_epoch: i16,
     number: u64,
+    from_zero: bool,
+}
+
+impl VerificationGuard {
+    /// The same right for a producer that bumps its epoch with every transaction (transaction
+    /// version 2): of one that is not known here, the first batch must have sequence number 0, or
+    /// one before it was lost.
+    pub fn from_zero(self) -> Self {
+        Self {
+            from_zero: true,
+            ..self
+        }
+    }
+
+    pub(crate) fn wants_zero(&self) -> bool {
+        self.from_zero
+    }
 }
 
 /// The guards that are valid, by producer.
@@ -121,6 +138,7 @@ impl Verifications {
             producer_id,
             producer_epoch,
             number: self.last,
+            from_zero: false,
         };
         self.guards.insert(producer_id, guard);
         guard
@@ -133,7 +151,8 @@ impl Verifications {
     ) -> bool {
         let of_producer =
             guard.producer_id == producer_id && guard.producer_epoch == producer_epoch;
-        of_producer && self.guards.get(&producer_id) == Some(guard)
+        let known = self.guards.get(&producer_id);
+        of_producer && known.is_some_and(|known| known.number == guard.number)
     }
 
     /// A transaction of the producer has begun, or ended.

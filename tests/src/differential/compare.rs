@@ -136,7 +136,10 @@ impl<'a> Comparison<'a> {
             ours.retain(mine);
             theirs.retain(mine);
         }
-        if matches!(what, Some(What::OfThisRun | What::Unordered)) {
+        if what == Some(What::Merged) {
+            (ours, theirs) = (merged(ours), merged(theirs));
+        }
+        if matches!(what, Some(What::OfThisRun | What::Unordered | What::Merged)) {
             ours.sort_by_cached_key(|tree| self.nameless(tree, true));
             theirs.sort_by_cached_key(|tree| self.nameless(tree, false));
         }
@@ -180,7 +183,7 @@ impl<'a> Comparison<'a> {
             What::Present => absent(ours) == absent(theirs),
             What::Sign => negative(ours) == negative(theirs),
             What::Ignored => true,
-            What::OfThisRun | What::Unordered | What::ByName => ours == theirs,
+            What::OfThisRun | What::Unordered | What::Merged | What::ByName => ours == theirs,
         }
     }
 
@@ -207,6 +210,31 @@ impl<'a> Comparison<'a> {
             }
         }
     }
+}
+
+/// The elements, those that are alike but for their lists put together.
+fn merged(parts: Vec<Tree>) -> Vec<Tree> {
+    let plain = |tree: &Tree| match tree {
+        Tree::Fields(fields) => {
+            let plain = fields.iter().filter(|(_, v)| !matches!(v, Tree::List(_)));
+            plain.cloned().collect()
+        }
+        _ => Vec::new(),
+    };
+    let mut whole: Vec<Tree> = Vec::new();
+    for part in parts {
+        let same = whole.iter_mut().find(|first| plain(first) == plain(&part));
+        let (Some(Tree::Fields(first)), Tree::Fields(more)) = (same, &part) else {
+            whole.push(part);
+            continue;
+        };
+        for ((_, all), (_, more)) in first.iter_mut().zip(more) {
+            if let (Tree::List(all), Tree::List(more)) = (all, more) {
+                all.extend(more.iter().cloned());
+            }
+        }
+    }
+    whole
 }
 
 /// Fields that tell the elements of a list apart.
@@ -279,6 +307,20 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!((&*found[0].path, &*found[0].ours), ("b.d", "1"));
         assert_eq!(compare(names, "Fetch", a, "A { b: [] }").len(), 1);
+    }
+
+    #[test]
+    fn a_topic_in_several_parts_is_one() {
+        let names = &mut Names::default();
+        let part = |name: &str, number: i32| {
+            format!(r#"R {{ topic: "{name}", partitions: [P {{ partition_index: {number} }}] }}"#)
+        };
+        let answer = |parts: &[String]| format!("A {{ responses: [{}] }}", parts.join(", "));
+        let apart = answer(&[part("a", 0), part("b", 0), part("a", 3)]);
+        let ours = r#"A { responses: [R { topic: "b", partitions: [P { partition_index: 0 }] }, R { topic: "a", partitions: [P { partition_index: 3 }, P { partition_index: 0 }] }] }"#;
+        assert!(compare(names, "Fetch", ours, &apart).is_empty());
+        let other = answer(&[part("a", 0), part("b", 0), part("a", 2)]);
+        assert_eq!(compare(names, "Fetch", ours, &other).len(), 1);
     }
 
     #[test]

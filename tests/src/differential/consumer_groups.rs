@@ -115,7 +115,10 @@ impl Beat {
                 .with_topic_partitions(owned);
             request.member_epoch = match self.epoch {
                 Ok(epoch) => epoch,
-                Err(ahead) => (memory.number(&epoch, 0) + ahead) as i32,
+                Err(0) => memory.number(&epoch, 0) as i32,
+                // The brokers' epochs are not the same; one that is off must not become one to join
+                // by, and the least above it is whose epoch was lost, if not what it owns.
+                Err(off) => (memory.number(&epoch, 0) + off).max(1) as i32,
             };
             if self.version >= 1 {
                 request.subscribed_topic_regex = self.pattern.clone();

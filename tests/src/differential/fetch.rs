@@ -68,7 +68,9 @@ impl Wish {
 
     fn request(&self, memory: &Memory) -> FetchRequest {
         let by_id = self.version >= 13;
-        let topics = self.wanted.iter().map(|(name, partition)| {
+        // Topics by an id of none are one topic.
+        let count = if self.lost { 1 } else { self.wanted.len() };
+        let topics = self.wanted.iter().take(count).map(|(name, partition)| {
             let topic = FetchTopic::default().with_partitions(vec![partition.clone()]);
             match by_id {
                 true => topic.with_topic_id(self.id_of(name, memory)),
@@ -102,8 +104,10 @@ impl Wish {
     }
 }
 
-const SESSION: &str = "fetch session";
-const EPOCH: &str = "fetch epoch";
+/// What a broker's fetch session is remembered by.
+pub const SESSION: &str = "fetch session";
+/// And the number of its next request.
+pub const EPOCH: &str = "fetch epoch";
 
 /// A request to read.
 pub fn draw(world: &mut World) -> Vec<Step> {

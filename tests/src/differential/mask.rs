@@ -13,6 +13,8 @@ pub enum What {
     OfThisRun,
     /// A list in any order.
     Unordered,
+    /// A list in any order, in which a topic may come in several parts.
+    Merged,
     /// A list whose elements have names, in any order: one that only one side has is a difference.
     ByName,
     /// Not compared.
@@ -22,7 +24,10 @@ pub enum What {
 impl What {
     /// Whether it is about a list's order, and its elements are compared.
     pub fn is_of_lists(self) -> bool {
-        matches!(self, Self::OfThisRun | Self::Unordered | Self::ByName)
+        matches!(
+            self,
+            Self::OfThisRun | Self::Unordered | Self::Merged | Self::ByName
+        )
     }
 }
 
@@ -48,7 +53,7 @@ const fn mask(api: &'static str, field: &'static str, what: What, reason: &'stat
     }
 }
 
-use What::{ByName, Ignored, Named, OfThisRun, Present, Sign, Unordered};
+use What::{ByName, Ignored, Merged, Named, OfThisRun, Present, Sign, Unordered};
 
 const BY_CHANCE: &str = "drawn at random by the broker";
 const COUNTED: &str = "counted by each broker for all of its clients";
@@ -163,6 +168,12 @@ pub const MASKS: &[Mask] = &[
     ),
     mask("DescribeGroups", "groups", Unordered, "a hash map's order"),
     mask("", "results", Unordered, "a hash map's order"),
+    mask(
+        "Fetch",
+        "responses",
+        Merged,
+        "partitions with an error come first, and others behind those that were served",
+    ),
     mask("", "responses", Unordered, "a hash map's order"),
     mask("", "partitions", Unordered, "a hash map's order"),
     mask("", "topics", Unordered, "a hash map's order"),

@@ -31,7 +31,7 @@ use std::time::Duration;
 use ringmill_wire::kafka_protocol::messages::ApiKey;
 
 use self::compare::{Comparison, Difference, Names, shown};
-use self::known::explained;
+use self::known::unexplained;
 use self::side::{Ask, Outcome, Side, Unsayable};
 use self::world::{Step, World};
 
@@ -230,7 +230,7 @@ impl Pair {
                 learn(&mut side.memory, answer);
             }
         }
-        let unexplained: Vec<_> = compared.iter().filter(|d| !explained(&asks.0, d)).collect();
+        let unexplained = unexplained(&asks.0, &compared);
         if unexplained.is_empty() {
             report.alike += usize::from(compared.is_empty());
             report.explained += usize::from(!compared.is_empty());
@@ -261,7 +261,7 @@ impl Pair {
             let mut names = self.names.clone();
             let trees = (answers.0.tree(), answers.1.tree());
             let all = Comparison::of(&api, tag, &mut names, (&trees.0, &trees.1));
-            let settled = all.iter().all(|difference| explained(&asks.0, difference));
+            let settled = unexplained(&asks.0, &all).is_empty();
             let again = match reads(asks.0.key) {
                 true => (true, true),
                 false => (

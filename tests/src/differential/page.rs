@@ -18,7 +18,9 @@ in [CONFIGURATION.md](CONFIGURATION.md).
 Requests that the comparison does not send: records that are null (Kafka answers nothing, we refuse
 them), negative epochs and sequences of a producer (Kafka takes some, we refuse all), the bit of
 LogAppendTime set by a producer (as before), one topic twice in a request (Kafka merges its parts),
-and changes of the broker's own configs, which would outlive a seed.
+a fetch session of a connection that has ended (no client goes on with one, and a session of ours
+belongs to the core of its connection), and changes of the broker's own configs, which would outlive a
+seed.
 
 ## Differences with a reason
 
@@ -29,7 +31,8 @@ and changes of the broker's own configs, which would outlive a seed.
 const SECOND: &str = "
 ## What is compared in part
 
-Names that each broker draws itself must stand for each other throughout a run: a topic's id that
+Of fetched batches whose times are the broker's (those of markers, and of topics with LogAppendTime)
+the times are not compared. Names that each broker draws itself must stand for each other throughout a run: a topic's id that
 came once for a topic comes always. A field of every API has no API here.
 
 | API | field | what is compared | reason |
@@ -60,6 +63,7 @@ pub fn page() -> String {
             What::Present => "whether there is one".to_owned(),
             What::Sign => "whether there is one (not negative)".to_owned(),
             What::OfThisRun => "what belongs to the run, in any order".to_owned(),
+            What::Merged => "the elements, in any order and any number of parts".to_owned(),
             What::Unordered => "the elements, in any order".to_owned(),
             What::ByName => "the elements, by their names".to_owned(),
             What::Ignored => "nothing".to_owned(),

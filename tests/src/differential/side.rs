@@ -160,11 +160,11 @@ impl Side {
         let frame = match client.read_frame() {
             Ok(frame) => frame,
             Err(error) if timed_out(&error) => {
-                self.connections.remove(&connection);
+                self.disconnect(connection);
                 return Ok(Outcome::Silent);
             }
             Err(_) => {
-                self.connections.remove(&connection);
+                self.disconnect(connection);
                 return Ok(Outcome::Closed);
             }
         };
@@ -175,7 +175,7 @@ impl Side {
         if probed {
             // either the probe's answer, or the end
             if client.read_frame().is_err() {
-                self.connections.remove(&connection);
+                self.disconnect(connection);
             }
         }
         if id != Some(sent) {
@@ -184,6 +184,13 @@ impl Side {
             ));
         }
         Ok(decode(ask, frame))
+    }
+
+    /// A connection has ended. As clients do, what was begun by it begins anew.
+    fn disconnect(&mut self, connection: u8) {
+        self.connections.remove(&connection);
+        self.memory.numbers.remove(super::fetch::SESSION);
+        self.memory.numbers.remove(super::fetch::EPOCH);
     }
 
     fn connect(&mut self, connection: u8) -> io::Result<&mut PlainClient> {

@@ -119,6 +119,13 @@ impl Tree {
     }
 }
 
+/// Whether a batch's times are its broker's: those of markers, and of a topic with LogAppendTime.
+fn is_by_clock(attributes: i16) -> bool {
+    const LOG_APPEND_TIME: i16 = 1 << 3;
+    const CONTROL: i16 = 1 << 5;
+    attributes & (LOG_APPEND_TIME | CONTROL) != 0
+}
+
 /// The whole batches at the front of a fetched run of bytes. What follows them is the beginning of
 /// a batch that the limit cut, which no client reads.
 fn batches(bytes: &Bytes) -> Tree {
@@ -129,6 +136,14 @@ fn batches(bytes: &Bytes) -> Tree {
             Ok(Tree::Fields(fields)) => fields,
             _ => Vec::new(),
         };
+        if is_by_clock(batch.header().attributes) {
+            for (name, value) in &mut fields {
+                let is_time = matches!(name.as_str(), "base_timestamp" | "max_timestamp");
+                if is_time && !value.leaf().is_some_and(|time| time.starts_with('-')) {
+                    *value = Tree::Leaf("a time".to_owned());
+                }
+            }
+        }
         let body = Bytes::copy_from_slice(batch.records_bytes());
         fields.push(("body".to_owned(), Tree::Leaf(format!("{body:?}"))));
         let valid = batch.check_crc().is_ok();

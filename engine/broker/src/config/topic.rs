@@ -42,7 +42,7 @@ pub static TABLE: Table = Table {
             Kind::List(&["compact", "delete"]),
             "delete",
             Some("log.cleanup.policy"),
-            "What becomes of old segments: \"delete\" drops them by retention.ms and retention.bytes, \"compact\" keeps the last record of every key; both may be named.",
+            "What becomes of old segments: \"delete\" drops them by retention.ms and retention.bytes, \"compact\" keeps the last record of every key; both may be named. With neither, everything stays.",
         ),
         key(
             "compression.type",
@@ -355,11 +355,6 @@ pub fn check(overrides: &Overrides) -> Result<(), ConfigError> {
             "conflict topic config setting min.compaction.lag.ms ({min}) > max.compaction.lag.ms ({max})"
         )));
     }
-    if list_items(&read.text("cleanup.policy")).next().is_none() {
-        return Err(ConfigError::Contradiction(
-            "cleanup.policy must name delete, compact or both".to_owned(),
-        ));
-    }
     Ok(())
 }
 
@@ -413,10 +408,19 @@ mod tests {
             ("max.compaction.lag.ms", "5"),
         ]);
         assert!(matches!(check(&lag), Err(ConfigError::Contradiction(_))));
-        assert!(matches!(
-            check(&overrides(&[("cleanup.policy", "")])),
-            Err(ConfigError::Contradiction(_))
-        ));
-        assert_eq!(check(&overrides(&[("cleanup.policy", "compact")])), Ok(()));
+        for policy in ["", "compact", "delete,compact"] {
+            let set = overrides(&[("cleanup.policy", policy)]);
+            assert_eq!(check(&set), Ok(()), "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn a_topic_without_a_cleanup_policy_keeps_everything() {
+        let set = overrides(&[("cleanup.policy", ""), ("retention.ms", "1")]);
+        let config = TopicConfig::resolve(&set, &|_| None);
+        assert!(!config.delete && !config.compact);
+        let log = config.log_config(false, Duration::from_secs(1));
+        assert_eq!((log.retention_ms, log.retention_bytes), (None, None));
+        assert_eq!(log.compaction, None);
     }
 }

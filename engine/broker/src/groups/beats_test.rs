@@ -412,7 +412,7 @@ fn what_could_not_be_stored_is_stored_with_the_next_heartbeat() {
         .describe_consumers("g", 0)
         .unwrap()
         .unwrap();
-    assert_eq!((found.members.len(), found.epoch), (2, 2));
+    assert_eq!((found.members.len(), found.epoch), (2, 3));
 }
 
 #[test]

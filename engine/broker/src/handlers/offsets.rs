@@ -223,7 +223,7 @@ fn may_delete(shard: &Shard, name: &str, index: i32) -> Result<PartitionId> {
     if topic.is_internal() {
         return Err(ErrorCode::InvalidTopic);
     }
-    if !topic.config.delete {
+    if topic.config.compact && !topic.config.delete {
         return Err(ErrorCode::PolicyViolation);
     }
     Ok(id)

@@ -186,10 +186,10 @@ impl Coordinator {
         partitions: &[TopicPartition],
     ) -> Result<Vec<bool>, TransactionError> {
         let current = &self.find(id, home)?.current;
+        check_producer(current, producer)?;
         if current.state.is_prepared() {
             return Err(TransactionError::ConcurrentTransactions);
         }
-        check_producer(current, producer)?;
         let is_open = current.state == State::Ongoing;
         let parts = partitions.iter();
         let found = parts.map(|part| is_open && current.has(&part.topic, part.partition));

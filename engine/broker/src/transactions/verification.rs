@@ -112,7 +112,10 @@ impl Shard {
         let guard = hosted.log.begin_verification(producer.id, producer.epoch);
         let asked = self.ask_coordinator(hosted, producer, terms).await;
         match asked {
-            Ok(()) => Ok(Some(guard)),
+            Ok(()) => Ok(Some(match terms.support {
+                Support::Joins => guard.from_zero(),
+                Support::Classic | Support::Abortable => guard,
+            })),
             Err(error) => Err(terms.support.code(error, retry)),
         }
     }

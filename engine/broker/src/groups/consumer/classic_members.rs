@@ -113,7 +113,7 @@ impl ConsumerGroup {
         if is_new || !member.says_as(&old) {
             log.member(&member);
         }
-        let subscribes = is_new || !member.subscribes_as(&old);
+        let subscribes = !member.subscribes_as(&old);
         let member = Member {
             expires_at: now.after(join.session_timeout_ms),
             ..member

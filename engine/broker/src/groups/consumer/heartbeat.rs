@@ -39,7 +39,7 @@ impl ConsumerGroup {
         if let Some(old) = &seat.replaces {
             self.replace(old, &member, log);
         }
-        let subscribes = seat.is_new || !member.subscribes_as(&seat.member);
+        let subscribes = !member.subscribes_as(&seat.member);
         if seat.is_new || !member.says_as(&seat.member) {
             log.member(&member);
         }

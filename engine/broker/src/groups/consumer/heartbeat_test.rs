@@ -13,24 +13,24 @@ fn a_partition_is_handed_on_only_after_its_owner_has_let_go() {
     let mut lab = Lab::new(&[("t", 2)]);
     let first = lab.beat(&join("a", &["t"])).unwrap();
     let all = lab.partitions(&[("t", 0), ("t", 1)]);
-    assert_eq!((first.epoch, first.assignment.as_ref()), (1, Some(&all)));
+    assert_eq!((first.epoch, first.assignment.as_ref()), (2, Some(&all)));
     let second = lab.beat(&join("b", &["t"])).unwrap();
     assert_eq!(
         (second.epoch, second.assignment),
-        (2, Some(Partitions::default()))
+        (3, Some(Partitions::default()))
     );
     assert_eq!(lab.group.state(), State::Reconciling);
 
-    let told = lab.beat(&same("a", 1)).unwrap();
+    let told = lab.beat(&same("a", 2)).unwrap();
     let kept = told.assignment.expect("it is to give one up");
-    assert_eq!((told.epoch, kept.len()), (1, 1));
-    assert_eq!(lab.beat(&same("b", 2)).unwrap().assignment, None);
+    assert_eq!((told.epoch, kept.len()), (2, 1));
+    assert_eq!(lab.beat(&same("b", 3)).unwrap().assignment, None);
     // A heartbeat that still owns both changes nothing.
-    assert_eq!(lab.beat(&owning("a", 1, &all)).unwrap().epoch, 1);
-    assert_eq!(lab.beat(&same("b", 2)).unwrap().assignment, None);
+    assert_eq!(lab.beat(&owning("a", 2, &all)).unwrap().epoch, 2);
+    assert_eq!(lab.beat(&same("b", 3)).unwrap().assignment, None);
 
-    assert_eq!(lab.beat(&owning("a", 1, &kept)).unwrap().epoch, 2);
-    let got = lab.beat(&same("b", 2)).unwrap().assignment.unwrap();
+    assert_eq!(lab.beat(&owning("a", 2, &kept)).unwrap().epoch, 3);
+    let got = lab.beat(&same("b", 3)).unwrap().assignment.unwrap();
     assert_eq!(got, all.without(&kept));
     assert_eq!(lab.group.state(), State::Stable);
 }
@@ -94,7 +94,7 @@ fn fields_are_held_to_kafkas_rules() {
         refusal(lab.beat(&unknown)),
         BeatError::UnsupportedAssignor { .. }
     ));
-    let stranger = refusal(lab.beat(&same("a", 3)));
+    let stranger = refusal(lab.beat(&same("a", 4)));
     assert_eq!(stranger, GroupError::UnknownMember.into());
     // Version 0 gives the id.
     let unnamed = Beat {
@@ -109,25 +109,25 @@ fn fields_are_held_to_kafkas_rules() {
 fn another_epoch_is_fenced_unless_an_answer_was_missed() {
     let mut lab = Lab::new(&[("t", 2)]);
     lab.beat(&join("a", &["t"])).unwrap();
-    let fenced = refusal(lab.beat(&same("a", 7)));
+    let fenced = refusal(lab.beat(&same("a", 8)));
     assert!(matches!(
         fenced,
-        BeatError::FencedEpoch { said: 7, known: 1 }
+        BeatError::FencedEpoch { said: 8, known: 2 }
     ));
     lab.beat(&join("b", &["t"])).unwrap();
-    let kept = lab.beat(&same("a", 1)).unwrap().assignment.unwrap();
-    assert_eq!(lab.beat(&owning("a", 1, &kept)).unwrap().epoch, 2);
-    // The answer with epoch 2 was lost.
-    assert_eq!(lab.beat(&owning("a", 1, &kept)).unwrap().epoch, 2);
+    let kept = lab.beat(&same("a", 2)).unwrap().assignment.unwrap();
+    assert_eq!(lab.beat(&owning("a", 2, &kept)).unwrap().epoch, 3);
+    // The answer with epoch 3 was lost.
+    assert_eq!(lab.beat(&owning("a", 2, &kept)).unwrap().epoch, 3);
     assert!(matches!(
-        refusal(lab.beat(&same("a", 1))),
+        refusal(lab.beat(&same("a", 2))),
         BeatError::FencedEpoch { .. }
     ));
     let too_much = lab.partitions(&[("t", 0), ("t", 1)]);
-    assert!(lab.beat(&owning("a", 1, &too_much)).is_err());
+    assert!(lab.beat(&owning("a", 2, &too_much)).is_err());
     // Whoever is fenced has let go of all, and begins anew under its id.
     let again = lab.beat(&join("a", &["t"])).unwrap();
-    assert_eq!((again.epoch, again.assignment), (2, Some(kept)));
+    assert_eq!((again.epoch, again.assignment), (3, Some(kept)));
 }
 
 #[test]
@@ -139,9 +139,9 @@ fn a_static_member_finds_its_partitions_again() {
     };
     lab.beat(&named("a")).unwrap();
     lab.beat(&join("b", &["t"])).unwrap();
-    let kept = lab.beat(&same("a", 1)).unwrap().assignment.unwrap();
-    lab.beat(&owning("a", 1, &kept)).unwrap();
-    lab.beat(&same("b", 2)).unwrap();
+    let kept = lab.beat(&same("a", 2)).unwrap().assignment.unwrap();
+    lab.beat(&owning("a", 2, &kept)).unwrap();
+    lab.beat(&same("b", 3)).unwrap();
     let early = refusal(lab.beat(&named("c")));
     assert!(matches!(early, BeatError::UnreleasedInstance { .. }));
 
@@ -153,12 +153,12 @@ fn a_static_member_finds_its_partitions_again() {
     assert_eq!(lab.beat(&leave).unwrap().epoch, -2);
     let (epoch, others) = (lab.group.epoch(), lab.group.member("b").unwrap().clone());
     let back = lab.beat(&named("c")).unwrap();
-    assert_eq!((back.assignment, back.epoch), (Some(kept), 2));
+    assert_eq!((back.assignment, back.epoch), (Some(kept), 3));
     assert_eq!(lab.group.epoch(), epoch, "nobody else is concerned");
     assert_eq!(lab.group.member("b"), Some(&others));
     let old = Beat {
         instance_id: Some("i".into()),
-        ..same("a", 2)
+        ..same("a", 3)
     };
     assert_eq!(refusal(lab.beat(&old)), GroupError::FencedInstanceId.into());
     assert!(lab.group.member("a").is_none());
@@ -184,38 +184,38 @@ fn who_does_not_give_up_in_time_is_out() {
     };
     lab.beat(&hasty).unwrap();
     lab.beat(&join("b", &["t"])).unwrap();
-    lab.beat(&same("a", 1)).unwrap();
+    lab.beat(&same("a", 2)).unwrap();
     lab.wait(6_000);
-    lab.beat(&same("a", 1)).unwrap();
-    lab.beat(&same("b", 2)).unwrap();
+    lab.beat(&same("a", 2)).unwrap();
+    lab.beat(&same("b", 3)).unwrap();
     lab.wait(4_000);
     assert_eq!(
-        refusal(lab.beat(&same("a", 1))),
+        refusal(lab.beat(&same("a", 2))),
         GroupError::UnknownMember.into()
     );
     let all = lab.partitions(&[("t", 0), ("t", 1)]);
-    assert_eq!(lab.beat(&same("b", 2)).unwrap().assignment, Some(all));
+    assert_eq!(lab.beat(&same("b", 3)).unwrap().assignment, Some(all));
 }
 
 #[test]
 fn the_group_follows_its_topics() {
     let mut lab = Lab::new(&[("t", 1)]);
     lab.beat(&join("a", &["t", "later"])).unwrap();
-    assert_eq!(lab.group.epoch(), 1);
+    assert_eq!(lab.group.epoch(), 2);
     lab.create("other", 1);
-    lab.beat(&same("a", 1)).unwrap();
-    assert_eq!(lab.group.epoch(), 1, "nobody subscribes to it");
+    lab.beat(&same("a", 2)).unwrap();
+    assert_eq!(lab.group.epoch(), 2, "nobody subscribes to it");
     lab.create("later", 1);
-    let told = lab.beat(&same("a", 1)).unwrap();
+    let told = lab.beat(&same("a", 2)).unwrap();
     assert_eq!(
         told.assignment,
         Some(lab.partitions(&[("t", 0), ("later", 0)]))
     );
     lab.grow("t", 2);
-    let told = lab.beat(&same("a", 2)).unwrap();
-    assert_eq!((told.epoch, told.assignment.unwrap().len()), (3, 3));
-    lab.delete("later");
     let told = lab.beat(&same("a", 3)).unwrap();
+    assert_eq!((told.epoch, told.assignment.unwrap().len()), (4, 3));
+    lab.delete("later");
+    let told = lab.beat(&same("a", 4)).unwrap();
     assert_eq!(told.assignment.unwrap().len(), 2);
 }
 
@@ -231,7 +231,7 @@ fn patterns_are_looked_at_again_when_topics_come_and_go() {
     assert_eq!(first.assignment, Some(lab.partitions(&[("a-1", 0)])));
     lab.create("a-2", 1);
     lab.create("xa-2", 1);
-    let told = lab.beat(&same("a", 1)).unwrap();
+    let told = lab.beat(&same("a", 2)).unwrap();
     assert_eq!(
         told.assignment,
         Some(lab.partitions(&[("a-1", 0), ("a-2", 0)]))
@@ -248,7 +248,7 @@ fn patterns_are_looked_at_again_when_topics_come_and_go() {
     // An empty pattern takes it back.
     let none = Beat {
         regex: Some(String::new()),
-        ..same("a", 2)
+        ..same("a", 3)
     };
     lab.beat(&none).unwrap();
     assert!(lab.group.subscribed_topics().is_empty());
@@ -273,10 +273,10 @@ fn bounds_are_kept() {
     lab.beat(&join("b", &["t"])).unwrap();
     let large = Beat {
         names: Some(vec![long]),
-        ..same("a", 1)
+        ..same("a", 2)
     };
     assert_eq!(refusal(lab.beat(&large)), GroupError::GroupFull.into());
-    lab.beat(&same("a", 1)).unwrap();
+    lab.beat(&same("a", 2)).unwrap();
 }
 
 #[test]
@@ -289,13 +289,13 @@ fn commits_and_fetches_name_the_members_epoch() {
     );
     lab.beat(&join("a", &["t"])).unwrap();
     let group = &lab.group;
-    assert_eq!(group.on_commit("a", 1, true), Ok(()));
+    assert_eq!(group.on_commit("a", 2, true), Ok(()));
     assert_eq!(
-        group.on_commit("a", 0, true),
+        group.on_commit("a", 1, true),
         Err(GroupError::StaleMemberEpoch)
     );
     assert_eq!(
-        group.on_commit("a", 1, false),
+        group.on_commit("a", 2, false),
         Err(GroupError::UnsupportedVersion)
     );
     assert_eq!(
@@ -303,9 +303,9 @@ fn commits_and_fetches_name_the_members_epoch() {
         Err(GroupError::UnknownMember)
     );
     assert_eq!(group.on_fetch(None, -1), Ok(()));
-    assert_eq!(group.on_fetch(Some("a"), 1), Ok(()));
+    assert_eq!(group.on_fetch(Some("a"), 2), Ok(()));
     assert_eq!(
-        group.on_fetch(Some("a"), 2),
+        group.on_fetch(Some("a"), 3),
         Err(GroupError::StaleMemberEpoch)
     );
     assert_eq!(group.on_fetch(Some("b"), 1), Err(GroupError::UnknownMember));
@@ -333,12 +333,33 @@ fn the_assignor_that_most_members_want_is_used() {
 fn a_full_heartbeat_is_told_all() {
     let mut lab = Lab::new(&[("t", 1)]);
     lab.beat(&join("a", &["t"])).unwrap();
-    assert_eq!(lab.beat(&same("a", 1)).unwrap().assignment, None);
+    assert_eq!(lab.beat(&same("a", 2)).unwrap().assignment, None);
     let owned = lab.partitions(&[("t", 0)]);
     let full = Beat {
-        epoch: 1,
+        epoch: 2,
         owned: Some(owned.clone()),
         ..join("a", &["t"])
     };
     assert_eq!(lab.beat(&full).unwrap().assignment, Some(owned));
+}
+
+/// As Kafka: a member that subscribes to nothing changes nothing for the others, and a group that
+/// nobody gave an epoch has one for it to be in.
+#[test]
+fn a_member_without_topics_does_not_move_the_group() {
+    let mut lab = Lab::new(&[("t", 1)]);
+    let idle = Beat {
+        names: Some(Vec::new()),
+        ..join("idle", &[])
+    };
+    assert_eq!(lab.beat(&idle).unwrap().epoch, 1);
+    assert_eq!(lab.group.state(), State::Stable);
+    assert_eq!(lab.restored().epoch(), 1);
+    assert_eq!(lab.beat(&join("a", &["t"])).unwrap().epoch, 2);
+    let other = Beat {
+        member_id: "other".into(),
+        ..idle
+    };
+    assert_eq!(lab.beat(&other).unwrap().epoch, 2);
+    assert_eq!(lab.beat(&same("a", 2)).unwrap().assignment, None);
 }

@@ -54,6 +54,9 @@ use member::{Member, MemberState};
 pub const LEAVE_EPOCH: i32 = -1;
 /// In a heartbeat: the static member will be back before its session ends.
 pub const STATIC_LEAVE_EPOCH: i32 = -2;
+/// The epoch of a group that nobody has joined: larger than that of its target, so that members who
+/// subscribe to nothing are assigned nothing.
+const FIRST_EPOCH: i32 = 1;
 /// The kind of group, as clients of the classic calls see it.
 pub const PROTOCOL_TYPE: &str = "consumer";
 
@@ -122,7 +125,7 @@ impl ConsumerGroup {
     pub fn new(id: &str) -> Self {
         Self {
             id: id.to_owned(),
-            epoch: 0,
+            epoch: FIRST_EPOCH,
             target_epoch: 0,
             topics_hash: 0,
             seen: None,

@@ -15,7 +15,7 @@ pub(super) fn matched_topics(pattern: &Pattern, image: &Image) -> BTreeSet<Strin
 }
 
 /// A number that changes when one of these topics comes, goes or grows, and never by a restart
-/// (FNV-1a).
+/// (FNV-1a); 0 if none of them exists, as of a group that nobody has joined.
 pub(super) fn fingerprint<'a>(names: impl Iterator<Item = &'a String>, image: &Image) -> i64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut take = |bytes: &[u8]| {
@@ -23,7 +23,11 @@ pub(super) fn fingerprint<'a>(names: impl Iterator<Item = &'a String>, image: &I
             hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
     };
-    for topic in names.filter_map(|name| image.topic(name)) {
+    let mut topics = names.filter_map(|name| image.topic(name)).peekable();
+    if topics.peek().is_none() {
+        return 0;
+    }
+    for topic in topics {
         take(topic.id.as_bytes());
         take(topic.name.as_bytes());
         take(&topic.partitions.to_be_bytes());
