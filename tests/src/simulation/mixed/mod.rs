@@ -429,9 +429,9 @@ async fn read_logs(scene: Scene, seed: u64) -> Result<Inspection, String> {
     let mut client = scene.connect(&mut random).await;
     let (mut logs, mut producers) = (BTreeMap::new(), Vec::new());
     let ids = brief::transactional_ids(&mut client).await;
-    for topic in 0..TOPICS.len() {
+    for (topic, named) in TOPICS.iter().enumerate() {
         let known = brief::producers(&mut client, topic).await;
-        producers.extend(known.map_err(|e| format!("{}: {e}", TOPICS[topic].name))?);
+        producers.extend(known.map_err(|e| format!("{}: {e}", named.name))?);
         for partition in 0..PARTITIONS {
             let place = (topic, partition);
             let name = scene.topic(place);
