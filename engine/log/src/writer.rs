@@ -61,7 +61,7 @@ impl Inner {
                 Step::Roll => {
                     let turn = state.queue.take_turn();
                     state.commit.begin_roll();
-                    spawn(self.clone().turn(turn));
+                    spawn(self.clone().turn(turn, state.incarnation));
                 }
             }
         }
@@ -157,11 +157,12 @@ impl Inner {
         let spill = cells >= SPILL_CELLS && !state.spilling;
         state.spilling |= spill;
         let room = state.queue.bytes() <= QUEUE_BYTES_MAX / 2;
+        let tail = state.tail.clone();
         drop(state);
         if let Some((fill, file)) = fill {
             spawn(self.clone().fill(fill, file));
         }
-        self.caches.tails.push(&self.tail, &run);
+        self.caches.tails.push(&tail, &run);
         if room {
             self.room.notify_all();
         }
