@@ -215,8 +215,8 @@ impl Candidate {
             aborted_entries: self.aborted.entries(),
             compacted: self.compacted.then(|| end.digest.unwrap_or_default().get()),
         };
-        if self.compacted && log_len > 0 {
-            self.index.on_gap(next);
+        if self.compacted {
+            self.index.on_end(next);
         }
         let entries = self.times.encode_pending();
         match write_part(dir, self.base, Kind::TimeIndex, entries, None).await {

@@ -184,7 +184,11 @@ impl Inner {
         offset: i64,
     ) -> Result<Option<Bracket>, IoFailure> {
         let base = segment.base_offset;
-        let Some(cell) = index::cell_of(base, segment.shift.get(), offset) else {
+        let cell = match segment.compacted.get() {
+            true => index::compacted_cell_of(base, segment.shift.get(), offset),
+            false => index::cell_of(base, segment.shift.get(), offset),
+        };
+        let Some(cell) = cell else {
             return Ok(None);
         };
         // the neighbour of the last cell in the file may be in memory

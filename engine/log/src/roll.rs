@@ -107,7 +107,7 @@ impl Inner {
             let active = &mut self.state.borrow_mut().active;
             active.times.close();
             if active.segment.compacted.get() {
-                active.index.on_gap(plan.base_offset);
+                active.index.on_end(plan.base_offset);
             }
         }
         self.spill(meta, true).await?;

@@ -205,10 +205,44 @@ fn a_gap_of_thousands_of_millions_begins_a_segment() {
         p.close().await.unwrap();
         let p = follower(compacted(1 << 20)).await;
         check_all(&p, &log).await;
+        let slice = p.read(2 << 30, 1).await.unwrap();
+        assert_eq!((slice.base_offset, p.damages()), (far[0], vec![]));
         assert!(matches!(
             p.read(far[2] + 3, 1).await,
             Err(ReadError::OutOfRange { .. })
         ));
+        p.close().await.unwrap();
+        verify(Path::new(FOLLOWER), |finding| panic!("{finding:?}"))
+            .await
+            .unwrap();
+    });
+    let indexes = machine.files(".index");
+    assert!(
+        indexes.iter().all(|(_, len)| *len <= 10 << 20),
+        "{indexes:?}"
+    );
+}
+
+/// It makes millions of cells at once, which have to be written before more is taken.
+#[test]
+fn a_gap_that_an_index_spans_is_waited_for() {
+    let mut machine = Machine::new(1);
+    machine.life_from_files(LogConfig::default(), async |_| {
+        let offsets = [0, 30_000_000, 30_000_002, 30_000_900];
+        let pieces = offsets.map(|offset| Bytes::from(stored(&batch(2, 10, 5), offset, 1)));
+        let p = follower(compacted(1 << 20)).await;
+        let mut waits = 0;
+        for piece in &pieces {
+            while let Err(error) = p.append_replica(piece.clone()) {
+                assert!(matches!(error, AppendError::Full), "{error}");
+                p.room().await;
+                waits += 1;
+            }
+            // all that is written is in memory alone
+            p.written_beyond(p.log_end_offset() - 1).await.unwrap();
+        }
+        assert_eq!((waits, p.segments()), (1, 1));
+        check_all(&p, &pieces.concat()).await;
     });
 }
 
