@@ -259,6 +259,11 @@ impl IndexBuilder {
         }
     }
 
+    /// The last batch of those whose cells are in the file begins here.
+    pub fn go_on_behind(&mut self, position: u32) {
+        self.previous = position;
+    }
+
     /// A batch that ends with `last_offset` stands at `position`. Batches come in their order.
     pub fn on_batch(&mut self, last_offset: i64, position: u32) {
         let until = cells_until(self.base_offset, self.shift, last_offset.saturating_add(1));

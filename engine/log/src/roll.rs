@@ -44,6 +44,7 @@ impl Inner {
     /// From here on, offsets that are left out in the active segment are not lost: its leader's
     /// log was compacted. Durable before the first such batch is written.
     async fn allow_gaps(self: &Rc<Self>, incarnation: u64) {
+        let last = self.last_batch().await;
         let Ok(_meta) = self.lock_meta().await else {
             return;
         };
@@ -63,6 +64,9 @@ impl Inner {
                 let mut state = self.state.borrow_mut();
                 state.cleaning.checkpoint = checkpoint;
                 segment.compacted.set(true);
+                if let Some(last) = last {
+                    state.active.index.go_on_behind(last);
+                }
                 if state.failure.is_none() {
                     state.commit.on_turned();
                 }
@@ -70,6 +74,25 @@ impl Inner {
             Err(failure) if failure.is_no_space() => self.give_up_roll(&failure),
             Err(failure) => self.fail(failure),
         }
+    }
+
+    /// Where the active segment's last batch begins, while nothing is written: after a start the
+    /// index does not know.
+    async fn last_batch(self: &Rc<Self>) -> Option<u32> {
+        let (segment, extent) = {
+            let state = self.state.borrow();
+            let segment = state.active.segment.clone();
+            let extent = state.extent(&segment, state.commit.written());
+            (segment, extent)
+        };
+        if extent.bytes == 0 {
+            return None;
+        }
+        // what cannot be read is told when somebody reads it
+        let found = self
+            .locate(&segment, extent.end_offset - 1, extent, 0)
+            .await;
+        found.ok()?.map(|located| located.position as u32)
     }
 
     async fn carry_out(self: &Rc<Self>, plan: RollPlan, incarnation: u64) {

@@ -437,3 +437,23 @@ fn a_follower_of_a_compacted_leader_survives_a_full_disk() {
         "{opens} starts"
     );
 }
+
+#[test]
+fn a_gap_right_behind_a_start_is_seen_to_be_one() {
+    let mut machine = Machine::new(1);
+    machine.life_from_files(LogConfig::default(), async |_| {
+        let mut pieces: Vec<Bytes> = (0..500)
+            .map(|n| Bytes::from(stored(&batch(1, 3_000, 5), n, 1)))
+            .collect();
+        let p = follower(compacted(8 << 20)).await;
+        follow(&p, &pieces).await;
+        p.close().await.unwrap();
+        let p = follower(compacted(8 << 20)).await;
+        let behind = Bytes::from(stored(&batch(1, 10, 5), 900, 1));
+        follow(&p, std::slice::from_ref(&behind)).await;
+        pieces.push(behind);
+        let slice = p.read(700, 1).await.unwrap();
+        assert_eq!((slice.base_offset, p.damages()), (900, vec![]));
+        check_all(&p, &pieces.concat()).await;
+    });
+}
