@@ -14,7 +14,7 @@ use crate::aborted::AbortedTxn;
 use crate::checkpoint::Mark;
 use crate::config::{Durability, LogConfig};
 use crate::error::{AppendError, ChangeError};
-use crate::index::{self, SHIFT_DEFAULT};
+use crate::index::{self, INDEX_BYTES_MAX, SHIFT_DEFAULT};
 use crate::mend::time_of;
 use crate::partition::{Appending, Inner, Partition, Phase, State};
 use crate::producers::{Verdict, WrittenBatch};
@@ -24,9 +24,6 @@ use crate::snapshot;
 use crate::transactions::VerificationGuard;
 use crate::waits::Level;
 
-/// An index file takes so many bytes at most (Kafka's `segment.index.bytes`); a log of very
-/// many very small records rolls before its segments are full.
-pub(crate) const INDEX_BYTES_MAX: u64 = 10 << 20;
 /// Index cells that wait in memory because the disk has no room for them, at most.
 const INDEX_PENDING_MAX: usize = 256 << 10;
 
@@ -73,10 +70,18 @@ impl State {
         if self.queue.bytes() > 0 && self.queue.bytes() + size as u64 > QUEUE_BYTES_MAX {
             return Err(AppendError::Full);
         }
-        if self.active.index.pending() > INDEX_PENDING_MAX {
-            return Err(AppendError::NoSpace);
+        match self.active.index.pending() > INDEX_PENDING_MAX {
+            // a gap makes many at once
+            true if self.spilling => Err(AppendError::Full),
+            true => Err(AppendError::NoSpace),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Whether appends are refused until there is room.
+    fn is_full(&self) -> bool {
+        let spills = self.spilling && self.active.index.pending() > INDEX_PENDING_MAX;
+        spills || self.queue.bytes() > QUEUE_BYTES_MAX / 2
     }
 
     /// How long a segment takes records: another share of the jitter for each, in this partition
@@ -469,8 +474,7 @@ impl Partition {
             let rung = self.inner.room.notified();
             {
                 let state = self.inner.state.borrow();
-                let full = state.queue.bytes() > QUEUE_BYTES_MAX / 2;
-                if !full || state.check_open().is_err() {
+                if !state.is_full() || state.check_open().is_err() {
                     return;
                 }
             }

@@ -12,13 +12,14 @@ use crate::aborted::{self, AbortedIndexBuilder, AbortedTxn};
 use crate::append::FIRST_SHIFT;
 use crate::checkpoint::Mark;
 use crate::error::IoFailure;
-use crate::index::{self, IndexBuilder, IndexHeader, Seal};
+use crate::index::{self, Bracket, CELL_LEN, IndexBuilder, IndexHeader, Seal};
 use crate::lanes::Lanes;
 use crate::mend::time_of;
 use crate::names::{self, Kind};
 use crate::partition::Active;
 use crate::segment::Segment;
 use crate::time_index::{self, ENTRY_LEN, MaxTimestamp, TimeIndexBuilder};
+use crate::walk::Walk;
 
 /// Aborted transactions read at a time.
 const ENTRIES_READ: u32 = 2048;
@@ -114,9 +115,27 @@ impl Candidate {
         }
         self.shift = header.shift;
         self.index = IndexBuilder::new(self.base, header.shift, cells);
+        if self.compacted && cells > 0 {
+            let last = self.last_batch(&file, cells - 1).await?;
+            self.index.go_on_behind(last);
+        }
         self.times = self.known_times(dir).await?;
         self.mark = self.durable;
         Ok(())
+    }
+
+    /// Where the last batch before the recovery point begins: a few headers behind the place that the
+    /// last cell names.
+    async fn last_batch(&self, index: &File, cell: u32) -> Result<u32, IoFailure> {
+        let stored = index.read_at(index::cell_position(cell), CELL_LEN).await;
+        let stored = stored.map_err(IoFailure::of("read", &self.path))?;
+        let named = Bracket::parse(&stored).map_or(0, |bracket| bracket.low.into());
+        let (mut last, end) = (self.durable.position.min(named), self.durable.position);
+        let mut walk = Walk::new(self.file.clone(), self.path.clone(), last..end);
+        while let Some((position, _)) = walk.next().await? {
+            last = position;
+        }
+        Ok(last as u32)
     }
 
     /// The aborted transactions whose markers stand before the recovery point.
@@ -215,8 +234,8 @@ impl Candidate {
             aborted_entries: self.aborted.entries(),
             compacted: self.compacted.then(|| end.digest.unwrap_or_default().get()),
         };
-        if self.compacted && log_len > 0 {
-            self.index.on_gap(next);
+        if self.compacted {
+            self.index.on_end(next);
         }
         let entries = self.times.encode_pending();
         match write_part(dir, self.base, Kind::TimeIndex, entries, None).await {

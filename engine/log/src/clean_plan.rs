@@ -1,7 +1,6 @@
 //! Which segments are to be cleaned, whether it is worth it, and which become one. Kafka's rules
 //! (`LogCleanerManager.cleanableOffsets`, `Cleaner.groupSegmentsBySize`). Pure.
 
-use crate::append::INDEX_BYTES_MAX;
 use crate::config::{CompactionConfig, LogConfig};
 use crate::index;
 
@@ -89,7 +88,7 @@ pub(crate) fn groups(segments: &[Sealed], config: &LogConfig) -> Vec<usize> {
             let cells = index::cells_until(first.base_offset, shift, segment.end_offset);
             bytes <= config.segment_bytes.into()
                 && offsets <= i32::MAX.into()
-                && index::cell_position(cells) <= INDEX_BYTES_MAX
+                && index::cell_position(cells) <= index::INDEX_BYTES_MAX
         };
         let count = rest.iter().take_while(fits).count().max(1);
         groups.push(count);

@@ -129,7 +129,6 @@ pub(crate) struct Output {
     times: TimeIndexBuilder,
     aborted: AbortedIndexBuilder,
     digest: OffsetsDigest,
-    any: bool,
 }
 
 impl Output {
@@ -157,7 +156,6 @@ impl Output {
             times: TimeIndexBuilder::new(base, 0, -1, MaxTimestamp::NONE),
             aborted: AbortedIndexBuilder::default(),
             digest: OffsetsDigest::default(),
-            any: false,
         })
     }
 
@@ -184,7 +182,6 @@ impl Output {
         self.times
             .on_batch(header.last_offset(), time_of(&header), size);
         self.digest.on_batch(header.base_offset);
-        self.any = true;
         self.buffer.extend_from_slice(batch);
         if self.buffer.len() >= WRITE_BYTES {
             self.flush().await?;
@@ -217,9 +214,7 @@ impl Output {
             .await
             .map_err(IoFailure::of("flush", &self.path))?;
         self.times.close();
-        if self.any {
-            self.index.on_gap(self.end_offset);
-        }
+        self.index.on_end(self.end_offset);
         let max = self.times.max();
         let seal = Seal {
             log_len: self.position,

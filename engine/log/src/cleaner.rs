@@ -161,6 +161,31 @@ pub(crate) async fn read_checkpoint(dir: &Path) -> Result<CleanerCheckpoint, IoF
     Ok(parsed.unwrap_or_default())
 }
 
+/// What the checkpoint says of a log whose active segment begins at `active` and that ends at `end`:
+/// nothing of what is still to come. If it said more, it is written down again before anything can
+/// be appended, which later starts would take for compacted.
+pub(crate) async fn limit_checkpoint(
+    dir: &Path,
+    known: CleanerCheckpoint,
+    (active, end): (i64, i64),
+) -> Result<CleanerCheckpoint, IoFailure> {
+    let limited = CleanerCheckpoint {
+        first_dirty: known.first_dirty.min(end),
+        cleaned_end: known.cleaned_end.min(active.saturating_add(1)),
+    };
+    if limited == known {
+        return Ok(known);
+    }
+    match write_checkpoint(dir, limited).await {
+        // a full disk must not keep the log from being read
+        Err(failure) if failure.is_no_space() => {
+            tracing::warn!(%failure, "the next start tries again")
+        }
+        written => written?,
+    }
+    Ok(limited)
+}
+
 /// Makes it durable.
 pub(crate) async fn write_checkpoint(
     dir: &Path,

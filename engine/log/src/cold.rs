@@ -18,7 +18,7 @@ use crate::checkpoint::Mark;
 use crate::error::{Damage, IoFailure, ReadError};
 use crate::names::Kind;
 use crate::partition::{Extent, Inner, State};
-use crate::read::{COPY_BYTES_MAX, FetchData, FetchSlice, Located};
+use crate::read::{COPY_BYTES_MAX, FetchData, FetchSlice, Located, Reach};
 use crate::scan::{ScanEnd, ScanError, Scanned, Scanner};
 use crate::segment::Segment;
 
@@ -27,11 +27,11 @@ const CHECK_BYTES: usize = 128 << 10;
 
 /// What a reader asks for.
 #[derive(Clone, Copy)]
-pub(crate) struct Wanted {
-    pub(crate) offset: i64,
-    pub(crate) max_bytes: usize,
+struct Wanted {
+    offset: i64,
+    max_bytes: usize,
     /// A batch begins here, and nothing from it on is wanted.
-    pub(crate) limit: i64,
+    limit: i64,
 }
 
 /// A part of a segment's log, from a batch on, that may be handed out if it is whole.
@@ -90,33 +90,31 @@ impl Inner {
     /// A read that the hot tail has no answer to.
     pub(crate) async fn read_file(
         self: &Rc<Self>,
-        wanted: Wanted,
-        visible: Mark,
+        reach: Reach,
+        offset: i64,
+        max_bytes: usize,
     ) -> Result<FetchSlice, ReadError> {
         self.undisturbed(async || {
-            let mut from = wanted.offset;
+            let (limit, end) = {
+                let state = self.state.borrow();
+                state.check_range(offset)?;
+                state.end_of_reach(reach)
+            };
+            let mut from = offset;
             // one step for each segment of which nothing is left
-            while from < wanted.limit {
-                let (found, next) = self
-                    .read_from(
-                        Wanted {
-                            offset: from,
-                            ..wanted
-                        },
-                        visible,
-                    )
-                    .await?;
+            while from < limit {
+                let wanted = Wanted {
+                    offset: from,
+                    max_bytes,
+                    limit,
+                };
+                let (found, next) = self.read_from(wanted, end).await?;
                 match found {
                     Some(slice) => return Ok(slice),
                     None => from = next,
                 }
             }
-            Ok(FetchSlice {
-                base_offset: wanted.offset,
-                len: 0,
-                next_offset: wanted.limit,
-                data: FetchData::Empty,
-            })
+            Ok(FetchSlice::empty(offset, limit.max(offset)))
         })
         .await
     }
@@ -179,12 +177,10 @@ impl Inner {
         let base_offset = header.base_offset;
         if base_offset >= wanted.limit {
             // the offset itself was compacted away
-            return Ok(Found::Slice(FetchSlice {
-                base_offset: wanted.offset,
-                len: 0,
-                next_offset: wanted.offset,
-                data: FetchData::Empty,
-            }));
+            return Ok(Found::Slice(FetchSlice::empty(
+                wanted.offset,
+                wanted.offset,
+            )));
         }
         let end = self.state.borrow().readable(segment, base_offset, extent);
         let available = end.0.saturating_sub(position) as usize;

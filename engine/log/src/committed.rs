@@ -7,7 +7,7 @@ use crate::aborted::{self, AbortedTxn};
 use crate::error::{Damage, DamageReason, IoFailure, ReadError};
 use crate::names::Kind;
 use crate::partition::{Inner, Partition, Phase, State};
-use crate::read::FetchSlice;
+use crate::read::{FetchSlice, Reach};
 use crate::segment::Segment;
 
 /// Entries of an index of aborted transactions that are read at a time.
@@ -35,8 +35,7 @@ impl Partition {
         offset: i64,
         max_bytes: usize,
     ) -> Result<FetchSlice, ReadError> {
-        let limit = self.last_stable_offset();
-        self.read_until(offset, max_bytes, limit).await
+        self.read_to(Reach::Stable, offset, max_bytes).await
     }
 
     /// The aborted transactions that have records from `from` on and before `until`, in the order

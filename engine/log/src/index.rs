@@ -176,6 +176,12 @@ pub fn cell_of(base_offset: i64, shift: u8, offset: i64) -> Option<u32> {
     u32::try_from(relative >> shift).ok()
 }
 
+/// The same in a segment that was compacted: of the cells that its end has, maybe, the last one
+/// stands for all offsets behind it.
+pub fn compacted_cell_of(base_offset: i64, shift: u8, offset: i64) -> Option<u32> {
+    cell_of(base_offset, shift, offset).map(|cell| cell.min(END_CELLS_MAX - 1))
+}
+
 /// How many cells belong to a segment that ends before `end_offset`.
 pub fn cells_until(base_offset: i64, shift: u8, end_offset: i64) -> u32 {
     if end_offset <= base_offset {
@@ -230,6 +236,12 @@ pub struct IndexBuilder {
 /// Cells of one segment, at most: many times what appends make before they roll, and a bound on
 /// what a file costs whose batches lie about their offsets.
 const CELLS_MAX: u32 = 1 << 24;
+/// An index takes so many bytes at most before its segment ends (Kafka's `segment.index.bytes`); a log
+/// of very many very small records rolls before its segments are full.
+pub(crate) const INDEX_BYTES_MAX: u64 = 10 << 20;
+/// Cells that are made for what is missing at the end of a compacted segment reach up to here. No more
+/// batches begin behind them; the last one stands for all offsets from there on.
+const END_CELLS_MAX: u32 = ((INDEX_BYTES_MAX - HEADER_LEN as u64) / CELL_LEN as u64) as u32;
 
 impl IndexBuilder {
     /// For a segment whose first `cells` cells are in the file.
@@ -245,6 +257,11 @@ impl IndexBuilder {
             batches_since: 0,
             misfit: false,
         }
+    }
+
+    /// The last batch of those whose cells are in the file begins here.
+    pub fn go_on_behind(&mut self, position: u32) {
+        self.previous = position;
     }
 
     /// A batch that ends with `last_offset` stands at `position`. Batches come in their order.
@@ -268,6 +285,15 @@ impl IndexBuilder {
     pub fn on_gap(&mut self, until: i64) {
         let until = cells_until(self.base_offset, self.shift, until);
         self.fill(until, self.previous);
+    }
+
+    /// The same at the end of the segment, which may be thousands of millions of offsets behind the
+    /// last batch: up to a bound, and not at all if there is no batch.
+    pub fn on_end(&mut self, end_offset: i64) {
+        if self.next_cell() > 0 {
+            let until = cells_until(self.base_offset, self.shift, end_offset);
+            self.fill(until.min(END_CELLS_MAX), self.previous);
+        }
     }
 
     /// Makes the cells before `until` that are not made yet; returns whether there were any.

@@ -136,7 +136,7 @@ proptest! {
             log.extend_from_slice(&batch(first, records, 3));
         }
         let end = next + gap_at_end;
-        builder.on_gap(end);
+        builder.on_end(end);
         let mut cells = builder.encode_pending().1.to_vec();
         prop_assert_eq!(cells.len() / CELL_LEN, cells_until(base, shift, end) as usize);
         let look_up = |cells: &[u8], offset: i64| {
@@ -206,6 +206,20 @@ fn a_huge_batch_alone_between_two_cells_is_no_misfit() {
     builder.on_batch(31, 50 << 20);
     builder.on_batch(47, 100 << 20);
     assert!(!builder.is_misfit());
+}
+
+#[test]
+fn the_end_of_a_compacted_segment_costs_bounded_memory() {
+    let mut index = IndexBuilder::new(100, 0, 0);
+    index.on_end(1 << 40);
+    assert_eq!(index.pending(), 0, "there is no batch");
+    index.on_batch(100, 0);
+    index.on_batch(101, 70);
+    index.on_end(1 << 40);
+    assert_eq!(cell_position(index.next_cell()), INDEX_BYTES_MAX);
+    let last = compacted_cell_of(100, 0, (1 << 30) + 7).unwrap();
+    let bracket = index.bracket(last).unwrap();
+    assert_eq!((bracket.low, bracket.high), (70, None));
 }
 
 /// A header may claim two thousand million records in a few bytes.

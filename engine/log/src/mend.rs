@@ -152,8 +152,8 @@ impl Inner {
             compacted: rebuilt.compacted.then(|| rebuilt.digest.get()),
             ..old
         };
-        if rebuilt.compacted && seal.log_len > 0 {
-            rebuilt.index.on_gap(old.end_offset);
+        if rebuilt.compacted {
+            rebuilt.index.on_end(old.end_offset);
         }
         let header = IndexHeader {
             base_offset: base,

@@ -14,7 +14,7 @@ use crate::append::FIRST_SHIFT;
 use crate::caches::CoreCaches;
 use crate::candidate::new_active;
 use crate::checkpoint::{Checkpoint, Mark, Replay};
-use crate::cleaner::{Cleaning, read_checkpoint};
+use crate::cleaner::{Cleaning, limit_checkpoint, read_checkpoint};
 use crate::cleaner_checkpoint::CleanerCheckpoint;
 use crate::config::LogConfig;
 use crate::epochs::Epochs;
@@ -253,6 +253,8 @@ async fn assemble(
             end_offset: known.log_start,
         });
     }
+    let ends = (found.active.segment.base_offset, found.end.offset);
+    tail.cleaner = limit_checkpoint(dir, tail.cleaner, ends).await?;
     damages.append(&mut tail.damages);
     sealed.append(&mut tail.sealed);
     let report = RecoveryReport::of(&tail, &sealed);
@@ -584,6 +586,7 @@ impl Assembled<'_> {
             epochs,
             epochs_dirty: self.tail.epochs_changed || truncated,
             waits: Waits::default(),
+            tail: Rc::new(RefCell::new(tail::Tail::new())),
             incarnation: 0,
             rollbacks: 0,
             upkeep,
@@ -608,7 +611,6 @@ impl Assembled<'_> {
             dir: dir.to_owned(),
             id,
             caches,
-            tail: Rc::new(RefCell::new(tail::Tail::new())),
             state: RefCell::new(state),
             meta: Mutex::new(meta),
             alone: Mutex::new(()),

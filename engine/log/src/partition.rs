@@ -56,7 +56,6 @@ pub(crate) struct Inner {
     pub(crate) id: u64,
     pub(crate) caches: Rc<CoreCaches>,
     pub(crate) state: RefCell<State>,
-    pub(crate) tail: Rc<RefCell<Tail>>,
     pub(crate) meta: Mutex<Meta>,
     /// Whoever cuts or closes the log does it alone.
     pub(crate) alone: Mutex<()>,
@@ -161,6 +160,9 @@ pub(crate) struct State {
     pub(crate) epochs: Epochs,
     pub(crate) epochs_dirty: bool,
     pub(crate) waits: Waits,
+    /// The last written bytes. Another one after a truncation: the pool tells tails apart by where
+    /// they are.
+    pub(crate) tail: Rc<RefCell<Tail>>,
     /// Tells this partition's jitter from others'.
     pub(crate) jitter_seed: u64,
     /// How often the log was truncated.

@@ -140,6 +140,9 @@ pub struct ProducerEntry {
     /// Its last batches in this epoch, oldest first; at most [`BATCHES_KEPT`]. None if a marker
     /// has brought the epoch.
     pub batches: VecDeque<WrittenBatch>,
+    /// The sequence number before that of its next batch, as long as there are no batches; −1 if 0
+    /// is due.
+    pub last_before: i32,
     /// The largest timestamp of its last batch or marker (milliseconds).
     pub timestamp: i64,
     /// Who wrote its last marker; −1 if there is none.
@@ -155,7 +158,7 @@ impl ProducerEntry {
     fn last_sequence(&self) -> i32 {
         self.batches
             .back()
-            .map_or(NO_SEQUENCE, |batch| batch.last_sequence)
+            .map_or(self.last_before, |batch| batch.last_sequence)
     }
 }
 
@@ -395,6 +398,7 @@ impl Producers {
         let mut entry = old.clone().unwrap_or_else(|| ProducerEntry {
             epoch: marker.producer_epoch,
             batches: VecDeque::new(),
+            last_before: NO_SEQUENCE,
             timestamp: header.max_timestamp,
             coordinator_epoch: marker.coordinator_epoch,
             txn: None,
@@ -403,6 +407,7 @@ impl Producers {
         if entry.epoch != marker.producer_epoch {
             entry.epoch = marker.producer_epoch;
             entry.batches.clear();
+            entry.last_before = NO_SEQUENCE;
         }
         entry.timestamp = header.max_timestamp;
         entry.coordinator_epoch = marker.coordinator_epoch;
@@ -436,6 +441,7 @@ impl Producers {
         let new_entry = |old: Option<&ProducerEntry>| ProducerEntry {
             epoch: header.producer_epoch,
             batches: VecDeque::from([batch]),
+            last_before: NO_SEQUENCE,
             timestamp: header.max_timestamp,
             coordinator_epoch: old.map_or(NO_COORDINATOR, |old| old.coordinator_epoch),
             txn: old.and_then(|old| old.txn).or(first),
@@ -516,19 +522,24 @@ impl Producers {
         }
     }
 
-    /// The first batch of a producer was taken back. If that began at sequence number 0, the producer
-    /// stays known as one that has written nothing: its next batches, which are on their way already,
-    /// must not take the place of the first.
+    /// The first batch of a producer that was not known was taken back. The producer stays known as
+    /// one of which that batch is due: its next batches, which are on their way already, must not take
+    /// the place of the first.
     fn forget_batches(&mut self, producer_id: i64) {
         let Some(entry) = self.entries.get_mut(&producer_id) else {
             return;
         };
         let first = entry.batches.front().map(WrittenBatch::base_sequence);
-        if first == Some(0) {
-            entry.batches.clear();
-            entry.txn = None;
-        } else {
-            self.entries.remove(&producer_id);
+        match first.filter(|first| *first != NO_SEQUENCE) {
+            Some(first) => {
+                entry.batches.clear();
+                // 0 follows nothing, or the last number before the sequence wraps
+                entry.last_before = first - 1;
+                entry.txn = None;
+            }
+            None => {
+                self.entries.remove(&producer_id);
+            }
         }
     }
 

@@ -124,7 +124,7 @@ fn the_number_of_producers_is_bounded() {
 
 proptest! {
     /// However a client repeats itself, the log holds each sequence number once, in order; and
-    /// appends that were taken back leave no trace, but that their producer began at 0.
+    /// appends that were taken back leave no trace, but where their producer was to begin.
     #[test]
     fn each_sequence_is_appended_once_and_undo_is_exact(
         steps in prop::collection::vec((0i64..3, 0i16..3, 0i32..40, 1i32..5, any::<bool>()), 1..120),
@@ -136,6 +136,8 @@ proptest! {
             let mut h = header(id, epoch, sequence, records);
             let mut mine = log.iter().filter(|b| b.producer_id == id);
             let known = p.entries.get(&id).map(|entry| entry.epoch);
+            let due = p.entries.get(&id).filter(|entry| entry.epoch == epoch);
+            let due = due.map_or(0, |entry| entry.last_before + 1);
             let newest = mine.clone().map(|b| b.producer_epoch).max().max(known);
             match p.check(&h, None) {
                 Ok(Verdict::New) => {
@@ -143,16 +145,17 @@ proptest! {
                     let last = mine.rfind(|b| b.producer_epoch == epoch);
                     match last {
                         Some(last) => prop_assert_eq!(last.last_sequence() + 1, sequence),
-                        None => prop_assert!(newest.is_none() || sequence == 0),
+                        None => prop_assert!(newest.is_none() || sequence == due),
                     }
                     h.base_offset = offset;
                     let before = p.clone();
                     let undo = p.on_batch(&h, None, 0).0.unwrap();
                     if fails {
                         p.undo(undo);
-                        if known.is_none() && sequence == 0 {
+                        if known.is_none() {
                             let kept = p.entries.remove(&id).unwrap();
                             prop_assert!(kept.batches.is_empty() && kept.txn.is_none());
+                            prop_assert_eq!(kept.last_before, sequence - 1);
                             prop_assert_eq!(&p, &before);
                             p.entries.insert(id, kept);
                         }
@@ -207,7 +210,7 @@ proptest! {
             let (undo, ended) = p.on_batch(&h, marker.as_ref(), 0);
             if fails {
                 p.undo(undo.unwrap());
-                // that it began at 0 is kept
+                // where it was to begin is kept
                 if !before.entries.contains_key(&id) {
                     p.entries.remove(&id);
                 }
@@ -237,16 +240,19 @@ proptest! {
 /// Several batches are on their way; the disk is full for the first alone.
 #[test]
 fn the_second_batch_does_not_take_the_place_of_a_first_that_was_taken_back() {
-    let mut p = Producers::new();
-    let first = header(1, 0, 0, 3);
-    let undo = p.on_batch(&first, None, 0).0.unwrap();
-    p.undo(undo);
-    let second = p.check(&header(1, 0, 3, 2), None);
-    assert!(
-        matches!(second, Err(ProducerError::OutOfOrderSequence { .. })),
-        "{second:?}"
-    );
-    assert_eq!(p.check(&first, None), Ok(Verdict::New));
+    // a producer that has expired begins where it was
+    for began in [0, 7] {
+        let mut p = Producers::new();
+        let first = header(1, 0, began, 3);
+        let undo = p.on_batch(&first, None, 0).0.unwrap();
+        p.undo(undo);
+        let second = p.check(&header(1, 0, began + 3, 2), None);
+        assert!(
+            matches!(second, Err(ProducerError::OutOfOrderSequence { last, .. }) if last == began - 1),
+            "{second:?}"
+        );
+        assert_eq!(p.check(&first, None), Ok(Verdict::New));
+    }
 }
 
 #[test]

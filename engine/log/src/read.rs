@@ -15,7 +15,6 @@ use ringmill_ring::File;
 use ringmill_wire::batch::{BatchHeader, HEADER_LEN};
 
 use crate::checkpoint::Mark;
-use crate::cold::Wanted;
 use crate::error::{Damage, DamageReason, IoFailure, ReadError};
 use crate::index::{self, Bracket, CELL_LEN, SPAN_MAX, Walk};
 use crate::names::Kind;
@@ -55,6 +54,29 @@ pub struct FetchSlice {
     pub next_offset: i64,
     /// The bytes.
     pub data: FetchData,
+}
+
+impl FetchSlice {
+    /// Nothing from an offset on, up to another.
+    pub(crate) fn empty(offset: i64, next_offset: i64) -> Self {
+        FetchSlice {
+            base_offset: offset,
+            len: 0,
+            next_offset,
+            data: FetchData::Empty,
+        }
+    }
+}
+
+/// Up to where somebody reads. Not an offset: a truncation may come in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// What consumers may see.
+    Visible,
+    /// What is decided of it.
+    Stable,
+    /// What is written: for other replicas.
+    Written,
 }
 
 /// A batch in a segment's log.
@@ -162,7 +184,11 @@ impl Inner {
         offset: i64,
     ) -> Result<Option<Bracket>, IoFailure> {
         let base = segment.base_offset;
-        let Some(cell) = index::cell_of(base, segment.shift.get(), offset) else {
+        let cell = match segment.compacted.get() {
+            true => index::compacted_cell_of(base, segment.shift.get(), offset),
+            false => index::cell_of(base, segment.shift.get(), offset),
+        };
+        let Some(cell) = cell else {
             return Ok(None);
         };
         // the neighbour of the last cell in the file may be in memory
@@ -278,6 +304,40 @@ impl Inner {
 }
 
 impl State {
+    /// Where a read ends: a batch begins there, or the log ends; and how far files may be read.
+    pub(crate) fn end_of_reach(&self, reach: Reach) -> (i64, Mark) {
+        match reach {
+            Reach::Visible => (self.visible_end(), self.commit.visible()),
+            Reach::Stable => (self.last_stable(), self.commit.visible()),
+            Reach::Written => (self.commit.written().offset, self.commit.written()),
+        }
+    }
+
+    /// What can be answered without a look into a file.
+    fn read_tail(
+        &self,
+        reach: Reach,
+        offset: i64,
+        max_bytes: usize,
+    ) -> Result<Option<FetchSlice>, ReadError> {
+        self.check_range(offset)?;
+        let (limit, _) = self.end_of_reach(reach);
+        if offset >= limit {
+            return Ok(Some(FetchSlice::empty(offset, offset)));
+        }
+        // the tail may hold what was compacted away since
+        if offset < self.cleaning.checkpoint.cleaned_end {
+            return Ok(None);
+        }
+        let slice = self.tail.borrow().read(offset, max_bytes, limit);
+        Ok(slice.map(|slice| FetchSlice {
+            base_offset: slice.base_offset,
+            len: slice.len,
+            next_offset: slice.next_offset,
+            data: FetchData::Memory(slice.bytes),
+        }))
+    }
+
     pub(crate) fn out_of_range(&self, offset: i64) -> ReadError {
         ReadError::OutOfRange {
             offset,
@@ -291,61 +351,25 @@ impl Partition {
     /// end; at least the whole first batch, however large. Empty at the visible end itself, and
     /// where everything up to there was compacted away.
     pub async fn read(&self, offset: i64, max_bytes: usize) -> Result<FetchSlice, ReadError> {
-        self.read_until(offset, max_bytes, i64::MAX).await
+        self.read_to(Reach::Visible, offset, max_bytes).await
     }
 
-    /// The same, and not beyond `limit`, an offset at which a batch begins.
-    pub(crate) async fn read_until(
+    /// The same, as far as `reach` says.
+    pub(crate) async fn read_to(
         &self,
+        reach: Reach,
         offset: i64,
         max_bytes: usize,
-        limit: i64,
     ) -> Result<FetchSlice, ReadError> {
-        let (visible, end) = {
-            let state = self.inner.state.borrow();
-            (state.commit.visible(), state.visible_end())
-        };
-        self.read_before(offset, max_bytes, limit.min(end), visible)
-            .await
-    }
-
-    /// The same, of a log that ends at `end`.
-    pub(crate) async fn read_before(
-        &self,
-        offset: i64,
-        max_bytes: usize,
-        limit: i64,
-        end: Mark,
-    ) -> Result<FetchSlice, ReadError> {
-        self.inner.state.borrow().check_range(offset)?;
-        if offset >= limit {
-            return Ok(FetchSlice {
-                base_offset: offset,
-                len: 0,
-                next_offset: offset,
-                data: FetchData::Empty,
-            });
+        if let Some(slice) = self
+            .inner
+            .state
+            .borrow()
+            .read_tail(reach, offset, max_bytes)?
+        {
+            return Ok(slice);
         }
-        // the tail may hold what was compacted away since
-        let compacted = offset < self.inner.state.borrow().cleaning.checkpoint.cleaned_end;
-        let tail = match compacted {
-            true => None,
-            false => self.inner.tail.borrow().read(offset, max_bytes, limit),
-        };
-        if let Some(slice) = tail {
-            return Ok(FetchSlice {
-                base_offset: slice.base_offset,
-                len: slice.len,
-                next_offset: slice.next_offset,
-                data: FetchData::Memory(slice.bytes),
-            });
-        }
-        let wanted = Wanted {
-            offset,
-            max_bytes,
-            limit,
-        };
-        self.inner.read_file(wanted, end).await
+        self.inner.read_file(reach, offset, max_bytes).await
     }
 
     /// Waits until something from `offset` on is visible. Fails once the partition has failed or

@@ -6,7 +6,7 @@
 use crate::epochs::EpochEntry;
 use crate::error::ReadError;
 use crate::partition::{Partition, Phase, State};
-use crate::read::FetchSlice;
+use crate::read::{FetchSlice, Reach};
 use crate::waits::Level;
 
 impl State {
@@ -47,9 +47,7 @@ impl Partition {
         offset: i64,
         max_bytes: usize,
     ) -> Result<FetchSlice, ReadError> {
-        let written = self.inner.state.borrow().commit.written();
-        self.read_before(offset, max_bytes, written.offset, written)
-            .await
+        self.read_to(Reach::Written, offset, max_bytes).await
     }
 
     /// The offset after the last one that is in the log's files, and that replicas may read.

@@ -17,16 +17,25 @@ use crate::error::{ChangeError, IoFailure};
 use crate::index::Seal;
 use crate::meta::Meta;
 use crate::names::Kind;
-use crate::partition::{Active, Inner, Phase};
+use crate::partition::{Active, Inner, Phase, State};
 use crate::prewrite::Prewrite;
 use crate::queue::{RollPlan, Turn};
 use crate::segment::Segment;
 
+impl State {
+    /// Whoever had the lock before may have failed, or cut the log: a turn of before is none any
+    /// more.
+    fn is_void(&self, incarnation: u64) -> bool {
+        self.failure.is_some() || self.incarnation != incarnation
+    }
+}
+
 impl Inner {
-    pub(crate) async fn turn(self: Rc<Self>, turn: Turn) {
+    /// Carries out a turn that was begun in this incarnation of the log.
+    pub(crate) async fn turn(self: Rc<Self>, turn: Turn, incarnation: u64) {
         match turn {
-            Turn::Roll(plan) => self.carry_out(plan).await,
-            Turn::AllowGaps => self.allow_gaps().await,
+            Turn::Roll(plan) => self.carry_out(plan, incarnation).await,
+            Turn::AllowGaps => self.allow_gaps(incarnation).await,
         }
         self.changed.notify_all();
         self.schedule_pump();
@@ -34,13 +43,14 @@ impl Inner {
 
     /// From here on, offsets that are left out in the active segment are not lost: its leader's
     /// log was compacted. Durable before the first such batch is written.
-    async fn allow_gaps(self: &Rc<Self>) {
+    async fn allow_gaps(self: &Rc<Self>, incarnation: u64) {
+        let last = self.last_batch().await;
         let Ok(_meta) = self.lock_meta().await else {
             return;
         };
         let (segment, before) = {
             let state = self.state.borrow();
-            if state.failure.is_some() {
+            if state.is_void(incarnation) {
                 return;
             }
             (state.active.segment.clone(), state.cleaning.checkpoint)
@@ -54,6 +64,9 @@ impl Inner {
                 let mut state = self.state.borrow_mut();
                 state.cleaning.checkpoint = checkpoint;
                 segment.compacted.set(true);
+                if let Some(last) = last {
+                    state.active.index.go_on_behind(last);
+                }
                 if state.failure.is_none() {
                     state.commit.on_turned();
                 }
@@ -63,12 +76,30 @@ impl Inner {
         }
     }
 
-    async fn carry_out(self: &Rc<Self>, plan: RollPlan) {
+    /// Where the active segment's last batch begins, while nothing is written: after a start the
+    /// index does not know.
+    async fn last_batch(self: &Rc<Self>) -> Option<u32> {
+        let (segment, extent) = {
+            let state = self.state.borrow();
+            let segment = state.active.segment.clone();
+            let extent = state.extent(&segment, state.commit.written());
+            (segment, extent)
+        };
+        if extent.bytes == 0 {
+            return None;
+        }
+        // what cannot be read is told when somebody reads it
+        let found = self
+            .locate(&segment, extent.end_offset - 1, extent, 0)
+            .await;
+        found.ok()?.map(|located| located.position as u32)
+    }
+
+    async fn carry_out(self: &Rc<Self>, plan: RollPlan, incarnation: u64) {
         let Ok(mut meta) = self.lock_meta().await else {
             return;
         };
-        // whoever had the lock may have failed
-        if self.state.borrow().failure.is_some() {
+        if self.state.borrow().is_void(incarnation) {
             return;
         }
         let snapshot = plan.snapshot.is_some();
@@ -99,7 +130,7 @@ impl Inner {
             let active = &mut self.state.borrow_mut().active;
             active.times.close();
             if active.segment.compacted.get() {
-                active.index.on_gap(plan.base_offset);
+                active.index.on_end(plan.base_offset);
             }
         }
         self.spill(meta, true).await?;
@@ -166,6 +197,8 @@ impl Inner {
     pub(crate) async fn roll_now(self: &Rc<Self>) -> Result<(), ChangeError> {
         let (base, rollbacks) = {
             let mut state = self.state.borrow_mut();
+            // a log that is about to be cut has nothing in the queue
+            state.check_change()?;
             let end = state.commit.appended();
             if end.position > 0 {
                 state.plan_roll(end.offset);

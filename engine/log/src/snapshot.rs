@@ -14,6 +14,7 @@
 use std::collections::VecDeque;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use ringmill_wire::batch::NO_SEQUENCE;
 use thiserror::Error;
 
 use crate::producers::{BATCHES_KEPT, PRODUCERS_MAX, ProducerEntry, Producers, WrittenBatch};
@@ -57,7 +58,11 @@ pub fn encode(producers: &Producers) -> Bytes {
     out.put_i32(entries as i32);
     for (producer_id, entry) in producers.iter() {
         for n in 0..slots(entry) {
-            let batch = entry.batches.get(n).copied().unwrap_or(WrittenBatch::NONE);
+            let none = WrittenBatch {
+                last_sequence: entry.last_before,
+                ..WrittenBatch::NONE
+            };
+            let batch = entry.batches.get(n).copied().unwrap_or(none);
             let last = n + 1 == slots(entry);
             out.put_i64(producer_id);
             out.put_i16(entry.epoch);
@@ -112,6 +117,10 @@ pub fn parse(file: &[u8], now_ms: i64) -> Result<Producers, SnapshotError> {
         let restored = ProducerEntry {
             epoch,
             batches: VecDeque::new(),
+            last_before: match batch.last_offset {
+                0.. => NO_SEQUENCE,
+                _ => batch.last_sequence.max(NO_SEQUENCE),
+            },
             timestamp: batch.timestamp,
             coordinator_epoch: slot.get_i32(),
             txn: Some(slot.get_i64()).filter(|first| *first >= 0),
@@ -132,6 +141,7 @@ mod tests {
         ProducerEntry {
             epoch,
             batches: VecDeque::new(),
+            last_before: NO_SEQUENCE,
             timestamp,
             coordinator_epoch: 5,
             txn,
@@ -155,6 +165,8 @@ mod tests {
                 producers.restore(id, entry, Some(batch));
             }
             producers.restore(9, entry(3, 8, None), None);
+            let due = ProducerEntry { last_before: 41, ..entry(3, 8, None) };
+            producers.restore(10, due, None);
             let mut file = encode(&producers).to_vec();
             prop_assert_eq!(parse(&file, 77), Ok(producers));
             let at = flip.index(file.len() * 8);

@@ -19,8 +19,8 @@ use crate::partition::Inner;
 use crate::retain::remove_later;
 use crate::segment::Segment;
 
-/// The swaps of one partition, as its readers have to know of them: they find segments by their
-/// names, and for a moment a name may be the old segment's or the new one's.
+/// The swaps of one partition and its truncations, as its readers have to know of them: they find
+/// segments by their names, and for a moment a name may be the old segment's or the new one's.
 #[derive(Debug, Default)]
 pub(crate) struct Swaps {
     begun: Cell<u64>,
@@ -29,10 +29,12 @@ pub(crate) struct Swaps {
 }
 
 /// A swap that goes on.
-struct Swapping<'a>(&'a Swaps);
+pub(crate) struct Swapping<'a>(&'a Swaps);
 
 impl Swaps {
-    fn begin(&self) -> Swapping<'_> {
+    /// Reads that open files by their names wait from now on, and those that have begun are begun
+    /// again. By whoever holds the lock of `Meta`: one at a time.
+    pub(crate) fn begin(&self) -> Swapping<'_> {
         self.begun.set(self.begun.get() + 1);
         Swapping(self)
     }
@@ -52,8 +54,8 @@ pub(crate) struct Compacted {
 }
 
 impl Inner {
-    /// Does work that opens files by their names, again if a swap came in between. What it has
-    /// opened stays what it is.
+    /// Does work that opens files by their names, again if a swap or a truncation came in between:
+    /// the ends of the log have to be looked up in it. What it has opened stays what it is.
     pub(crate) async fn undisturbed<T>(&self, work: impl AsyncFn() -> T) -> T {
         loop {
             let done = self.swaps.done.notified();

@@ -28,7 +28,6 @@ use crate::scan::Scanned;
 use crate::segment::Segment;
 use crate::snapshot;
 use crate::sweep::{Range, sweep};
-use crate::tail::Tail;
 
 impl State {
     /// Nothing is written or flushed, nor is about to be.
@@ -56,6 +55,10 @@ impl State {
             self.phase = Phase::Closed;
         }
         let end = self.commit.appended().offset;
+        // what the last checkpoint knew of it may be old
+        self.high_watermark = old.high_watermark;
+        self.clamp_high_watermark();
+        self.told_visible = self.visible_end();
         let known = std::mem::take(&mut old.damages);
         for damage in known.into_iter().filter(|d| d.offsets.end <= end) {
             if self.damages.iter().all(|d| d.offsets != damage.offsets) {
@@ -85,7 +88,7 @@ fn unreadable(error: ReadError) -> ChangeError {
 }
 
 impl Inner {
-    /// Refuses appends, and waits until everything that was begun has come to its end.
+    /// Refuses appends, and waits until nothing is written or flushed any more.
     async fn quiesce(self: &Rc<Self>) -> Result<(), ChangeError> {
         {
             let mut state = self.state.borrow_mut();
@@ -93,6 +96,11 @@ impl Inner {
             state.phase = Phase::Truncating;
         }
         self.room.notify_all();
+        self.quiet().await
+    }
+
+    /// Waits until everything that was begun has come to its end.
+    async fn quiet(self: &Rc<Self>) -> Result<(), ChangeError> {
         loop {
             let rung = self.changed.notified();
             {
@@ -111,6 +119,25 @@ impl Inner {
             }
             self.schedule_pump();
             rung.await;
+        }
+    }
+
+    /// The lock of [`Meta`] while nothing is about to be written: what has begun since the log was
+    /// quiet may wait for the lock itself.
+    async fn lock_quiet(self: &Rc<Self>) -> Result<MutexGuard<'_, Meta>, ChangeError> {
+        loop {
+            let meta = self.lock_meta().await?;
+            {
+                let state = self.state.borrow();
+                if let Some(failure) = &state.failure {
+                    return Err(ChangeError::Failed(failure.clone()));
+                }
+                if state.is_quiet() {
+                    return Ok(meta);
+                }
+            }
+            drop(meta);
+            self.quiet().await?;
         }
     }
 
@@ -148,33 +175,36 @@ impl Inner {
 
     async fn truncate_quiet(self: &Rc<Self>, offset: i64) -> Result<i64, ChangeError> {
         loop {
-            let first = {
-                let state = self.state.borrow();
-                let end = state.commit.written().offset;
-                if offset >= end {
-                    return Ok(end);
-                }
-                let first = state.segments.first();
-                first.map_or(0, |(_, segment)| segment.base_offset)
-            };
+            let end = self.state.borrow().commit.written().offset;
+            if offset >= end {
+                return Ok(end);
+            }
+            let first = self.first_segment();
             if offset < first {
                 return self.reset_quiet(offset).await;
             }
-            let mark = self.mark_before(offset).await.map_err(unreadable)?;
-            let producers = self.producers_at(mark).await?;
-            let meta = self.lock_meta().await?;
-            // retention may have come in between
-            let key = mark.segment as u64;
-            let there = {
-                let state = self.state.borrow();
-                let found = state.segments.predecessor(key);
-                found.is_some_and(|(found, _)| found == key)
-            };
-            if !there {
+            let found = self.state_before(offset).await;
+            let meta = self.lock_quiet().await?;
+            // retention may have come in between, and taken away what was to be read
+            if self.first_segment() != first {
                 continue;
             }
+            let (mark, producers) = found?;
             return self.cut(meta, mark, producers).await;
         }
+    }
+
+    /// Where the log's first segment begins.
+    fn first_segment(&self) -> i64 {
+        let state = self.state.borrow();
+        let first = state.segments.first();
+        first.map_or(0, |(_, segment)| segment.base_offset)
+    }
+
+    /// Where the log is to be cut for an offset, and the producers there.
+    async fn state_before(self: &Rc<Self>, offset: i64) -> Result<(Mark, Producers), ChangeError> {
+        let mark = self.mark_before(offset).await.map_err(unreadable)?;
+        Ok((mark, self.producers_at(mark).await?))
     }
 
     /// The producers as the batches before `mark` have left them: from the newest snapshot that is
@@ -272,6 +302,7 @@ impl Inner {
     ) -> Result<i64, ChangeError> {
         let content = snapshot::encode(&producers);
         let prepared = async {
+            self.lower_first_dirty(mark.offset).await?;
             self.spill(&mut meta, true).await?;
             self.write_epochs().await?;
             self.put_snapshot(&mut meta, mark.offset, content).await
@@ -279,6 +310,7 @@ impl Inner {
         prepared
             .await
             .map_err(|failure| ChangeError::Io(self.on_meta_failure(failure)))?;
+        let _cutting = self.swaps.begin();
         let done = self.cut_files(&mut meta, mark).await;
         done.map_err(|failure| self.broken(failure))?;
         self.take_over(meta).await
@@ -293,6 +325,22 @@ impl Inner {
         state.waits.wake_all();
         self.caches.forget_partition(self.id);
         ChangeError::Failed(state.failure.clone().expect("it has just failed"))
+    }
+
+    /// What comes where the log is cut was never compacted. Durable before it is cut: a start in
+    /// between must not take for compacted what is appended after it.
+    async fn lower_first_dirty(&self, end: i64) -> Result<(), IoFailure> {
+        let before = self.state.borrow().cleaning.checkpoint;
+        if before.first_dirty <= end {
+            return Ok(());
+        }
+        let lowered = CleanerCheckpoint {
+            first_dirty: end,
+            ..before
+        };
+        write_checkpoint(&self.dir, lowered).await?;
+        self.state.borrow_mut().cleaning.checkpoint = lowered;
+        Ok(())
     }
 
     async fn cut_files(&self, meta: &mut Meta, mark: Mark) -> Result<(), IoFailure> {
@@ -328,9 +376,10 @@ impl Inner {
             self.sync_names().await?;
         }
         self.cut_log(mark).await?;
+        // until then a start may find gaps up to the old end
         let kept = CleanerCheckpoint {
-            first_dirty: cleaner.first_dirty.min(mark.offset),
             cleaned_end: cleaner.cleaned_end.min(mark.offset),
+            ..cleaner
         };
         if kept != cleaner {
             write_checkpoint(&self.dir, kept).await?;
@@ -386,7 +435,6 @@ impl Inner {
             *old = state;
         }
         *meta = read;
-        *self.tail.borrow_mut() = Tail::new();
         self.caches.forget_partition(self.id);
         Ok(end)
     }
@@ -402,7 +450,7 @@ impl Inner {
     }
 
     async fn reset_quiet(self: &Rc<Self>, offset: i64) -> Result<i64, ChangeError> {
-        let meta = self.lock_meta().await?;
+        let meta = self.lock_quiet().await?;
         if let Err(failure) = reset::begin(&self.dir, offset).await {
             // it must not be carried out by the next start
             reset::withdraw(&self.dir)
@@ -410,6 +458,7 @@ impl Inner {
                 .map_err(|failure| self.broken(failure))?;
             return Err(ChangeError::Io(self.on_meta_failure(failure)));
         }
+        let _cutting = self.swaps.begin();
         let done = reset::finish(&self.dir, offset).await;
         done.map_err(|failure| self.broken(failure))?;
         self.take_over(meta).await

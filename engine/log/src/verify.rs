@@ -267,10 +267,7 @@ impl<F: FnMut(Finding)> Verifier<'_, F> {
             self.find(Severity::Damage, &path, position, what);
         }
         if let Some(seal) = seal.filter(|_| compacted) {
-            gathered.index.on_gap(match seal.log_len {
-                0 => base,
-                _ => seal.end_offset,
-            });
+            gathered.index.on_end(seal.end_offset);
             if seal.compacted != Some(gathered.digest.get()) && end.error.is_none() {
                 let what = "the offsets of its batches are not those that compaction left";
                 self.find(Severity::Damage, &path, 0, what);

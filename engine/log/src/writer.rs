@@ -61,7 +61,7 @@ impl Inner {
                 Step::Roll => {
                     let turn = state.queue.take_turn();
                     state.commit.begin_roll();
-                    spawn(self.clone().turn(turn));
+                    spawn(self.clone().turn(turn, state.incarnation));
                 }
             }
         }
@@ -153,15 +153,15 @@ impl Inner {
         run.fate.set(Fate::Written);
         state.active.on_written(&run);
         let fill = state.fill_ahead(run.bytes);
-        let cells = state.active.index.pending() + state.active.aborted.pending().len();
-        let spill = cells >= SPILL_CELLS && !state.spilling;
+        let spill = state.is_spill_due() && !state.spilling;
         state.spilling |= spill;
         let room = state.queue.bytes() <= QUEUE_BYTES_MAX / 2;
+        let tail = state.tail.clone();
         drop(state);
         if let Some((fill, file)) = fill {
             spawn(self.clone().fill(fill, file));
         }
-        self.caches.tails.push(&self.tail, &run);
+        self.caches.tails.push(&tail, &run);
         if room {
             self.room.notify_all();
         }
@@ -310,15 +310,25 @@ impl Inner {
     }
 
     async fn spill_ahead(self: Rc<Self>) {
-        let Ok(mut meta) = self.lock_meta().await else {
-            return;
-        };
-        let result = self.spill(&mut meta, false).await;
-        drop(meta);
-        if let Err(failure) = result {
-            self.on_meta_failure(failure);
+        loop {
+            let Ok(mut meta) = self.lock_meta().await else {
+                return;
+            };
+            let result = self.spill(&mut meta, false).await;
+            drop(meta);
+            let failed = result.is_err();
+            if let Err(failure) = result {
+                self.on_meta_failure(failure);
+            }
+            let mut state = self.state.borrow_mut();
+            // more may have come meanwhile, all at once
+            state.spilling = !failed && state.is_spill_due();
+            if !state.spilling {
+                break;
+            }
         }
-        self.state.borrow_mut().spilling = false;
+        // whoever waits for it
+        self.room.notify_all();
     }
 }
 
@@ -345,6 +355,12 @@ impl State {
             end: run.end,
             bytes: run.bytes,
         }
+    }
+
+    /// So much of the indexes is in memory alone that it is to be written.
+    fn is_spill_due(&self) -> bool {
+        let cells = self.active.index.pending() + self.active.aborted.pending().len();
+        cells >= SPILL_CELLS
     }
 
     /// Why the disk is full, when the last of the pairs has landed and all can be given up.

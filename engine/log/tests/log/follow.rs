@@ -205,10 +205,44 @@ fn a_gap_of_thousands_of_millions_begins_a_segment() {
         p.close().await.unwrap();
         let p = follower(compacted(1 << 20)).await;
         check_all(&p, &log).await;
+        let slice = p.read(2 << 30, 1).await.unwrap();
+        assert_eq!((slice.base_offset, p.damages()), (far[0], vec![]));
         assert!(matches!(
             p.read(far[2] + 3, 1).await,
             Err(ReadError::OutOfRange { .. })
         ));
+        p.close().await.unwrap();
+        verify(Path::new(FOLLOWER), |finding| panic!("{finding:?}"))
+            .await
+            .unwrap();
+    });
+    let indexes = machine.files(".index");
+    assert!(
+        indexes.iter().all(|(_, len)| *len <= 10 << 20),
+        "{indexes:?}"
+    );
+}
+
+/// It makes millions of cells at once, which have to be written before more is taken.
+#[test]
+fn a_gap_that_an_index_spans_is_waited_for() {
+    let mut machine = Machine::new(1);
+    machine.life_from_files(LogConfig::default(), async |_| {
+        let offsets = [0, 30_000_000, 30_000_002, 30_000_900];
+        let pieces = offsets.map(|offset| Bytes::from(stored(&batch(2, 10, 5), offset, 1)));
+        let p = follower(compacted(1 << 20)).await;
+        let mut waits = 0;
+        for piece in &pieces {
+            while let Err(error) = p.append_replica(piece.clone()) {
+                assert!(matches!(error, AppendError::Full), "{error}");
+                p.room().await;
+                waits += 1;
+            }
+            // all that is written is in memory alone
+            p.written_beyond(p.log_end_offset() - 1).await.unwrap();
+        }
+        assert_eq!((waits, p.segments()), (1, 1));
+        check_all(&p, &pieces.concat()).await;
     });
 }
 
@@ -402,4 +436,24 @@ fn a_follower_of_a_compacted_leader_survives_a_full_disk() {
         std::env::var("SEED").is_ok() || opens > 40,
         "{opens} starts"
     );
+}
+
+#[test]
+fn a_gap_right_behind_a_start_is_seen_to_be_one() {
+    let mut machine = Machine::new(1);
+    machine.life_from_files(LogConfig::default(), async |_| {
+        let mut pieces: Vec<Bytes> = (0..500)
+            .map(|n| Bytes::from(stored(&batch(1, 3_000, 5), n, 1)))
+            .collect();
+        let p = follower(compacted(8 << 20)).await;
+        follow(&p, &pieces).await;
+        p.close().await.unwrap();
+        let p = follower(compacted(8 << 20)).await;
+        let behind = Bytes::from(stored(&batch(1, 10, 5), 900, 1));
+        follow(&p, std::slice::from_ref(&behind)).await;
+        pieces.push(behind);
+        let slice = p.read(700, 1).await.unwrap();
+        assert_eq!((slice.base_offset, p.damages()), (900, vec![]));
+        check_all(&p, &pieces.concat()).await;
+    });
 }

@@ -20,4 +20,5 @@ mod stress;
 mod times;
 mod transactions;
 mod truncation;
+mod truncation_races;
 mod truncation_stress;
