@@ -2,9 +2,6 @@
 //! commands counts, and once in a while rewritten as the few commands that lead to the same state.
 //!
 //! ```text
-//! journal  each frame twice, one behind the other; the changes are numbered from 0
-//! frame    FF "RMJ", CRC-32C of what follows u32, payload length u32, number of the change u64,
-//!          payload
 //! payload  one or more commands, all of which count or none
 //! command  kind u8, then its fields; text: length u32, UTF-8; overrides: count u32, pairs of text
 //!          1 create topic   id [16], name, partitions i32, overrides
@@ -19,13 +16,10 @@
 //!         10 configure group    id text, overrides
 //! ```
 //!
-//! Numbers are big-endian. A frame begins with a byte that no UTF-8 text has, so none is found
-//! inside of a name. Of the last change, one whole copy is enough, and none means that a crash tore
-//! its write, of which nobody was told. Any other change has at least one whole copy, or the journal
-//! is refused with the place of the damage: what comes behind was acknowledged. So one flipped bit,
-//! or one lost sector of a change that fills several, loses nothing wherever it is.
+//! Numbers are big-endian. What is around them is [`ringmill_replication::frames`]'.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use ringmill_replication::frames::{self, Damaged};
 use ringmill_wire::Uuid;
 use thiserror::Error;
 
@@ -33,23 +27,12 @@ use super::image::Command;
 use crate::config::Overrides;
 use crate::quotas::{Entity, Part};
 
-const MAGIC: &[u8; 4] = b"\xffRMJ";
-const HEADER_LEN: usize = 20;
-/// The CRC covers the frame from here on.
-const CRC_FROM: usize = 8;
-const COPIES: usize = 2;
-
 /// Why a journal cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum JournalError {
     /// A change in the middle is lost.
-    #[error("the metadata journal is damaged at byte {at}: {reason}; restore it from a copy")]
-    Damaged {
-        /// Where the damage begins.
-        at: usize,
-        /// What is wrong.
-        reason: &'static str,
-    },
+    #[error("the metadata's journal: {0}")]
+    Damaged(#[from] Damaged),
     /// A frame is whole, but holds no commands: a newer version wrote it.
     #[error("the metadata journal has an unknown command at byte {at}: a newer version wrote it")]
     Unknown {
@@ -76,22 +59,11 @@ pub struct Scan {
 /// # Panics
 /// If there are no commands, or more than 4 GiB of them.
 pub fn encode(number: u64, commands: &[Command], out: &mut BytesMut) {
-    assert!(!commands.is_empty(), "a change changes something");
-    let start = out.len();
-    out.put_slice(MAGIC);
-    out.put_u64(0);
-    out.put_u64(number);
+    let mut payload = BytesMut::new();
     for command in commands {
-        encode_command(command, out);
+        encode_command(command, &mut payload);
     }
-    let len = u32::try_from(out.len() - start - HEADER_LEN).expect("requests are smaller");
-    out[start + 8..start + 12].copy_from_slice(&len.to_be_bytes());
-    let crc = crc32c::crc32c(&out[start + CRC_FROM..]);
-    out[start + 4..start + 8].copy_from_slice(&crc.to_be_bytes());
-    let frame = start..out.len();
-    for _ in 1..COPIES {
-        out.extend_from_within(frame.clone());
-    }
+    frames::encode(number, &payload, out);
 }
 
 fn encode_command(command: &Command, out: &mut BytesMut) {
@@ -179,84 +151,19 @@ fn put_overrides(out: &mut BytesMut, overrides: &Overrides) {
 
 /// Reads a whole journal.
 pub fn scan(journal: &Bytes) -> Result<Scan, JournalError> {
-    let mut scan = Scan {
-        commands: Vec::new(),
-        next: 0,
-        end: 0,
-        is_worn: false,
-    };
-    // Where a copy should be that is not whole, and why it is not, until the next that is.
-    let mut damage: Option<(usize, &'static str)> = None;
-    let mut at = 0;
-    while at < journal.len() {
-        let frame = match Frame::at(&journal[at..]) {
-            Ok(frame) => frame,
-            Err(reason) => {
-                damage.get_or_insert((at, reason));
-                match next_frame(&journal[at + 1..]) {
-                    Some(skipped) => at += 1 + skipped,
-                    None => break,
-                }
-                continue;
-            }
-        };
-        if frame.number == scan.next {
-            let payload = journal.slice(at + HEADER_LEN..at + frame.len());
-            let unknown = JournalError::Unknown { at };
-            decode_payload(payload, &mut scan.commands).ok_or(unknown)?;
-            scan.next += 1;
-        } else if frame.number.checked_add(1) != Some(scan.next) {
-            let missing = (at, "a change is missing");
-            let (at, reason) = damage.unwrap_or(missing);
-            return Err(JournalError::Damaged { at, reason });
-        }
-        scan.is_worn |= damage.take().is_some();
-        at += frame.len();
-        scan.end = at;
+    let read = frames::scan(journal)?;
+    let next = read.next();
+    let mut commands = Vec::new();
+    for (at, payload) in read.changes {
+        let unknown = JournalError::Unknown { at };
+        decode_payload(payload, &mut commands).ok_or(unknown)?;
     }
-    Ok(scan)
-}
-
-/// A whole frame.
-struct Frame {
-    number: u64,
-    payload_len: usize,
-}
-
-impl Frame {
-    /// The frame that `bytes` begin with.
-    fn at(bytes: &[u8]) -> Result<Self, &'static str> {
-        let Some((mut header, rest)) = bytes.split_at_checked(HEADER_LEN) else {
-            return Err("a frame's header is cut off");
-        };
-        if !header.starts_with(MAGIC) {
-            return Err("a frame does not begin here");
-        }
-        header.advance(MAGIC.len());
-        let (crc, len, number) = (header.get_u32(), header.get_u32(), header.get_u64());
-        let payload_len = len as usize;
-        if payload_len > rest.len() {
-            return Err("a frame is cut off");
-        }
-        if crc32c::crc32c(&bytes[CRC_FROM..HEADER_LEN + payload_len]) != crc {
-            return Err("a frame's checksum does not match");
-        }
-        Ok(Self {
-            number,
-            payload_len,
-        })
-    }
-
-    fn len(&self) -> usize {
-        HEADER_LEN + self.payload_len
-    }
-}
-
-/// Where the first whole frame begins in `bytes`.
-fn next_frame(bytes: &[u8]) -> Option<usize> {
-    let starts = bytes.windows(MAGIC.len()).enumerate();
-    let mut starts = starts.filter(|(_, window)| window == MAGIC);
-    starts.find_map(|(at, _)| Frame::at(&bytes[at..]).is_ok().then_some(at))
+    Ok(Scan {
+        commands,
+        next,
+        end: read.end,
+        is_worn: read.is_worn,
+    })
 }
 
 /// Adds a payload's commands; none if it holds anything else.
@@ -480,7 +387,7 @@ mod tests {
             bytes[ends[victim] + len + second.index(len)] ^= 0xaa;
             let found = scan(&bytes.freeze());
             if victim + 1 < changes.len() {
-                let refused = matches!(found, Err(JournalError::Damaged { at, .. }) if at == ends[victim]);
+                let refused = matches!(found, Err(JournalError::Damaged(Damaged { at, .. })) if at == ends[victim]);
                 prop_assert!(refused, "{:?}", found);
             } else {
                 prop_assert_eq!(found, Ok(read(&changes[..victim], ends[victim])));
@@ -519,16 +426,10 @@ mod tests {
 
         #[test]
         fn arbitrary_commands_of_a_whole_frame_never_panic(
-            payload in proptest::collection::vec(any::<u8>(), 0..60),
+            payload in proptest::collection::vec(any::<u8>(), 1..60),
         ) {
             let mut bytes = BytesMut::new();
-            bytes.put_slice(MAGIC);
-            bytes.put_u32(0);
-            bytes.put_u32(payload.len() as u32);
-            bytes.put_u64(0);
-            bytes.put_slice(&payload);
-            let crc = crc32c::crc32c(&bytes[CRC_FROM..]);
-            bytes[4..8].copy_from_slice(&crc.to_be_bytes());
+            frames::encode(0, &payload, &mut bytes);
             match scan(&bytes.freeze()) {
                 Ok(scan) => prop_assert_eq!(scan.next, 1),
                 Err(error) => prop_assert_eq!(error, JournalError::Unknown { at: 0 }),
@@ -549,10 +450,10 @@ mod tests {
         let (bytes, ends) = journal(&[reserve(1), reserve(2), reserve(3)]);
         let mut holed = BytesMut::from(&bytes[..ends[1]]);
         holed.extend_from_slice(&bytes[ends[2]..]);
-        let damaged = JournalError::Damaged {
+        let damaged = JournalError::Damaged(Damaged {
             at: ends[1],
             reason: "a change is missing",
-        };
+        });
         assert_eq!(scan(&holed.freeze()), Err(damaged));
     }
 
