@@ -347,6 +347,9 @@ fn config() -> Config {
         max_in_snapshot_log_to_keep: KEPT_ENTRIES,
         // A node that was cut off must not depose a leader that the others hear.
         enable_pre_vote: Some(true),
+        // The leader sends entries on while it still writes them. After a power cut others may have
+        // what it has not, and in its old term it would write something else at the same indexes.
+        enable_leader_restore: Some(false),
         ..Config::default()
     }
 }
