@@ -57,7 +57,7 @@ impl Scan {
 pub fn encode(number: u64, payload: &[u8], out: &mut BytesMut) {
     assert!(!payload.is_empty(), "a change changes something");
     let start = out.len();
-    out.reserve(COPIES * (HEADER_LEN + payload.len()));
+    out.reserve(encoded_len(payload.len()) as usize);
     out.put_slice(MAGIC);
     out.put_u32(0);
     out.put_u32(u32::try_from(payload.len()).expect("changes are smaller"));
@@ -69,6 +69,11 @@ pub fn encode(number: u64, payload: &[u8], out: &mut BytesMut) {
     for _ in 1..COPIES {
         out.extend_from_within(frame.clone());
     }
+}
+
+/// How many bytes a change of so many takes.
+pub fn encoded_len(payload: usize) -> u64 {
+    (COPIES * (HEADER_LEN + payload)) as u64
 }
 
 /// Reads a whole journal.

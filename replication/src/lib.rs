@@ -3,7 +3,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod frame_file;
 pub mod frames;
+#[cfg(test)]
+mod frames_test;
 pub mod nodes;
 pub mod partition;
 pub mod placement;

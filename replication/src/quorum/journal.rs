@@ -12,22 +12,19 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_channel::oneshot;
 use openraft::storage::IOFlushed;
-use ringmill_ring::{File, Notify, OpenOptions, fs, sleep, spawn};
+use ringmill_ring::{Notify, sleep, spawn};
 use thiserror::Error;
 
 use super::stored::{self, NotStored, Record, Stored};
 use super::types::Types;
-use crate::frames::{self, Damaged};
+use crate::frame_file::{FrameFile, OpenError};
+use crate::frames::Damaged;
 
 /// The journal's name within its folder.
 pub const JOURNAL_NAME: &str = "quorum.journal";
-/// The journal is rewritten when it is so many times as large as it needs to be,
-const REWRITE_FACTOR: u64 = 4;
-/// but not while it is smaller than this.
-const REWRITE_BYTES_MIN: u64 = 256 << 10;
 /// Between attempts to write on a disk that refuses.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
@@ -60,6 +57,16 @@ pub enum JournalError {
         /// What is wrong with it.
         error: NotStored,
     },
+}
+
+impl JournalError {
+    fn of(path: &Path, error: OpenError) -> Self {
+        let path = path.to_owned();
+        match error {
+            OpenError::Io(error) => Self::Io { path, error },
+            OpenError::Damaged(damage) => Self::Damaged { path, damage },
+        }
+    }
 }
 
 /// Who is told that something is on the disk.
@@ -99,18 +106,6 @@ struct Gathered {
     rewrite: bool,
 }
 
-/// The file.
-struct Writer {
-    file: File,
-    /// The number of the next change.
-    next: u64,
-    end: u64,
-    /// Its size when it was last rewritten.
-    compact: u64,
-    /// A write failed, so that nothing is known of what the file holds, or a copy in it is damaged.
-    is_suspect: bool,
-}
-
 /// What this node has stored, in memory and on disk.
 pub(crate) struct Journal {
     path: PathBuf,
@@ -132,37 +127,10 @@ impl Journal {
     /// Opens the journal in `folder`, making it if need be, and reads what it says.
     pub(crate) async fn open(folder: &Path) -> Result<Rc<Self>, JournalError> {
         let path = folder.join(JOURNAL_NAME);
-        let failed = |error| JournalError::Io {
-            path: path.clone(),
-            error,
-        };
-        let options = OpenOptions::new().read(true).write(true).create(true);
-        let file = File::open(&path, options).await.map_err(failed)?;
-        fs::sync_dir(folder).await.map_err(failed)?;
-        let content = fs::read(&path).await.map_err(failed)?;
-        let scan = frames::scan(&content).map_err(|damage| JournalError::Damaged {
-            path: path.clone(),
-            damage,
-        })?;
-        if scan.end < content.len() {
-            let bytes = content.len() - scan.end;
-            tracing::warn!(path = %path.display(), bytes, "cut an interrupted write off");
-            file.set_len(scan.end as u64).await.map_err(failed)?;
-            // Else the next power cut may bring some of it back under a later write.
-            file.sync_all().await.map_err(failed)?;
-        }
-        if scan.is_worn {
-            tracing::warn!(path = %path.display(), "a damaged frame was read from its copy");
-        }
-        if scan.end > 0 {
-            // Some of it may be in the page cache alone, after a kill before the flush; a flush now
-            // would not do if an earlier one has failed. Once it is read, it is taken for stored.
-            let whole = vec![content.slice(..scan.end)];
-            file.write_at_sync(0, whole).await.map_err(failed)?;
-        }
+        let opened = FrameFile::open(&path).await;
+        let (mut file, changes) = opened.map_err(|error| JournalError::of(&path, error))?;
         let mut stored = Stored::default();
-        let next = scan.next();
-        for (at, change) in scan.changes {
+        for (at, change) in changes {
             let replayed = stored::replay(&mut stored, change);
             replayed.map_err(|error| JournalError::Records {
                 path: path.clone(),
@@ -170,13 +138,7 @@ impl Journal {
                 error,
             })?;
         }
-        let writer = Writer {
-            file,
-            next,
-            end: scan.end as u64,
-            compact: whole(&stored).len() as u64,
-            is_suspect: scan.is_worn,
-        };
+        file.set_compact(whole(&stored).len());
         let journal = Rc::new(Self {
             path,
             stored: RefCell::new(stored),
@@ -188,7 +150,7 @@ impl Journal {
             has_ended: Cell::new(false),
             is_stuck: Cell::new(false),
         });
-        spawn(Rc::clone(&journal).write(writer));
+        spawn(Rc::clone(&journal).write(file));
         Ok(journal)
     }
 
@@ -248,7 +210,7 @@ impl Journal {
         }
     }
 
-    async fn write(self: Rc<Self>, mut writer: Writer) {
+    async fn write(self: Rc<Self>, mut file: FrameFile) {
         loop {
             let mut gathered = self.gathered.take();
             if gathered.change.is_empty() && gathered.done.is_empty() {
@@ -258,7 +220,7 @@ impl Journal {
                 self.bell.notified().await;
                 continue;
             }
-            if self.write_one(&mut writer, &mut gathered).await.is_err() {
+            if self.write_one(&mut file, &mut gathered).await.is_err() {
                 self.has_ended.set(true);
                 let rest = self.gathered.take().done;
                 gathered.done.into_iter().chain(rest).for_each(Done::fail);
@@ -271,23 +233,22 @@ impl Journal {
     }
 
     /// Writes a change, however long it takes. Fails if the disk refuses and nobody waits for it.
-    async fn write_one(&self, writer: &mut Writer, gathered: &mut Gathered) -> io::Result<()> {
-        let mut rewrite = gathered.rewrite;
+    async fn write_one(&self, file: &mut FrameFile, gathered: &mut Gathered) -> io::Result<()> {
         loop {
-            let written = match rewrite || writer.is_due() {
+            let written = match gathered.rewrite || file.is_due() {
                 true => {
                     // All that is stored, and so also what was gathered since.
                     gathered.done.append(&mut self.gathered.take().done);
                     let all = whole(&self.stored.borrow());
-                    writer.rewrite(&self.path, all).await
+                    file.rewrite(&all).await
                 }
-                false => writer.append(&gathered.change).await,
+                false if gathered.change.is_empty() => Ok(()),
+                false => file.append(&gathered.change).await,
             };
             let Err(error) = written else {
                 self.is_stuck.set(false);
                 return Ok(());
             };
-            writer.is_suspect = true;
             if !self.is_stuck.replace(true) {
                 tracing::error!(path = %self.path.display(), %error, "the quorum's journal cannot be written");
             }
@@ -295,50 +256,15 @@ impl Journal {
                 return Err(error);
             }
             sleep(RETRY_PAUSE).await;
-            rewrite = true;
         }
     }
 }
 
-impl Writer {
-    fn is_due(&self) -> bool {
-        self.is_suspect || self.end > REWRITE_BYTES_MIN.max(REWRITE_FACTOR * self.compact)
-    }
-
-    async fn append(&mut self, change: &[u8]) -> io::Result<()> {
-        if change.is_empty() {
-            return Ok(());
-        }
-        let mut bytes = BytesMut::new();
-        frames::encode(self.next, change, &mut bytes);
-        let end = self.end + bytes.len() as u64;
-        self.file
-            .write_at_sync(self.end, vec![bytes.freeze()])
-            .await?;
-        (self.end, self.next) = (end, self.next + 1);
-        Ok(())
-    }
-
-    async fn rewrite(&mut self, path: &Path, all: Bytes) -> io::Result<()> {
-        let len = all.len() as u64;
-        fs::write_atomic(path, vec![all]).await?;
-        let options = OpenOptions::new().read(true).write(true);
-        self.file = File::open(path, options).await?;
-        (self.end, self.next) = (len, u64::from(len > 0));
-        (self.compact, self.is_suspect) = (len, false);
-        Ok(())
-    }
-}
-
-/// A journal of everything that is stored, as one change.
-fn whole(stored: &Stored) -> Bytes {
+/// Everything that is stored, as one change.
+fn whole(stored: &Stored) -> BytesMut {
     let mut change = BytesMut::new();
     for record in stored.records() {
         stored::encode(&record, &mut change);
     }
-    let mut out = BytesMut::new();
-    if !change.is_empty() {
-        frames::encode(0, &change, &mut out);
-    }
-    out.freeze()
+    change
 }

@@ -19,7 +19,7 @@
 //! Numbers are big-endian. What is around them is [`ringmill_replication::frames`]'.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use ringmill_replication::frames::{self, Damaged};
+use ringmill_replication::frames::Damaged;
 use ringmill_wire::Uuid;
 use thiserror::Error;
 
@@ -41,29 +41,13 @@ pub enum JournalError {
     },
 }
 
-/// A journal that was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scan {
-    /// Its commands.
-    pub commands: Vec<Command>,
-    /// The number of the next change.
-    pub next: u64,
-    /// Where the next frame belongs; bytes from here on were torn off a write.
-    pub end: usize,
-    /// A copy of a change that counts is not whole: the journal is to be rewritten.
-    pub is_worn: bool,
-}
-
-/// Appends a change.
-///
-/// # Panics
-/// If there are no commands, or more than 4 GiB of them.
-pub fn encode(number: u64, commands: &[Command], out: &mut BytesMut) {
+/// A change's payload.
+pub fn encode(commands: &[Command]) -> BytesMut {
     let mut payload = BytesMut::new();
     for command in commands {
         encode_command(command, &mut payload);
     }
-    frames::encode(number, &payload, out);
+    payload
 }
 
 fn encode_command(command: &Command, out: &mut BytesMut) {
@@ -149,21 +133,17 @@ fn put_overrides(out: &mut BytesMut, overrides: &Overrides) {
     }
 }
 
-/// Reads a whole journal.
-pub fn scan(journal: &Bytes) -> Result<Scan, JournalError> {
-    let read = frames::scan(journal)?;
-    let next = read.next();
+/// The commands of a journal's changes, each of which comes with the byte at which it begins.
+///
+/// # Errors
+/// A change holds anything else.
+pub fn decode(changes: Vec<(usize, Bytes)>) -> Result<Vec<Command>, JournalError> {
     let mut commands = Vec::new();
-    for (at, payload) in read.changes {
+    for (at, payload) in changes {
         let unknown = JournalError::Unknown { at };
         decode_payload(payload, &mut commands).ok_or(unknown)?;
     }
-    Ok(Scan {
-        commands,
-        next,
-        end: read.end,
-        is_worn: read.is_worn,
-    })
+    Ok(commands)
 }
 
 /// Adds a payload's commands; none if it holds anything else.
@@ -303,167 +283,19 @@ mod tests {
         proptest::collection::vec(command, 1..5)
     }
 
-    /// Changes, not empty, and the journal of them with the place where each ends.
-    fn changes() -> impl Strategy<Value = Vec<Vec<Command>>> {
-        proptest::collection::vec(commands(), 0..6)
-    }
-
-    fn journal(changes: &[Vec<Command>]) -> (BytesMut, Vec<usize>) {
-        let (mut out, mut ends) = (BytesMut::new(), vec![0]);
-        for (number, commands) in changes.iter().enumerate() {
-            encode(number as u64, commands, &mut out);
-            ends.push(out.len());
-        }
-        (out, ends)
-    }
-
-    /// What a journal of `changes` reads as when all is well.
-    fn read(changes: &[Vec<Command>], end: usize) -> Scan {
-        Scan {
-            commands: changes.concat(),
-            next: changes.len() as u64,
-            end,
-            is_worn: false,
-        }
-    }
-
     proptest! {
         #[test]
-        fn commands_come_back(changes in changes()) {
-            let (bytes, _) = journal(&changes);
-            let end = bytes.len();
-            prop_assert_eq!(scan(&bytes.freeze()), Ok(read(&changes, end)));
-        }
-
-        #[test]
-        fn a_torn_tail_is_cut_at_every_byte_and_no_change_is_halved(changes in changes()) {
-            let (bytes, ends) = journal(&changes);
-            let bytes = bytes.freeze();
-            for cut in 0..=bytes.len() {
-                let found = scan(&bytes.slice(..cut)).unwrap();
-                // A change counts from the end of its first copy on.
-                let copies = ends.windows(2).map(|pair| (pair[0] + pair[1]) / 2);
-                let whole = copies.filter(|end| *end <= cut).count();
-                prop_assert_eq!(&found.commands, &changes[..whole].concat());
-                prop_assert!(found.end <= cut);
-                let again = scan(&bytes.slice(..found.end)).unwrap();
-                prop_assert_eq!(again.commands, found.commands, "what is kept stands alone");
-            }
-        }
-
-        #[test]
-        fn a_flipped_bit_loses_nothing_wherever_it_is(
-            changes in changes(),
-            at: prop::sample::Index,
-            bit in 0..8_u8,
-        ) {
-            prop_assume!(!changes.is_empty());
-            let (mut bytes, ends) = journal(&changes);
-            let at = at.index(bytes.len());
-            bytes[at] ^= 1 << bit;
-            let found = scan(&bytes.clone().freeze()).unwrap();
-            prop_assert_eq!(found.commands, changes.concat());
-            let last_copy = (ends[ends.len() - 2] + bytes.len()) / 2;
-            if at < last_copy {
-                prop_assert!(found.is_worn && found.end == bytes.len());
-            } else {
-                prop_assert_eq!(found.end, last_copy, "as if its write had been torn");
-            }
-        }
-
-        #[test]
-        fn a_change_without_a_whole_copy_is_refused_unless_it_is_the_last(
-            changes in changes(),
-            victim: prop::sample::Index,
-            first: prop::sample::Index,
-            second: prop::sample::Index,
-        ) {
-            prop_assume!(!changes.is_empty());
-            let (mut bytes, ends) = journal(&changes);
-            let victim = victim.index(changes.len());
-            let len = (ends[victim + 1] - ends[victim]) / 2;
-            let first = ends[victim] + first.index(len);
-            bytes[first] ^= 0x55;
-            bytes[ends[victim] + len + second.index(len)] ^= 0xaa;
-            let found = scan(&bytes.freeze());
-            if victim + 1 < changes.len() {
-                let refused = matches!(found, Err(JournalError::Damaged(Damaged { at, .. })) if at == ends[victim]);
-                prop_assert!(refused, "{:?}", found);
-            } else {
-                prop_assert_eq!(found, Ok(read(&changes[..victim], ends[victim])));
-            }
-        }
-
-        #[test]
-        fn sectors_that_a_crash_lost_of_the_last_write_are_no_damage(
-            changes in changes(),
-            large in proptest::collection::vec("[a-z]{200}", 1..20),
-            lost in proptest::collection::vec(any::<bool>(), 32),
-        ) {
-            let (mut bytes, _) = journal(&changes);
-            let start = bytes.len();
-            let overrides = large.iter().map(|text| (text.clone(), text.clone())).collect();
-            let last = vec![Command::ConfigureBroker { overrides }];
-            encode(changes.len() as u64, &last, &mut bytes);
-            for (sector, lost) in lost.into_iter().enumerate() {
-                let from = (sector * 512).clamp(start, bytes.len());
-                let to = (sector * 512 + 512).clamp(start, bytes.len());
-                if lost {
-                    bytes[from..to].fill(0);
-                }
-            }
-            let found = scan(&bytes.freeze()).unwrap();
-            let without = changes.concat();
-            let with = [without.clone(), last].concat();
-            prop_assert!(found.commands == without || found.commands == with);
+        fn commands_come_back(changes in proptest::collection::vec(commands(), 0..6)) {
+            let payloads = changes.iter().map(|commands| (0, encode(commands).freeze())).collect();
+            prop_assert_eq!(decode(payloads), Ok(changes.concat()));
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let _ = scan(&Bytes::from(bytes.clone()));
-            let _ = decode_payload(Bytes::from(bytes), &mut Vec::new());
-        }
-
-        #[test]
-        fn arbitrary_commands_of_a_whole_frame_never_panic(
-            payload in proptest::collection::vec(any::<u8>(), 1..60),
-        ) {
-            let mut bytes = BytesMut::new();
-            frames::encode(0, &payload, &mut bytes);
-            match scan(&bytes.freeze()) {
-                Ok(scan) => prop_assert_eq!(scan.next, 1),
-                Err(error) => prop_assert_eq!(error, JournalError::Unknown { at: 0 }),
+            match decode(vec![(7, Bytes::from(bytes))]) {
+                Ok(_) => {}
+                Err(error) => prop_assert_eq!(error, JournalError::Unknown { at: 7 }),
             }
         }
-    }
-
-    #[test]
-    fn zeros_behind_the_last_frame_are_a_torn_tail() {
-        let (mut bytes, ends) = journal(&[vec![Command::ReserveProducerIds { next: 1 }]]);
-        bytes.put_bytes(0, 4096);
-        assert_eq!(scan(&bytes.freeze()).unwrap().end, ends[1]);
-    }
-
-    #[test]
-    fn a_change_that_is_missing_altogether_is_noticed() {
-        let reserve = |next| vec![Command::ReserveProducerIds { next }];
-        let (bytes, ends) = journal(&[reserve(1), reserve(2), reserve(3)]);
-        let mut holed = BytesMut::from(&bytes[..ends[1]]);
-        holed.extend_from_slice(&bytes[ends[2]..]);
-        let damaged = JournalError::Damaged(Damaged {
-            at: ends[1],
-            reason: "a change is missing",
-        });
-        assert_eq!(scan(&holed.freeze()), Err(damaged));
-    }
-
-    #[test]
-    fn a_frame_inside_of_a_text_is_not_taken_for_one() {
-        let name = "RMJ".repeat(80);
-        let overrides = Overrides::from([(name, "RMJ1".repeat(50))]);
-        let (mut bytes, ends) = journal(&[vec![Command::ConfigureBroker { overrides }]]);
-        bytes[3] ^= 1;
-        bytes.truncate(ends[1] / 2);
-        assert_eq!(scan(&bytes.freeze()).unwrap().end, 0);
     }
 }

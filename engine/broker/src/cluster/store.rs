@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use futures_util::lock::Mutex;
+use ringmill_replication::frame_file::{FrameFile, OpenError};
 use ringmill_ring::{File, OpenOptions, fs, now, sleep};
 use ringmill_wire::Uuid;
 use thiserror::Error;
@@ -28,10 +28,6 @@ pub(crate) const PREDECESSOR_TIME: Duration = Duration::from_secs(5);
 pub(crate) const PREDECESSOR_PAUSE: Duration = Duration::from_millis(10);
 const JOURNAL_NAME: &str = "metadata.journal";
 const LOCK_NAME: &str = ".lock";
-/// The journal is rewritten when it is so many times as large as it needs to be,
-const REWRITE_FACTOR: u64 = 4;
-/// but not while it is smaller than this.
-const REWRITE_BYTES_MIN: u64 = 256 << 10;
 
 /// Why the metadata cannot be read or changed.
 #[derive(Debug, Error)]
@@ -73,16 +69,17 @@ pub enum StoreError {
     },
 }
 
-/// The journal's file.
-struct Journal {
-    file: File,
-    /// The number of the next change.
-    next: u64,
-    end: u64,
-    /// Its size when it was last rewritten.
-    compact: u64,
-    /// A write failed, so that nothing is known of what the file holds, or a copy in it is damaged.
-    suspect: bool,
+impl StoreError {
+    fn of(path: &Path, error: OpenError) -> Self {
+        let path = path.to_owned();
+        match error {
+            OpenError::Io(error) => Self::Io { path, error },
+            OpenError::Damaged(error) => Self::Journal {
+                path,
+                error: error.into(),
+            },
+        }
+    }
 }
 
 /// The metadata of a single node.
@@ -91,7 +88,7 @@ pub struct Store {
     path: PathBuf,
     identity: Identity,
     image: RefCell<Arc<Image>>,
-    journal: Mutex<Journal>,
+    journal: Mutex<FrameFile>,
     /// Held for as long as the folder is in use.
     _lock: File,
 }
@@ -111,51 +108,27 @@ impl Store {
         let lock = lock(&folder).await?;
         let identity = identity_of(&config, &folder).await?;
         let path = folder.join(JOURNAL_NAME);
-        let options = OpenOptions::new().read(true).write(true).create(true);
-        let file = File::open(&path, options).await.map_err(failed(&path))?;
-        fs::sync_dir(&folder).await.map_err(failed(&folder))?;
-        let content = fs::read(&path).await.map_err(failed(&path))?;
-        let scan = journal::scan(&content).map_err(|error| StoreError::Journal {
+        let opened = FrameFile::open(&path).await;
+        let (mut file, changes) = opened.map_err(|error| StoreError::of(&path, error))?;
+        let commands = journal::decode(changes).map_err(|error| StoreError::Journal {
             path: path.clone(),
             error,
         })?;
-        if scan.end < content.len() {
-            let cut = content.len() - scan.end;
-            tracing::warn!(path = %path.display(), bytes = cut, "cut an interrupted write off");
-            file.set_len(scan.end as u64).await.map_err(failed(&path))?;
-            // Else the next power cut may bring some of it back under a later write.
-            file.sync_all().await.map_err(failed(&path))?;
-        }
-        if scan.is_worn {
-            tracing::warn!(path = %path.display(), "a damaged frame was read from its copy");
-        }
-        if scan.end > 0 {
-            // Some of it may be in the page cache alone, after a kill before the flush; a flush now
-            // would not do if an earlier one has failed. Once it is read, it counts.
-            let whole = vec![content.slice(..scan.end)];
-            file.write_at_sync(0, whole).await.map_err(failed(&path))?;
-        }
         let mut image = Image::new(&config);
-        for command in &scan.commands {
+        for command in &commands {
             let applied = image.apply(&config, command);
             applied.map_err(|error| StoreError::Image {
                 path: path.clone(),
                 error,
             })?;
         }
-        let journal = Journal {
-            file,
-            next: scan.next,
-            end: scan.end as u64,
-            compact: encode(0, &image.commands()).len() as u64,
-            suspect: scan.is_worn,
-        };
+        file.set_compact(journal::encode(&image.commands()).len());
         Ok(Self {
             config,
             path,
             identity,
             image: RefCell::new(Arc::new(image)),
-            journal: Mutex::new(journal),
+            journal: Mutex::new(file),
             _lock: lock,
         })
     }
@@ -196,7 +169,6 @@ impl Store {
         }
         let written = self.write(&mut journal, &commands, &after).await;
         if let Err(error) = written {
-            journal.suspect = true;
             let path = self.path.clone();
             return Err(StoreError::Io { path, error });
         }
@@ -208,37 +180,15 @@ impl Store {
 
     async fn write(
         &self,
-        journal: &mut Journal,
+        journal: &mut FrameFile,
         commands: &[Command],
         after: &Image,
     ) -> io::Result<()> {
-        let large = journal.end > REWRITE_BYTES_MIN.max(REWRITE_FACTOR * journal.compact);
-        if journal.suspect || large {
-            return self.rewrite(journal, after).await;
+        match journal.is_due() {
+            true => journal.rewrite(&journal::encode(&after.commands())).await,
+            false => journal.append(&journal::encode(commands)).await,
         }
-        let bytes = encode(journal.next, commands);
-        let end = journal.end + bytes.len() as u64;
-        journal.file.write_at_sync(journal.end, vec![bytes]).await?;
-        (journal.end, journal.next) = (end, journal.next + 1);
-        Ok(())
     }
-
-    async fn rewrite(&self, journal: &mut Journal, image: &Image) -> io::Result<()> {
-        let bytes = encode(0, &image.commands());
-        let len = bytes.len() as u64;
-        fs::write_atomic(&self.path, vec![bytes]).await?;
-        let options = OpenOptions::new().read(true).write(true);
-        journal.file = File::open(&self.path, options).await?;
-        (journal.end, journal.next) = (len, 1);
-        (journal.compact, journal.suspect) = (len, false);
-        Ok(())
-    }
-}
-
-fn encode(number: u64, commands: &[Command]) -> Bytes {
-    let mut out = BytesMut::new();
-    journal::encode(number, commands, &mut out);
-    out.freeze()
 }
 
 /// Locks the folder. The kernel gives the files of a killed process free only after it has torn
