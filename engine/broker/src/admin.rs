@@ -4,9 +4,7 @@
 //! A change runs as a task of its own, so that a client that goes away in the middle of it takes
 //! nothing along.
 
-use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use ringmill_ring::spawn;
@@ -24,8 +22,9 @@ use ringmill_wire::kafka_protocol::messages::{
     IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, alter_configs_response,
 };
 
-use crate::cluster::image::{Command, Image};
-use crate::cluster::store::{StoreError, random_id};
+use crate::cluster::command::Command;
+use crate::cluster::image::Image;
+use crate::cluster::store::{ChangeError, random_id};
 use crate::handlers::{Context, configs, producer_ids, quotas, topics};
 use crate::router::{Answer, Call, Result};
 use crate::shard::Shard;
@@ -58,9 +57,8 @@ impl Shard {
             }
             Request::CreatePartitions(request) => {
                 let failed = create_partitions_failed(&request);
-                let decide = move |image: &Image, ctx: Context<'_>| {
-                    topics::create_partitions(image, ctx, &request)
-                };
+                let decide =
+                    move |image: &Image, _: Context<'_>| topics::create_partitions(image, &request);
                 self.change_or(&header, decide, failed).await
             }
             Request::IncrementalAlterConfigs(request) => {
@@ -92,7 +90,7 @@ impl Shard {
     async fn change_or<R: Encoded + 'static>(
         self: &Rc<Self>,
         header: &RequestHeader,
-        decide: impl FnOnce(&Image, Context<'_>) -> (R, Vec<Command>) + 'static,
+        decide: impl FnMut(&Image, Context<'_>) -> (R, Vec<Command>) + 'static,
         failed: R,
     ) -> std::result::Result<Bytes, EncodeError> {
         let response = self.change(decide).await.unwrap_or(failed);
@@ -100,41 +98,24 @@ impl Shard {
     }
 
     /// Changes the metadata: when this returns, every core goes by it.
-    async fn change<T: 'static>(
+    pub(crate) async fn change<T: 'static>(
         self: &Rc<Self>,
-        decide: impl FnOnce(&Image, Context<'_>) -> (T, Vec<Command>) + 'static,
-    ) -> std::result::Result<T, Unwritten> {
+        mut decide: impl FnMut(&Image, Context<'_>) -> (T, Vec<Command>) + 'static,
+    ) -> std::result::Result<T, ChangeError> {
         let shard = Rc::clone(self);
         let task = spawn(async move {
             let store = Rc::clone(shard.store.get().expect("core 0 keeps the metadata"));
-            let before = store.image();
             let decide = |image: &Image| shard.with_context(None, |ctx| decide(image, ctx));
-            let publish = async |image: Arc<Image>| shard.publish(&before, image).await;
-            store.change(decide, publish).await
+            let (result, version) = store.change(decide).await?;
+            shard.published.reached(version).await;
+            Ok(result)
         });
-        match task.await {
-            Ok(Ok(result)) => Ok(result),
-            Ok(Err(error)) => {
-                log_failure(&error);
-                Err(Unwritten)
-            }
-            // The core ends.
-            Err(_) => Err(Unwritten),
+        // A task that does not end belongs to a core that does.
+        let changed = task.await.unwrap_or(Err(ChangeError::Ended));
+        if let Err(error) = &changed {
+            tracing::error!(%error, "the metadata could not be changed");
         }
-    }
-
-    /// Makes new metadata known to every core.
-    async fn publish(self: &Rc<Self>, before: &Image, image: Arc<Image>) {
-        self.ask_all(|| Call::Prepare(Arc::clone(&image))).await;
-        self.ask_all(|| Call::Adopt(Arc::clone(&image))).await;
-        let gone: BTreeSet<String> = before
-            .topics()
-            .filter(|topic| image.topic_by_id(topic.id).is_none())
-            .map(|topic| topic.name.to_string())
-            .collect();
-        if !gone.is_empty() {
-            self.ask_all(|| Call::ForgetTopics(gone.clone())).await;
-        }
+        changed
     }
 
     /// Creates topics that clients asked for without creating them; on core 0.
@@ -186,13 +167,6 @@ impl Shard {
             }
         }
     }
-}
-
-/// The metadata could not be written, and nothing has changed.
-struct Unwritten;
-
-fn log_failure(error: &StoreError) {
-    tracing::error!(%error, "the metadata could not be written");
 }
 
 fn create_topics_failed(request: &CreateTopicsRequest) -> CreateTopicsResponse {

@@ -64,8 +64,9 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
         Request::Metadata(request) => Stage::Done(metadata(shard, peer, &header, &request).await),
         Request::DescribeCluster(request) => {
             let version = header.version;
+            let image = shard.image();
             let response = shard.with_context(Some(peer), |ctx| {
-                cluster::describe_cluster(ctx, &request, version)
+                cluster::describe_cluster(&image, ctx, &request, version)
             });
             Stage::Done(respond(&header, &response))
         }
@@ -131,9 +132,7 @@ fn describe(shard: &Rc<Shard>, peer: &Peer, header: &RequestHeader, request: Req
         }
         Request::DescribeTopicPartitions(request) => {
             let image = shard.image();
-            let response = shard.with_context(Some(peer), |ctx| {
-                topic_partitions::describe_topic_partitions(&image, ctx, &request)
-            });
+            let response = topic_partitions::describe_topic_partitions(&image, &request);
             respond(header, &response)
         }
         Request::DescribeClientQuotas(request) => {
@@ -241,8 +240,9 @@ async fn find_coordinator(
         // If it cannot be created, the coordinator says so to whoever comes.
         shard.ask(0, Call::OwnTopic(topic)).await;
     }
+    let image = shard.image();
     let response = shard.with_context(Some(peer), |ctx| {
-        cluster::find_coordinator(ctx, request, header.version)
+        cluster::find_coordinator(&image, ctx, request, header.version)
     });
     respond(header, &response)
 }

@@ -20,6 +20,7 @@ pub mod limits;
 pub mod metrics;
 mod partition;
 pub mod pattern;
+mod publish;
 pub mod quotas;
 mod router;
 mod serve;

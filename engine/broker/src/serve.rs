@@ -11,13 +11,17 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
+use bytes::Bytes;
+use futures_util::future::{Either, LocalBoxFuture, select};
 use futures_util::task::AtomicWaker;
+use ringmill_replication::nodes::{NotRegistered, Registration};
+use ringmill_replication::partition::NodeId;
+use ringmill_replication::quorum::{Address, Links};
 use ringmill_ring::{
     Cores, ListenOptions, Notify, Port, RingConfig, TcpListener, TcpStream, now, run, sleep, spawn,
     timeout,
@@ -26,7 +30,9 @@ use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
 use thiserror::Error;
 
-use crate::cluster::store::{PREDECESSOR_PAUSE, PREDECESSOR_TIME, Store, StoreError};
+use crate::cluster::image::Image;
+use crate::cluster::members;
+use crate::cluster::store::{ChangeError, PREDECESSOR_PAUSE, PREDECESSOR_TIME, Store, StoreError};
 use crate::config::BrokerConfig;
 use crate::connection;
 use crate::limits::MAILBOX_DEPTH;
@@ -47,6 +53,12 @@ pub enum ServeError {
     /// The data folder cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Another node would be taken for this one.
+    #[error("this node is not let in: {0}")]
+    Refused(#[from] NotRegistered),
+    /// The metadata cannot be changed.
+    #[error("this node is not let in: {0}")]
+    Change(#[from] ChangeError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {error}")]
     Listen {
@@ -134,10 +146,19 @@ pub(crate) struct Launched {
     pub(crate) cores: usize,
     /// Clients connected to all cores.
     connections: AtomicUsize,
+    /// Who leads the metadata's quorum, if anybody is known to; else this node.
+    controller: AtomicI32,
     stopper: Stopper,
     on_ready: Box<dyn Fn(SocketAddr) + Send + Sync>,
     /// Taken by each core when it starts.
     ports: Mutex<Vec<Option<Port<Envelope>>>>,
+}
+
+impl Launched {
+    /// Who leads the metadata's quorum, as far as is known; else this node.
+    pub(crate) fn controller(&self) -> i32 {
+        self.controller.load(Ordering::Relaxed)
+    }
 }
 
 /// A broker before its cores run.
@@ -160,6 +181,7 @@ impl Launch {
             _ => cores.mesh(MAILBOX_DEPTH).into_iter().map(Some).collect(),
         };
         Self(Arc::new(Launched {
+            controller: AtomicI32::new(config.node_id),
             config: Arc::new(config),
             cores: count,
             connections: AtomicUsize::new(0),
@@ -255,24 +277,27 @@ impl Life {
 impl Shard {
     /// Core 0's share: starts everything, waits, and asks everybody to let go.
     async fn lead(self: &Rc<Self>) -> std::result::Result<(), ServeError> {
-        let store = Rc::new(Store::open(Arc::clone(&self.config)).await?);
-        let cluster_id = store.identity().cluster_id();
-        let image = store.image();
-        self.remove_strays(&image).await;
-        if self.store.set(store).is_err() {
+        let links = Rc::new(NoLinks);
+        let store = Rc::new(Store::open(Arc::clone(&self.config), links).await?);
+        if self.store.set(Rc::clone(&store)).is_err() {
             unreachable!("core 0 leads once");
         }
-        self.ask_all(|| Call::Prepare(Arc::clone(&image))).await;
-        self.ask_all(|| Call::Adopt(Arc::clone(&image))).await;
-        self.ask_all(|| Call::ForgetMissing).await;
         let address = self.config.listen;
         let failed = |error| ServeError::Listen { address, error };
-        let listener = bind_first(address, self.router.cores())
-            .await
-            .map_err(failed)?;
+        let listener = bind_first(address, self.router.cores()).await;
+        let listener = listener.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
+        let cluster_id = store.identity().cluster_id();
         let endpoint = Arc::new(Endpoint::new(&self.config, cluster_id, bound));
-        self.welcome(listener, &endpoint);
+        self.know(&endpoint);
+        self.register(&store, &endpoint).await?;
+        let image = store.image();
+        self.publish_first(&image).await;
+        spawn(Rc::clone(self).keep_published(Rc::clone(&store), Arc::clone(&image)));
+        let node = self.config.node_id;
+        self.change(move |image, _| ((), members::unfence(image, node)))
+            .await?;
+        spawn(Rc::clone(self).accept(listener));
         for core in 1..self.router.cores() {
             let answer = self.ask(core, Call::Listen(Arc::clone(&endpoint))).await;
             if let Answer::Done(Err(_)) = answer {
@@ -291,14 +316,41 @@ impl Shard {
         self.launched.stopper.asked().await;
         tracing::info!("stopping");
         self.ask_all(|| Call::Drain).await;
+        store.close().await;
         Ok(())
+    }
+
+    /// Begins this node's life in the cluster.
+    async fn register(
+        self: &Rc<Self>,
+        store: &Rc<Store>,
+        endpoint: &Endpoint,
+    ) -> std::result::Result<(), ServeError> {
+        store.led().await;
+        let (host, port) = endpoint.for_client(None);
+        let registration = Registration {
+            node: self.config.node_id,
+            folder: store.identity().folder.as_u128(),
+            address: Address {
+                host: host.to_string(),
+                port,
+            },
+            rack: None,
+        };
+        let decide = |image: &Image| match members::register(image, registration.clone()) {
+            Ok(commands) => (Ok(()), commands),
+            Err(refused) => (Err(refused), Vec::new()),
+        };
+        let (registered, _) = store.change(decide).await?;
+        Ok(registered?)
     }
 
     /// Begins to accept clients on a core other than 0.
     pub(crate) async fn listen(self: &Rc<Self>, endpoint: Arc<Endpoint>) -> Result<()> {
         match bind(endpoint.listen, self.router.cores()).await {
             Ok(listener) => {
-                self.welcome(listener, &endpoint);
+                self.know(&endpoint);
+                spawn(Rc::clone(self).accept(listener));
                 Ok(())
             }
             Err(error) => {
@@ -308,11 +360,10 @@ impl Shard {
         }
     }
 
-    fn welcome(self: &Rc<Self>, listener: TcpListener, endpoint: &Arc<Endpoint>) {
+    fn know(&self, endpoint: &Arc<Endpoint>) {
         self.endpoint
             .set(Arc::clone(endpoint))
             .unwrap_or_else(|_| unreachable!("a core listens once"));
-        spawn(Rc::clone(self).accept(listener));
     }
 
     async fn accept(self: Rc<Self>, listener: TcpListener) {
@@ -395,6 +446,15 @@ async fn bind(address: SocketAddr, cores: usize) -> io::Result<TcpListener> {
             }
             bound => return bound,
         }
+    }
+}
+
+/// There are no other nodes yet.
+struct NoLinks;
+
+impl Links for NoLinks {
+    fn call(&self, _: NodeId, _: &Address, _: Bytes) -> LocalBoxFuture<'static, io::Result<Bytes>> {
+        Box::pin(std::future::ready(Err(io::ErrorKind::Unsupported.into())))
     }
 }
 

@@ -32,6 +32,7 @@ use crate::handlers::Context;
 use crate::limits::{self, Meter};
 use crate::metrics::Metrics;
 use crate::partition::{AppendWant, Hosted, LocalFound, Ordered, ReadFound, ReadWant, Seen};
+use crate::publish::Published;
 use crate::quotas::service::Meters;
 use crate::router::{Answer, Call, Envelope, PartitionId, Result, Router};
 use crate::serve::{Endpoint, Launched, Life};
@@ -120,6 +121,8 @@ pub(crate) struct Shard {
     pub(crate) sessions: RefCell<FetchSessions>,
     /// The metadata's home; on core 0 alone.
     pub(crate) store: OnceCell<Rc<Store>>,
+    /// Which metadata all cores go by; on core 0 alone.
+    pub(crate) published: Published,
     /// Producer ids that may be given out here.
     pub(crate) producer_ids: RefCell<std::ops::Range<i64>>,
     pub(crate) launched: Arc<Launched>,
@@ -166,6 +169,7 @@ impl Shard {
                 share(config.fetch_sessions as u64) as usize
             )),
             store: OnceCell::new(),
+            published: Published::default(),
             producer_ids: RefCell::new(0..0),
             endpoint: OnceCell::new(),
             image: RefCell::new(Arc::new(Image::new(&config))),
@@ -215,6 +219,7 @@ impl Shard {
             cluster_id: &endpoint.cluster_id,
             host: &host,
             port,
+            controller: self.launched.controller(),
             config: &self.config,
         })
     }
@@ -275,7 +280,7 @@ impl Shard {
     async fn prepare(self: &Rc<Self>, image: &Image) {
         let mut missing = Vec::new();
         for topic in image.topics() {
-            for index in 0..topic.partitions {
+            for index in 0..topic.count() {
                 let id = PartitionId {
                     topic: topic.id,
                     index,

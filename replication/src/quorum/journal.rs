@@ -121,6 +121,8 @@ pub(crate) struct Journal {
     has_ended: Cell<bool>,
     /// The disk refused the last write.
     is_stuck: Cell<bool>,
+    /// Rings when it begins to.
+    stuck: Notify,
 }
 
 impl Journal {
@@ -149,6 +151,7 @@ impl Journal {
             ended: Notify::new(),
             has_ended: Cell::new(false),
             is_stuck: Cell::new(false),
+            stuck: Notify::new(),
         });
         spawn(Rc::clone(&journal).write(file));
         Ok(journal)
@@ -192,6 +195,14 @@ impl Journal {
     /// The disk refused the last write, and has not taken another since.
     pub(crate) fn is_stuck(&self) -> bool {
         self.is_stuck.get()
+    }
+
+    /// Waits until the disk refuses.
+    pub(crate) async fn stuck(&self) {
+        let stuck = self.stuck.notified();
+        if !self.is_stuck.get() {
+            stuck.await;
+        }
     }
 
     /// Does not wait for a disk that refuses any more: what waits for it fails.
@@ -250,6 +261,7 @@ impl Journal {
                 return Ok(());
             };
             if !self.is_stuck.replace(true) {
+                self.stuck.notify_all();
                 tracing::error!(path = %self.path.display(), %error, "the quorum's journal cannot be written");
             }
             if self.gives_up.get() {

@@ -149,7 +149,12 @@ impl<M: Machine> Quorum<M> {
         let log = Log(Rc::clone(&journal));
         let raft = Raft::new(node, config, Ways(links), log, applied).await;
         let raft = raft.map_err(OpenError::Raft)?;
-        Ok(Self { raft, journal })
+        let quorum = Self { raft, journal };
+        if quorum.view().voters.iter().eq([&node]) {
+            // Nobody else is to be waited for. It fails only with the node.
+            let _ = quorum.raft.trigger().elect(false).await;
+        }
+        Ok(quorum)
     }
 
     /// Whether this node has ever been a part of a quorum.
@@ -264,6 +269,11 @@ impl<M: Machine> Quorum<M> {
                 encode_transferred(matches!(accepted, Ok(Ok(()))))
             }
         })
+    }
+
+    /// Waits until the disk refuses the journal.
+    pub async fn stuck(&self) {
+        self.journal.stuck().await;
     }
 
     /// Hands the leadership to a voter.

@@ -15,6 +15,8 @@ pub struct Identity {
     pub cluster: Uuid,
     /// The node's number.
     pub node_id: i32,
+    /// The folder's own id, given when it is first used (KIP-858).
+    pub folder: Uuid,
 }
 
 /// Why a data folder is not ours to use.
@@ -38,7 +40,10 @@ impl Identity {
     pub fn to_properties(&self) -> Bytes {
         let cluster = id_text(self.cluster);
         let node = self.node_id;
-        Bytes::from(format!("version=1\ncluster.id={cluster}\nnode.id={node}\n"))
+        let folder = id_text(self.folder);
+        Bytes::from(format!(
+            "version=1\ncluster.id={cluster}\nnode.id={node}\ndirectory.id={folder}\n"
+        ))
     }
 
     /// The identity of a file's content, which must be that of the node `configured`.
@@ -59,8 +64,14 @@ impl Identity {
         if stored != configured {
             return Err(IdentityError::OtherNode { stored, configured });
         }
-        let node_id = stored;
-        Ok(Self { cluster, node_id })
+        let folder = value("directory.id")
+            .and_then(parse_id)
+            .ok_or(IdentityError::Damaged("directory.id"))?;
+        Ok(Self {
+            cluster,
+            node_id: stored,
+            folder,
+        })
     }
 
     /// The cluster's id as clients see it.
@@ -116,6 +127,7 @@ mod tests {
         let identity = Identity {
             cluster: Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef),
             node_id: 3,
+            folder: Uuid::from_u128(77),
         };
         let file = identity.to_properties();
         assert_eq!(Identity::from_properties(&file, 3), Ok(identity));

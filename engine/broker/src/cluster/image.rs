@@ -6,15 +6,19 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use indexmap::IndexMap;
+use ringmill_replication::nodes::NodeState;
+use ringmill_replication::partition::NodeId;
+use ringmill_replication::partition::state::PartitionState;
 use ringmill_wire::topic::{MAX_TOPIC_NAME_LEN, TopicNameError, check_topic_name};
 use ringmill_wire::{StrBytes, Uuid};
 use thiserror::Error;
 
+use super::command::Command;
 use crate::config::broker::{self, ConsumerLimits, GroupConfig, LiveConfig};
 use crate::config::{
     BrokerConfig, ConfigError, Overrides, Table, TopicConfig, client_metrics, group, topic,
 };
-use crate::quotas::{Entity, Limit, Quotas};
+use crate::quotas::{Limit, Quotas};
 
 /// The topic of groups' offsets and members.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -40,8 +44,8 @@ pub struct Topic {
     pub id: Uuid,
     /// Its name.
     pub name: StrBytes,
-    /// How many partitions it has, numbered from zero.
-    pub partitions: i32,
+    /// Its partitions, numbered from zero; those that follow each other and are alike share one.
+    pub partitions: Vec<Arc<PartitionState>>,
     /// What was set on it.
     pub overrides: Overrides,
     /// What that makes of the defaults.
@@ -54,81 +58,29 @@ impl Topic {
         is_internal(&self.name)
     }
 
+    /// How many partitions it has.
+    pub fn count(&self) -> i32 {
+        self.partitions.len() as i32
+    }
+
     /// Whether it has a partition of this number.
     pub fn has(&self, partition: i32) -> bool {
-        (0..self.partitions).contains(&partition)
+        (0..self.count()).contains(&partition)
     }
-}
 
-/// One change of the metadata, as it is journaled.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
-    /// A topic begins.
-    CreateTopic {
-        /// Its id.
-        id: Uuid,
-        /// Its name.
-        name: String,
-        /// How many partitions it has.
-        partitions: i32,
-        /// What is set on it.
-        overrides: Overrides,
-    },
-    /// A topic ends.
-    DeleteTopic {
-        /// Its id.
-        id: Uuid,
-    },
-    /// A topic gets more partitions.
-    GrowTopic {
-        /// Its id.
-        id: Uuid,
-        /// How many it has from now on.
-        partitions: i32,
-    },
-    /// A topic's overrides are replaced.
-    ConfigureTopic {
-        /// Its id.
-        id: Uuid,
-        /// All of them.
-        overrides: Overrides,
-    },
-    /// This broker's overrides are replaced.
-    ConfigureBroker {
-        /// All of them.
-        overrides: Overrides,
-    },
-    /// The overrides of every broker that has none of its own are replaced.
-    ConfigureBrokers {
-        /// All of them.
-        overrides: Overrides,
-    },
-    /// The quotas of some clients are replaced.
-    SetQuotas {
-        /// Whose.
-        entity: Entity,
-        /// All of them by Kafka's names; without any, they end.
-        limits: Overrides,
-    },
-    /// A group's overrides are replaced.
-    ConfigureGroup {
-        /// Its id.
-        group: String,
-        /// All of them; none takes the group out.
-        overrides: Overrides,
-    },
-    /// The overrides of a subscription of clients' metrics are replaced.
-    ConfigureClientMetrics {
-        /// Its name.
-        name: String,
-        /// All of them; none ends the subscription.
-        overrides: Overrides,
-    },
-    /// Producer ids below `next` may be in use.
-    ReserveProducerIds {
-        /// The first that is not.
-        next: i64,
-    },
+    /// The partition of this number.
+    pub fn partition(&self, partition: i32) -> Option<&Arc<PartitionState>> {
+        self.partitions.get(usize::try_from(partition).ok()?)
+    }
+
+    fn add(&mut self, states: &[PartitionState]) {
+        for state in states {
+            let last = self.partitions.last();
+            let same = last.filter(|last| ***last == *state).cloned();
+            let state = same.unwrap_or_else(|| Arc::new(state.clone()));
+            self.partitions.push(state);
+        }
+    }
 }
 
 /// A command that does not follow from what came before it: the journal is not one.
@@ -140,16 +92,20 @@ pub enum ImageError {
     /// The topic does not exist.
     #[error("topic {0} is changed, but does not exist")]
     Missing(Uuid),
-    /// A topic loses partitions, or has none.
-    #[error("topic {name} goes from {from} to {to} partitions")]
-    Shrinks {
-        /// Its name.
-        name: String,
-        /// How many it has.
-        from: i32,
-        /// How many it is to have.
-        to: i32,
+    /// A topic has no partitions, or too many.
+    #[error("topic {0} has no partitions, or more than can be counted")]
+    Partitions(String),
+    /// A partition does not exist, or goes back.
+    #[error("partition {partition} of topic {topic} does not exist, or goes back in time")]
+    Partition {
+        /// The topic.
+        topic: String,
+        /// Its number.
+        partition: i32,
     },
+    /// A node does not exist, or goes back.
+    #[error("node {0} does not exist, or goes back in time")]
+    Node(NodeId),
     /// Producer ids would be given out again.
     #[error("producer ids go back from {from} to {to}")]
     ProducerIds {
@@ -171,13 +127,23 @@ pub enum ImageError {
     Config(#[from] ConfigError),
 }
 
+/// Partitions that are on one node alone; for tests.
+#[cfg(test)]
+pub(crate) fn on_one_node(node: NodeId, count: i32) -> Vec<PartitionState> {
+    vec![PartitionState::new(vec![node], |_| true); count as usize]
+}
+
 /// A snapshot of the metadata.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Image {
-    /// Counts the changes since the start of the process; caches compare it.
+    /// Counts the commands; the same on all nodes. Caches compare it.
     pub version: u64,
-    /// What was set on this broker while it ran.
-    pub broker: Overrides,
+    /// Whose sight this is: [`Image::dynamic`] and [`Image::live`] are this node's.
+    pub node_id: NodeId,
+    /// The nodes of the cluster.
+    nodes: Arc<BTreeMap<NodeId, NodeState>>,
+    /// What was set on each broker while it ran; those that have nothing are not here.
+    brokers: BTreeMap<NodeId, Overrides>,
     /// What was set on all brokers.
     pub broker_defaults: Overrides,
     /// The two together: what was set on this broker, else on all.
@@ -202,7 +168,9 @@ impl Image {
     pub fn new(config: &BrokerConfig) -> Self {
         Self {
             version: 0,
-            broker: Overrides::new(),
+            node_id: config.node_id,
+            nodes: Arc::default(),
+            brokers: BTreeMap::new(),
             broker_defaults: Overrides::new(),
             dynamic: Overrides::new(),
             live: config.live.clone(),
@@ -214,6 +182,48 @@ impl Image {
             by_id: IndexMap::default(),
             partitions: 0,
         }
+    }
+
+    /// The metadata of a cluster of one node, which is up; for tests.
+    #[cfg(test)]
+    pub(crate) fn alone(config: &BrokerConfig) -> Self {
+        let mut image = Self::new(config);
+        let address = ringmill_replication::quorum::Address {
+            host: "127.0.0.1".to_owned(),
+            port: 9092,
+        };
+        let state = NodeState {
+            epoch: 1,
+            folder: 1,
+            address,
+            rack: None,
+            is_fenced: false,
+            is_stopping: false,
+        };
+        let node = config.node_id;
+        let set = Command::SetNode { node, state };
+        image.apply(config, &set).expect("a first node");
+        image
+    }
+
+    /// The nodes of the cluster.
+    pub fn nodes(&self) -> &BTreeMap<NodeId, NodeState> {
+        &self.nodes
+    }
+
+    /// Whether a node can lead, and be in sync.
+    pub fn is_usable(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(NodeState::is_usable)
+    }
+
+    /// What was set on a broker while it ran.
+    pub fn broker(&self, node: NodeId) -> Option<&Overrides> {
+        self.brokers.get(&node)
+    }
+
+    /// What was set on this broker while it ran.
+    pub fn own(&self) -> Overrides {
+        self.broker(self.node_id).cloned().unwrap_or_default()
     }
 
     /// All topics.
@@ -268,13 +278,19 @@ impl Image {
                 name,
                 partitions,
                 overrides,
-            } => self.create(config, *id, name, *partitions, overrides)?,
+            } => self.create(config, *id, name, partitions, overrides)?,
             Command::DeleteTopic { id } => {
                 let topic = self.by_id.swap_remove(id).ok_or(ImageError::Missing(*id))?;
                 self.by_name.swap_remove(topic.name.as_bytes());
-                self.partitions -= topic.partitions as usize;
+                self.partitions -= topic.partitions.len();
             }
-            Command::GrowTopic { id, partitions } => self.grow(*id, *partitions)?,
+            Command::GrowTopic { id, added } => self.grow(*id, added)?,
+            Command::SetPartitions { topic, partitions } => self.set(*topic, partitions)?,
+            Command::SetNode { node, state } => self.set_node(*node, state)?,
+            Command::RemoveNode { node } => {
+                let gone = Arc::make_mut(&mut self.nodes).remove(node);
+                gone.ok_or(ImageError::Node(*node))?;
+            }
             Command::ConfigureTopic { id, overrides } => {
                 check(&topic::TABLE, overrides)?;
                 let mut topic = self.take(*id)?;
@@ -282,9 +298,12 @@ impl Image {
                 topic.overrides = overrides.clone();
                 self.put(topic);
             }
-            Command::ConfigureBroker { overrides } => {
+            Command::ConfigureBroker { node, overrides } => {
                 check(&broker::TABLE, overrides)?;
-                self.broker = overrides.clone();
+                match overrides.is_empty() {
+                    true => self.brokers.remove(node),
+                    false => self.brokers.insert(*node, overrides.clone()),
+                };
                 self.configure(config);
             }
             Command::ConfigureBrokers { overrides } => {
@@ -295,20 +314,18 @@ impl Image {
             Command::SetQuotas { entity, limits } => self.quotas.set(entity, limits),
             Command::ConfigureGroup { group, overrides } => {
                 check(&group::TABLE, overrides)?;
-                if overrides.is_empty() {
-                    self.groups.remove(group);
-                } else {
-                    self.groups.insert(group.clone(), overrides.clone());
-                }
+                match overrides.is_empty() {
+                    true => self.groups.remove(group),
+                    false => self.groups.insert(group.clone(), overrides.clone()),
+                };
             }
             Command::ConfigureClientMetrics { name, overrides } => {
                 check(&client_metrics::TABLE, overrides)?;
                 let all = Arc::make_mut(&mut self.client_metrics);
-                if overrides.is_empty() {
-                    all.remove(name);
-                } else {
-                    all.insert(name.clone(), overrides.clone());
-                }
+                match overrides.is_empty() {
+                    true => all.remove(name),
+                    false => all.insert(name.clone(), overrides.clone()),
+                };
             }
             Command::ReserveProducerIds { next } => {
                 if *next < self.next_producer_id {
@@ -322,12 +339,21 @@ impl Image {
         Ok(())
     }
 
+    fn set_node(&mut self, node: NodeId, state: &NodeState) -> Result<(), ImageError> {
+        let before = self.nodes.get(&node);
+        if before.is_some_and(|before| before.epoch > state.epoch) {
+            return Err(ImageError::Node(node));
+        }
+        Arc::make_mut(&mut self.nodes).insert(node, state.clone());
+        Ok(())
+    }
+
     fn create(
         &mut self,
         config: &BrokerConfig,
         id: Uuid,
         name: &str,
-        partitions: i32,
+        partitions: &[PartitionState],
         overrides: &Overrides,
     ) -> Result<(), ImageError> {
         check_topic_name(name).map_err(|error| {
@@ -338,35 +364,50 @@ impl Image {
         if self.topic(name).is_some() || self.by_id.contains_key(&id) {
             return Err(ImageError::Exists(name.to_owned()));
         }
-        if partitions < 1 {
-            return Err(ImageError::Shrinks {
-                name: name.to_owned(),
-                from: 0,
-                to: partitions,
-            });
+        if partitions.is_empty() || i32::try_from(partitions.len()).is_err() {
+            return Err(ImageError::Partitions(name.to_owned()));
         }
-        self.partitions += partitions as usize;
-        self.put(Topic {
+        self.partitions += partitions.len();
+        let mut topic = Topic {
             id,
             name: StrBytes::from_string(name.to_owned()),
-            partitions,
+            partitions: Vec::with_capacity(partitions.len()),
             config: config.topic_config(overrides, &self.dynamic),
             overrides: overrides.clone(),
-        });
+        };
+        topic.add(partitions);
+        self.put(topic);
         Ok(())
     }
 
-    fn grow(&mut self, id: Uuid, partitions: i32) -> Result<(), ImageError> {
+    fn grow(&mut self, id: Uuid, added: &[PartitionState]) -> Result<(), ImageError> {
         let mut topic = self.take(id)?;
-        if partitions < topic.partitions {
-            return Err(ImageError::Shrinks {
-                name: topic.name.to_string(),
-                from: topic.partitions,
-                to: partitions,
-            });
+        if i32::try_from(topic.partitions.len() + added.len()).is_err() {
+            return Err(ImageError::Partitions(topic.name.to_string()));
         }
-        self.partitions += (partitions - topic.partitions) as usize;
-        topic.partitions = partitions;
+        self.partitions += added.len();
+        topic.add(added);
+        self.put(topic);
+        Ok(())
+    }
+
+    fn set(&mut self, id: Uuid, partitions: &[(i32, PartitionState)]) -> Result<(), ImageError> {
+        let mut topic = self.take(id)?;
+        for (number, state) in partitions {
+            let place = usize::try_from(*number).ok();
+            let place = place.and_then(|at| topic.partitions.get_mut(at));
+            let follows = |old: &&mut Arc<PartitionState>| {
+                let grows = state.partition_epoch > old.partition_epoch;
+                grows && state.leader_epoch >= old.leader_epoch
+            };
+            let Some(place) = place.filter(follows) else {
+                return Err(ImageError::Partition {
+                    topic: topic.name.to_string(),
+                    partition: *number,
+                });
+            };
+            *place = Arc::new(state.clone());
+        }
         self.put(topic);
         Ok(())
     }
@@ -374,7 +415,7 @@ impl Image {
     /// The running broker's settings are also the defaults of every topic.
     fn configure(&mut self, config: &BrokerConfig) {
         self.dynamic = self.broker_defaults.clone();
-        self.dynamic.extend(self.broker.clone());
+        self.dynamic.extend(self.own());
         self.live = config.live_with(&self.dynamic);
         let all: Vec<Arc<Topic>> = self.topics().cloned().collect();
         for topic in all {
@@ -401,23 +442,30 @@ impl Image {
 
     /// The commands that lead from nothing to here.
     pub fn commands(&self) -> Vec<Command> {
+        let state = |state: &Arc<PartitionState>| PartitionState::clone(state);
         let topics = self.topics().map(|topic| Command::CreateTopic {
             id: topic.id,
             name: topic.name.to_string(),
-            partitions: topic.partitions,
+            partitions: topic.partitions.iter().map(state).collect(),
             overrides: topic.overrides.clone(),
         });
         let settings = [
             Command::ConfigureBrokers {
                 overrides: self.broker_defaults.clone(),
             },
-            Command::ConfigureBroker {
-                overrides: self.broker.clone(),
-            },
             Command::ReserveProducerIds {
                 next: self.next_producer_id,
             },
         ];
+        let nodes = self.nodes.iter().map(|(node, state)| Command::SetNode {
+            node: *node,
+            state: state.clone(),
+        });
+        let brokers = self.brokers.iter();
+        let brokers = brokers.map(|(node, overrides)| Command::ConfigureBroker {
+            node: *node,
+            overrides: overrides.clone(),
+        });
         let quotas = self.quotas.iter().map(|(entity, limits)| {
             let text =
                 |(limit, value): (&Limit, &f64)| (limit.name().to_owned(), value.to_string());
@@ -436,7 +484,8 @@ impl Image {
             name: name.clone(),
             overrides: set.clone(),
         });
-        let settings = settings.into_iter().chain(quotas).chain(groups);
+        let settings = settings.into_iter().chain(nodes).chain(brokers);
+        let settings = settings.chain(quotas).chain(groups);
         settings.chain(subscriptions).chain(topics).collect()
     }
 }
@@ -452,146 +501,5 @@ fn check(table: &Table, overrides: &Overrides) -> Result<(), ConfigError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn create(name: &str, id: u128) -> Command {
-        Command::CreateTopic {
-            id: Uuid::from_u128(id),
-            name: name.to_owned(),
-            partitions: 3,
-            overrides: Overrides::new(),
-        }
-    }
-
-    fn image(commands: &[Command]) -> Image {
-        let config = BrokerConfig::default();
-        let mut image = Image::new(&config);
-        for command in commands {
-            image.apply(&config, command).unwrap();
-        }
-        image
-    }
-
-    #[test]
-    fn topics_are_found_by_name_and_id_until_they_end() {
-        let id = Uuid::from_u128(1);
-        let mut image = image(&[create("a", 1), create("b", 2)]);
-        assert_eq!(image.topic("a").unwrap().id, id);
-        assert_eq!(&*image.topic_by_id(id).unwrap().name, "a");
-        assert_eq!(image.partition_count(), 6);
-        let config = BrokerConfig::default();
-        image.apply(&config, &Command::DeleteTopic { id }).unwrap();
-        assert!(image.topic("a").is_none() && image.topic_by_id(id).is_none());
-        assert_eq!(image.partition_count(), 3);
-        assert_eq!(image.topics().len(), 1);
-    }
-
-    #[test]
-    fn commands_that_cannot_follow_are_refused_and_change_nothing() {
-        let config = BrokerConfig::default();
-        let before = image(&[create("a", 1), Command::ReserveProducerIds { next: 5 }]);
-        let shrink = Command::GrowTopic {
-            id: Uuid::from_u128(1),
-            partitions: 2,
-        };
-        let missing = Command::DeleteTopic {
-            id: Uuid::from_u128(9),
-        };
-        let back = Command::ReserveProducerIds { next: 4 };
-        for command in [create("a", 7), create("z", 1), shrink, missing, back] {
-            let mut image = before.clone();
-            assert!(image.apply(&config, &command).is_err(), "{command:?}");
-            assert_eq!(image, before);
-        }
-    }
-
-    #[test]
-    fn names_and_settings_from_the_disk_are_not_believed() {
-        let config = BrokerConfig::default();
-        let before = image(&[create("a", 1)]);
-        let set = |name: &str| Overrides::from([(name.to_owned(), "soon".to_owned())]);
-        let wrong = [
-            create("..", 7),
-            create("a/b", 7),
-            Command::CreateTopic {
-                id: Uuid::from_u128(7),
-                name: "b".to_owned(),
-                partitions: 1,
-                overrides: set("retention.ms"),
-            },
-            Command::ConfigureTopic {
-                id: Uuid::from_u128(1),
-                overrides: set("retention.ms"),
-            },
-            Command::ConfigureBroker {
-                overrides: set("num.partitions"),
-            },
-            Command::ConfigureBrokers {
-                overrides: set("num.partitions"),
-            },
-        ];
-        for command in wrong {
-            let mut image = before.clone();
-            assert!(image.apply(&config, &command).is_err(), "{command:?}");
-            assert_eq!(image, before);
-        }
-        let mut image = before;
-        let overrides = set("a.key.of.another.version");
-        let command = Command::ConfigureBroker { overrides };
-        image.apply(&config, &command).unwrap();
-    }
-
-    #[test]
-    fn a_new_default_reaches_topics_that_set_nothing() {
-        let config = BrokerConfig::default();
-        let own = Overrides::from([("retention.ms".to_owned(), "1".to_owned())]);
-        let configure = Command::ConfigureTopic {
-            id: Uuid::from_u128(1),
-            overrides: own,
-        };
-        let mut image = image(&[create("own", 1), create("other", 2), configure]);
-        let retention = |image: &Image, name| {
-            let config = &image.topic(name).unwrap().config;
-            config.retention.unwrap().as_millis()
-        };
-        let set =
-            |value: &str| Overrides::from([("log.retention.ms".to_owned(), value.to_owned())]);
-        let overrides = set("2");
-        let command = Command::ConfigureBroker { overrides };
-        image.apply(&config, &command).unwrap();
-        assert_eq!(retention(&image, "own"), 1);
-        assert_eq!(retention(&image, "other"), 2);
-        assert_eq!(image.live.topic_defaults.retention.unwrap().as_millis(), 2);
-
-        let overrides = set("3");
-        let command = Command::ConfigureBrokers { overrides };
-        image.apply(&config, &command).unwrap();
-        assert_eq!(retention(&image, "other"), 2, "its own setting is nearer");
-        let overrides = Overrides::new();
-        let command = Command::ConfigureBroker { overrides };
-        image.apply(&config, &command).unwrap();
-        assert_eq!(retention(&image, "other"), 3);
-    }
-
-    #[test]
-    fn its_own_commands_lead_to_the_same_image() {
-        let first = image(&[
-            create("a", 1),
-            create("b", 2),
-            Command::DeleteTopic {
-                id: Uuid::from_u128(1),
-            },
-            Command::GrowTopic {
-                id: Uuid::from_u128(2),
-                partitions: 8,
-            },
-            Command::ReserveProducerIds { next: 1000 },
-        ]);
-        let again = Image {
-            version: first.version,
-            ..image(&first.commands())
-        };
-        assert_eq!(again, first);
-    }
-}
+#[path = "image_test.rs"]
+mod tests;

@@ -1,13 +1,17 @@
-//! The cluster's metadata: which topics there are, with what settings, and which producer ids are
-//! given out. [`image`] is the state and the commands that change it, [`journal`] their bytes on
-//! disk, [`store`] the shell that keeps the two together; [`topics`] decides which commands a
-//! client's request makes.
+//! The cluster's metadata: which nodes and topics there are, who has copies and who leads, with what
+//! settings, and which producer ids are given out. [`image`] is the state and [`command`] what
+//! changes it, [`codec`] the commands' bytes; [`machine`] keeps it at the end of the quorum's log, in
+//! [`store`]. Which commands are made is decided by [`topics`] for clients' requests and by
+//! [`members`] for what becomes of nodes.
 //!
-//! A single node's metadata is owned by core 0. Every core holds the latest [`image::Image`] as a
-//! shared, read-only snapshot.
+//! Core 0 keeps the metadata. Every core holds the latest [`image::Image`] as a shared, read-only
+//! snapshot.
 
+pub mod codec;
+pub mod command;
 pub mod identity;
 pub mod image;
-pub mod journal;
+pub mod machine;
+pub mod members;
 pub mod store;
 pub mod topics;

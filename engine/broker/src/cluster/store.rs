@@ -1,35 +1,38 @@
-//! The metadata on disk: a journal of commands, flushed before any of them counts. Owned by core 0;
-//! one change at a time.
-//!
-//! A write or flush that failed leaves the file in an unknown state, and is not tried again on it:
-//! the next change rewrites the whole journal as a new file from memory, which is all that was ever
-//! acknowledged.
+//! The metadata on disk and among the nodes: the quorum, and the data folder that it lives in.
+//! Owned by core 0.
 
-use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use futures_util::lock::Mutex;
-use ringmill_replication::frame_file::{FrameFile, OpenError};
+use ringmill_replication::partition::NodeId;
+use ringmill_replication::quorum::{Address, Links, OpenError, ProposeError, Quorum, View};
 use ringmill_ring::{File, OpenOptions, fs, now, sleep};
 use ringmill_wire::Uuid;
 use thiserror::Error;
 
+use super::command::Command;
 use super::identity::{self, Identity, IdentityError};
-use super::image::{Command, Image, ImageError};
-use super::journal::{self, JournalError};
+use super::image::Image;
+use super::machine::{Metadata, Outcome, entry};
 use crate::config::BrokerConfig;
 
 /// How long a start waits for a process that was just killed to let go of what it had.
 pub(crate) const PREDECESSOR_TIME: Duration = Duration::from_secs(5);
 /// How often it looks.
 pub(crate) const PREDECESSOR_PAUSE: Duration = Duration::from_millis(10);
-const JOURNAL_NAME: &str = "metadata.journal";
 const LOCK_NAME: &str = ".lock";
+/// The metadata of versions before there were several nodes.
+const OLD_JOURNAL: &str = "metadata.journal";
+/// How long a change waits for a disk that refuses the journal.
+const STUCK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Why the metadata cannot be read or changed.
+/// Why the metadata cannot be read.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The disk refused.
@@ -51,91 +54,80 @@ pub enum StoreError {
         /// What is wrong with it.
         error: IdentityError,
     },
-    /// The journal is damaged.
-    #[error("{path}: {error}")]
-    Journal {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        error: JournalError,
-    },
-    /// The journal's commands do not follow from each other.
-    #[error("{path}: {error}")]
-    Image {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        error: ImageError,
-    },
+    /// The data folder is of a version that this one does not read.
+    #[error("{0} holds {OLD_JOURNAL}: a version wrote it that this one does not read")]
+    Old(PathBuf),
+    /// The quorum's journal cannot be used.
+    #[error(transparent)]
+    Quorum(#[from] OpenError),
+    /// This node cannot take part.
+    #[error("the metadata's quorum: {0}")]
+    Begin(#[from] ProposeError),
 }
 
-impl StoreError {
-    fn of(path: &Path, error: OpenError) -> Self {
-        let path = path.to_owned();
-        match error {
-            OpenError::Io(error) => Self::Io { path, error },
-            OpenError::Damaged(error) => Self::Journal {
-                path,
-                error: error.into(),
-            },
-        }
-    }
+/// Why a change of the metadata was not made.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ChangeError {
+    /// Another node decides, or nobody knows who.
+    #[error("this node does not lead the metadata's quorum")]
+    NotLeader(Option<NodeId>),
+    /// Nobody knows what becomes of it.
+    #[error("the metadata's quorum does not answer: the change may count or not")]
+    Unknown,
+    /// This node has ended.
+    #[error("this node has ended")]
+    Ended,
 }
 
-/// The metadata of a single node.
+/// The metadata of a node.
 pub struct Store {
-    config: Arc<BrokerConfig>,
-    path: PathBuf,
     identity: Identity,
-    image: RefCell<Arc<Image>>,
-    journal: Mutex<FrameFile>,
+    metadata: Rc<Metadata>,
+    quorum: Quorum<Metadata>,
+    /// One change at a time: each is decided by what the one before has made.
+    turn: Mutex<()>,
     /// Held for as long as the folder is in use.
     _lock: File,
 }
 
 impl Store {
-    /// Opens the data folder of `config`, making it if need be, and reads what it says.
+    /// Opens the data folder of `config`, making it if need be, and takes part in its quorum; one
+    /// that is new begins a quorum of this node alone. The metadata is what the last snapshot says,
+    /// until the quorum has a leader.
     ///
     /// # Errors
     /// The folder is in use, another node's or damaged, or the disk refuses.
-    pub async fn open(config: Arc<BrokerConfig>) -> Result<Self, StoreError> {
+    pub async fn open(config: Arc<BrokerConfig>, links: Rc<dyn Links>) -> Result<Self, StoreError> {
         let folder = config.data_dir.clone();
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |error| StoreError::Io { path, error }
-        };
-        fs::create_dir_all(&folder).await.map_err(failed(&folder))?;
-        let lock = lock(&folder).await?;
-        let identity = identity_of(&config, &folder).await?;
-        let path = folder.join(JOURNAL_NAME);
-        let opened = FrameFile::open(&path).await;
-        let (mut file, changes) = opened.map_err(|error| StoreError::of(&path, error))?;
-        let commands = journal::decode(changes).map_err(|error| StoreError::Journal {
-            path: path.clone(),
+        let failed = |error| StoreError::Io {
+            path: folder.clone(),
             error,
-        })?;
-        let mut image = Image::new(&config);
-        for command in &commands {
-            let applied = image.apply(&config, command);
-            applied.map_err(|error| StoreError::Image {
-                path: path.clone(),
-                error,
-            })?;
+        };
+        fs::create_dir_all(&folder).await.map_err(failed)?;
+        let lock = lock(&folder).await?;
+        if fs::metadata(folder.join(OLD_JOURNAL)).await.is_ok() {
+            return Err(StoreError::Old(folder));
         }
-        file.set_compact(journal::encode(&image.commands()).len());
+        let identity = identity_of(&config, &folder).await?;
+        let metadata = Rc::new(Metadata::new(Arc::clone(&config)));
+        let node = config.node_id;
+        let quorum = Quorum::open(&folder, node, Rc::clone(&metadata), links).await?;
+        if quorum.is_new() {
+            let alone = BTreeMap::from([(node, address_of(&config))]);
+            quorum.begin(alone).await?;
+        }
         Ok(Self {
-            config,
-            path,
             identity,
-            image: RefCell::new(Arc::new(image)),
-            journal: Mutex::new(file),
+            metadata,
+            quorum,
+            turn: Mutex::new(()),
             _lock: lock,
         })
     }
 
-    /// The metadata as it is.
+    /// The metadata as this node knows it.
     pub fn image(&self) -> Arc<Image> {
-        Arc::clone(&self.image.borrow())
+        self.metadata.image()
     }
 
     /// Whose metadata it is.
@@ -143,52 +135,100 @@ impl Store {
         &self.identity
     }
 
-    /// Decides on a change by the current metadata and makes it durable, and hands the new
-    /// metadata to `publish` before the next change begins.
+    /// The quorum as this node sees it.
+    pub fn view(&self) -> View {
+        self.quorum.view()
+    }
+
+    /// Waits until the metadata is of another version than `seen`.
+    pub async fn changed(&self, seen: u64) -> Arc<Image> {
+        loop {
+            let changed = self.metadata.changed.notified();
+            let image = self.image();
+            if image.version != seen {
+                return image;
+            }
+            changed.await;
+        }
+    }
+
+    /// Decides on a change by the current metadata and makes it count. Gives the version of the
+    /// metadata that it is in. `decide` is asked again if the metadata has changed meanwhile.
     ///
     /// # Errors
-    /// The disk refuses; then nothing has changed.
+    /// See [`ChangeError`].
     ///
     /// # Panics
     /// If the commands do not follow from the metadata they were decided by.
     pub async fn change<T>(
         &self,
-        decide: impl FnOnce(&Image) -> (T, Vec<Command>),
-        publish: impl AsyncFnOnce(Arc<Image>),
-    ) -> Result<T, StoreError> {
-        let mut journal = self.journal.lock().await;
-        let before = self.image();
-        let (result, commands) = decide(&before);
-        if commands.is_empty() {
-            return Ok(result);
+        mut decide: impl FnMut(&Image) -> (T, Vec<Command>),
+    ) -> Result<(T, u64), ChangeError> {
+        let _turn = self.turn.lock().await;
+        loop {
+            let before = self.image();
+            let (result, commands) = decide(&before);
+            if commands.is_empty() {
+                return Ok((result, before.version));
+            }
+            let after = self.metadata.next(&before, &commands);
+            let after = after.expect("commands follow from the image they were decided by");
+            match self.propose(entry(before.version, &commands)).await? {
+                Outcome::Applied => return Ok((result, after.version)),
+                Outcome::Stale => {}
+                // Another version decides otherwise than this one.
+                Outcome::Refused(_) => return Err(ChangeError::Unknown),
+            }
         }
-        let mut after = Image::clone(&before);
-        for command in &commands {
-            let applied = after.apply(&self.config, command);
-            applied.expect("commands follow from the image they were decided by");
-        }
-        let written = self.write(&mut journal, &commands, &after).await;
-        if let Err(error) = written {
-            let path = self.path.clone();
-            return Err(StoreError::Io { path, error });
-        }
-        let after = Arc::new(after);
-        self.image.replace(Arc::clone(&after));
-        publish(after).await;
-        Ok(result)
     }
 
-    async fn write(
-        &self,
-        journal: &mut FrameFile,
-        commands: &[Command],
-        after: &Image,
-    ) -> io::Result<()> {
-        match journal.is_due() {
-            true => journal.rewrite(&journal::encode(&after.commands())).await,
-            false => journal.append(&journal::encode(commands)).await,
+    /// A disk that refuses the journal may do so for ever, and holds nobody up for ever.
+    async fn propose(&self, entry: bytes::Bytes) -> Result<Outcome, ChangeError> {
+        if self.quorum.view().is_stuck {
+            return Err(ChangeError::Unknown);
+        }
+        let proposing = std::pin::pin!(self.quorum.propose(entry));
+        let stuck = std::pin::pin!(async {
+            self.quorum.stuck().await;
+            sleep(STUCK_PATIENCE).await;
+        });
+        match select(proposing, stuck).await {
+            Either::Left((Ok(answer), _)) => Ok(Outcome::decode(&answer)),
+            Either::Left((Err(error), _)) => Err(match error {
+                ProposeError::NotLeader(leader) => ChangeError::NotLeader(leader),
+                ProposeError::Ended => ChangeError::Ended,
+                ProposeError::Unknown | ProposeError::Members(_) => ChangeError::Unknown,
+            }),
+            Either::Right(_) => Err(ChangeError::Unknown),
         }
     }
+
+    /// Waits until this node or another leads the quorum.
+    pub async fn led(&self) -> View {
+        let mut view = self.quorum.view();
+        while view.leader.is_none() {
+            match self.quorum.changed(&view).await {
+                Ok(next) => view = next,
+                // Whoever waits ends with the core.
+                Err(_) => return std::future::pending().await,
+            }
+        }
+        view
+    }
+
+    /// Ends this node's part.
+    pub async fn close(&self) {
+        self.quorum.close().await;
+    }
+}
+
+/// Where other nodes reach this one.
+fn address_of(config: &BrokerConfig) -> Address {
+    let (host, port) = match &config.advertised {
+        Some((host, port)) => (host.clone(), *port),
+        None => (config.listen.ip().to_string(), config.listen.port()),
+    };
+    Address { host, port }
 }
 
 /// Locks the folder. The kernel gives the files of a killed process free only after it has torn
@@ -225,6 +265,7 @@ async fn identity_of(config: &BrokerConfig, folder: &Path) -> Result<Identity, S
             let identity = Identity {
                 cluster: random_id(),
                 node_id: config.node_id,
+                folder: random_id(),
             };
             let content = vec![identity.to_properties()];
             fs::write_atomic(&path, content).await.map_err(failed)?;

@@ -5,9 +5,13 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+use ringmill_replication::quorum::JOURNAL_NAME;
 use ringmill_ring::sim::{Chance, DiskFaults, World};
 
 use super::*;
+use crate::cluster::image::on_one_node;
 use crate::config::Overrides;
 
 fn config(node_id: i32) -> Arc<BrokerConfig> {
@@ -22,14 +26,38 @@ fn create(name: &str) -> Command {
     Command::CreateTopic {
         id: random_id(),
         name: name.to_owned(),
-        partitions: 1,
+        partitions: on_one_node(1, 1),
         overrides: Overrides::new(),
     }
 }
 
-async fn add(store: &Store, name: &str) -> Result<(), StoreError> {
+struct Nobody;
+
+impl Links for Nobody {
+    fn call(&self, _: NodeId, _: &Address, _: Bytes) -> LocalBoxFuture<'static, io::Result<Bytes>> {
+        Box::pin(std::future::ready(Err(io::ErrorKind::Unsupported.into())))
+    }
+}
+
+/// A store whose quorum has its leader, and all that it has agreed on.
+async fn open(node_id: i32) -> Result<Store, StoreError> {
+    let store = Store::open(config(node_id), Rc::new(Nobody)).await?;
+    store.led().await;
+    // Nothing is decided before what is there has been applied.
+    let nothing_new = |image: &Image| {
+        let next = image.next_producer_id;
+        ((), vec![Command::ReserveProducerIds { next }])
+    };
+    let settled = store.change(nothing_new);
+    match settled.await {
+        Ok(_) | Err(ChangeError::Unknown) => Ok(store),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn add(store: &Store, name: &str) -> Result<(), ChangeError> {
     let decide = |_: &Image| ((), vec![create(name)]);
-    store.change(decide, async |_| {}).await
+    store.change(decide).await.map(drop)
 }
 
 fn names(store: &Store) -> Vec<String> {
@@ -48,7 +76,7 @@ fn acknowledged_changes_survive_power_cuts() {
         for round in 0..5 {
             let first = acknowledged;
             acknowledged = world.block_on(node, async move {
-                let store = Store::open(config(1)).await.unwrap();
+                let store = open(1).await.unwrap();
                 assert_eq!(
                     store.image().topics().len(),
                     first,
@@ -73,20 +101,16 @@ fn what_a_start_has_read_survives_a_power_cut() {
         let mut world = World::new(seed);
         let node = world.add_node("a", "10.0.0.1".parse().unwrap());
         world.start(node, async move {
-            let store = Store::open(config(1)).await.unwrap();
+            let store = open(1).await.unwrap();
             for n in 0..100 {
                 add(&store, &format!("t{n}")).await.unwrap();
             }
         });
-        world.run_for(Duration::from_micros(1_500 + seed * 17));
+        world.run_for(Duration::from_micros(2_500 + seed * 17));
         world.kill(node);
-        let before = world.block_on(node, async {
-            names(&Store::open(config(1)).await.unwrap())
-        });
+        let before = world.block_on(node, async { names(&open(1).await.unwrap()) });
         world.power_off(node);
-        let after = world.block_on(node, async {
-            names(&Store::open(config(1)).await.unwrap())
-        });
+        let after = world.block_on(node, async { names(&open(1).await.unwrap()) });
         assert_eq!(before, after, "seed {seed}");
         read += before.len();
     }
@@ -98,14 +122,14 @@ fn a_folder_in_use_and_another_nodes_folder_are_refused() {
     let mut world = World::new(1);
     let node = world.add_node("a", "10.0.0.1".parse().unwrap());
     world.block_on(node, async {
-        let first = Store::open(config(1)).await.unwrap();
-        let second = Store::open(config(1)).await;
+        let first = open(1).await.unwrap();
+        let second = open(1).await;
         assert!(matches!(second.err(), Some(StoreError::Locked(_))));
         let cluster = first.identity().clone();
         drop(first);
-        let other = Store::open(config(2)).await.err().unwrap();
+        let other = open(2).await.err().unwrap();
         assert!(other.to_string().contains("belongs to node 1"), "{other}");
-        let again = Store::open(config(1)).await.unwrap();
+        let again = open(1).await.unwrap();
         assert_eq!(*again.identity(), cluster, "the cluster's id is given once");
     });
 }
@@ -125,29 +149,29 @@ fn a_damaged_journal_is_mended_from_its_copies_or_stops_the_start() {
     let mut world = World::new(1);
     let node = world.add_node("a", "10.0.0.1".parse().unwrap());
     world.block_on(node, async {
-        let store = Store::open(config(1)).await.unwrap();
+        let store = open(1).await.unwrap();
         add(&store, "a").await.unwrap();
-        let change = fs::metadata(&store.path).await.unwrap().len as usize;
+        let change = fs::metadata("/data/quorum.journal").await.unwrap().len as usize;
         add(&store, "b").await.unwrap();
         drop(store);
 
         damage(&[25]).await;
-        let store = Store::open(config(1)).await.unwrap();
+        let store = open(1).await.unwrap();
         assert_eq!(names(&store), ["a", "b"]);
         add(&store, "c").await.unwrap();
         drop(store);
         // The change rewrote the journal, or the first copy would be lost by now.
         damage(&[change / 2 + 25]).await;
-        let store = Store::open(config(1)).await.unwrap();
+        let store = open(1).await.unwrap();
         assert_eq!(names(&store), ["a", "b", "c"]);
         add(&store, "d").await.unwrap();
         add(&store, "e").await.unwrap();
         drop(store);
 
-        let len = fs::metadata("/data/metadata.journal").await.unwrap().len as usize;
+        let len = fs::metadata("/data/quorum.journal").await.unwrap().len as usize;
         let first = (0..len).step_by(8).collect::<Vec<_>>();
         damage(&first[..first.len() / 2]).await;
-        let error = Store::open(config(1)).await.err().unwrap().to_string();
+        let error = open(1).await.err().unwrap().to_string();
         assert!(error.contains("damaged at byte 0"), "{error}");
     });
 }
@@ -157,18 +181,19 @@ fn a_long_journal_is_rewritten_short() {
     let mut world = World::new(1);
     let node = world.add_node("a", "10.0.0.1".parse().unwrap());
     world.block_on(node, async {
-        let store = Store::open(config(1)).await.unwrap();
-        let big = "x".repeat(10_000);
-        for n in 0..60 {
-            let overrides = Overrides::from([("advertised".to_owned(), format!("{big}{n}"))]);
-            let decide = |_: &Image| ((), vec![Command::ConfigureBroker { overrides }]);
-            store.change(decide, async |_| {}).await.unwrap();
+        let store = open(1).await.unwrap();
+        let mut longest = 0;
+        for next in 0..8_000 {
+            let command = Command::ReserveProducerIds { next };
+            let decide = |_: &Image| ((), vec![command.clone()]);
+            store.change(decide).await.unwrap();
+            let len = fs::metadata("/data/quorum.journal").await.unwrap().len;
+            longest = len.max(longest);
         }
         add(&store, "kept").await.unwrap();
-        let len = fs::metadata(&store.path).await.unwrap().len;
-        assert!(len < 400_000, "{len} bytes");
+        assert!(longest < 600_000, "{longest} bytes");
         drop(store);
-        assert_eq!(names(&Store::open(config(1)).await.unwrap()), ["kept"]);
+        assert_eq!(names(&open(1).await.unwrap()), ["kept"]);
     });
 }
 
@@ -178,7 +203,7 @@ fn a_failing_disk_loses_no_acknowledged_change_and_the_next_one_succeeds() {
     for seed in 0..100 {
         let mut world = World::new(seed);
         let node = world.add_node("a", "10.0.0.1".parse().unwrap());
-        world.block_on(node, async { drop(Store::open(config(1)).await.unwrap()) });
+        world.block_on(node, async { drop(open(1).await.unwrap()) });
         {
             let disk = world.disk(node);
             let mut faults = disk.faults();
@@ -188,7 +213,7 @@ fn a_failing_disk_loses_no_acknowledged_change_and_the_next_one_succeeds() {
         let acknowledged = world.block_on(node, async {
             let mut acknowledged = Vec::new();
             // The folder itself is synced at the start, which may fail as well.
-            let Ok(store) = Store::open(config(1)).await else {
+            let Ok(store) = open(1).await else {
                 return acknowledged;
             };
             for n in 0..20 {
@@ -205,9 +230,7 @@ fn a_failing_disk_loses_no_acknowledged_change_and_the_next_one_succeeds() {
             let disk = world.disk(node);
             *disk.faults() = DiskFaults::default();
         }
-        let found = world.block_on(node, async {
-            names(&Store::open(config(1)).await.unwrap())
-        });
+        let found = world.block_on(node, async { names(&open(1).await.unwrap()) });
         for name in acknowledged {
             assert!(found.contains(&name), "seed {seed}: {name} is lost");
         }
@@ -224,7 +247,7 @@ fn large_change() -> Vec<Command> {
     let topics = (0..12).map(|n| Command::CreateTopic {
         id: random_id(),
         name: format!("large-{n}"),
-        partitions: 1,
+        partitions: on_one_node(1, 1),
         overrides: overrides.clone(),
     });
     topics.collect()
@@ -246,10 +269,10 @@ fn a_change_that_a_power_cut_tears_is_there_as_a_whole_or_not_at_all() {
         let phase = Rc::new(Cell::new(Phase::Opens));
         let at = Rc::clone(&phase);
         let _outputs = world.start(node, async move {
-            let store = Store::open(config(1)).await.unwrap();
+            let store = open(1).await.unwrap();
             add(&store, "kept").await.unwrap();
             at.set(Phase::Changes);
-            let change = store.change(|_| ((), large_change()), async |_| {});
+            let change = store.change(|_| ((), large_change()));
             change.await.unwrap();
             at.set(Phase::Acknowledged);
             std::future::pending::<()>().await;
@@ -259,7 +282,7 @@ fn a_change_that_a_power_cut_tears_is_there_as_a_whole_or_not_at_all() {
         world.run_for(Duration::from_micros(seed * 3));
         world.power_off(node);
         let found = world.block_on(node, async move {
-            let opened = Store::open(config(1)).await;
+            let opened = open(1).await;
             let store = opened.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             names(&store)
         });

@@ -1,15 +1,23 @@
 //! Which commands a client's request about topics makes, or why it makes none. Pure: the rules are
-//! Kafka's (`ReplicationControlManager`), for a cluster of one node.
+//! Kafka's (`ReplicationControlManager`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use ringmill_replication::nodes::NodeState;
+use ringmill_replication::partition::NodeId;
+use ringmill_replication::partition::state::PartitionState;
+use ringmill_replication::placement::{Candidate, place};
 use ringmill_wire::Uuid;
 use ringmill_wire::topic::{TopicNameError, check_topic_name};
 use thiserror::Error;
 
-use super::image::{Command, Image, Topic, is_internal};
+use super::command::Command;
+use super::image::{Image, Topic, is_internal};
 use crate::config::topic;
 use crate::config::{ConfigError, Overrides};
+
+/// Copies of a topic that leaves that to the cluster.
+const AUTO_COPIES: usize = 3;
 
 /// What a client asks of a new topic.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -70,15 +78,6 @@ pub enum TopicError {
     DeletionDisabled,
 }
 
-/// The node's id, and the id that a new topic is to get.
-#[derive(Debug, Clone, Copy)]
-pub struct Ids {
-    /// This node.
-    pub node: i32,
-    /// Fresh for the topic.
-    pub topic: Uuid,
-}
-
 /// How many more partitions the cluster takes; what one request adds is counted together.
 #[derive(Debug, Clone, Copy)]
 pub struct Room {
@@ -93,6 +92,11 @@ impl Room {
             partitions: image.partition_count(),
             limit: image.live.max_partitions,
         }
+    }
+
+    /// How many partitions there are, and what was taken.
+    fn taken(&self) -> usize {
+        self.partitions
     }
 
     /// Takes room for a topic that grows from `from` partitions to `to`.
@@ -120,7 +124,7 @@ impl Room {
 pub fn create(
     image: &Image,
     room: &mut Room,
-    ids: Ids,
+    id: Uuid,
     new: &NewTopic,
 ) -> Result<Command, TopicError> {
     check_topic_name(&new.name)?;
@@ -130,7 +134,7 @@ pub fn create(
     if let Some(other) = collision(image, &new.name) {
         return Err(TopicError::Collision(new.name.clone(), other));
     }
-    create_any(image, room, ids, new)
+    create_any(image, room, id, new)
 }
 
 /// Another topic whose name has a dot where this has an underscore, or the other way round: their
@@ -153,7 +157,7 @@ fn collision(image: &Image, name: &str) -> Option<String> {
 pub fn create_any(
     image: &Image,
     room: &mut Room,
-    ids: Ids,
+    id: Uuid,
     new: &NewTopic,
 ) -> Result<Command, TopicError> {
     if image.topic(&new.name).is_some() {
@@ -162,17 +166,25 @@ pub fn create_any(
     let overrides = overrides_of(&new.configs)?;
     let partitions = match new.assignments.as_slice() {
         [] => {
-            check_replication(new.replication)?;
-            match new.partitions {
+            let copies = copies(image, new.replication)?;
+            let count = match new.partitions {
                 -1 => image.live.num_partitions,
                 count => count,
-            }
+            };
+            let first = room.taken();
+            room.take(0, count)?;
+            placed(image, count as usize, copies, first)?
         }
-        assignments => assigned_count(ids.node, new, assignments)?,
+        assignments => {
+            let placed = assigned(image, new, assignments)?;
+            let count = i32::try_from(placed.len())
+                .map_err(|_| TopicError::Partitions("too many partitions".to_owned()))?;
+            room.take(0, count)?;
+            placed
+        }
     };
-    room.take(0, partitions)?;
     Ok(Command::CreateTopic {
-        id: ids.topic,
+        id,
         name: new.name.clone(),
         partitions,
         overrides,
@@ -198,41 +210,48 @@ fn overrides_of(configs: &[(String, Option<String>)]) -> Result<Overrides, Topic
 pub fn grow(
     image: &Image,
     room: &mut Room,
-    node: i32,
     name: &str,
     count: i32,
-    assignments: Option<&[Vec<i32>]>,
+    assignments: Option<&[Vec<NodeId>]>,
 ) -> Result<Command, TopicError> {
     let topic = image.topic(name).ok_or(TopicError::Missing)?;
     if topic.is_internal() {
         return Err(TopicError::Internal(name.to_owned()));
     }
-    if count == topic.partitions {
+    let before = topic.count();
+    if count == before {
         return Err(TopicError::Partitions(format!(
             "Topic already has {count} partition(s)."
         )));
     }
-    if count < topic.partitions {
+    if count < before {
         return Err(TopicError::Partitions(format!(
-            "The topic {name} currently has {} partition(s); {count} would not be an increase.",
-            topic.partitions
+            "The topic {name} currently has {before} partition(s); {count} would not be an increase."
         )));
     }
+    let copies = topic.partitions[0].replicas.len();
+    let added = (count - before) as usize;
+    let first = room.taken();
     if let Some(assignments) = assignments {
-        let added = (count - topic.partitions) as usize;
         if assignments.len() != added {
             return Err(TopicError::Assignment(format!(
                 "Attempted to add {added} additional partition(s), but only {} assignment(s) were specified.",
                 assignments.len()
             )));
         }
-        let mut assignments = assignments.iter();
-        assignments.try_for_each(|nodes| check_nodes(node, nodes))?;
+        let numbers = (before..).zip(assignments);
+        let states = numbers.map(|(number, nodes)| assigned_one(image, number, nodes, copies));
+        let added = states.collect::<Result<_, _>>()?;
+        room.take(before, count)?;
+        return Ok(Command::GrowTopic {
+            id: topic.id,
+            added,
+        });
     }
-    room.take(topic.partitions, count)?;
+    room.take(before, count)?;
     Ok(Command::GrowTopic {
         id: topic.id,
-        partitions: count,
+        added: placed(image, added, copies, first)?,
     })
 }
 
@@ -253,26 +272,59 @@ pub fn delete(image: &Image, topic: Option<&Topic>, by_id: bool) -> Result<Comma
     Ok(Command::DeleteTopic { id: topic.id })
 }
 
-fn check_replication(replication: i16) -> Result<(), TopicError> {
-    let reason = match replication {
-        -1 | 1 => return Ok(()),
-        0 | i16::MIN..-1 => {
-            "Replication factor must be larger than 0, or -1 to use the default value.".to_owned()
-        }
-        many => format!(
-            "Unable to replicate the partition {many} time(s): The target replication factor of \
-             {many} cannot be reached because only 1 broker(s) are registered."
-        ),
-    };
-    Err(TopicError::Replication(reason))
+/// How many copies a new topic gets: as it says, or as the default is.
+fn copies(image: &Image, replication: i16) -> Result<usize, TopicError> {
+    match replication {
+        -1 => Ok(default_copies(image, image.live.default_replication)),
+        1.. => Ok(replication as usize),
+        _ => Err(TopicError::Replication(
+            "Replication factor must be larger than 0, or -1 to use the default value.".to_owned(),
+        )),
+    }
 }
 
-/// How many partitions a client has placed, if it placed them rightly.
-fn assigned_count(
-    node: i32,
+/// A default number of copies; -1 is three, or as many as there are nodes for.
+pub fn default_copies(image: &Image, default: i32) -> usize {
+    match usize::try_from(default) {
+        Ok(copies) => copies,
+        Err(_) => candidates(image).len().clamp(1, AUTO_COPIES),
+    }
+}
+
+fn candidates(image: &Image) -> Vec<Candidate> {
+    let usable = image.nodes().iter().filter(|(_, state)| state.is_usable());
+    let candidate = |(node, state): (&NodeId, &NodeState)| Candidate {
+        node: *node,
+        rack: state.rack.clone(),
+    };
+    usable.map(candidate).collect()
+}
+
+/// Partitions on nodes that the cluster chooses.
+fn placed(
+    image: &Image,
+    partitions: usize,
+    copies: usize,
+    first: usize,
+) -> Result<Vec<PartitionState>, TopicError> {
+    let candidates = candidates(image);
+    let placed = place(&candidates, partitions, copies, first as u64).map_err(|_| {
+        TopicError::Replication(format!(
+            "Unable to replicate the partition {copies} time(s): The target replication factor of \
+             {copies} cannot be reached because only {} broker(s) are registered.",
+            candidates.len()
+        ))
+    })?;
+    let state = |replicas| PartitionState::new(replicas, |node| image.is_usable(node));
+    Ok(placed.into_iter().map(state).collect())
+}
+
+/// Partitions where a client has placed them, if it has done so rightly.
+fn assigned(
+    image: &Image,
     new: &NewTopic,
-    assignments: &[(i32, Vec<i32>)],
-) -> Result<i32, TopicError> {
+    assignments: &[(i32, Vec<NodeId>)],
+) -> Result<Vec<PartitionState>, TopicError> {
     for (set, what) in [
         (new.replication != -1, "replication factor"),
         (new.partitions != -1, "numPartitions"),
@@ -283,34 +335,58 @@ fn assigned_count(
             )));
         }
     }
-    let mut numbers = BTreeSet::new();
+    let copies = assignments[0].1.len();
+    let mut partitions = BTreeMap::new();
     for (number, nodes) in assignments {
-        if !numbers.insert(*number) {
+        let state = assigned_one(image, *number, nodes, copies)?;
+        if partitions.insert(*number, state).is_some() {
             return Err(TopicError::Assignment(format!(
                 "Found multiple manual partition assignments for partition {number}"
             )));
         }
-        check_nodes(node, nodes)?;
     }
-    if !numbers.into_iter().eq((0..).take(assignments.len())) {
+    if !partitions.keys().copied().eq((0..).take(assignments.len())) {
         return Err(TopicError::Assignment(
             "partitions should be a consecutive 0-based integer sequence".to_owned(),
         ));
     }
-    i32::try_from(assignments.len())
-        .map_err(|_| TopicError::Partitions("too many partitions".to_owned()))
+    Ok(partitions.into_values().collect())
 }
 
-/// Checks the replicas of one partition; there is this node alone.
-fn check_nodes(this: i32, nodes: &[i32]) -> Result<(), TopicError> {
-    let reason = if let Some(other) = nodes.iter().find(|node| **node != this) {
+/// One partition where a client has placed it; all of a topic have as many copies.
+fn assigned_one(
+    image: &Image,
+    number: i32,
+    nodes: &[NodeId],
+    copies: usize,
+) -> Result<PartitionState, TopicError> {
+    let distinct: BTreeSet<NodeId> = nodes.iter().copied().collect();
+    let unknown = nodes.iter().find(|node| !image.nodes().contains_key(node));
+    let reason = if nodes.is_empty() {
+        "includes an empty replica list.".to_owned()
+    } else if let Some(other) = unknown {
         format!("includes broker {other}, but no such broker is registered.")
+    } else if distinct.len() < nodes.len() {
+        let mut sorted = nodes.to_vec();
+        sorted.sort_unstable();
+        let twice = sorted.windows(2).find(|pair| pair[0] == pair[1]);
+        let twice = twice.map_or(-1, |pair| pair[0]);
+        format!("includes the broker {twice} more than once.")
+    } else if nodes.len() != copies {
+        format!(
+            "includes a partition with {} replica(s), but this is not consistent with previous \
+             partitions, which have {copies} replica(s).",
+            nodes.len()
+        )
     } else {
-        match nodes.len() {
-            1 => return Ok(()),
-            0 => "includes an empty replica list.".to_owned(),
-            _ => format!("includes the broker {this} more than once."),
+        let state = PartitionState::new(nodes.to_vec(), |node| image.is_usable(node));
+        if state.leader.is_some() {
+            return Ok(state);
         }
+        return Err(TopicError::Assignment(format!(
+            "All brokers specified in the manual partition assignment for partition {number} are \
+             fenced or in controlled shutdown."
+        )));
     };
     Err(TopicError::Assignment(format!(
         "The manual partition assignment {reason}"
@@ -323,26 +399,19 @@ mod tests {
     use super::*;
     use crate::config::BrokerConfig;
 
-    const IDS: Ids = Ids {
-        node: 1,
-        topic: Uuid::from_u128(7),
-    };
+    const ID: Uuid = Uuid::from_u128(7);
 
     fn image() -> Image {
         let config = BrokerConfig::from_pairs([("num.partitions", "5"), ("partitions.max", "20")]);
         let config = config.unwrap();
-        let mut image = Image::new(&config);
+        let mut image = Image::alone(&config);
         let offsets = NewTopic {
             partitions: 2,
             ..new(OFFSETS_TOPIC)
         };
         for (id, topic) in [(1, new("t")), (2, offsets)] {
-            let ids = Ids {
-                topic: Uuid::from_u128(id),
-                ..IDS
-            };
             let room = &mut Room::of(&image);
-            let command = create_any(&image, room, ids, &topic).unwrap();
+            let command = create_any(&image, room, Uuid::from_u128(id), &topic).unwrap();
             image.apply(&config, &command).unwrap();
         }
         image
@@ -358,7 +427,7 @@ mod tests {
     }
 
     fn create(image: &Image, new: &NewTopic) -> Result<Command, TopicError> {
-        super::create(image, &mut Room::of(image), IDS, new)
+        super::create(image, &mut Room::of(image), ID, new)
     }
 
     fn grow(
@@ -367,14 +436,13 @@ mod tests {
         count: i32,
         nodes: Option<&[Vec<i32>]>,
     ) -> Result<Command, TopicError> {
-        super::grow(image, &mut Room::of(image), 1, name, count, nodes)
+        super::grow(image, &mut Room::of(image), name, count, nodes)
     }
 
-    fn partitions(result: Result<Command, TopicError>) -> Result<i32, String> {
+    fn partitions(result: Result<Command, TopicError>) -> Result<usize, String> {
         match result {
-            Ok(Command::CreateTopic { partitions, .. } | Command::GrowTopic { partitions, .. }) => {
-                Ok(partitions)
-            }
+            Ok(Command::CreateTopic { partitions, .. }) => Ok(partitions.len()),
+            Ok(Command::GrowTopic { added, .. }) => Ok(added.len()),
             Ok(other) => panic!("{other:?}"),
             Err(error) => Err(error.to_string()),
         }
@@ -451,9 +519,9 @@ mod tests {
     #[test]
     fn topics_grow_and_never_shrink() {
         let image = image();
-        assert_eq!(partitions(grow(&image, "t", 6, None)), Ok(6));
+        assert_eq!(partitions(grow(&image, "t", 6, None)), Ok(1));
         let nodes = [vec![1]];
-        assert_eq!(partitions(grow(&image, "t", 6, Some(&nodes))), Ok(6));
+        assert_eq!(partitions(grow(&image, "t", 6, Some(&nodes))), Ok(1));
         assert_eq!(grow(&image, "x", 6, None), Err(TopicError::Missing));
         for (count, nodes) in [
             (5, None),
@@ -476,13 +544,13 @@ mod tests {
                 partitions,
                 ..new(name)
             };
-            super::create(&image, room, IDS, &new).is_ok()
+            super::create(&image, room, ID, &new).is_ok()
         };
         assert!(take("a", 6));
         assert!(!take("b", 8), "7 + 6 + 8 > 20");
         assert!(take("c", 7), "what was refused takes no room");
         assert!(!take("d", 1));
-        assert!(super::grow(&image, room, 1, "t", 6, None).is_err());
+        assert!(super::grow(&image, room, "t", 6, None).is_err());
     }
 
     #[test]

@@ -78,6 +78,8 @@ pub struct BrokerConfig {
     pub max_groups: usize,
     /// `offsets.topic.num.partitions`.
     pub offsets_partitions: i32,
+    /// `offsets.topic.replication.factor`; -1 for what the number of nodes allows.
+    pub offsets_replication: i32,
     /// `offsets.topic.segment.bytes`.
     pub offsets_segment_bytes: u32,
     /// `telemetry.max.bytes`.
@@ -113,6 +115,8 @@ pub struct LiveConfig {
     pub delete_topics: bool,
     /// `num.partitions`.
     pub num_partitions: i32,
+    /// `default.replication.factor`; -1 for what the number of nodes allows.
+    pub default_replication: i32,
     /// `partitions.max`.
     pub max_partitions: usize,
     /// `producer.id.expiration.ms`.
@@ -232,6 +236,7 @@ impl BrokerConfig {
             fetch_max_bytes: read.u32("fetch.max.bytes"),
             max_groups: read.usize("groups.max"),
             offsets_partitions: read.i32("offsets.topic.num.partitions"),
+            offsets_replication: read.i32("offsets.topic.replication.factor"),
             offsets_segment_bytes: read.u32("offsets.topic.segment.bytes"),
             telemetry_max_bytes: read.i32("telemetry.max.bytes"),
             cleaner: CleanerConfig {
@@ -307,6 +312,7 @@ impl LiveConfig {
             auto_create_topics: read.bool("auto.create.topics.enable"),
             delete_topics: read.bool("delete.topic.enable"),
             num_partitions: read.i32("num.partitions"),
+            default_replication: read.i32("default.replication.factor"),
             max_partitions: read.usize("partitions.max"),
             producer_id_expiration: Duration::from_millis(read.u64("producer.id.expiration.ms")),
             groups: GroupConfig {

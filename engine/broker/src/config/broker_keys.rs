@@ -68,9 +68,9 @@ pub(super) const OWN: &[Key] = &[
     ),
     live(
         "default.replication.factor",
-        Kind::Int(1, 1),
-        "1",
-        "How many replicas a topic gets that does not say; a single node serves one.",
+        Kind::Int(-1, i16::MAX as i64),
+        "-1",
+        "How many replicas a topic gets that does not say; -1 for three, or as many as there are nodes for.",
     ),
     live(
         "delete.topic.enable",
@@ -276,6 +276,12 @@ pub(super) const OWN: &[Key] = &[
         Kind::Int(1, 1000),
         "16",
         "How many partitions __consumer_offsets is created with. Kafka has 50; fewer let more commits share a flush, and 16 still spread over 16 cores.",
+    ),
+    fixed(
+        "offsets.topic.replication.factor",
+        Kind::Int(-1, i16::MAX as i64),
+        "-1",
+        "How many replicas __consumer_offsets gets; -1 for three, or as many as there are nodes for when it is created.",
     ),
     fixed(
         "offsets.topic.segment.bytes",

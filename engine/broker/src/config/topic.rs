@@ -207,8 +207,7 @@ pub static TABLE: Table = Table {
             "false",
             Some("unclean.leader.election.enable"),
             "Whether a replica that may lack acknowledged records can become leader when no other is left.",
-        )
-        .changes_nothing("There are no replicas yet."),
+        ),
     ],
 };
 
@@ -248,6 +247,8 @@ pub struct TopicConfig {
     pub timestamp_type: TimestampType,
     /// How many replicas acks=all waits for.
     pub min_insync_replicas: u32,
+    /// Whether a replica that may lack acknowledged records can lead when no other is left.
+    pub unclean_leader_election: bool,
     /// The most bytes that a partition keeps.
     pub retention_bytes: Option<u64>,
     /// How long records are kept.
@@ -289,6 +290,7 @@ impl TopicConfig {
                 _ => TimestampType::CreateTime,
             },
             min_insync_replicas: read.u32("min.insync.replicas"),
+            unclean_leader_election: read.bool("unclean.leader.election.enable"),
             retention_bytes: read.limit("retention.bytes"),
             retention: read.limit("retention.ms").map(Duration::from_millis),
             segment_bytes: read.u32("segment.bytes"),

@@ -26,9 +26,9 @@ pub(super) const KEYS: &[Key] = &[
     ),
     fixed(
         "transaction.state.log.min.isr",
-        Kind::Int(1, 1),
-        "1",
-        "How many in-sync replicas a write of __transaction_state needs; a single node has one.",
+        Kind::Int(1, i32::MAX as i64),
+        "2",
+        "How many in-sync replicas a write of __transaction_state needs; all of them where it has fewer.",
     ),
     fixed(
         "transaction.state.log.num.partitions",
@@ -38,9 +38,9 @@ pub(super) const KEYS: &[Key] = &[
     ),
     fixed(
         "transaction.state.log.replication.factor",
-        Kind::Int(1, 1),
-        "1",
-        "How many replicas __transaction_state gets; a single node serves one.",
+        Kind::Int(-1, i16::MAX as i64),
+        "-1",
+        "How many replicas __transaction_state gets; -1 for three, or as many as there are nodes for when it is created.",
     ),
     fixed(
         "transaction.state.log.segment.bytes",
@@ -78,6 +78,10 @@ pub struct TransactionConfig {
     pub expiration_check_ms: u64,
     /// `transaction.state.log.num.partitions`.
     pub log_partitions: i32,
+    /// `transaction.state.log.replication.factor`; -1 for what the number of nodes allows.
+    pub log_replication: i32,
+    /// `transaction.state.log.min.isr`.
+    pub log_min_isr: u32,
     /// `transaction.state.log.segment.bytes`.
     pub log_segment_bytes: u32,
 }
@@ -92,6 +96,8 @@ impl TransactionConfig {
             expiration_check_ms: read
                 .u64("transaction.remove.expired.transaction.cleanup.interval.ms"),
             log_partitions: read.i32("transaction.state.log.num.partitions"),
+            log_replication: read.i32("transaction.state.log.replication.factor"),
+            log_min_isr: read.u32("transaction.state.log.min.isr"),
             log_segment_bytes: read.u32("transaction.state.log.segment.bytes"),
         }
     }

@@ -14,7 +14,8 @@ use super::coordinator::{Capacity, Coordinator};
 use super::write::Outcome;
 use super::{Claim, GroupError, Join, JoinRefused, Joined, Leaver, Reply, Sync, Synced, Token};
 use crate::clock::Now;
-use crate::cluster::image::{Command, Image};
+use crate::cluster::command::Command;
+use crate::cluster::image::{Image, on_one_node};
 use crate::config::broker::GroupConfig;
 use crate::config::{BrokerConfig, Overrides};
 
@@ -60,7 +61,7 @@ impl Node {
         let create = Command::CreateTopic {
             id: TOPIC,
             name: "t".to_owned(),
-            partitions: 6,
+            partitions: on_one_node(1, 6),
             overrides: Overrides::new(),
         };
         image.apply(&broker, &create).unwrap();

@@ -1,5 +1,4 @@
-//! DescribeCluster and FindCoordinator for a cluster of one node: whoever is asked for, it is this
-//! node. Also the operations that clients are told they may do: all, since nothing is guarded yet.
+//! DescribeCluster and FindCoordinator. Also the operations that clients are told they may do: all, since nothing is guarded yet.
 
 use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
@@ -12,7 +11,9 @@ use ringmill_wire::kafka_protocol::messages::{
 
 use super::context::Context;
 use super::refusal::Refusal;
-use crate::cluster::image::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
+use super::replicas::{Broker, broker};
+use crate::cluster::image::{Image, OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
+use crate::groups::coordinator::partition_of;
 
 /// No operations were asked for, as the schemas have it.
 pub const OPERATIONS_OMITTED: i32 = i32::MIN;
@@ -43,6 +44,7 @@ const fn bits(operations: &[u8]) -> i32 {
 
 /// Answers DescribeCluster (KIP-700).
 pub fn describe_cluster(
+    image: &Image,
     ctx: Context<'_>,
     request: &DescribeClusterRequest,
     version: i16,
@@ -52,11 +54,15 @@ pub fn describe_cluster(
             .with_error_code(refusal.code.code())
             .with_error_message(refusal.message());
     }
-    let this = DescribeClusterBroker::default()
-        .with_broker_id(ctx.node_id().into())
-        .with_host(ctx.host.clone())
-        .with_port(ctx.port.into())
-        .with_rack(None);
+    let brokers = image.nodes().keys().filter_map(|node| {
+        let broker = broker(image, ctx, *node)?;
+        let shown = DescribeClusterBroker::default()
+            .with_broker_id(broker.id)
+            .with_host(broker.host)
+            .with_port(broker.port.into())
+            .with_rack(broker.rack);
+        Some(shown)
+    });
     let operations = match request.include_cluster_authorized_operations {
         true => CLUSTER_OPERATIONS,
         false => OPERATIONS_OMITTED,
@@ -65,8 +71,8 @@ pub fn describe_cluster(
         .with_error_message(None)
         .with_endpoint_type(BROKERS)
         .with_cluster_id(ctx.cluster_id.clone())
-        .with_controller_id(ctx.node_id().into())
-        .with_brokers(vec![this])
+        .with_controller_id(ctx.controller.into())
+        .with_brokers(brokers.collect())
         .with_cluster_authorized_operations(operations)
 }
 
@@ -112,18 +118,25 @@ impl KeyType {
     }
 }
 
+impl KeyType {
+    fn topic(self) -> &'static str {
+        match self {
+            Self::Group => OFFSETS_TOPIC,
+            Self::Transaction => TRANSACTIONS_TOPIC,
+        }
+    }
+}
+
 /// The broker's own topic that must exist before a FindCoordinator request is answered: what the
 /// coordinator that is asked for keeps its state in.
 pub fn topic_of_coordinator(request: &FindCoordinatorRequest) -> Option<&'static str> {
-    match KeyType::from_code(request.key_type) {
-        Ok(KeyType::Group) => Some(OFFSETS_TOPIC),
-        Ok(KeyType::Transaction) => Some(TRANSACTIONS_TOPIC),
-        Err(_) => None,
-    }
+    let key_type = KeyType::from_code(request.key_type).ok()?;
+    Some(key_type.topic())
 }
 
 /// Answers FindCoordinator: one key up to version 3, several from version 4 (KIP-699).
 pub fn find_coordinator(
+    image: &Image,
     ctx: Context<'_>,
     request: &FindCoordinatorRequest,
     version: i16,
@@ -131,10 +144,10 @@ pub fn find_coordinator(
     let key_type = KeyType::from_code(request.key_type);
     if version >= 4 {
         let keys = request.coordinator_keys.iter();
-        let found = keys.map(|key| coordinator(ctx, key.clone(), &key_type));
+        let found = keys.map(|key| coordinator(image, ctx, key.clone(), &key_type));
         return FindCoordinatorResponse::default().with_coordinators(found.collect());
     }
-    let found = coordinator(ctx, request.key.clone(), &key_type);
+    let found = coordinator(image, ctx, request.key.clone(), &key_type);
     FindCoordinatorResponse::default()
         .with_error_code(found.error_code)
         .with_error_message(found.error_message)
@@ -144,23 +157,40 @@ pub fn find_coordinator(
 }
 
 fn coordinator(
+    image: &Image,
     ctx: Context<'_>,
     key: StrBytes,
     key_type: &Result<KeyType, Refusal>,
 ) -> Coordinator {
+    let found = key_type
+        .as_ref()
+        .map_err(Refusal::clone)
+        .and_then(|key_type| {
+            leader_of(image, ctx, &key, *key_type).ok_or_else(|| {
+                let reason = "The coordinator is not available.";
+                Refusal::new(ErrorCode::CoordinatorNotAvailable, reason)
+            })
+        });
     let answer = Coordinator::default().with_key(key);
-    match key_type {
-        Ok(_) => answer
+    match found {
+        Ok(broker) => answer
             .with_error_message(None)
-            .with_node_id(ctx.node_id().into())
-            .with_host(ctx.host.clone())
-            .with_port(ctx.port.into()),
+            .with_node_id(broker.id)
+            .with_host(broker.host)
+            .with_port(broker.port.into()),
         Err(refusal) => answer
             .with_error_code(refusal.code.code())
             .with_error_message(refusal.message())
             .with_node_id((-1).into())
             .with_port(-1),
     }
+}
+
+/// The node that leads the partition which the coordinator of a key keeps its state in.
+fn leader_of(image: &Image, ctx: Context<'_>, key: &str, key_type: KeyType) -> Option<Broker> {
+    let topic = image.topic(key_type.topic())?;
+    let partition = topic.partition(partition_of(key, topic.count()))?;
+    broker(image, ctx, partition.leader?)
 }
 
 #[cfg(test)]

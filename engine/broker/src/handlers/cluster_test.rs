@@ -13,7 +13,7 @@ fn the_cluster_is_this_node() {
             let request = DescribeClusterRequest::default()
                 .with_endpoint_type(1)
                 .with_include_cluster_authorized_operations(asks);
-            let response = describe_cluster(lab.ctx(), &request, version);
+            let response = describe_cluster(&lab.image, lab.ctx(), &request, version);
             let response = seen::<DescribeClusterRequest>(version, &response);
             assert_eq!((response.error_code, &response.error_message), (0, &None));
             assert_eq!(&*response.cluster_id, "AAAAAAAAAAAAAAAAAAAAAQ");
@@ -40,7 +40,7 @@ fn controllers_and_unknown_endpoints_are_refused_in_words_of_the_version() {
     ] {
         for version in versions(ApiKey::DescribeCluster) {
             let request = DescribeClusterRequest::default().with_endpoint_type(endpoint);
-            let response = describe_cluster(lab.ctx(), &request, version);
+            let response = describe_cluster(&lab.image, lab.ctx(), &request, version);
             let response = seen::<DescribeClusterRequest>(version, &response);
             let expected = if version == 0 {
                 ErrorCode::InvalidRequest
@@ -65,12 +65,19 @@ fn find(lab: &Lab, key_type: i8, keys: &[&str], version: i16) -> FindCoordinator
         _ => None,
     };
     assert_eq!(topic_of_coordinator(&request), topic);
-    seen::<FindCoordinatorRequest>(version, &find_coordinator(lab.ctx(), &request, version))
+    seen::<FindCoordinatorRequest>(
+        version,
+        &find_coordinator(&lab.image, lab.ctx(), &request, version),
+    )
 }
 
 #[test]
-fn groups_and_transactions_are_coordinated_here() {
-    let lab = Lab::new(&[]);
+fn groups_and_transactions_are_coordinated_where_their_partition_is_led() {
+    let mut lab = Lab::new(&[]);
+    let found = find(&lab, 0, &["g"], 4).coordinators.remove(0);
+    assert_eq!(code(found.error_code), ErrorCode::CoordinatorNotAvailable);
+    lab.topic("__consumer_offsets", 2);
+    lab.topic("__transaction_state", 2);
     for version in versions(ApiKey::FindCoordinator) {
         for key_type in [0, 1] {
             let response = find(&lab, key_type, &["g", "h", "g"], version);

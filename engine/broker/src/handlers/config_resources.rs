@@ -12,6 +12,7 @@ use ringmill_wire::kafka_protocol::messages::{
 
 use super::configs::kind;
 use super::context::Context;
+use super::replicas::brokers;
 use crate::cluster::image::Image;
 
 /// The types that may be asked for.
@@ -50,8 +51,9 @@ pub fn list_config_resources(
         found.extend(topics.map(|topic| resource(kind::TOPIC, topic.name.clone())));
     }
     if wanted.contains(&kind::BROKER) {
-        let name = StrBytes::from_string(ctx.node_id().to_string());
-        found.push(resource(kind::BROKER, name));
+        let nodes = brokers(image, ctx).into_iter();
+        let names = nodes.map(|broker| StrBytes::from_string(broker.id.0.to_string()));
+        found.extend(names.map(|name| resource(kind::BROKER, name)));
     }
     if wanted.contains(&kind::CLIENT_METRICS) {
         let names = image.client_metrics().keys();
@@ -70,7 +72,7 @@ pub fn list_config_resources(
 mod tests {
     use super::super::lab::{Lab, seen};
     use super::*;
-    use crate::cluster::image::Command;
+    use crate::cluster::command::Command;
     use crate::config::Overrides;
 
     fn list(lab: &Lab, kinds: &[i8], version: i16) -> (i16, Vec<(i8, String)>) {

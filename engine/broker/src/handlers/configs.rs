@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ringmill_replication::partition::NodeId;
 use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::kafka_protocol::messages::create_topics_response::CreatableTopicConfigs;
@@ -21,7 +22,8 @@ use ringmill_wire::topic::check_topic_name;
 
 use super::context::Context;
 use super::refusal::Refusal;
-use crate::cluster::image::{Command, Image, Topic};
+use crate::cluster::command::Command;
+use crate::cluster::image::{Image, Topic};
 use crate::cluster::topics::TopicError;
 use crate::config::alter::{self, Change, Op};
 use crate::config::{ConfigError, Key, Overrides, Source, broker, client_metrics, group, topic};
@@ -52,7 +54,7 @@ pub(super) mod kind {
 enum Resource<'a> {
     Topic(&'a Topic),
     /// This broker.
-    Broker,
+    Broker(NodeId),
     /// All brokers that have no setting of their own.
     Brokers,
     /// A group, whether it exists or not.
@@ -76,11 +78,15 @@ impl<'a> Resource<'a> {
                     .ok_or_else(missing)
             }
             kind::BROKER if name.is_empty() => Ok(Self::Brokers),
-            kind::BROKER if name == ctx.node_id().to_string() => Ok(Self::Broker),
-            kind::BROKER => Err(Refusal::request(format!(
-                "Unexpected broker id, expected {} or empty string, but received {name}",
-                ctx.node_id()
-            ))),
+            kind::BROKER => {
+                let node = name.parse::<NodeId>().ok();
+                let known = |node: &NodeId| {
+                    let is_there = *node == ctx.node_id() || image.nodes().contains_key(node);
+                    is_there && node.to_string() == name
+                };
+                let node = node.filter(known).map(Self::Broker);
+                node.ok_or_else(|| unexpected_broker(ctx, name))
+            }
             kind::GROUP if name.is_empty() => {
                 Err(Refusal::request("Default group resources are not allowed."))
             }
@@ -97,6 +103,13 @@ impl<'a> Resource<'a> {
             ))),
         }
     }
+}
+
+fn unexpected_broker(ctx: Context<'_>, name: &str) -> Refusal {
+    Refusal::request(format!(
+        "Unexpected broker id, expected {} or empty string, but received {name}",
+        ctx.node_id()
+    ))
 }
 
 /// One value that a setting has or would have.
@@ -118,7 +131,7 @@ fn layer(name: &'static str, value: &str, source: i8) -> Layer {
 /// The layers of a broker's setting.
 fn broker_layers(image: &Image, ctx: Context<'_>, key: &Key) -> Vec<Layer> {
     let dynamic = [
-        (&image.broker, Source::DynamicBroker as i8),
+        (&image.own(), Source::DynamicBroker as i8),
         (&image.broker_defaults, DYNAMIC_DEFAULT_BROKER),
     ];
     let set = dynamic.into_iter().filter_map(|(overrides, source)| {
@@ -224,7 +237,10 @@ fn describe(
         Resource::Topic(_) => &topic::TABLE,
         Resource::Group(_) => &group::TABLE,
         Resource::ClientMetrics(_) => &client_metrics::TABLE,
-        Resource::Broker | Resource::Brokers => &*broker::TABLE,
+        Resource::Broker(node) if node != ctx.node_id() => {
+            return Err(unexpected_broker(ctx, name));
+        }
+        Resource::Broker(_) | Resource::Brokers => &*broker::TABLE,
     };
     // An empty list of names asks for all, as null does.
     let wanted = resource.configuration_keys.as_deref().unwrap_or_default();
@@ -238,7 +254,7 @@ fn describe(
             Resource::Topic(topic) => topic_layers(image, ctx, &topic.overrides, key),
             Resource::Group(name) => group_layers(image, ctx, name, key),
             Resource::ClientMetrics(name) => client_metrics_layers(image, name, key),
-            Resource::Broker => broker_layers(image, ctx, key),
+            Resource::Broker(_) => broker_layers(image, ctx, key),
             Resource::Brokers => {
                 let all = broker_layers(image, ctx, key).into_iter();
                 all.filter(|layer| layer.source == DYNAMIC_DEFAULT_BROKER)
@@ -420,7 +436,7 @@ fn alter(
         Resource::Topic(topic) => &topic.overrides,
         Resource::Group(name) => image.groups().get(name).unwrap_or(&NONE),
         Resource::ClientMetrics(name) => image.client_metrics().get(name).unwrap_or(&NONE),
-        Resource::Broker => &image.broker,
+        Resource::Broker(node) => image.broker(node).unwrap_or(&NONE),
         Resource::Brokers => &image.broker_defaults,
     };
     let changes = resource.changes.as_ref().map_err(Refusal::clone)?;
@@ -429,17 +445,18 @@ fn alter(
         Resource::Topic(topic) => alter_topic(image, ctx, topic, &changes),
         Resource::Group(name) => alter_group(image, name, set, &changes),
         Resource::ClientMetrics(name) => alter_client_metrics(image, name, set, &changes),
-        Resource::Broker => {
-            let next = alter_broker(image, ctx, &image.broker, &changes)?;
+        Resource::Broker(node) => {
+            let next = alter_broker(image, ctx, set, &changes)?;
             check_topic_defaults(ctx, &image.broker_defaults, &next)?;
             let command = Command::ConfigureBroker {
+                node,
                 overrides: next.clone(),
             };
-            Ok((next != image.broker).then_some(command))
+            Ok((next != *set).then_some(command))
         }
         Resource::Brokers => {
             let next = alter_broker(image, ctx, &image.broker_defaults, &changes)?;
-            check_topic_defaults(ctx, &next, &image.broker)?;
+            check_topic_defaults(ctx, &next, &image.own())?;
             let command = Command::ConfigureBrokers {
                 overrides: next.clone(),
             };

@@ -13,6 +13,9 @@ pub struct Context<'a> {
     pub host: &'a StrBytes,
     /// The port that clients are told to connect to.
     pub port: u16,
+    /// Who leads the metadata's quorum, as far as is known; else this node, which passes on what is
+    /// for it.
+    pub controller: i32,
     /// The settings the node was started with.
     pub config: &'a BrokerConfig,
 }

@@ -75,7 +75,7 @@ impl Shard {
         let topic = image
             .topic(OFFSETS_TOPIC)
             .ok_or(ErrorCode::CoordinatorNotAvailable)?;
-        let index = partition_of(group, topic.partitions);
+        let index = partition_of(group, topic.count());
         let owner = self.router.owner(PartitionId {
             topic: topic.id,
             index,

@@ -98,7 +98,7 @@ fn wanted(image: &Image, request: &DescribeLogDirsRequest) -> Wanted {
     match &request.topics {
         None => {
             for topic in image.topics() {
-                let all = (0..topic.partitions).collect();
+                let all = (0..topic.count()).collect();
                 wanted.insert(topic.name.clone(), all);
             }
         }

@@ -10,7 +10,8 @@ use ringmill_wire::kafka_protocol::messages::TopicName;
 use ringmill_wire::{StrBytes, Uuid};
 
 use super::Context;
-use crate::cluster::image::{Command, Image};
+use crate::cluster::command::Command;
+use crate::cluster::image::{Image, on_one_node};
 use crate::config::{BrokerConfig, Overrides};
 
 /// A broker's metadata.
@@ -28,7 +29,7 @@ impl Lab {
         let pairs = settings.iter().copied().chain([("node.id", "7")]);
         let config = BrokerConfig::from_pairs(pairs).unwrap();
         Self {
-            image: Image::new(&config),
+            image: Image::alone(&config),
             config,
             cluster_id: StrBytes::from_static_str("AAAAAAAAAAAAAAAAAAAAAQ"),
             host: StrBytes::from_static_str("broker.test"),
@@ -41,6 +42,7 @@ impl Lab {
             cluster_id: &self.cluster_id,
             host: &self.host,
             port: 9092,
+            controller: self.config.node_id,
             config: &self.config,
         }
     }
@@ -51,6 +53,7 @@ impl Lab {
             cluster_id: &self.cluster_id,
             host: &self.host,
             port: 9092,
+            controller: self.config.node_id,
             config: &self.config,
         };
         let ids = &mut self.ids;
@@ -78,7 +81,7 @@ impl Lab {
         self.apply(&[Command::CreateTopic {
             id,
             name: name.to_owned(),
-            partitions,
+            partitions: on_one_node(self.config.node_id, partitions),
             overrides: Overrides::new(),
         }]);
         id

@@ -1,5 +1,5 @@
 //! Metadata: which brokers there are, and topics with their partitions' leaders, all or some, by
-//! name or (from version 12) by id. On a single node the node leads every partition, alone.
+//! name or (from version 12) by id.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,17 +9,15 @@ use ringmill_wire::kafka_protocol::messages::metadata_request::MetadataRequestTo
 use ringmill_wire::kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
-use ringmill_wire::kafka_protocol::messages::{
-    BrokerId, MetadataRequest, MetadataResponse, TopicName,
-};
+use ringmill_wire::kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
 use ringmill_wire::topic::check_topic_name;
 use ringmill_wire::{StrBytes, Uuid};
 
 use super::cluster::{CLUSTER_OPERATIONS, OPERATIONS_OMITTED, TOPIC_OPERATIONS};
 use super::context::Context;
+use super::replicas::{brokers, ids, leader_error, leader_id, offline};
 use crate::cluster::image::{Image, OWN_TOPICS, Topic, is_internal};
 use crate::limits::MAX_TOPICS_PER_REQUEST;
-use crate::partition::LEADER_EPOCH;
 
 /// First version whose topics may be named by id alone: 10 and 11 have the field, but their
 /// responses cannot say that an id is unknown (KIP-516, KAFKA-13045).
@@ -44,7 +42,7 @@ pub fn metadata(
     request: &MetadataRequest,
     version: i16,
 ) -> Answer {
-    let mut asked = Asked::new(image, ctx, request);
+    let mut asked = Asked::new(image, request);
     match &request.topics {
         None => asked.all(),
         // Version 0 has no null.
@@ -59,15 +57,17 @@ pub fn metadata(
         true => CLUSTER_OPERATIONS,
         false => OPERATIONS_OMITTED,
     };
-    let this = MetadataResponseBroker::default()
-        .with_node_id(ctx.node_id().into())
-        .with_host(ctx.host.clone())
-        .with_port(ctx.port.into())
-        .with_rack(None);
+    let brokers = brokers(image, ctx).into_iter().map(|broker| {
+        MetadataResponseBroker::default()
+            .with_node_id(broker.id)
+            .with_host(broker.host)
+            .with_port(broker.port.into())
+            .with_rack(broker.rack)
+    });
     let response = MetadataResponse::default()
-        .with_brokers(vec![this])
+        .with_brokers(brokers.collect())
         .with_cluster_id(Some(ctx.cluster_id.clone()))
-        .with_controller_id(ctx.node_id().into())
+        .with_controller_id(ctx.controller.into())
         .with_topics(asked.topics)
         .with_cluster_authorized_operations(operations);
     Answer {
@@ -85,7 +85,6 @@ fn are_nameable(topics: &[MetadataRequestTopic], version: i16) -> bool {
 /// A Metadata request in work.
 struct Asked<'a> {
     image: &'a Image,
-    node: BrokerId,
     create: bool,
     operations: i32,
     /// What was answered already: clients repeat themselves.
@@ -96,10 +95,9 @@ struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    fn new(image: &'a Image, ctx: Context<'_>, request: &MetadataRequest) -> Self {
+    fn new(image: &'a Image, request: &MetadataRequest) -> Self {
         Self {
             image,
-            node: ctx.node_id().into(),
             create: image.live.auto_create_topics && request.allow_auto_topic_creation,
             operations: match request.include_topic_authorized_operations {
                 true => TOPIC_OPERATIONS,
@@ -181,13 +179,15 @@ impl<'a> Asked<'a> {
     }
 
     fn found(&self, topic: &Topic) -> MetadataResponseTopic {
-        let partitions = (0..topic.partitions).map(|index| {
+        let partitions = topic.partitions.iter().zip(0..).map(|(state, index)| {
             MetadataResponsePartition::default()
+                .with_error_code(leader_error(state).code())
                 .with_partition_index(index)
-                .with_leader_id(self.node)
-                .with_leader_epoch(LEADER_EPOCH)
-                .with_replica_nodes(vec![self.node])
-                .with_isr_nodes(vec![self.node])
+                .with_leader_id(leader_id(state))
+                .with_leader_epoch(state.leader_epoch)
+                .with_replica_nodes(ids(&state.replicas))
+                .with_isr_nodes(ids(&state.isr))
+                .with_offline_replicas(offline(self.image, state))
         });
         MetadataResponseTopic::default()
             .with_name(Some(topic.name.clone().into()))

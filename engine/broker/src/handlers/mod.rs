@@ -19,6 +19,7 @@ pub(crate) mod produce;
 pub mod producer_ids;
 pub mod quotas;
 mod refusal;
+mod replicas;
 pub(crate) mod telemetry;
 pub mod topic_partitions;
 pub mod topics;

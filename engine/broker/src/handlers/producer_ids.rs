@@ -11,7 +11,8 @@ use std::ops::Range;
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
 
-use crate::cluster::image::{Command, Image};
+use crate::cluster::command::Command;
+use crate::cluster::image::Image;
 use crate::transactions::requests::Init;
 use crate::transactions::{NO_EPOCH, NO_PRODUCER_ID, Producer, Reply, TransactionError};
 

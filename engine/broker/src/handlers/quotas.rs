@@ -15,7 +15,8 @@ use ringmill_wire::kafka_protocol::messages::{
 };
 
 use super::refusal::Refusal;
-use crate::cluster::image::{Command, Image};
+use crate::cluster::command::Command;
+use crate::cluster::image::Image;
 use crate::config::Overrides;
 use crate::quotas::{ENTITIES_MAX, Entity, Limit, NAME_BYTES_MAX, Part, is_quota};
 

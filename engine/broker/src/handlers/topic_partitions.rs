@@ -1,5 +1,5 @@
 //! DescribeTopicPartitions (KIP-966): topics by name in pages of so many partitions; a cursor says
-//! where the next page begins. On a single node the node leads every partition, alone.
+//! where the next page begins.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,14 +11,13 @@ use ringmill_wire::kafka_protocol::messages::describe_topic_partitions_response:
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
 use ringmill_wire::kafka_protocol::messages::{
-    DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
+    BrokerId, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
 };
 use ringmill_wire::topic::check_topic_name;
 
 use super::cluster::TOPIC_OPERATIONS;
-use super::context::Context;
+use super::replicas::{ids, leader_error, leader_id, offline};
 use crate::cluster::image::{Image, Topic, is_internal};
-use crate::partition::LEADER_EPOCH;
 
 /// Partitions in one answer, at most (Kafka's `max.request.partition.size.limit`).
 const PARTITIONS_MAX: i32 = 2000;
@@ -26,7 +25,6 @@ const PARTITIONS_MAX: i32 = 2000;
 /// Answers DescribeTopicPartitions.
 pub fn describe_topic_partitions(
     image: &Image,
-    ctx: Context<'_>,
     request: &DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
     let (from, first) = match &request.cursor {
@@ -46,7 +44,7 @@ pub fn describe_topic_partitions(
         names.map(|name| (name, image.topic(name))).collect()
     };
     let mut page = Page {
-        ctx,
+        image,
         left: request.response_partition_limit.clamp(1, PARTITIONS_MAX),
         topics: Vec::new(),
     };
@@ -81,7 +79,7 @@ fn refused(request: &DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsR
 
 /// An answer in work.
 struct Page<'a> {
-    ctx: Context<'a>,
+    image: &'a Image,
     /// Partitions that still fit.
     left: i32,
     topics: Vec<DescribeTopicPartitionsResponseTopic>,
@@ -103,17 +101,21 @@ impl Page<'_> {
             self.topics.push(missing(name));
             return None;
         };
-        let end = topic.partitions.min(first.saturating_add(self.left));
-        let node = self.ctx.node_id();
-        let partitions = (first..end).map(|index| {
-            DescribeTopicPartitionsResponsePartition::default()
+        let end = topic.count().min(first.saturating_add(self.left));
+        let image = self.image;
+        let partitions = (first..end).filter_map(|index| {
+            let state = topic.partition(index)?;
+            let found = DescribeTopicPartitionsResponsePartition::default()
+                .with_error_code(leader_error(state).code())
                 .with_partition_index(index)
-                .with_leader_id(node.into())
-                .with_leader_epoch(LEADER_EPOCH)
-                .with_replica_nodes(vec![node.into()])
-                .with_isr_nodes(vec![node.into()])
-                .with_eligible_leader_replicas(Some(Vec::new()))
-                .with_last_known_elr(Some(Vec::new()))
+                .with_leader_id(leader_id(state))
+                .with_leader_epoch(state.leader_epoch)
+                .with_replica_nodes(ids(&state.replicas))
+                .with_isr_nodes(ids(&state.isr))
+                .with_eligible_leader_replicas(Some(ids(&state.elr)))
+                .with_last_known_elr(Some(state.last_leader.map(BrokerId).into_iter().collect()))
+                .with_offline_replicas(offline(image, state));
+            Some(found)
         });
         self.topics.push(
             DescribeTopicPartitionsResponseTopic::default()
@@ -124,7 +126,7 @@ impl Page<'_> {
                 .with_topic_authorized_operations(TOPIC_OPERATIONS),
         );
         self.left -= (end - first).max(0);
-        (end < topic.partitions).then(|| cursor(end.max(first)))
+        (end < topic.count()).then(|| cursor(end.max(first)))
     }
 }
 
@@ -168,7 +170,7 @@ mod tests {
             .with_topics(topics.collect())
             .with_response_partition_limit(limit)
             .with_cursor(cursor);
-        let response = describe_topic_partitions(&lab.image, lab.ctx(), &request);
+        let response = describe_topic_partitions(&lab.image, &request);
         seen::<DescribeTopicPartitionsRequest>(0, &response)
     }
 

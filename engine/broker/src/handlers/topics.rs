@@ -19,8 +19,9 @@ use ringmill_wire::{StrBytes, Uuid};
 use super::configs;
 use super::context::Context;
 use super::refusal::Refusal;
-use crate::cluster::image::{Command, Image, OFFSETS_TOPIC, TRANSACTIONS_TOPIC, Topic};
-use crate::cluster::topics::{self, Ids, NewTopic, Room, TopicError};
+use crate::cluster::command::Command;
+use crate::cluster::image::{Image, OFFSETS_TOPIC, TRANSACTIONS_TOPIC, Topic};
+use crate::cluster::topics::{self, NewTopic, Room, TopicError};
 use crate::limits::MAX_TOPICS_PER_REQUEST;
 
 /// First version of CreateTopics that shows what the new topics are like (KIP-525).
@@ -75,7 +76,7 @@ pub fn create_topics(
         };
         let created = match (&many, named) {
             (Err(refusal), _) => Err(refusal.clone()),
-            (_, 1) => create(image, ctx, &mut room, topic, new_id),
+            (_, 1) => create(image, &mut room, topic, new_id),
             _ => Err(Refusal::request("Duplicate topic name.")),
         };
         let result = CreatableTopicResult::default().with_name(topic.name.clone());
@@ -99,7 +100,6 @@ pub fn create_topics(
 
 fn create(
     image: &Image,
-    ctx: Context<'_>,
     room: &mut Room,
     topic: &CreatableTopic,
     new_id: &mut dyn FnMut() -> Uuid,
@@ -119,11 +119,7 @@ fn create(
         assignments: assignments.collect(),
         configs: configs.collect(),
     };
-    let ids = Ids {
-        node: ctx.node_id(),
-        topic: new_id(),
-    };
-    Ok(topics::create(image, room, ids, &new)?)
+    Ok(topics::create(image, room, new_id(), &new)?)
 }
 
 /// What a client is told of the topic that `command` creates.
@@ -155,8 +151,8 @@ fn created_result(
     };
     result
         .with_topic_id(id)
-        .with_num_partitions(*partitions)
-        .with_replication_factor(1)
+        .with_num_partitions(partitions.len() as i32)
+        .with_replication_factor(partitions.first().map_or(-1, |p| p.replicas.len() as i16))
         .with_configs(Some(configs::of_new_topic(image, ctx, overrides)))
 }
 
@@ -178,15 +174,12 @@ pub fn auto_create(
             replication: -1,
             ..NewTopic::default()
         };
-        let ids = Ids {
-            node: ctx.node_id(),
-            topic: new_id(),
-        };
+        let id = new_id();
         let created = match &**name {
             own @ (OFFSETS_TOPIC | TRANSACTIONS_TOPIC) => {
-                topics::create_any(image, &mut room, ids, &own_settings(ctx, own))
+                topics::create_any(image, &mut room, id, &own_settings(image, ctx, own))
             }
-            _ => topics::create(image, &mut room, ids, &new),
+            _ => topics::create(image, &mut room, id, &new),
         };
         commands.extend(created.ok());
     }
@@ -206,24 +199,29 @@ pub fn own_topic(
     if image.topic(name).is_some() {
         return Ok(None);
     }
-    let ids = Ids {
-        node: ctx.node_id(),
-        topic: new_id(),
-    };
-    let new = own_settings(ctx, name);
-    topics::create_any(image, &mut Room::of(image), ids, &new).map(Some)
+    let new = own_settings(image, ctx, name);
+    topics::create_any(image, &mut Room::of(image), new_id(), &new).map(Some)
 }
 
 /// As Kafka's `GroupCoordinator.groupMetadataTopicConfigs` and
 /// `TransactionStateManager.transactionTopicConfigs`.
-fn own_settings(ctx: Context<'_>, name: &str) -> NewTopic {
+fn own_settings(image: &Image, ctx: Context<'_>, name: &str) -> NewTopic {
     let config = ctx.config;
     let transactions = &config.transactions;
-    let (partitions, segment_bytes) = match name {
-        TRANSACTIONS_TOPIC => (transactions.log_partitions, transactions.log_segment_bytes),
-        _ => (config.offsets_partitions, config.offsets_segment_bytes),
+    let (partitions, segment_bytes, copies) = match name {
+        TRANSACTIONS_TOPIC => (
+            transactions.log_partitions,
+            transactions.log_segment_bytes,
+            transactions.log_replication,
+        ),
+        _ => (
+            config.offsets_partitions,
+            config.offsets_segment_bytes,
+            config.offsets_replication,
+        ),
     };
     let segment_bytes = segment_bytes.to_string();
+    let min_isr = transactions.log_min_isr.to_string();
     let mut configs = vec![
         ("cleanup.policy", "compact"),
         ("compression.type", "producer"),
@@ -232,12 +230,13 @@ fn own_settings(ctx: Context<'_>, name: &str) -> NewTopic {
     if name == TRANSACTIONS_TOPIC {
         // A decision is told when it is durable, whatever other topics promise.
         configs.push(("durability", "flushed"));
+        configs.push(("min.insync.replicas", min_isr.as_str()));
     }
     let configs = configs.into_iter();
     NewTopic {
         name: name.to_owned(),
         partitions,
-        replication: -1,
+        replication: topics::default_copies(image, copies) as i16,
         configs: configs
             .map(|(name, value)| (name.to_owned(), Some(value.to_owned())))
             .collect(),
@@ -382,7 +381,6 @@ impl<'a> Deletion<'a> {
 /// Answers CreatePartitions.
 pub fn create_partitions(
     image: &Image,
-    ctx: Context<'_>,
     request: &CreatePartitionsRequest,
 ) -> (CreatePartitionsResponse, Vec<Command>) {
     let mut tally = Tally::of(request.topics.iter().map(|topic| topic.name.as_str()));
@@ -395,7 +393,7 @@ pub fn create_partitions(
         };
         let grown = match (&many, named) {
             (Err(refusal), _) => Err(refusal.clone()),
-            (_, 1) => grow(image, ctx, &mut room, topic),
+            (_, 1) => grow(image, &mut room, topic),
             _ => Err(Refusal::request("Duplicate topic name.")),
         };
         let (code, message) = match grown {
@@ -419,12 +417,7 @@ pub fn create_partitions(
     (response, commands)
 }
 
-fn grow(
-    image: &Image,
-    ctx: Context<'_>,
-    room: &mut Room,
-    topic: &CreatePartitionsTopic,
-) -> Result<Command, Refusal> {
+fn grow(image: &Image, room: &mut Room, topic: &CreatePartitionsTopic) -> Result<Command, Refusal> {
     let assignments: Option<Vec<Vec<i32>>> = topic.assignments.as_ref().map(|assignments| {
         let nodes = |ids: &[_]| ids.iter().map(|id: &BrokerId| id.0).collect();
         assignments
@@ -433,14 +426,7 @@ fn grow(
             .collect()
     });
     let (name, count, nodes) = (&topic.name, topic.count, assignments.as_deref());
-    Ok(topics::grow(
-        image,
-        room,
-        ctx.node_id(),
-        name,
-        count,
-        nodes,
-    )?)
+    Ok(topics::grow(image, room, name, count, nodes)?)
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ fn a_topic_is_created_in_every_version_and_shown_from_version_5() {
         let topic = configured("t", &[("retention.ms", Some("5000"))]).with_num_partitions(3);
         let response = create(&mut lab, &create_request(vec![topic]), version);
         let created = lab.image.topic("t").unwrap();
-        assert_eq!((created.partitions, created.overrides.len()), (3, 1));
+        assert_eq!((created.count(), created.overrides.len()), (3, 1));
         assert_eq!(created.overrides["retention.ms"], "5000");
         let result = &response.topics[0];
         assert_eq!((result.error_code, &result.error_message), (0, &None));
@@ -249,7 +249,7 @@ fn a_topic_placed_by_hand_on_this_node_is_created() {
     let mut lab = Lab::new(&[]);
     let topic = placed("p", &[(1, &[7]), (0, &[7]), (2, &[7])]);
     assert_eq!(create_one(&mut lab, topic).0, ErrorCode::None);
-    assert_eq!(lab.image.topic("p").unwrap().partitions, 3);
+    assert_eq!(lab.image.topic("p").unwrap().count(), 3);
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn the_brokers_own_topics_are_made_once_with_their_own_settings() {
         drop(new_id);
         lab.apply(&[command]);
         let topic = lab.image.topic(name).unwrap();
-        assert_eq!(topic.partitions, partitions);
+        assert_eq!(topic.count(), partitions);
         assert!(topic.config.compact && !topic.config.delete);
         assert_eq!(topic.config.segment_bytes, 16 << 20);
         let (image, ctx, mut new_id) = lab.parts();
@@ -468,14 +468,14 @@ fn grow(topics: Vec<CreatePartitionsTopic>, validate: bool) -> (Vec<(ErrorCode, 
         let mut lab = Lab::new(&[("partitions.max", "20")]);
         lab.topic("t", 3);
         lab.topic("__consumer_offsets", 2);
-        let (response, commands) = create_partitions(&lab.image, lab.ctx(), &request);
+        let (response, commands) = create_partitions(&lab.image, &request);
         lab.apply(&commands);
         let response = seen::<CreatePartitionsRequest>(version, &response);
         let results = response.results.iter().map(|result| {
             let message = result.error_message.as_deref().unwrap_or_default();
             (code(result.error_code), message.to_owned())
         });
-        (results.collect(), lab.image.topic("t").unwrap().partitions)
+        (results.collect(), lab.image.topic("t").unwrap().count())
     });
     let mut outcomes: Vec<_> = outcomes.collect();
     outcomes.dedup();
@@ -586,7 +586,7 @@ proptest! {
                 _ => {
                     let topics = topics.iter().map(|(name, count, _)| grown(name, *count, None));
                     let request = CreatePartitionsRequest::default().with_topics(topics.collect());
-                    let (_, commands) = create_partitions(&lab.image, lab.ctx(), &request);
+                    let (_, commands) = create_partitions(&lab.image, &request);
                     lab.apply(&commands);
                 }
             }

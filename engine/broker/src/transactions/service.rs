@@ -118,7 +118,7 @@ impl Shard {
         let topic = image
             .topic(TRANSACTIONS_TOPIC)
             .ok_or(TransactionError::CoordinatorNotAvailable)?;
-        let index = partition_of(id, topic.partitions);
+        let index = partition_of(id, topic.count());
         let owner = self.router.owner(PartitionId {
             topic: topic.id,
             index,

@@ -9,7 +9,8 @@ use super::partitions::Partitions;
 use super::records::{decode_key, decode_value};
 use super::{Beat, BeatError, Beaten, ConsumerGroup, Entries, Settings, Stored};
 use crate::clock::Now;
-use crate::cluster::image::{Command, Image};
+use crate::cluster::command::Command;
+use crate::cluster::image::{Image, on_one_node};
 use crate::config::broker::GroupConfig;
 use crate::config::{BrokerConfig, Overrides};
 
@@ -52,14 +53,16 @@ impl Lab {
         self.apply(Command::CreateTopic {
             id,
             name: name.to_owned(),
-            partitions,
+            partitions: on_one_node(1, partitions),
             overrides: Overrides::new(),
         });
     }
 
     pub(super) fn grow(&mut self, name: &str, partitions: i32) {
         let id = self.topic(name);
-        self.apply(Command::GrowTopic { id, partitions });
+        let more = partitions - self.image.topic(name).unwrap().count();
+        let added = on_one_node(1, more);
+        self.apply(Command::GrowTopic { id, added });
     }
 
     pub(super) fn delete(&mut self, name: &str) {

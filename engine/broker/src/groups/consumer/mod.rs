@@ -340,7 +340,7 @@ fn decrement(counts: &mut BTreeMap<String, usize>, name: &str) {
 /// The topics of `names` that exist, with their numbers of partitions.
 fn existing<'a>(names: impl Iterator<Item = &'a String>, image: &Image) -> assign::Topics {
     let topics = names.filter_map(|name| image.topic(name));
-    topics.map(|topic| (topic.id, topic.partitions)).collect()
+    topics.map(|topic| (topic.id, topic.count())).collect()
 }
 
 impl Member {

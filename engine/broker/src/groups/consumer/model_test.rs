@@ -120,8 +120,8 @@ impl World {
             Step::Grow(n) => {
                 let name = NAMES[usize::from(n) % 4];
                 if let Some(topic) = self.lab.image.topic(name) {
-                    let partitions = (topic.partitions + 1 + i32::from(n) % 3).min(20);
-                    self.lab.grow(name, partitions.max(topic.partitions));
+                    let partitions = (topic.count() + 1 + i32::from(n) % 3).min(20);
+                    self.lab.grow(name, partitions.max(topic.count()));
                 }
             }
             Step::Create(n) => {
@@ -270,7 +270,7 @@ impl World {
                 .iter()
                 .any(|client| subscribes(client, topic.id))
             {
-                wanted.extend((0..topic.partitions).map(|p| (topic.id, p)));
+                wanted.extend((0..topic.count()).map(|p| (topic.id, p)));
             }
         }
         let owned: usize = self.clients.iter().map(|client| client.owned.len()).sum();

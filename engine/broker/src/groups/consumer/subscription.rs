@@ -30,7 +30,7 @@ pub(super) fn fingerprint<'a>(names: impl Iterator<Item = &'a String>, image: &I
     for topic in topics {
         take(topic.id.as_bytes());
         take(topic.name.as_bytes());
-        take(&topic.partitions.to_be_bytes());
+        take(&topic.count().to_be_bytes());
     }
     hash.cast_signed()
 }

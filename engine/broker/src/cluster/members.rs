@@ -1,0 +1,167 @@
+//! What becomes of nodes, and of partitions with them: a node registers and begins a new life, is
+//! let in, falls silent, stops, leaves. Pure: each function gives the commands that follow.
+//!
+//! A node's life begins fenced: it has no leadership, and is in no ISR that has others in it. A
+//! leader epoch never spans two lives of a node where somebody else has a copy, for what a leader
+//! had not flushed may be gone, and others may have fetched it.
+
+use ringmill_replication::nodes::{NodeState, NotRegistered, Registration, register as admit};
+use ringmill_replication::partition::NodeId;
+use ringmill_replication::partition::state::{Change, Election, PartitionState};
+use ringmill_wire::Uuid;
+
+use super::command::Command;
+use super::image::{Image, Topic};
+
+/// A node begins a life (BrokerRegistration). Its epoch is the version of the metadata that it is
+/// registered in, larger than any before.
+///
+/// # Errors
+/// It would be taken for another node.
+pub fn register(image: &Image, registration: Registration) -> Result<Vec<Command>, NotRegistered> {
+    let node = registration.node;
+    let epoch = image.version as i64 + 1;
+    let registered = admit(image.nodes(), registration, epoch)?;
+    let set = Command::SetNode {
+        node,
+        state: registered.state,
+    };
+    let gone = [node];
+    let lossy: &[NodeId] = if registered.has_lost_all { &gone } else { &[] };
+    let may_lead = |other: NodeId| other != node && image.is_usable(other);
+    let mut commands = vec![set];
+    commands.extend(change_partitions(image, |topic, state| {
+        let is_alone = state.replicas == gone && lossy.is_empty();
+        if !state.replicas.contains(&node) || is_alone {
+            return None;
+        }
+        let change = change_of(topic, state, &may_lead).leave(&gone).lossy(lossy);
+        change.build()
+    }));
+    Ok(commands)
+}
+
+/// A node is up to date, and may take part (BrokerHeartbeat without a wish to be fenced).
+pub fn unfence(image: &Image, node: NodeId) -> Vec<Command> {
+    let may_lead = |other: NodeId| other == node || image.is_usable(other);
+    set_usable(image, node, false, &may_lead)
+}
+
+/// A node is not heard from, or wants to be left out.
+pub fn fence(image: &Image, node: NodeId) -> Vec<Command> {
+    let may_lead = |other: NodeId| other != node && image.is_usable(other);
+    set_usable(image, node, true, &may_lead)
+}
+
+fn set_usable(
+    image: &Image,
+    node: NodeId,
+    is_fenced: bool,
+    may_lead: &dyn Fn(NodeId) -> bool,
+) -> Vec<Command> {
+    let Some(before) = image.nodes().get(&node) else {
+        return Vec::new();
+    };
+    let state = NodeState {
+        is_fenced,
+        ..before.clone()
+    };
+    let mut commands = Vec::new();
+    if state != *before {
+        commands.push(Command::SetNode { node, state });
+    }
+    let gone = [node];
+    commands.extend(change_partitions(image, |topic, state| {
+        if !state.replicas.contains(&node) {
+            return None;
+        }
+        let change = change_of(topic, state, may_lead);
+        let change = if is_fenced {
+            change.leave(&gone)
+        } else {
+            change
+        };
+        change.build()
+    }));
+    commands
+}
+
+/// A node is about to stop: it gives its leaderships away, and is in no ISR that has others in it.
+pub fn stop(image: &Image, node: NodeId) -> Vec<Command> {
+    let Some(before) = image.nodes().get(&node) else {
+        return Vec::new();
+    };
+    let state = NodeState {
+        is_stopping: true,
+        ..before.clone()
+    };
+    let mut commands = Vec::new();
+    if state != *before {
+        commands.push(Command::SetNode { node, state });
+    }
+    let gone = [node];
+    commands.extend(change_partitions(image, |topic, state| {
+        let others = |other: NodeId| other != node && image.is_usable(other);
+        let has_other = state.isr.iter().any(|replica| others(*replica));
+        // Without anybody to take over it leads to the end.
+        if !state.replicas.contains(&node) || !has_other {
+            return None;
+        }
+        change_of(topic, state, &others).leave(&gone).build()
+    }));
+    commands
+}
+
+/// Whether a node that stops still leads a partition that another could take over.
+pub fn may_stop(image: &Image, node: NodeId) -> bool {
+    stop(image, node).is_empty()
+}
+
+/// Each partition that is not led by its first replica, though it could be.
+pub fn balance(image: &Image) -> Vec<Command> {
+    let may_lead = |node: NodeId| image.is_usable(node);
+    change_partitions(image, |topic, state| {
+        if state.is_preferred_leader() {
+            return None;
+        }
+        let change = change_of(topic, state, &may_lead);
+        change.election(Election::Preferred).build()
+    })
+}
+
+/// A change of a partition of `topic`, by the topic's settings.
+pub fn change_of<'a>(
+    topic: &Topic,
+    state: &'a PartitionState,
+    may_lead: &'a dyn Fn(NodeId) -> bool,
+) -> Change<'a> {
+    let min_isr = topic.config.min_insync_replicas as usize;
+    let change = Change::of(state, min_isr, may_lead);
+    match topic.config.unclean_leader_election {
+        true => change.election(Election::Unclean),
+        false => change,
+    }
+}
+
+/// The commands that make of each partition what `change` makes of it.
+fn change_partitions(
+    image: &Image,
+    change: impl Fn(&Topic, &PartitionState) -> Option<PartitionState>,
+) -> Vec<Command> {
+    let mut topics: Vec<_> = image.topics().collect();
+    topics.sort_unstable_by_key(|topic| topic.id);
+    let changed = topics.into_iter().filter_map(|topic| {
+        let states = topic.partitions.iter().enumerate();
+        let states = states.filter_map(|(at, state)| Some((at as i32, change(topic, state)?)));
+        set(topic.id, states.collect())
+    });
+    changed.collect()
+}
+
+fn set(topic: Uuid, partitions: Vec<(i32, PartitionState)>) -> Option<Command> {
+    (!partitions.is_empty()).then_some(Command::SetPartitions { topic, partitions })
+}
+
+#[cfg(test)]
+#[path = "members_test.rs"]
+mod tests;

@@ -1,0 +1,155 @@
+//! Nodes come and go, and partitions with them.
+
+use ringmill_replication::quorum::Address;
+
+use super::*;
+use crate::config::{BrokerConfig, Overrides};
+
+const TOPIC: Uuid = Uuid::from_u128(1);
+
+struct Lab {
+    config: BrokerConfig,
+    image: Image,
+}
+
+impl Lab {
+    /// Nodes that are up, and a topic of which each partition is on the nodes given.
+    fn new(nodes: &[NodeId], partitions: &[&[NodeId]]) -> Self {
+        let config = BrokerConfig::default();
+        let mut lab = Self {
+            image: Image::new(&config),
+            config,
+        };
+        for node in nodes {
+            lab.register(*node, *node as u128);
+            lab.apply(unfence(&lab.image, *node));
+        }
+        let state = |replicas: &&[NodeId]| PartitionState::new(replicas.to_vec(), |_| true);
+        lab.apply(vec![Command::CreateTopic {
+            id: TOPIC,
+            name: "t".to_owned(),
+            partitions: partitions.iter().map(state).collect(),
+            overrides: Overrides::from([("min.insync.replicas".to_owned(), "2".to_owned())]),
+        }]);
+        lab
+    }
+
+    fn apply(&mut self, commands: Vec<Command>) {
+        for command in commands {
+            self.image.apply(&self.config, &command).unwrap();
+        }
+    }
+
+    fn register(&mut self, node: NodeId, folder: u128) {
+        let registration = Registration {
+            node,
+            folder,
+            address: Address {
+                host: "h".to_owned(),
+                port: node as u16,
+            },
+            rack: None,
+        };
+        self.apply(register(&self.image, registration).unwrap());
+    }
+
+    fn unfence(&mut self, node: NodeId) {
+        self.apply(unfence(&self.image, node));
+    }
+
+    fn fence(&mut self, node: NodeId) {
+        self.apply(fence(&self.image, node));
+    }
+
+    fn partition(&self, number: i32) -> PartitionState {
+        let topic = self.image.topic("t").unwrap();
+        PartitionState::clone(topic.partition(number).unwrap())
+    }
+
+    fn leader(&self, number: i32) -> (Option<NodeId>, i32) {
+        let state = self.partition(number);
+        (state.leader, state.leader_epoch)
+    }
+}
+
+#[test]
+fn the_next_in_sync_takes_over_and_the_first_comes_back_when_it_is_in_sync() {
+    let mut lab = Lab::new(&[1, 2, 3], &[&[1, 2, 3]]);
+    lab.fence(1);
+    assert_eq!(lab.leader(0), (Some(2), 1));
+    assert_eq!(lab.partition(0).isr, [2, 3]);
+    lab.register(1, 1);
+    lab.unfence(1);
+    assert_eq!(lab.leader(0), (Some(2), 1), "it has to catch up first");
+    assert!(balance(&lab.image).is_empty());
+    let before = lab.partition(0);
+    let may_lead = |_: NodeId| true;
+    let topic = lab.image.topic("t").unwrap();
+    let joined = change_of(topic, &before, &may_lead).isr(vec![1, 2, 3]);
+    let partitions = vec![(0, joined.build().unwrap())];
+    let topic = TOPIC;
+    lab.apply(vec![Command::SetPartitions { topic, partitions }]);
+    lab.apply(balance(&lab.image));
+    assert_eq!(lab.leader(0), (Some(1), 2));
+}
+
+/// What a leader had not flushed may be gone, and others may have it: a new life is a new epoch,
+/// however short the pause.
+#[test]
+fn a_new_life_is_a_new_leader_epoch_unless_nobody_else_has_a_copy() {
+    let mut lab = Lab::new(&[1, 2], &[&[1, 2], &[1]]);
+    lab.register(1, 1);
+    assert_eq!(lab.leader(0), (Some(2), 1));
+    assert_eq!(lab.leader(1), (Some(1), 0), "nobody else has a copy");
+    let epoch = lab.image.nodes()[&1].epoch;
+    lab.unfence(1);
+    lab.register(1, 1);
+    assert!(lab.image.nodes()[&1].epoch > epoch);
+}
+
+#[test]
+fn when_all_have_gone_whoever_was_in_sync_leads_again() {
+    let mut lab = Lab::new(&[1, 2, 3], &[&[1, 2, 3], &[3]]);
+    for node in [1, 2, 3] {
+        lab.fence(node);
+    }
+    assert_eq!(lab.leader(0).0, None);
+    assert_eq!(lab.leader(1).0, None);
+    lab.register(1, 1);
+    lab.unfence(1);
+    assert_eq!(
+        lab.leader(0).0,
+        None,
+        "it left while two others were in sync"
+    );
+    lab.register(2, 2);
+    lab.unfence(2);
+    assert_eq!(
+        lab.leader(0).0,
+        Some(2),
+        "it left when nothing could be acknowledged without it"
+    );
+    lab.unfence(3);
+    assert_eq!(lab.leader(1).0, Some(3));
+}
+
+#[test]
+fn whoever_comes_with_another_disk_leads_nothing() {
+    let mut lab = Lab::new(&[1, 2], &[&[1, 2], &[1]]);
+    lab.fence(1);
+    lab.register(1, 77);
+    lab.unfence(1);
+    assert_eq!(lab.leader(0).0, Some(2));
+    assert_eq!(lab.partition(0).isr, [2]);
+    assert_eq!(lab.leader(1).0, None, "its only copy is gone");
+}
+
+#[test]
+fn a_node_that_stops_hands_over_and_goes_when_it_leads_nothing_that_others_could() {
+    let mut lab = Lab::new(&[1, 2], &[&[1, 2], &[1]]);
+    assert!(!may_stop(&lab.image, 1));
+    lab.apply(stop(&lab.image, 1));
+    assert_eq!(lab.leader(0), (Some(2), 1));
+    assert_eq!(lab.leader(1), (Some(1), 0), "to the end");
+    assert!(may_stop(&lab.image, 1));
+}
