@@ -223,6 +223,7 @@ fn fetch_request(version: i16) -> FetchRequest {
         last_fetched_epoch: -1,
         log_start_offset: -1,
         max_bytes: 1 << 20,
+        safe_end: -1,
     };
     FetchRequest {
         replica_id: if version == 17 { 5 } else { -1 },

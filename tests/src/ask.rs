@@ -173,6 +173,7 @@ fn fetch_request(
         last_fetched_epoch: -1,
         log_start_offset: -1,
         max_bytes,
+        safe_end: -1,
     };
     FetchRequest {
         replica_id: CONSUMER_REPLICA_ID,

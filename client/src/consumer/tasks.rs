@@ -136,6 +136,7 @@ fn request(shared: &Shared, plan: &Plan, ids: Option<&BTreeMap<Arc<str>, Uuid>>)
                     last_fetched_epoch: -1,
                     log_start_offset: -1,
                     max_bytes: size(config.partition_fetch_bytes),
+                    safe_end: -1,
                 })
                 .collect(),
         }

@@ -5,9 +5,11 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+
+use futures_util::future::{Either, select};
 
 use crate::partition::{Hosted, Seen};
 
@@ -67,6 +69,11 @@ impl Watched {
     /// Whether the fetch must look again at once: what it saw is not what is, and nobody counted.
     fn is_over(&self) -> bool {
         let log = &self.hosted.log;
+        if let Some(offset) = self.seen.written {
+            return log.written_end() > offset
+                || log.visible_end() != self.seen.high_watermark
+                || !self.hosted.replica.leads();
+        }
         (log.failure().is_some() && !self.had_failed)
             || self.hosted.is_closed()
             || (log.visible_end() != self.seen.high_watermark && self.news() == 0)
@@ -74,6 +81,25 @@ impl Watched {
                 .seen
                 .last_stable
                 .is_some_and(|seen| log.last_stable_offset() != seen)
+    }
+
+    /// Rings when there may be something.
+    fn bell(&self) -> impl Future<Output = ()> + '_ {
+        let log = &self.hosted.log;
+        let visible = log.changed().notified();
+        let written = self.seen.written;
+        async move {
+            let Some(offset) = written else {
+                return visible.await;
+            };
+            let written = pin!(log.written_beyond(offset));
+            let changed = pin!(self.hosted.replica.changed.notified());
+            match select(visible, select(written, changed)).await {
+                // Failed, there will be nothing; the follower asks again when its time is over.
+                Either::Right((Either::Left((Err(_), _)), _)) => std::future::pending().await,
+                Either::Left(_) | Either::Right(_) => {}
+            }
+        }
     }
 
     /// Bytes that have become visible since.
@@ -87,10 +113,7 @@ impl Watched {
 pub(crate) async fn watch(watched: Vec<Watched>, need: u64) {
     loop {
         // A bell's place in the queue is taken before the look, so that no ring is missed.
-        let bells = watched
-            .iter()
-            .map(|one| one.hosted.log.changed().notified());
-        let mut bells: Vec<_> = bells.collect();
+        let mut bells: Vec<_> = watched.iter().map(|one| Box::pin(one.bell())).collect();
         let news: u64 = watched.iter().map(Watched::news).sum();
         if news >= need.max(1) || watched.iter().any(Watched::is_over) {
             return;
@@ -98,7 +121,7 @@ pub(crate) async fn watch(watched: Vec<Watched>, need: u64) {
         poll_fn(|cx| {
             let rung = bells
                 .iter_mut()
-                .any(|bell| Pin::new(bell).poll(cx).is_ready());
+                .any(|bell| bell.as_mut().poll(cx).is_ready());
             if rung { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;

@@ -33,6 +33,7 @@ fn part(partition: i32, fetch_offset: i64) -> FetchPartition {
         last_fetched_epoch: -1,
         log_start_offset: -1,
         max_bytes: 1000,
+        safe_end: -1,
     }
 }
 

@@ -5,14 +5,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use futures_channel::oneshot;
+use futures_util::future::{Either, select};
 use ringmill_log::{
     AppendError, Appended, EndTxnMarker, FetchData, FetchSlice, Partition, ReadError,
     VerificationGuard,
 };
+use ringmill_replication::partition::NodeId;
+use ringmill_replication::partition::follower::{Answer, Fetch};
+use ringmill_replication::partition::leader::parting;
 use ringmill_ring::spawn;
 use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
@@ -20,12 +25,10 @@ use ringmill_wire::fetch::{AbortedTransaction, EpochEnd, IsolationLevel};
 
 use crate::delayed::Progress;
 use crate::error::ToCode;
+use crate::replica::Replica;
 use crate::router::{PartitionId, Result};
 use crate::transactions::Producer;
 use crate::transactions::verification::{Terms, Unverified};
-
-/// The leader epoch of every partition: a single node's leadership never changes hands.
-pub(crate) const LEADER_EPOCH: i32 = 0;
 
 /// A partition that is open on this core.
 pub(crate) struct Hosted {
@@ -33,6 +36,7 @@ pub(crate) struct Hosted {
     /// Its topic's name, known before the metadata that names it counts here.
     pub(crate) topic: StrBytes,
     pub(crate) log: Partition,
+    pub(crate) replica: Replica,
     /// What found the log's queue full, in its order; bounded by what connections may have in work,
     /// which a request is until its batches are written, and by the transactions that end.
     backlog: RefCell<VecDeque<(Entry, oneshot::Sender<Told>)>>,
@@ -72,6 +76,8 @@ const MARKER_BYTES: usize = 78;
 pub(crate) struct AppendWant {
     pub(crate) partition: PartitionId,
     pub(crate) batch: Bytes,
+    /// Whether all in-sync replicas are to have it before it is acknowledged (`acks=all`).
+    pub(crate) by_all: bool,
     /// In whose name it comes, if it is part of a transaction.
     pub(crate) terms: Option<Terms>,
 }
@@ -125,6 +131,18 @@ pub(crate) struct ReadWant {
     pub(crate) current_leader_epoch: i32,
     pub(crate) last_fetched_epoch: i32,
     pub(crate) isolation: IsolationLevel,
+    /// Who asks, if it is another replica.
+    pub(crate) follower: Option<FollowerWant>,
+}
+
+/// Another replica that fetches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FollowerWant {
+    pub(crate) node: NodeId,
+    /// In which of its lives.
+    pub(crate) node_epoch: i64,
+    /// Everything before it is safe there.
+    pub(crate) safe_end: i64,
 }
 
 /// What a part of a fetch found. `D` is where the records are.
@@ -213,6 +231,8 @@ pub(crate) struct Seen {
     pub(crate) high_watermark: i64,
     /// If that is what it waits for.
     pub(crate) last_stable: Option<i64>,
+    /// Of a follower: it waits for what is written from here on.
+    pub(crate) written: Option<i64>,
 }
 
 /// An offset, its record's timestamp and leader epoch; -1 where there is none.
@@ -230,21 +250,13 @@ pub(crate) struct EpochQuery {
     pub(crate) epoch: i32,
 }
 
-/// Whether a client's idea of the leader epoch is right; -1 is none (KIP-320).
-pub(crate) fn check_leader_epoch(claimed: i32) -> Result<()> {
-    match claimed {
-        i32::MIN..=-1 | LEADER_EPOCH => Ok(()),
-        _ => Err(ErrorCode::UnknownLeaderEpoch),
-    }
-}
-
 impl Hosted {
     pub(crate) fn new(id: PartitionId, topic: StrBytes, log: Partition) -> Rc<Self> {
-        log.set_leader_epoch(LEADER_EPOCH);
         Rc::new(Self {
             id,
             topic,
             log,
+            replica: Replica::new(),
             backlog: RefCell::default(),
             unverified: RefCell::default(),
             is_closed: Cell::new(false),
@@ -328,6 +340,9 @@ impl Hosted {
 
     /// None if the log's queue is full.
     fn append_now(&self, entry: &Entry) -> Option<Told> {
+        if let Err(error) = self.check_leads() {
+            return Some(Err(error));
+        }
         let log = &self.log;
         let told = match entry {
             Entry::Batch(batch) => log.append(batch.clone()),
@@ -386,27 +401,60 @@ impl Hosted {
         }
     }
 
-    /// Waits until the append is acknowledged, as the topic's durability demands. Given up, it may
-    /// be waited for again.
-    pub(crate) async fn acknowledged(&self, ordered: &mut Ordered) -> Result<AppendedAt> {
+    /// Waits until the append is acknowledged by all in-sync replicas, or by this node alone, as
+    /// the topic's durability demands. Given up, it may be waited for again.
+    pub(crate) async fn acknowledged(
+        &self,
+        ordered: &mut Ordered,
+        by_all: bool,
+    ) -> Result<AppendedAt> {
         let appended = ordered.told().await?;
-        let done = self.log.acknowledged(&appended.receipt).await;
-        done.map_err(|error| error.to_code())?;
+        let receipt = &appended.receipt;
+        match by_all {
+            true => self.while_leading(self.log.committed(receipt)).await?,
+            false => self.while_leading(self.log.acknowledged(receipt)).await?,
+        }
         Ok(AppendedAt::of(appended))
     }
 
-    /// As [`Self::acknowledged`], until it is on the disk, whatever the topic's durability is.
+    /// As [`Self::acknowledged`] by all, and until it is on the disk here, whatever the topic's
+    /// durability is.
     pub(crate) async fn flushed(&self, ordered: &mut Ordered) -> Result<AppendedAt> {
         let appended = ordered.told().await?;
-        let done = self.log.flushed(&appended.receipt).await;
-        done.map_err(|error| error.to_code())?;
+        self.while_leading(self.log.flushed(&appended.receipt))
+            .await?;
+        self.while_leading(self.log.committed(&appended.receipt))
+            .await?;
         Ok(AppendedAt::of(appended))
+    }
+
+    /// Whoever does not lead any more acknowledges nothing: another has decided what the log holds.
+    async fn while_leading(
+        &self,
+        work: impl Future<Output = std::result::Result<(), AppendError>>,
+    ) -> Result<()> {
+        let mut work = pin!(work);
+        loop {
+            let changed = self.replica.changed.notified();
+            self.check_leads()?;
+            match select(work.as_mut(), pin!(changed)).await {
+                Either::Left((done, _)) => {
+                    self.check_leads()?;
+                    return done.map_err(|error| error.to_code());
+                }
+                Either::Right(_) => {}
+            }
+        }
     }
 
     /// Reads what is visible from an offset on.
     pub(crate) async fn read(&self, want: &ReadWant) -> LocalFound {
-        if let Err(error) = check_leader_epoch(want.current_leader_epoch) {
+        let checked = self.replica.check_epoch(want.current_leader_epoch);
+        if let Err(error) = checked.and_then(|()| self.check_leads()) {
             return LocalFound::failed(error);
+        }
+        if let Some(follower) = want.follower {
+            return self.read_for_follower(want, follower).await;
         }
         let diverging = match self.divergence(want) {
             Ok(diverging) => diverging,
@@ -443,6 +491,50 @@ impl Hosted {
         found.high_watermark = self.log.visible_end();
         found.last_stable = self.log.last_stable_offset();
         found
+    }
+
+    /// Reads for another replica: all that is written, visible or not, and where the logs part.
+    async fn read_for_follower(&self, want: &ReadWant, follower: FollowerWant) -> LocalFound {
+        let (start, end) = (self.log.log_start_offset(), self.log.log_end_offset());
+        let mut found = LocalFound {
+            error: ErrorCode::None,
+            high_watermark: self.log.visible_end(),
+            last_stable: self.log.last_stable_offset(),
+            log_start: start,
+            aborted: Vec::new(),
+            diverging: None,
+            len: 0,
+            data: FetchData::Empty,
+        };
+        let fetch = Fetch {
+            leader: -1,
+            leader_epoch: self.replica.epoch(),
+            offset: want.offset,
+            last_epoch: want.last_fetched_epoch,
+            durable_end: follower.safe_end,
+        };
+        let end_of_epoch = self.log.end_of_epoch(want.last_fetched_epoch);
+        match parting(&fetch, (start, end), end_of_epoch) {
+            Some(Answer::Diverging { epoch, end_offset }) => {
+                found.diverging = Some(EpochEnd { epoch, end_offset });
+                return found;
+            }
+            Some(_) => {
+                // The ends are told all the same: the follower begins anew by them.
+                found.error = ErrorCode::OffsetOutOfRange;
+                found.high_watermark = end;
+                return found;
+            }
+            None => {}
+        }
+        match self.log.read_for_replica(want.offset, want.max_bytes).await {
+            Ok(slice) => {
+                (found.len, found.data) = (slice.len, slice.data);
+                found.high_watermark = self.log.visible_end();
+                found
+            }
+            Err(error) => LocalFound::failed(error.to_code()),
+        }
     }
 
     async fn read_slice(
@@ -512,12 +604,15 @@ impl Hosted {
     pub(crate) async fn find_offset(
         &self,
         query: OffsetQuery,
+        current_epoch: i32,
         isolation: IsolationLevel,
     ) -> Result<OffsetFound> {
+        self.replica.check_epoch(current_epoch)?;
+        self.check_leads()?;
         let plain = |offset| OffsetFound {
             offset,
             timestamp: -1,
-            leader_epoch: self.log.epoch_of(offset).unwrap_or(LEADER_EPOCH),
+            leader_epoch: self.log.epoch_of(offset).unwrap_or(self.replica.epoch()),
         };
         let found = match query {
             OffsetQuery::Latest => {
@@ -541,23 +636,25 @@ impl Hosted {
     }
 
     pub(crate) fn end_of_epoch(&self, query: EpochQuery) -> Result<(i32, i64)> {
-        check_leader_epoch(query.current)?;
+        self.replica.check_epoch(query.current)?;
+        self.check_leads()?;
         Ok(self.known_end_of(query.epoch).unwrap_or((-1, -1)))
     }
 
     /// The end of an epoch, with the epoch that it is the end of; none if nothing is known of it.
     fn known_end_of(&self, epoch: i32) -> Option<(i32, i64)> {
-        let end = self.log.end_of_epoch(epoch);
+        let (end, current) = (self.log.end_of_epoch(epoch), self.replica.epoch());
         match epoch {
             // The leader's own epoch has begun, even if nothing was written in it yet.
-            LEADER_EPOCH => end.or(Some((LEADER_EPOCH, self.log.visible_end()))),
+            _ if epoch == current => end.or(Some((current, self.log.visible_end()))),
             // No epoch that is yet to come has an end.
-            epoch if epoch > LEADER_EPOCH => None,
+            _ if epoch > current => None,
             _ => end,
         }
     }
 
     pub(crate) async fn delete_records(&self, before: i64) -> Result<i64> {
+        self.check_leads()?;
         let deleted = self.log.delete_records(before).await;
         deleted.map_err(|error| error.to_code())
     }

@@ -27,6 +27,7 @@ use ringmill_wire::fetch::IsolationLevel;
 use ringmill_wire::header::RequestHeader;
 
 use crate::cluster::image::Image;
+use crate::cluster::members::Altered;
 use crate::groups::service::{GroupAnswer, GroupCall};
 use crate::partition::{
     AppendWant, AppendedAt, EpochQuery, OffsetFound, OffsetQuery, ReadFound, ReadWant, Seen,
@@ -68,8 +69,8 @@ pub(crate) enum Call {
     Read(Vec<ReadWant>, usize),
     /// Wait until so many bytes more are visible of these than up to the offsets; may be given up.
     Watch(Vec<(PartitionId, Seen)>, u64),
-    /// Find offsets.
-    Offsets(Vec<(PartitionId, OffsetQuery)>, IsolationLevel),
+    /// Find offsets; with the leader epoch that the asker believes in, -1 for none.
+    Offsets(Vec<(PartitionId, (OffsetQuery, i32))>, IsolationLevel),
     /// Find where leader epochs end.
     Epochs(Vec<(PartitionId, EpochQuery)>),
     /// Move the log's start up.
@@ -92,6 +93,8 @@ pub(crate) enum Call {
     AutoCreate(Vec<String>),
     /// One of the broker's own topics is to be there: for core 0.
     OwnTopic(&'static str),
+    /// Who is in sync, as the leaders here want it: for core 0.
+    Alter(Vec<Altered>),
     /// A block of producer ids: for core 0.
     ProducerIds,
     /// Open what is new in the next metadata.
@@ -138,6 +141,8 @@ pub(crate) enum Answer {
     Transaction(TransactionAnswer),
     /// To [`Call::Admin`]: the response's frame.
     Frame(std::result::Result<Bytes, EncodeError>),
+    /// To [`Call::Alter`], in its order.
+    Altered(Vec<Result<()>>),
     /// To [`Call::ProducerIds`].
     ProducerIds(Result<std::ops::Range<i64>>),
     /// To what has no other answer.

@@ -210,6 +210,7 @@ impl Launch {
         spawn(Rc::clone(&shard).watch_transactions());
         spawn(Rc::clone(&shard).keep_up());
         spawn(Rc::clone(&shard).keep_clean());
+        spawn(Rc::clone(&shard).keep_in_sync());
         if core != 0 {
             shard.life.finished().await;
             return Ok(());

@@ -29,6 +29,7 @@ use crate::delayed::{Watched, watch};
 use crate::fetch_sessions::FetchSessions;
 use crate::groups::service::Groups;
 use crate::handlers::Context;
+use crate::in_sync::Wishes;
 use crate::limits::{self, Meter};
 use crate::metrics::Metrics;
 use crate::partition::{AppendWant, Hosted, LocalFound, Ordered, ReadFound, ReadWant, Seen};
@@ -121,6 +122,7 @@ pub(crate) struct Shard {
     pub(crate) sessions: RefCell<FetchSessions>,
     /// The metadata's home; on core 0 alone.
     pub(crate) store: OnceCell<Rc<Store>>,
+    pub(crate) wishes: Wishes,
     /// Which metadata all cores go by; on core 0 alone.
     pub(crate) published: Published,
     /// Producer ids that may be given out here.
@@ -169,6 +171,7 @@ impl Shard {
                 share(config.fetch_sessions as u64) as usize
             )),
             store: OnceCell::new(),
+            wishes: Wishes::default(),
             published: Published::default(),
             producer_ids: RefCell::new(0..0),
             endpoint: OnceCell::new(),
@@ -279,13 +282,15 @@ impl Shard {
     /// Opens the partitions of the next metadata that are this core's and not yet open.
     async fn prepare(self: &Rc<Self>, image: &Image) {
         let mut missing = Vec::new();
+        let node = self.config.node_id;
         for topic in image.topics() {
-            for index in 0..topic.count() {
+            for (state, index) in topic.partitions.iter().zip(0..) {
                 let id = PartitionId {
                     topic: topic.id,
                     index,
                 };
-                if self.router.is_local(id) && !self.partitions.borrow().contains_key(&id) {
+                let is_ours = state.replicas.contains(&node) && self.router.is_local(id);
+                if is_ours && !self.partitions.borrow().contains_key(&id) {
                     missing.push((id, Arc::clone(topic)));
                 }
             }
@@ -295,6 +300,9 @@ impl Shard {
             .for_each_concurrent(limits::CONCURRENT_OPENS, |(id, topic)| async move {
                 let config = topic.config.log_config(topic.is_internal(), expiration);
                 let place = self.open(id, &topic, config).await;
+                if let (Place::Open(hosted), Some(state)) = (&place, topic.partition(id.index)) {
+                    hosted.set_state(self, state, topic.config.min_insync_replicas as usize);
+                }
                 self.partitions.borrow_mut().insert(id, place.clone());
                 let hosted = match place {
                     Place::Open(hosted) => Some(hosted),
@@ -337,17 +345,20 @@ impl Shard {
         self.groups.set_image(&image);
         self.telemetry.set_image(&image);
         let expiration = image.live.producer_id_expiration;
+        let node = self.config.node_id;
         let mut removed = Vec::new();
         self.partitions.borrow_mut().retain(|id, place| {
-            let topic = image
-                .topic_by_id(id.topic)
-                .filter(|topic| topic.has(id.index));
-            match (topic, place) {
-                (Some(topic), Place::Open(hosted)) => {
+            let topic = image.topic_by_id(id.topic);
+            let state = topic.and_then(|topic| topic.partition(id.index));
+            let ours = state.filter(|state| state.replicas.contains(&node));
+            match (topic.zip(ours), place) {
+                (Some((topic, state)), Place::Open(hosted)) => {
                     let config = topic.config.log_config(topic.is_internal(), expiration);
                     if hosted.log.config() != config {
                         hosted.log.update_config(config);
                     }
+                    let min_isr = topic.config.min_insync_replicas as usize;
+                    hosted.set_state(self, state, min_isr);
                     true
                 }
                 (Some(_), Place::Failed) => true,
@@ -405,9 +416,9 @@ impl Shard {
             }
             Call::Offsets(queries, isolation) => Box::pin(async move {
                 let mut found = Vec::with_capacity(queries.len());
-                for (id, query) in queries {
+                for (id, (query, epoch)) in queries {
                     found.push(match shard.hosted(id) {
-                        Ok(hosted) => hosted.find_offset(query, isolation).await,
+                        Ok(hosted) => hosted.find_offset(query, epoch, isolation).await,
                         Err(error) => Err(error),
                     });
                 }
@@ -452,6 +463,7 @@ impl Shard {
                 }
                 Call::OwnTopic(name) => return Answer::Done(shard.create_own_topic(name).await),
                 Call::AutoCreate(names) => return Answer::Done(shard.auto_create(names).await),
+                Call::Alter(all) => return Answer::Altered(shard.alter_partitions(all).await),
                 Call::ProducerIds => {
                     return Answer::ProducerIds(shard.reserve_producer_ids().await);
                 }
@@ -473,15 +485,18 @@ impl Shard {
             .into_iter()
             .map(|want| {
                 let hosted = self.hosted(want.partition)?;
-                let ordered = self.append(&hosted, want.batch, want.terms);
-                Ok((hosted, ordered))
+                let batch = (want.batch, want.by_all);
+                let ordered = self.append(&hosted, batch, want.terms)?;
+                Ok((hosted, ordered, want.by_all))
             })
             .collect();
         Box::pin(async move {
             let mut appended = Vec::with_capacity(ordered.len());
             for part in ordered {
                 appended.push(match part {
-                    Ok((hosted, mut ordered)) => hosted.acknowledged(&mut ordered).await,
+                    Ok((hosted, mut ordered, by_all)) => {
+                        hosted.acknowledged(&mut ordered, by_all).await
+                    }
                     Err(error) => Err(error),
                 });
             }
@@ -489,20 +504,25 @@ impl Shard {
         })
     }
 
-    /// Appends a batch to a partition of this core.
+    /// Appends a batch to a partition of this core, which must lead it, and have enough in sync if
+    /// all are to acknowledge it.
     pub(crate) fn append(
         self: &Rc<Self>,
         hosted: &Rc<Hosted>,
-        batch: Bytes,
+        (batch, by_all): (Bytes, bool),
         terms: Option<Terms>,
-    ) -> Ordered {
-        match (terms, BatchView::parse(&batch)) {
+    ) -> Result<Ordered> {
+        hosted.check_leads()?;
+        if by_all && !hosted.replica.has_min_isr() {
+            return Err(ErrorCode::NotEnoughReplicas);
+        }
+        Ok(match (terms, BatchView::parse(&batch)) {
             (Some(terms), Ok(view)) => {
                 let header = *view.header();
                 hosted.append_in_transaction(self, batch, &header, terms)
             }
             _ => hosted.append(batch),
-        }
+        })
     }
 
     async fn read_all(&self, wants: Vec<ReadWant>, max_bytes: usize) -> Vec<ReadFound> {
@@ -511,7 +531,7 @@ impl Shard {
             // the first that has something gives a batch, however large it is
             let nothing = found.iter().all(|part: &ReadFound| part.len == 0);
             want.max_bytes = want.max_bytes.min(left.max(usize::from(nothing)));
-            let part = match self.hosted(want.partition) {
+            let part = match self.asked(&want) {
                 Ok(hosted) => hosted.read_to_memory(&want).await,
                 Err(error) => ReadFound::failed(error),
             };
@@ -535,10 +555,23 @@ impl Shard {
 
     /// Reads a partition of this core.
     pub(crate) async fn read_local(&self, want: &ReadWant) -> LocalFound {
-        match self.hosted(want.partition) {
+        match self.asked(want) {
             Ok(hosted) => hosted.read(want).await,
             Err(error) => LocalFound::failed(error),
         }
+    }
+
+    /// The partition that is to be read; its leader hears of a follower that reads it.
+    fn asked(&self, want: &ReadWant) -> Result<Rc<Hosted>> {
+        let hosted = self.hosted(want.partition)?;
+        if let Some(follower) = &want.follower {
+            hosted.replica.check_epoch(want.current_leader_epoch)?;
+            let from = (follower.node, follower.node_epoch);
+            let now_ms = self.now().mono_ms;
+            let wish = hosted.on_replica_fetch(from, want.offset, follower.safe_end, now_ms)?;
+            self.wish(wish);
+        }
+        Ok(hosted)
     }
 
     /// The partitions of this core that a fetch is to wait for.

@@ -449,6 +449,7 @@ fn fetch_request() -> Vec<u8> {
         last_fetched_epoch: -1,
         log_start_offset: -1,
         max_bytes: 1 << 20,
+        safe_end: -1,
     };
     let request = FetchRequest {
         replica_id: CONSUMER_REPLICA_ID,

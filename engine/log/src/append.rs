@@ -12,7 +12,7 @@ use ringmill_wire::marker::EndTxnMarker;
 
 use crate::aborted::AbortedTxn;
 use crate::checkpoint::Mark;
-use crate::config::{Durability, LogConfig};
+use crate::config::LogConfig;
 use crate::error::{AppendError, ChangeError};
 use crate::index::{self, INDEX_BYTES_MAX, SHIFT_DEFAULT};
 use crate::mend::time_of;
@@ -444,10 +444,7 @@ impl Partition {
     /// Waits until the append may be acknowledged as far as this node goes: it is flushed or
     /// written, as the topic's durability demands.
     pub async fn acknowledged(&self, receipt: &Receipt) -> Result<(), AppendError> {
-        let level = match self.inner.state.borrow().config.durability {
-            Durability::Flushed => Level::Flushed,
-            Durability::Replicated | Durability::Relaxed => Level::Written,
-        };
+        let level = self.inner.state.borrow().safe_level();
         self.inner.wait(level, receipt).await
     }
 

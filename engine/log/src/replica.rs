@@ -3,6 +3,7 @@
 //! The leader's *high watermark* is what all in-sync replicas have; followers learn it from the
 //! leader. Consumers see nothing beyond it. Replicas read further: all that is written.
 
+use crate::config::Durability;
 use crate::epochs::EpochEntry;
 use crate::error::ReadError;
 use crate::partition::{Partition, Phase, State};
@@ -15,6 +16,25 @@ impl State {
         let (start, end) = (self.log_start, self.commit.written().offset);
         let within = |hw: i64| hw.max(start).min(end.max(start));
         self.high_watermark = self.high_watermark.map(within);
+    }
+
+    /// What this replica has to do with a record before it counts.
+    pub(crate) fn safe_level(&self) -> Level {
+        match self.config.durability {
+            Durability::Flushed => Level::Flushed,
+            Durability::Replicated | Durability::Relaxed => Level::Written,
+        }
+    }
+
+    /// Something may yet be written.
+    fn check_readable(&self) -> Result<(), ReadError> {
+        if let Some(failure) = &self.failure {
+            return Err(ReadError::Io(failure.clone()));
+        }
+        match self.phase {
+            Phase::Closed => Err(ReadError::Closed),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -65,14 +85,43 @@ impl Partition {
                 if written > offset {
                     return Ok(written);
                 }
-                if let Some(failure) = &state.failure {
-                    return Err(ReadError::Io(failure.clone()));
-                }
-                if state.phase == Phase::Closed {
-                    return Err(ReadError::Closed);
-                }
+                state.check_readable()?;
                 state.waits.register(Level::Written, offset + 1)
             };
+            // told or dropped, it looks again
+            let _ = woken.await;
+        }
+    }
+
+    /// Everything before it is here for as long as the topic's durability promises: flushed, or in
+    /// the page cache alone. It is what counts of this replica.
+    pub fn safe_end(&self) -> i64 {
+        let state = self.inner.state.borrow();
+        match state.safe_level() {
+            Level::Flushed => state.commit.flushed().offset,
+            _ => state.commit.written().offset,
+        }
+    }
+
+    /// Waits until [`Partition::safe_end`] is beyond `offset`, and has what is there flushed if
+    /// that takes a flush. Fails once the partition has failed or closed.
+    pub async fn safe_beyond(&self, offset: i64) -> Result<i64, ReadError> {
+        loop {
+            let safe = self.safe_end();
+            if safe > offset {
+                return Ok(safe);
+            }
+            let woken = {
+                let mut state = self.inner.state.borrow_mut();
+                state.check_readable()?;
+                let level = state.safe_level();
+                if level == Level::Flushed {
+                    let end = state.commit.appended().offset;
+                    state.commit.want(end);
+                }
+                state.waits.register(level, offset + 1)
+            };
+            self.inner.schedule_pump();
             // told or dropped, it looks again
             let _ = woken.await;
         }

@@ -36,6 +36,7 @@ fn any_partition(version: i16) -> impl Strategy<Value = FetchPartition> {
                     last_fetched_epoch: if version >= 12 { fetched_epoch } else { -1 },
                     log_start_offset: if version >= 5 { log_start } else { -1 },
                     max_bytes,
+                    safe_end: if version >= 12 { log_start.max(-1) } else { -1 },
                 }
             },
         )
@@ -401,6 +402,7 @@ fn a_hand_made_request_is_read() {
         last_fetched_epoch: -1,
         log_start_offset: -1,
         max_bytes: 64 << 10,
+        safe_end: -1,
     };
     assert_eq!(request.topics[0].partitions, [partition]);
     assert!(request.forgotten.is_empty() && request.rack_id.is_empty());

@@ -56,6 +56,8 @@ pub struct BrokerConfig {
     pub request_read_timeout: Duration,
     /// `response.write.timeout.ms`.
     pub response_write_timeout: Duration,
+    /// `replica.lag.time.max.ms`.
+    pub replica_lag_ms: u64,
     /// `log.retention.check.interval.ms`.
     pub retention_check: Duration,
     /// `offsets.retention.check.interval.ms`.
@@ -225,6 +227,7 @@ impl BrokerConfig {
             connection_idle: millis("connections.max.idle.ms"),
             request_read_timeout: millis("request.read.timeout.ms"),
             response_write_timeout: millis("response.write.timeout.ms"),
+            replica_lag_ms: read.u64("replica.lag.time.max.ms"),
             retention_check: millis("log.retention.check.interval.ms"),
             offsets_retention_check: millis("offsets.retention.check.interval.ms"),
             max_connections: read.usize("max.connections"),

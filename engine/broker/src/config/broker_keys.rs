@@ -314,6 +314,12 @@ pub(super) const OWN: &[Key] = &[
         "The most bytes of requests that one connection has in work; a single larger request is still taken.",
     ),
     fixed(
+        "replica.lag.time.max.ms",
+        Kind::Long(1, i64::MAX),
+        "10000",
+        "A follower that has not had all of its leader's records for so long is not in sync any more, in milliseconds. One that is not heard from leaves sooner, with its session.",
+    ),
+    fixed(
         "request.read.timeout.ms",
         Kind::Long(100, i64::MAX),
         "30000",

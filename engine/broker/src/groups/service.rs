@@ -458,7 +458,7 @@ impl Shard {
                     for mut append in settling.appends {
                         let stored = match settling.must_be_flushed {
                             true => settling.hosted.flushed(&mut append).await,
-                            false => settling.hosted.acknowledged(&mut append).await,
+                            false => settling.hosted.acknowledged(&mut append, true).await,
                         };
                         result = result.and(stored.map(drop).map_err(told));
                     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{Either, LocalBoxFuture, select, select_all};
 use ringmill_log::FetchData;
+use ringmill_replication::partition::NodeId;
 use ringmill_ring::{Instant, now, sleep_until};
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::fetch::{
@@ -27,7 +28,7 @@ use crate::connection::{Chunk, Closed, Response, Stage};
 use crate::delayed::watch;
 use crate::fetch_sessions::{Found as Told, Plan, Wanted};
 use crate::limits::READ_ELSEWHERE_BYTES;
-use crate::partition::{LocalFound, ReadFound, ReadWant, Seen};
+use crate::partition::{FollowerWant, LocalFound, ReadFound, ReadWant, Seen};
 use crate::quotas::Limit;
 use crate::router::{Answer, Call, PartitionId, Result};
 use crate::shard::Shard;
@@ -41,6 +42,8 @@ struct Terms {
     min_bytes: u64,
     max_bytes: usize,
     isolation: IsolationLevel,
+    /// The node that asks, and which of its lives it is in, if it follows.
+    follower: Option<(NodeId, i64)>,
 }
 
 /// Takes a request's first stage.
@@ -55,14 +58,10 @@ pub(crate) async fn begin(
         error,
     })?;
     shard.metrics.fetches.one();
-    if request.replica_id >= 0 {
-        // A client that passes itself off as a follower could move the high watermark
-        // (CVE-2018-1288); a single node has no followers.
-        return Ok(Stage::Done(refuse(
-            &header,
-            ErrorCode::ClusterAuthorizationFailed,
-        )));
-    }
+    let follower = match follower_of(shard, &request) {
+        Ok(follower) => follower,
+        Err(code) => return Ok(Stage::Done(refuse(&header, code))),
+    };
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let at_most = request
         .max_bytes
@@ -70,8 +69,13 @@ pub(crate) async fn begin(
     let terms = Terms {
         deadline: now() + wait.min(MAX_WAIT),
         min_bytes: u64::try_from(request.min_bytes).unwrap_or(0),
-        max_bytes: (at_most as usize).min(shard.fetch_share(header.client_id.as_deref())),
+        max_bytes: match follower {
+            // What replication may take is not a client's quota.
+            Some(_) => at_most as usize,
+            None => (at_most as usize).min(shard.fetch_share(header.client_id.as_deref())),
+        },
         isolation: request.isolation_level,
+        follower,
     };
     let shard = Rc::clone(shard);
     Ok(Stage::waits(async move {
@@ -85,6 +89,9 @@ pub(crate) async fn begin(
             Err(error) => return refuse(&header, error.into()),
         };
         let found = gather(&shard, &plan, &terms).await;
+        if terms.follower.is_some() {
+            return answer(&shard, &header, &plan, found, terms.isolation);
+        }
         let bytes: usize = found.iter().map(|part| part.len).sum();
         let (limit, client_id) = (Limit::ConsumerByteRate, header.client_id.as_deref());
         let pause = shard.charge_or_refuse(limit, client_id, bytes as f64).await;
@@ -93,6 +100,24 @@ pub(crate) async fn begin(
         }
         answer(&shard, &header, &plan, found, terms.isolation)
     }))
+}
+
+/// The node that asks, if it is one that follows. A client that passes itself off as a follower
+/// could move the high watermark (CVE-2018-1288): it has to know a node and the life it is in.
+fn follower_of(shard: &Shard, request: &FetchRequest) -> Result<Option<(NodeId, i64)>> {
+    if request.replica_id < 0 {
+        return Ok(None);
+    }
+    let (node, epoch) = (request.replica_id, request.replica_epoch);
+    let image = shard.image();
+    match image.nodes().get(&node) {
+        Some(_) if node == shard.config.node_id => Err(ErrorCode::ClusterAuthorizationFailed),
+        Some(state) if state.epoch == epoch => Ok(Some((node, epoch))),
+        // It has begun a new life of which this node does not know yet.
+        Some(state) if state.epoch < epoch => Err(ErrorCode::UnknownLeaderEpoch),
+        Some(_) => Err(ErrorCode::StaleBrokerEpoch),
+        None => Err(ErrorCode::ClusterAuthorizationFailed),
+    }
 }
 
 /// Refuses a request as a whole.
@@ -167,7 +192,7 @@ fn resolve(shard: &Shard, wanted: &Wanted) -> Result<PartitionId> {
 fn want(
     id: PartitionId,
     wanted: &Wanted,
-    isolation: IsolationLevel,
+    terms: &Terms,
     (max_bytes, first): (usize, bool),
 ) -> ReadWant {
     let part = &wanted.part;
@@ -178,7 +203,12 @@ fn want(
         max_bytes: most.max(usize::from(first)),
         current_leader_epoch: part.current_leader_epoch,
         last_fetched_epoch: part.last_fetched_epoch,
-        isolation,
+        isolation: terms.isolation,
+        follower: terms.follower.map(|(node, node_epoch)| FollowerWant {
+            node,
+            node_epoch,
+            safe_end: part.safe_end,
+        }),
     }
 }
 
@@ -195,7 +225,7 @@ async fn read(shard: &Rc<Shard>, plan: &Plan, terms: &Terms) -> (Vec<LocalFound>
         let mut part = match id {
             Err(error) => LocalFound::failed(*error),
             Ok(id) if shard.router.is_local(*id) => {
-                let want = want(*id, wanted, terms.isolation, (left, is_first));
+                let want = want(*id, wanted, terms, (left, is_first));
                 shard.read_local(&want).await
             }
             Ok(id) => {
@@ -225,7 +255,7 @@ async fn read_elsewhere<'a>(
     let elsewhere = ids.filter(|(_, id)| !shard.router.is_local(*id));
     let wants: Vec<(usize, ReadWant)> = elsewhere
         .map(|(wanted, id)| {
-            let want = want(id, wanted, terms.isolation, (terms.max_bytes, true));
+            let want = want(id, wanted, terms, (terms.max_bytes, true));
             (shard.router.owner(id), want)
         })
         .collect();
@@ -253,6 +283,7 @@ async fn wait(shard: &Rc<Shard>, plan: &Plan, found: &[LocalFound], terms: &Term
             let seen = Seen {
                 high_watermark: found.high_watermark,
                 last_stable: committed.then_some(found.last_stable),
+                written: terms.follower.map(|_| wanted.part.fetch_offset),
             };
             by_core[shard.router.owner(id)].push((id, seen));
         }

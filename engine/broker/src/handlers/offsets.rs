@@ -24,7 +24,7 @@ use ringmill_wire::kafka_protocol::messages::{
 
 use super::groups::respond;
 use crate::connection::Stage;
-use crate::partition::{EpochQuery, OffsetFound, OffsetQuery, check_leader_epoch};
+use crate::partition::{EpochQuery, OffsetFound, OffsetQuery};
 use crate::router::{Answer, Call, PartitionId, Result};
 use crate::shard::Shard;
 
@@ -100,8 +100,8 @@ pub(crate) async fn list(
         let query = query_of(part, header.version).map_err(Err)?;
         let id = shard.partition_id(name, part.partition_index);
         let id = id.map_err(Err)?;
-        check_leader_epoch(part.current_leader_epoch).map_err(Err)?;
-        Ok((id, query.ok_or(Ok(NOTHING_TIERED))?))
+        let query = query.ok_or(Ok(NOTHING_TIERED))?;
+        Ok((id, (query, part.current_leader_epoch)))
     });
     let (parts, questions) = shard.questions(asked);
     let take = |answer| match answer {

@@ -43,8 +43,6 @@ const DECOMPRESSED_BYTES_MAX: usize = 32 << 20;
 const KEPT_BYTES: usize = 64 << 10;
 /// For a request without acknowledgement, which nobody waits for.
 const NEVER: Duration = Duration::from_secs(365 * 86_400);
-/// Replicas that a single node has of every partition.
-const REPLICAS: u32 = 1;
 
 /// A batch that is refused, and the sentence that says why.
 struct Refused {
@@ -115,14 +113,14 @@ pub(crate) async fn begin(
     let (parts, owners) = append_all(&shard, (header.version, request), terms.as_ref()).await;
     if acks == ACKS_NONE {
         return Ok(Stage::Appends(Box::pin(async move {
-            let (response, rest) = acknowledge(parts, owners, now() + NEVER).await;
+            let (response, rest) = acknowledge(parts, owners, false, now() + NEVER).await;
             let pause = charge(shard).await;
             (unacknowledged(&response).pausing(pause), rest)
         })));
     }
     let deadline = now() + allowed;
     Ok(Stage::Appends(Box::pin(async move {
-        let (mut response, rest) = acknowledge(parts, owners, deadline).await;
+        let (mut response, rest) = acknowledge(parts, owners, acks == ACKS_ALL, deadline).await;
         let pause = charge(shard).await;
         response.throttle_time_ms = pause.as_millis().try_into().unwrap_or(i32::MAX);
         let response = match response.encode(&header) {
@@ -175,7 +173,9 @@ async fn append_all(
                 }
                 Err(refused) => Err(refused.code.into()),
             };
-            partitions.push((index, append(shard, checked, records, &mut elsewhere)));
+            let by_all = demands.acks == Ok(ACKS_ALL);
+            let part = append(shard, checked, (records, by_all), &mut elsewhere);
+            partitions.push((index, part));
             if pace.is_over(looked_at) {
                 yield_now().await;
             }
@@ -235,7 +235,7 @@ impl Checked {
 fn append(
     shard: &Rc<Shard>,
     checked: std::result::Result<(PartitionId, Option<Terms>), Refused>,
-    records: Bytes,
+    (records, by_all): (Bytes, bool),
     elsewhere: &mut Vec<(usize, AppendWant)>,
 ) -> Part {
     let refuse = |refused| {
@@ -249,16 +249,17 @@ fn append(
     let bytes = records.len() as u64;
     let part = if shard.router.is_local(id) {
         match shard.hosted(id) {
-            Ok(hosted) => {
-                let ordered = shard.append(&hosted, records, terms);
-                Part::Here(hosted, ordered)
-            }
+            Ok(hosted) => match shard.append(&hosted, (records, by_all), terms) {
+                Ok(ordered) => Part::Here(hosted, ordered),
+                Err(code) => return refuse(code.into()),
+            },
             Err(code) => return refuse(code.into()),
         }
     } else {
         let want = AppendWant {
             partition: id,
             batch: records,
+            by_all,
             terms,
         };
         elsewhere.push((shard.router.owner(id), want));
@@ -286,9 +287,7 @@ fn check(
         let reason = "the topic is internal, clients cannot write to it";
         return Err(Refused::new(ErrorCode::InvalidTopic, reason));
     }
-    if demands.acks? == ACKS_ALL && topic.config.min_insync_replicas > REPLICAS {
-        return Err(ErrorCode::NotEnoughReplicas.into());
-    }
+    demands.acks?;
     let limit = topic.config.max_message_bytes as usize;
     let header =
         produced_batch(records, limit).map_err(|error| Refused::new(error.to_code(), error))?;
@@ -356,6 +355,7 @@ fn unacknowledged(response: &ProduceResponse) -> Response {
 async fn acknowledge(
     parts: Vec<Parts>,
     mut owners: Owners,
+    by_all: bool,
     deadline: ringmill_ring::Instant,
 ) -> (ProduceResponse, Rest) {
     let left = || deadline.saturating_duration_since(now());
@@ -367,7 +367,7 @@ async fn acknowledge(
             let result = match part {
                 Part::Refused(refused) => Err(refused),
                 Part::Here(hosted, mut ordered) => {
-                    let done = timeout(left(), hosted.acknowledged(&mut ordered)).await;
+                    let done = timeout(left(), hosted.acknowledged(&mut ordered, by_all)).await;
                     if done.is_err() {
                         late.push((hosted, ordered));
                     }
@@ -397,18 +397,18 @@ async fn acknowledge(
         topics,
         ..ProduceResponse::default()
     };
-    (response, rest(late, owners))
+    (response, rest(late, by_all, owners))
 }
 
 /// What was not acknowledged in time is in memory until it is.
-fn rest(late: Vec<(Rc<Hosted>, Ordered)>, owners: Option<Owners>) -> Rest {
+fn rest(late: Vec<(Rc<Hosted>, Ordered)>, by_all: bool, owners: Option<Owners>) -> Rest {
     if late.is_empty() && owners.is_none() {
         return None;
     }
     Some(Box::pin(async move {
         for (hosted, mut ordered) in late {
             // Who wanted to know is told already.
-            let _ = hosted.acknowledged(&mut ordered).await;
+            let _ = hosted.acknowledged(&mut ordered, by_all).await;
         }
         if let Some(owners) = owners {
             owners.await;

@@ -11,13 +11,11 @@ use ringmill_ring::sleep;
 use ringmill_wire::error::ErrorCode;
 
 use super::{Markers, TopicPartition};
-use crate::cluster::image::OFFSETS_TOPIC;
-use crate::partition::{Hosted, LEADER_EPOCH, Ordered};
+use crate::cluster::image::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
+use crate::partition::{Hosted, Ordered};
 use crate::router::{Answer, Call, PartitionId, Result};
 use crate::shard::Shard;
 
-/// The epoch of every coordinator: that of its partition's leader, which never changes hands.
-const COORDINATOR_EPOCH: i32 = LEADER_EPOCH;
 /// The pause before a marker is tried again: it doubles from the first to the longest.
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 /// As above.
@@ -38,7 +36,7 @@ impl Shard {
         let marker = EndTxnMarker {
             producer_id: markers.producer.id,
             producer_epoch: markers.producer.epoch,
-            coordinator_epoch: COORDINATOR_EPOCH,
+            coordinator_epoch: self.coordinator_epoch(&markers.id),
             committed: markers.committed,
         };
         let mut pause = RETRY_FIRST;
@@ -60,6 +58,17 @@ impl Shard {
             sleep(pause).await;
             pause = RETRY_LONGEST.min(2 * pause);
         }
+    }
+
+    /// The epoch of a transactional id's coordinator: its partition's leader epoch.
+    fn coordinator_epoch(&self, id: &str) -> i32 {
+        let epoch = || {
+            let (_, index) = self.home_of_transaction(id).ok()?;
+            let image = self.image();
+            let partition = image.topic(TRANSACTIONS_TOPIC)?.partition(index)?;
+            Some(partition.leader_epoch)
+        };
+        epoch().unwrap_or(0)
     }
 
     /// Writes a marker to partitions; gives those that are to be tried again.

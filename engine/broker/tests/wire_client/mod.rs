@@ -335,6 +335,7 @@ pub(crate) fn fetch_request(
                     last_fetched_epoch: -1,
                     log_start_offset: -1,
                     max_bytes: 10 << 20,
+                    safe_end: -1,
                 })
                 .collect(),
         }],

@@ -142,6 +142,7 @@ impl Reader {
                 last_fetched_epoch: -1,
                 log_start_offset: -1,
                 max_bytes,
+                safe_end: -1,
             });
         }
         let topics = topics.into_iter().map(|(topic, partitions)| FetchTopic {

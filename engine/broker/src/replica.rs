@@ -1,0 +1,347 @@
+//! What this node is to a partition: its leader, a follower of another node, or nothing yet. The
+//! rules are [`ringmill_replication::partition`]'s; here they meet the log.
+
+use std::cell::RefCell;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::future::{Either, select};
+use ringmill_replication::partition::NodeId;
+use ringmill_replication::partition::follower::Follower;
+use ringmill_replication::partition::leader::{FetchRefused, Leader, Proposal};
+use ringmill_replication::partition::state::PartitionState;
+use ringmill_ring::{Notify, now, spawn};
+use ringmill_wire::error::ErrorCode;
+
+use crate::partition::Hosted;
+use crate::router::Result;
+use crate::shard::Shard;
+
+/// This node's part in a partition.
+#[derive(Debug)]
+enum Role {
+    /// Nobody is known to lead, or this node has no copy.
+    None,
+    /// It leads, and nobody else has a copy.
+    Alone,
+    Leads(Box<Leader>),
+    Follows(Follower),
+}
+
+/// What the metadata says of a partition while its log is being cut, if anything, and how many are to
+/// be in sync.
+type Later = Option<(Arc<PartitionState>, usize)>;
+
+/// What the metadata says of a partition, and what follows from it here.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    state: RefCell<Arc<PartitionState>>,
+    role: RefCell<Role>,
+    /// The log is being cut: what the metadata says meanwhile, and how many are to be in sync,
+    /// counts when that is done.
+    cutting: RefCell<Option<Later>>,
+    /// Rings when the role is another.
+    pub(crate) changed: Notify,
+}
+
+impl Replica {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: RefCell::default(),
+            role: RefCell::new(Role::None),
+            cutting: RefCell::new(None),
+            changed: Notify::new(),
+        }
+    }
+
+    /// The leader epoch, as far as is known here.
+    pub(crate) fn epoch(&self) -> i32 {
+        self.state.borrow().leader_epoch
+    }
+
+    /// What the metadata says.
+    pub(crate) fn state(&self) -> Arc<PartitionState> {
+        Arc::clone(&self.state.borrow())
+    }
+
+    /// Whether this node leads.
+    pub(crate) fn leads(&self) -> bool {
+        matches!(*self.role.borrow(), Role::Alone | Role::Leads(_))
+    }
+
+    /// Whom this node follows, if it does.
+    #[expect(dead_code, reason = "for the fetchers, which are to come")]
+    pub(crate) fn follower(&self) -> Option<Follower> {
+        match *self.role.borrow() {
+            Role::Follows(follower) => Some(follower),
+            _ => None,
+        }
+    }
+
+    /// Whether so many are in sync that something can be acknowledged by all.
+    pub(crate) fn has_min_isr(&self) -> bool {
+        match &*self.role.borrow() {
+            Role::Leads(leader) => leader.has_min_isr(),
+            _ => true,
+        }
+    }
+
+    fn leader<T>(&self, work: impl FnOnce(&mut Leader) -> T) -> Option<T> {
+        match &mut *self.role.borrow_mut() {
+            Role::Leads(leader) => Some(work(leader)),
+            _ => None,
+        }
+    }
+
+    /// Whether a client's idea of the leader epoch is right; -1 is none (KIP-320).
+    pub(crate) fn check_epoch(&self, claimed: i32) -> Result<()> {
+        match claimed {
+            i32::MIN..=-1 => Ok(()),
+            _ if claimed < self.epoch() => Err(ErrorCode::FencedLeaderEpoch),
+            _ if claimed > self.epoch() => Err(ErrorCode::UnknownLeaderEpoch),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a leader wants of the metadata.
+pub(crate) struct Wish {
+    pub(crate) hosted: Rc<Hosted>,
+    pub(crate) proposal: Proposal,
+}
+
+impl Hosted {
+    /// Only the leader answers.
+    pub(crate) fn check_leads(&self) -> Result<()> {
+        match self.replica.leads() {
+            true => Ok(()),
+            false => Err(ErrorCode::NotLeaderOrFollower),
+        }
+    }
+
+    /// Takes what the metadata says of the partition now. Tells whether this node has begun to
+    /// lead it, or has ceased to.
+    pub(crate) fn set_state(
+        self: &Rc<Self>,
+        shard: &Shard,
+        state: &Arc<PartitionState>,
+        min_isr: usize,
+    ) -> Option<Leadership> {
+        if let Some(later) = &mut *self.replica.cutting.borrow_mut() {
+            *later = Some((Arc::clone(state), min_isr));
+            return None;
+        }
+        let node = shard.config.node_id;
+        let now = shard.now().mono_ms;
+        let led = self.replica.leads();
+        let before = self.replica.state.replace(Arc::clone(state));
+        let is_same_epoch = before.leader_epoch == state.leader_epoch;
+        let is_new = before.replicas.is_empty();
+        if led && is_same_epoch && !is_new && state.leader == Some(node) {
+            self.go_on_leading(shard, state, min_isr);
+            return None;
+        }
+        if !is_new && is_same_epoch && before.leader == state.leader {
+            return None;
+        }
+        let role = match state.leader {
+            Some(leader) if leader == node => self.begin_to_lead(state, min_isr, shard),
+            _ => match Follower::new(node, state) {
+                Some(follower) => Role::Follows(follower),
+                None => Role::None,
+            },
+        };
+        if !matches!(role, Role::Alone) {
+            // How far the others are is the leader's to say.
+            let known = self.log.high_watermark();
+            self.log
+                .set_high_watermark(known.or(Some(self.log.safe_end())));
+        }
+        let watches = matches!(role, Role::Leads(_));
+        self.replica.role.replace(role);
+        self.replica.changed.notify_all();
+        if watches {
+            self.set_eligible(shard, now);
+            spawn(Rc::clone(self).watch_own_end(state.leader_epoch));
+        }
+        match (led, self.replica.leads()) {
+            (_, true) => Some(Leadership::Begun),
+            (true, false) => Some(Leadership::Ended),
+            (false, false) => None,
+        }
+    }
+
+    fn begin_to_lead(&self, state: &PartitionState, min_isr: usize, shard: &Shard) -> Role {
+        let log = &self.log;
+        log.begin_leadership(state.leader_epoch);
+        if state.replicas.len() == 1 {
+            log.set_high_watermark(None);
+            return Role::Alone;
+        }
+        let known = log.high_watermark().unwrap_or_else(|| log.safe_end());
+        let ends = (log.log_end_offset(), log.safe_end(), known);
+        let (node, lag) = (shard.config.node_id, shard.config.replica_lag_ms);
+        let now = shard.now().mono_ms;
+        Role::Leads(Box::new(Leader::new(node, state, min_isr, ends, lag, now)))
+    }
+
+    /// The same leadership goes on with other replicas, or others in sync.
+    fn go_on_leading(self: &Rc<Self>, shard: &Shard, state: &PartitionState, min_isr: usize) {
+        let now = shard.now().mono_ms;
+        let alone = state.replicas.len() == 1;
+        let is_leader = matches!(*self.replica.role.borrow(), Role::Leads(_));
+        match (alone, is_leader) {
+            (true, false) => {}
+            (true, true) => {
+                self.replica.role.replace(Role::Alone);
+                self.log.set_high_watermark(None);
+            }
+            (false, true) => {
+                self.replica.leader(|leader| {
+                    leader.on_state(state, now);
+                    leader.set_min_isr(min_isr);
+                });
+                self.set_eligible(shard, now);
+            }
+            (false, false) => {
+                let role = self.begin_to_lead(state, min_isr, shard);
+                self.replica.role.replace(role);
+                let known = self.log.safe_end();
+                self.log.set_high_watermark(Some(known));
+                self.set_eligible(shard, now);
+                spawn(Rc::clone(self).watch_own_end(state.leader_epoch));
+            }
+        }
+    }
+
+    /// Tells the leader which of the replicas' nodes can take part.
+    pub(crate) fn set_eligible(&self, shard: &Shard, now_ms: u64) {
+        let image = shard.image();
+        let state = self.replica.state();
+        self.replica.leader(|leader| {
+            for node in &state.replicas {
+                leader.set_eligible(*node, image.is_usable(*node), now_ms);
+            }
+        });
+        self.move_high_watermark();
+    }
+
+    /// The leader's own log counts as far as it is safe.
+    async fn watch_own_end(self: Rc<Self>, epoch: i32) {
+        loop {
+            let safe = self.log.safe_end();
+            let leads = self.replica.leads() && self.replica.epoch() == epoch;
+            if !leads {
+                return;
+            }
+            let (end, now_ms) = (self.log.written_end(), now().as_nanos() / 1_000_000);
+            self.replica
+                .leader(|leader| leader.on_own_end(end, safe, now_ms));
+            self.move_high_watermark();
+            let changed = self.replica.changed.notified();
+            let more = pin!(async {
+                self.log.written_beyond(safe).await?;
+                self.log.safe_beyond(safe).await
+            });
+            match select(more, pin!(changed)).await {
+                Either::Left((Ok(_), _)) => {}
+                // The partition has failed or closed.
+                Either::Left((Err(_), _)) => return,
+                Either::Right(_) => {}
+            }
+        }
+    }
+
+    /// A follower asks for what comes from `offset` on. Gives what the leader wants of the
+    /// metadata now.
+    ///
+    /// # Errors
+    /// It is not to be believed, or this node does not lead.
+    pub(crate) fn on_replica_fetch(
+        self: &Rc<Self>,
+        follower: (NodeId, i64),
+        offset: i64,
+        safe_end: i64,
+        now_ms: u64,
+    ) -> Result<Option<Wish>> {
+        self.check_leads()?;
+        let end = self.log.written_end();
+        let own = self.log.safe_end();
+        let told = self.replica.leader(|leader| {
+            leader.on_own_end(end, own, now_ms);
+            leader.on_fetch(follower, offset, safe_end, now_ms)
+        });
+        let told = told.ok_or(ErrorCode::NotLeaderOrFollower)?;
+        let (_, proposal) = told.map_err(|refused| match refused {
+            FetchRefused::NotAReplica => ErrorCode::NotLeaderOrFollower,
+            FetchRefused::StaleNode => ErrorCode::StaleBrokerEpoch,
+        })?;
+        self.move_high_watermark();
+        Ok(proposal.map(|proposal| Wish {
+            hosted: Rc::clone(self),
+            proposal,
+        }))
+    }
+
+    /// Looks whether a follower is out of sync, and what the metadata has not answered yet.
+    pub(crate) fn on_replica_tick(self: &Rc<Self>, now_ms: u64) -> Option<Wish> {
+        let wanted = self.replica.leader(|leader| {
+            let waiting = leader.proposed();
+            waiting.or_else(|| leader.on_tick(now_ms))
+        });
+        wanted.flatten().map(|proposal| Wish {
+            hosted: Rc::clone(self),
+            proposal,
+        })
+    }
+
+    /// The metadata does not let a follower in.
+    pub(crate) fn on_ineligible(self: &Rc<Self>) -> Option<Wish> {
+        let wanted = self.replica.leader(Leader::on_ineligible);
+        wanted.flatten().map(|proposal| Wish {
+            hosted: Rc::clone(self),
+            proposal,
+        })
+    }
+
+    /// What the leader knows to be safe becomes visible.
+    fn move_high_watermark(&self) {
+        if let Some(safe) = self.replica.leader(|leader| leader.high_watermark()) {
+            self.log.set_high_watermark(Some(safe));
+        }
+    }
+
+    /// Cuts the log at an offset, or empties it to begin there. Nobody leads by this copy meanwhile.
+    #[expect(dead_code, reason = "for the fetchers, which are to come")]
+    pub(crate) async fn cut(
+        self: &Rc<Self>,
+        shard: &Shard,
+        offset: i64,
+        begin_anew: bool,
+    ) -> std::result::Result<(), String> {
+        self.replica.cutting.replace(Some(None));
+        let done = match begin_anew {
+            true => self.log.reset_to(offset).await,
+            false => self.log.truncate_to(offset).await,
+        };
+        let later = self.replica.cutting.take().flatten();
+        if let Some((state, min_isr)) = later {
+            self.set_state(shard, &state, min_isr);
+        }
+        done.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// The leader says that everything before `high_watermark` is safe.
+    #[expect(dead_code, reason = "for the fetchers, which are to come")]
+    pub(crate) fn on_leaders_high_watermark(&self, high_watermark: i64) {
+        self.log.set_high_watermark(Some(high_watermark));
+    }
+}
+
+/// Whether a node has begun or ceased to lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leadership {
+    Begun,
+    Ended,
+}
