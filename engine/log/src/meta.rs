@@ -206,9 +206,10 @@ impl Inner {
     async fn sync_indexes(&self, meta: &mut Meta) -> Result<(), IoFailure> {
         let files = [&meta.index, &meta.times, &meta.aborted];
         for file in files.into_iter().flatten() {
-            file.sync_data()
-                .await
-                .map_err(IoFailure::of("flush an index in", &self.dir))?;
+            let synced = file.sync_data().await;
+            // whatever the reason, a lack of room too: the next flush would succeed without it
+            let lost = synced.map_err(std::io::Error::other);
+            lost.map_err(IoFailure::of("flush an index in", &self.dir))?;
         }
         // their names may be new
         fs::sync_dir(&self.dir)

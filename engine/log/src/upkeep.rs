@@ -186,9 +186,7 @@ impl Inner {
             return Ok(());
         }
         let taken = self.take_snapshot(forced).await?;
-        let mut meta = self.lock_meta().await?;
-        let result = self.write_down(&mut meta, taken).await;
-        result.map_err(|failure| ChangeError::Io(self.on_meta_failure(failure)))
+        self.write_checked(taken).await
     }
 
     /// Before a clean stop: all is flushed, and nothing more is appended.
@@ -202,7 +200,16 @@ impl Inner {
     /// After a recovery: writes down what was found, whether it looks like news or not.
     pub(crate) async fn checkpoint_anew(self: &Rc<Self>) -> Result<(), ChangeError> {
         let taken = self.take_snapshot(true).await?;
+        self.write_checked(taken).await
+    }
+
+    /// Writes it down, unless the partition has failed: what the flush of an index has lost counts
+    /// as written, and would not be written again before a checkpoint says that it is on the disk.
+    async fn write_checked(self: &Rc<Self>, taken: Option<Taken>) -> Result<(), ChangeError> {
         let mut meta = self.lock_meta().await?;
+        if let Some(failure) = &self.state.borrow().failure {
+            return Err(ChangeError::Failed(failure.clone()));
+        }
         let result = self.write_down(&mut meta, taken).await;
         result.map_err(|failure| ChangeError::Io(self.on_meta_failure(failure)))
     }

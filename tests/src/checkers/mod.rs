@@ -405,7 +405,7 @@ pub fn check(
         });
     }
     broken.extend(partition::check(chronicle, inspection));
-    broken.extend(compaction::check(chronicle, inspection));
+    broken.extend(compaction::check(chronicle, inspection, before));
     broken.extend(retention::check(chronicle, inspection));
     broken.extend(transactions::check(chronicle, inspection));
     broken.extend(views::check(chronicle, inspection, before));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ringmill_log::{
     AbortedTxn, AppendError, EndTxnMarker, LogConfig, Partition, ProducerError, ReadError,
 };
-use ringmill_ring::sim::DiskFaults;
+use ringmill_ring::sim::{Chance, DiskFaults};
 use ringmill_wire::batch::{Batches, ProducerStamp};
 use ringmill_wire::marker::EndTxnMarker as Marker;
 
@@ -289,4 +289,38 @@ fn a_lost_index_of_aborted_transactions_is_told() {
         let last = p.visible_end();
         assert_eq!(p.aborted(last - 2, last).await.unwrap().len(), 1);
     });
+}
+
+/// A flush of their index fails, and the partition with it: its end must not pass for a clean one.
+#[test]
+fn aborted_transactions_that_a_failed_flush_lost_are_known_after_a_power_cut() {
+    let mut failures = 0;
+    for (seed, nth) in (0..8).flat_map(|seed| (3..20).map(move |nth| (seed, nth))) {
+        let mut machine = Machine::new(seed);
+        let config = LogConfig::default;
+        machine.life(config(), async |p| p.close().await.unwrap());
+        let disk = machine.world.disk(machine.node);
+        disk.faults().evict_after_failed_sync = Chance::Never;
+        disk.faults().sync_error = Chance::Nth(nth);
+        let failed = machine.life(config(), async |p| {
+            for n in 0..3 {
+                // its own flush may be the one that fails
+                let _ = put(&p, data(1, n, 0, 10), 1, n).await;
+                let _ = end(&p, marker(1, n + 1, false)).await;
+            }
+            // the checkpoint is due
+            ringmill_ring::sleep(std::time::Duration::from_secs(10)).await;
+            let failed = p.failure().is_some();
+            let closed = p.close().await;
+            assert!(closed.is_err() || !failed, "no clean end after a failure");
+            failed
+        });
+        failures += u64::from(failed);
+        machine.world.power_off(machine.node);
+        machine.life(config(), async |p| {
+            let content = read_all(&p, 0, 100_000).await.unwrap();
+            Truth::of(&content).check(&p).await;
+        });
+    }
+    assert!(failures > 20, "{failures}");
 }
