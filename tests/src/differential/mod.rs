@@ -28,11 +28,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ringmill_wire::kafka_protocol::messages::ApiKey;
+use ringmill_wire::kafka_protocol::messages::{ApiKey, RequestKind};
 
-use self::compare::{Comparison, Difference, Names, shown};
+use self::compare::{Comparison, Difference, Names, Scene, shown};
 use self::known::unexplained;
-use self::side::{Ask, Outcome, Side, Unsayable};
+use self::side::{Ask, Body, Outcome, Side, Unsayable};
 use self::world::{Step, World};
 
 /// Requests of one seed, beside those that make and remove its topics.
@@ -141,11 +141,13 @@ impl Pair {
             steps.extend(draw(&mut world));
         }
         let setup = topics::setup(&mut world);
-        self.walk(&world.tag, setup, &mut report)?;
-        // The parts of a broker hear of new topics one after the other.
-        std::thread::sleep(SETTLING);
+        let scene = Scene {
+            tag: &world.tag,
+            newest_ms: world.began_ms + produce::TIMES_MS,
+        };
+        self.walk(&scene, setup, &mut report)?;
         if report.found.is_none() {
-            self.walk(&world.tag, steps, &mut report)?;
+            self.walk(&scene, steps, &mut report)?;
         }
         if let Some(found) = &mut report.found {
             found.seed = seed;
@@ -155,7 +157,7 @@ impl Pair {
     }
 
     /// Takes the steps in turn, up to the first that is answered differently.
-    fn walk(&mut self, tag: &str, steps: Vec<Step>, report: &mut Report) -> io::Result<()> {
+    fn walk(&mut self, scene: &Scene<'_>, steps: Vec<Step>, report: &mut Report) -> io::Result<()> {
         let mut waiting = Vec::new();
         for (place, step) in steps.into_iter().enumerate() {
             let asks = (
@@ -178,9 +180,13 @@ impl Pair {
                 continue;
             }
             for turn in std::iter::once(turn).chain(waiting.drain(..)) {
-                report.found = self.answer(tag, turn, report)?;
+                let key = turn.asks.0.key;
+                report.found = self.answer(scene, turn, report)?;
                 if report.found.is_some() {
                     return Ok(());
+                }
+                if changes_topics(key) {
+                    std::thread::sleep(SETTLING);
                 }
             }
         }
@@ -208,7 +214,12 @@ impl Pair {
         }
     }
 
-    fn answer(&mut self, tag: &str, turn: Turn, report: &mut Report) -> io::Result<Option<Found>> {
+    fn answer(
+        &mut self,
+        scene: &Scene<'_>,
+        turn: Turn,
+        report: &mut Report,
+    ) -> io::Result<Option<Found>> {
         let Turn {
             place,
             step,
@@ -218,7 +229,7 @@ impl Pair {
         let ours = self.ours.receive(step.connection, &asks.0, sent.0)?;
         let theirs = self.theirs.receive(step.connection, &asks.1, sent.1)?;
         let mut answers = (ours, theirs);
-        let compared = self.agree(tag, &step, &asks, &mut answers)?;
+        let compared = self.agree(scene, &step, &asks, &mut answers)?;
         if self.loud {
             println!("{place} {:?} {}", asks.0.key, asks.0.version);
             for (ask, answer) in [(&asks.0, &answers.0), (&asks.1, &answers.1)] {
@@ -251,7 +262,7 @@ impl Pair {
     /// that stay.
     fn agree(
         &mut self,
-        tag: &str,
+        scene: &Scene<'_>,
         step: &Step,
         asks: &(Ask, Ask),
         answers: &mut (Outcome, Outcome),
@@ -260,9 +271,9 @@ impl Pair {
         for attempt in 0.. {
             let mut names = self.names.clone();
             let trees = (answers.0.tree(), answers.1.tree());
-            let all = Comparison::of(&api, tag, &mut names, (&trees.0, &trees.1));
+            let all = Comparison::of(&api, scene, &mut names, (&trees.0, &trees.1));
             let settled = unexplained(&asks.0, &all).is_empty();
-            let again = match reads(asks.0.key) {
+            let again = match reads(&asks.0) {
                 true => (true, true),
                 false => (
                     passing(&answers.0, &answers.1),
@@ -315,11 +326,16 @@ fn passing(answer: &Outcome, other: &Outcome) -> bool {
 }
 
 /// Requests that change nothing, and may be sent again whatever was answered: what was changed
-/// before spreads through a broker in its own time.
-fn reads(key: ApiKey) -> bool {
+/// before spreads through a broker in its own time, as the end of a transaction does.
+fn reads(ask: &Ask) -> bool {
     use ApiKey::*;
+    if let Body::Message(message) = &ask.body
+        && let RequestKind::Fetch(fetch) = &**message
+    {
+        return fetch.session_epoch == NO_SESSION;
+    }
     matches!(
-        key,
+        ask.key,
         Metadata
             | DescribeConfigs
             | ListOffsets
@@ -338,6 +354,15 @@ fn reads(key: ApiKey) -> bool {
             | ListConfigResources
             | DescribeCluster
     )
+}
+
+/// The epoch of a fetch that neither has a session nor begins one (KIP-227).
+const NO_SESSION: i32 = -1;
+
+/// Requests that change which topics there are: the parts of a broker hear of it one after the other.
+fn changes_topics(key: ApiKey) -> bool {
+    use ApiKey::*;
+    matches!(key, CreateTopics | CreatePartitions | DeleteTopics)
 }
 
 fn exchange(side: &mut Side, step: &Step, ask: &Ask) -> io::Result<Outcome> {

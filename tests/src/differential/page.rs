@@ -62,6 +62,7 @@ pub fn page() -> String {
             What::Named(kind) => format!("which {kind} it is"),
             What::Present => "whether there is one".to_owned(),
             What::Sign => "whether there is one (not negative)".to_owned(),
+            What::Late => "what is the producer's, and whether it is".to_owned(),
             What::OfThisRun => "what belongs to the run, in any order".to_owned(),
             What::Merged => "the elements, in any order and any number of parts".to_owned(),
             What::Unordered => "the elements, in any order".to_owned(),

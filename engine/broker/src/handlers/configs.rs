@@ -66,14 +66,7 @@ impl<'a> Resource<'a> {
         match kind {
             kind::TOPIC => {
                 check_topic_name(name).map_err(TopicError::from)?;
-                let missing = || {
-                    let reason = format!("The topic '{name}' does not exist.");
-                    Refusal::new(ErrorCode::UnknownTopicOrPartition, reason)
-                };
-                image
-                    .topic(name)
-                    .map(|topic| Self::Topic(topic))
-                    .ok_or_else(missing)
+                find_topic(image, name).map(Self::Topic)
             }
             kind::BROKER if name.is_empty() => Ok(Self::Brokers),
             kind::BROKER if name == ctx.node_id().to_string() => Ok(Self::Broker),
@@ -97,6 +90,14 @@ impl<'a> Resource<'a> {
             ))),
         }
     }
+}
+
+fn find_topic<'a>(image: &'a Image, name: &str) -> Result<&'a Topic, Refusal> {
+    let missing = || {
+        let reason = format!("The topic '{name}' does not exist.");
+        Refusal::new(ErrorCode::UnknownTopicOrPartition, reason)
+    };
+    image.topic(name).map(|topic| &**topic).ok_or_else(missing)
 }
 
 /// One value that a setting has or would have.
@@ -310,27 +311,61 @@ enum Wanted {
     Just(Vec<Change>),
 }
 
-/// Decides on each resource by itself: all its changes are made or none.
+/// Groups and subscriptions that a request gives their first settings, of which there may be only so
+/// many.
+#[derive(Default)]
+struct Made {
+    groups: usize,
+    subscriptions: usize,
+}
+
+/// Decides on each resource by itself: all its changes are made or none. Nothing is to be made if the
+/// request is a trial.
 fn alter_all(
     image: &Image,
     ctx: Context<'_>,
+    is_trial: bool,
     resources: Vec<Altered<'_>>,
-) -> (Vec<Result<(), Refusal>>, Vec<Command>) {
+) -> (Vec<Decided>, Vec<Command>) {
     let mut named: BTreeMap<(i8, &str), usize> = BTreeMap::new();
     for resource in &resources {
         *named.entry((resource.kind, resource.name)).or_default() += 1;
     }
-    let mut commands = Vec::new();
-    let decided = resources.iter().map(|resource| {
+    let (mut commands, mut made) = (Vec::new(), Made::default());
+    let mut decide = |resource: &Altered<'_>| {
         if named[&(resource.kind, resource.name.as_str())] > 1 {
             let reason = "Each resource must appear at most once.";
             return Err(Refusal::request(reason));
         }
-        let command = alter(image, ctx, resource)?;
+        let command = alter(image, ctx, resource, &mut made)?;
         commands.extend(command);
         Ok(())
+    };
+    let decided = resources.iter().map(|resource| {
+        let (code, message) = match decide(resource) {
+            Ok(()) => (ErrorCode::None, None),
+            Err(refusal) => (refusal.code, refusal.message()),
+        };
+        Decided {
+            kind: resource.kind,
+            name: resource.name.clone(),
+            code: code.code(),
+            message,
+        }
     });
-    (decided.collect(), commands)
+    let decided = decided.collect();
+    if is_trial {
+        commands.clear();
+    }
+    (decided, commands)
+}
+
+/// What is answered of one resource.
+struct Decided {
+    kind: i8,
+    name: StrBytes,
+    code: i16,
+    message: Option<StrBytes>,
 }
 
 /// Answers IncrementalAlterConfigs.
@@ -344,20 +379,15 @@ pub fn incremental_alter_configs(
         name: &resource.resource_name,
         changes: changes(resource).map(Wanted::Changed),
     });
-    let (decided, mut commands) = alter_all(image, ctx, resources.collect());
-    let responses = request.resources.iter().zip(decided);
-    let responses = responses.map(|(resource, decided)| {
-        let (code, message) = told(decided);
+    let (decided, commands) = alter_all(image, ctx, request.validate_only, resources.collect());
+    let responses = decided.into_iter().map(|decided| {
         AlterConfigsResourceResponse::default()
-            .with_resource_type(resource.resource_type)
-            .with_resource_name(resource.resource_name.clone())
-            .with_error_code(code)
-            .with_error_message(message)
+            .with_resource_type(decided.kind)
+            .with_resource_name(decided.name)
+            .with_error_code(decided.code)
+            .with_error_message(decided.message)
     });
     let responses = responses.collect();
-    if request.validate_only {
-        commands.clear();
-    }
     let response = IncrementalAlterConfigsResponse::default().with_responses(responses);
     (response, commands)
 }
@@ -380,29 +410,17 @@ pub fn alter_configs(
             changes: Ok(Wanted::Just(set.collect())),
         }
     });
-    let (decided, mut commands) = alter_all(image, ctx, resources.collect());
-    let responses = request.resources.iter().zip(decided);
-    let responses = responses.map(|(resource, decided)| {
-        let (code, message) = told(decided);
+    let (decided, commands) = alter_all(image, ctx, request.validate_only, resources.collect());
+    let responses = decided.into_iter().map(|decided| {
         alter_configs_response::AlterConfigsResourceResponse::default()
-            .with_resource_type(resource.resource_type)
-            .with_resource_name(resource.resource_name.clone())
-            .with_error_code(code)
-            .with_error_message(message)
+            .with_resource_type(decided.kind)
+            .with_resource_name(decided.name)
+            .with_error_code(decided.code)
+            .with_error_message(decided.message)
     });
     let responses = responses.collect();
-    if request.validate_only {
-        commands.clear();
-    }
     let response = AlterConfigsResponse::default().with_responses(responses);
     (response, commands)
-}
-
-fn told(decided: Result<(), Refusal>) -> (i16, Option<StrBytes>) {
-    match decided {
-        Ok(()) => (ErrorCode::None.code(), None),
-        Err(refusal) => (refusal.code.code(), refusal.message()),
-    }
 }
 
 /// The command that makes a resource's changes; none if they change nothing.
@@ -410,27 +428,33 @@ fn alter(
     image: &Image,
     ctx: Context<'_>,
     resource: &Altered<'_>,
+    made: &mut Made,
 ) -> Result<Option<Command>, Refusal> {
     let (kind, name) = (resource.kind, resource.name.as_str());
-    if kind == kind::TOPIC && name.is_empty() {
-        return Err(Refusal::request("Default topic resources are not allowed."));
+    let wanted = resource.changes.as_ref().map_err(Refusal::clone)?;
+    // Of two errors Kafka tells the one that its broker finds before its controller looks at the
+    // resource, and of a topic that is not there last.
+    match kind {
+        kind::TOPIC => alter::check(&topic::TABLE, wanted.changes())?,
+        kind::GROUP => alter::check(&group::TABLE, wanted.changes())?,
+        kind::CLIENT_METRICS => alter::check(&client_metrics::TABLE, wanted.changes())?,
+        _ => {}
     }
-    let found = Resource::find(image, ctx, kind, name)?;
-    let set = match found {
-        Resource::Topic(topic) => &topic.overrides,
-        Resource::Group(name) => image.groups().get(name).unwrap_or(&NONE),
-        Resource::ClientMetrics(name) => image.client_metrics().get(name).unwrap_or(&NONE),
-        Resource::Broker => &image.broker,
-        Resource::Brokers => &image.broker_defaults,
-    };
-    let changes = resource.changes.as_ref().map_err(Refusal::clone)?;
-    let changes = changes.of(set);
-    match found {
-        Resource::Topic(topic) => alter_topic(image, ctx, topic, &changes),
-        Resource::Group(name) => alter_group(image, name, set, &changes),
-        Resource::ClientMetrics(name) => alter_client_metrics(image, name, set, &changes),
+    if kind == kind::TOPIC {
+        return alter_topic(image, ctx, name, wanted);
+    }
+    match Resource::find(image, ctx, kind, name)? {
+        Resource::Topic(_) => unreachable!("topics are altered above"),
+        Resource::Group(name) => {
+            let set = image.groups().get(name).unwrap_or(&NONE);
+            alter_group(image, (name, set), &wanted.of(set), made)
+        }
+        Resource::ClientMetrics(name) => {
+            let set = image.client_metrics().get(name).unwrap_or(&NONE);
+            alter_client_metrics(image, (name, set), &wanted.of(set), made)
+        }
         Resource::Broker => {
-            let next = alter_broker(image, ctx, &image.broker, &changes)?;
+            let next = alter_broker(image, ctx, &image.broker, &wanted.of(&image.broker))?;
             check_topic_defaults(ctx, &image.broker_defaults, &next)?;
             let command = Command::ConfigureBroker {
                 overrides: next.clone(),
@@ -438,17 +462,25 @@ fn alter(
             Ok((next != image.broker).then_some(command))
         }
         Resource::Brokers => {
-            let next = alter_broker(image, ctx, &image.broker_defaults, &changes)?;
+            let set = &image.broker_defaults;
+            let next = alter_broker(image, ctx, set, &wanted.of(set))?;
             check_topic_defaults(ctx, &next, &image.broker)?;
             let command = Command::ConfigureBrokers {
                 overrides: next.clone(),
             };
-            Ok((next != image.broker_defaults).then_some(command))
+            Ok((next != *set).then_some(command))
         }
     }
 }
 
 impl Wanted {
+    /// What the request says.
+    fn changes(&self) -> &[Change] {
+        match self {
+            Self::Changed(changes) | Self::Just(changes) => changes,
+        }
+    }
+
     /// The changes that make `set` as it is wanted.
     fn of(&self, set: &Overrides) -> Vec<Change> {
         let (changes, others) = match self {
@@ -488,20 +520,21 @@ fn changes(resource: &AlterConfigsResource) -> Result<Vec<Change>, Refusal> {
 fn alter_topic(
     image: &Image,
     ctx: Context<'_>,
-    topic: &Topic,
-    changes: &[Change],
+    name: &str,
+    wanted: &Wanted,
 ) -> Result<Option<Command>, Refusal> {
+    if name.is_empty() {
+        return Err(Refusal::request("Default topic resources are not allowed."));
+    }
+    check_topic_name(name).map_err(TopicError::from)?;
+    let set = image.topic(name).map_or(&NONE, |topic| &topic.overrides);
     let current = |name: &str| match topic::TABLE.find(name) {
-        Some(key) => {
-            let layers = ctx
-                .config
-                .describe_topic(key, &topic.overrides, &image.dynamic);
-            layers.0
-        }
+        Some(key) => ctx.config.describe_topic(key, set, &image.dynamic).0,
         None => String::new(),
     };
-    let next = alter::apply(&topic::TABLE, &topic.overrides, changes, &current)?;
+    let next = alter::apply(&topic::TABLE, set, &wanted.of(set), &current)?;
     topic::check(&next)?;
+    let topic = find_topic(image, name)?;
     let command = Command::ConfigureTopic {
         id: topic.id,
         overrides: next.clone(),
@@ -511,18 +544,20 @@ fn alter_topic(
 
 fn alter_group(
     image: &Image,
-    name: &str,
-    set: &Overrides,
+    (name, set): (&str, &Overrides),
     changes: &[Change],
+    made: &mut Made,
 ) -> Result<Option<Command>, Refusal> {
     let next = alter::apply(&group::TABLE, set, changes, &|_| String::new())?;
     group::check(&next, &image.live.groups)?;
     let is_new = set.is_empty() && !next.is_empty();
-    if is_new && (image.groups().len() >= MAX_CONFIGURED_GROUPS || name.len() > MAX_NAME_BYTES) {
+    let is_full = image.groups().len() + made.groups >= MAX_CONFIGURED_GROUPS;
+    if is_new && (is_full || name.len() > MAX_NAME_BYTES) {
         return Err(Refusal::request(format!(
             "At most {MAX_CONFIGURED_GROUPS} groups may have settings, with names of up to {MAX_NAME_BYTES} bytes"
         )));
     }
+    made.groups += usize::from(is_new);
     let command = Command::ConfigureGroup {
         group: name.to_owned(),
         overrides: next.clone(),
@@ -532,20 +567,21 @@ fn alter_group(
 
 fn alter_client_metrics(
     image: &Image,
-    name: &str,
-    set: &Overrides,
+    (name, set): (&str, &Overrides),
     changes: &[Change],
+    made: &mut Made,
 ) -> Result<Option<Command>, Refusal> {
     let next = alter::apply(&client_metrics::TABLE, set, changes, &|_| String::new());
     let next = next.map_err(of_client_metrics)?;
     client_metrics::check(&next)?;
     let is_new = set.is_empty() && !next.is_empty();
-    let full = image.client_metrics().len() >= SUBSCRIPTIONS_MAX;
-    if is_new && (full || name.len() > MAX_NAME_BYTES) {
+    let is_full = image.client_metrics().len() + made.subscriptions >= SUBSCRIPTIONS_MAX;
+    if is_new && (is_full || name.len() > MAX_NAME_BYTES) {
         return Err(Refusal::request(format!(
             "At most {SUBSCRIPTIONS_MAX} subscriptions of clients' metrics may exist, with names of up to {MAX_NAME_BYTES} bytes"
         )));
     }
+    made.subscriptions += usize::from(is_new);
     let command = Command::ConfigureClientMetrics {
         name: name.to_owned(),
         overrides: next.clone(),

@@ -475,6 +475,47 @@ fn a_resource_named_twice_is_refused_and_the_others_are_changed() {
 }
 
 #[test]
+fn of_two_mistakes_the_one_is_told_that_kafka_finds_first() {
+    use ErrorCode::{InvalidConfig, InvalidRequest, InvalidTopic, UnknownTopicOrPartition};
+    let mut lab = Lab::new(&[]);
+    let wrong = ("retention.ms", SET, Some("x"));
+    let right = ("retention.ms", SET, Some("1"));
+    let no_list = ("retention.ms", APPEND, Some("1"));
+    let null = ("retention.ms", SET, None);
+    for (kind, name, change, expected) in [
+        (kind::TOPIC, "gone", null, InvalidRequest),
+        (kind::TOPIC, "gone", wrong, InvalidConfig),
+        (kind::TOPIC, "gone", right, UnknownTopicOrPartition),
+        (kind::TOPIC, "a b", null, InvalidRequest),
+        (kind::TOPIC, "a b", no_list, InvalidConfig),
+        (kind::TOPIC, "a b", wrong, InvalidTopic),
+        (kind::TOPIC, "", no_list, InvalidConfig),
+        (kind::TOPIC, "", wrong, InvalidRequest),
+        (kind::GROUP, "", no_list, InvalidConfig),
+        (kind::GROUP, "", wrong, InvalidRequest),
+    ] {
+        let (found, message) = alter_one(&mut lab, changes(kind, name, &[change]));
+        assert_eq!(found, expected, "{kind} {name:?} {change:?}: {message}");
+    }
+}
+
+#[test]
+fn one_request_makes_no_more_subscriptions_than_there_may_be() {
+    let mut lab = Lab::new(&[]);
+    let set = [("interval.ms", SET, Some("1000"))];
+    let named = |n: usize| changes(kind::CLIENT_METRICS, &format!("s{n}"), &set);
+    let resources = (0..SUBSCRIPTIONS_MAX + 2).map(named).collect();
+    let answers = alter_all(&mut lab, resources, false);
+    let refused: Vec<_> = answers.iter().filter(|(code, _)| code.is_error()).collect();
+    assert_eq!(refused.len(), 2);
+    assert!(refused[0].1.contains("At most"), "{refused:?}");
+    assert_eq!(lab.image.client_metrics().len(), SUBSCRIPTIONS_MAX);
+    // who is there may change all the same
+    let other = [("interval.ms", SET, Some("2000"))];
+    assert_altered(&mut lab, changes(kind::CLIENT_METRICS, "s0", &other));
+}
+
+#[test]
 fn a_trial_finds_mistakes_and_changes_nothing() {
     let mut lab = Lab::new(&[]);
     lab.topic("t", 1);

@@ -18,6 +18,7 @@ pub(crate) mod offsets;
 pub(crate) mod produce;
 pub mod producer_ids;
 pub mod quotas;
+mod record_faults;
 mod refusal;
 pub(crate) mod telemetry;
 pub mod topic_partitions;

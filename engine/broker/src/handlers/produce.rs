@@ -15,18 +15,17 @@ use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use ringmill_ring::{now, timeout, yield_now};
 use ringmill_wire::StrBytes;
-use ringmill_wire::batch::{
-    BatchHeader, BatchView, Compression, NO_TIMESTAMP, TimestampType, produced_batch,
-};
+use ringmill_wire::batch::{BatchView, Compression, NO_TIMESTAMP, produced_batch};
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::header::RequestHeader;
 use ringmill_wire::produce::{
     ACKS_ALL, ACKS_LEADER, ACKS_NONE, ProducePartition, ProduceRequest, ProduceResponse,
-    ProduceTopic, ProducedPartition, ProducedTopic,
+    ProduceTopic, ProducedPartition, ProducedTopic, RecordError,
 };
-use ringmill_wire::record::{check_keyed_records, check_produced_records};
+use ringmill_wire::record::check_produced_records;
 use ringmill_wire::topic::TopicRef;
 
+use super::record_faults::{RECORDS_TOLD_MAX, RecordFaults};
 use crate::cluster::image::Topic;
 use crate::connection::{Closed, Response, Rest, Stage};
 use crate::error::ToCode;
@@ -46,16 +45,20 @@ const NEVER: Duration = Duration::from_secs(365 * 86_400);
 /// Replicas that a single node has of every partition.
 const REPLICAS: u32 = 1;
 
-/// A batch that is refused, and the sentence that says why.
+/// A batch that is refused, the sentence that says why, and which of its records are at fault.
 struct Refused {
     code: ErrorCode,
     message: Option<String>,
+    records: Vec<RecordError>,
 }
 
 impl From<ErrorCode> for Refused {
     fn from(code: ErrorCode) -> Self {
-        let message = None;
-        Self { code, message }
+        Self {
+            code,
+            message: None,
+            records: Vec::new(),
+        }
     }
 }
 
@@ -64,8 +67,10 @@ const ZSTD_VERSION: i16 = 7;
 
 impl Refused {
     fn new(code: ErrorCode, reason: impl ToString) -> Self {
-        let message = Some(reason.to_string());
-        Self { code, message }
+        Self {
+            message: Some(reason.to_string()),
+            ..code.into()
+        }
     }
 }
 
@@ -158,10 +163,11 @@ async fn append_all(
 ) -> (Vec<Parts>, Owners) {
     let mut elsewhere: Vec<(usize, AppendWant)> = Vec::new();
     let mut all = Vec::with_capacity(request.topics.len());
-    let mut pace = Pace::default();
+    let (mut pace, mut left) = (Pace::default(), RECORDS_TOLD_MAX);
     let demands = Demands {
         acks: acks_of(&request),
         version,
+        records_told: left,
     };
     for asked in request.topics {
         let topic = shard.topic(&asked.topic).map_err(Refused::from);
@@ -170,11 +176,18 @@ async fn append_all(
             let mut looked_at = records.len();
             let checked = match &topic {
                 Ok(topic) => {
+                    let demands = Demands {
+                        records_told: left,
+                        ..demands
+                    };
                     let checked = check(shard, topic, index, demands, &records, &mut looked_at);
                     checked.and_then(|checked| checked.within(terms))
                 }
                 Err(refused) => Err(refused.code.into()),
             };
+            if let Err(refused) = &checked {
+                left -= refused.records.len();
+            }
             partitions.push((index, append(shard, checked, records, &mut elsewhere)));
             if pace.is_over(looked_at) {
                 yield_now().await;
@@ -201,6 +214,8 @@ async fn append_all(
 struct Demands {
     acks: Result<i16>,
     version: i16,
+    /// How many records the response may name yet.
+    records_told: usize,
 }
 
 /// What the whole request must fulfil: the acks, or why everything is refused.
@@ -296,16 +311,23 @@ fn check(
     if demands.version < ZSTD_VERSION && header.compression() == Ok(Compression::Zstd) {
         return Err(ErrorCode::UnsupportedCompressionType.into());
     }
-    check_timestamps(shard, topic, &header)?;
     let view = BatchView::parse(records).expect("just accepted");
     let decompressed = DECOMPRESSED_BYTES_MAX.max(2 * limit);
     // What is refused may have been decompressed almost to the end.
     *looked_at = decompressed;
-    let checked = match topic.config.compact {
-        true => check_keyed_records(&view, decompressed),
-        false => check_produced_records(&view, decompressed),
-    };
+    let (wall_ms, newest_ms) = (shard.now().wall_ms, header.max_timestamp);
+    let mut faults = RecordFaults::of(&topic.config, wall_ms, newest_ms, demands.records_told);
+    let checked = check_produced_records(&view, decompressed, |index, record| {
+        faults.on_record(index, record);
+    });
     *looked_at = checked.map_err(|error| Refused::new(error.to_code(), error))?;
+    if let Some((code, message, records)) = faults.verdict() {
+        return Err(Refused {
+            code,
+            message: Some(message),
+            records,
+        });
+    }
     Ok(Checked {
         partition: PartitionId {
             topic: topic.id,
@@ -313,29 +335,6 @@ fn check(
         },
         is_transactional: header.is_transactional(),
     })
-}
-
-/// `message.timestamp.before.max.ms` and `.after.max.ms` (KIP-937), for what the header tells.
-fn check_timestamps(
-    shard: &Shard,
-    topic: &Topic,
-    header: &BatchHeader,
-) -> std::result::Result<(), Refused> {
-    let config = &topic.config;
-    if config.timestamp_type != TimestampType::CreateTime || header.max_timestamp == NO_TIMESTAMP {
-        return Ok(());
-    }
-    let wall_ms = shard.now().wall_ms;
-    let newest = wall_ms.saturating_add(config.timestamp_after_max_ms);
-    let oldest = wall_ms.saturating_sub(config.timestamp_before_max_ms);
-    if header.max_timestamp <= newest && header.base_timestamp >= oldest {
-        return Ok(());
-    }
-    let reason = format!(
-        "timestamps {} to {} are not within {oldest} to {newest}",
-        header.base_timestamp, header.max_timestamp
-    );
-    Err(Refused::new(ErrorCode::InvalidTimestamp, reason))
 }
 
 /// The end of a request that wants no answer.
@@ -427,6 +426,7 @@ fn produced_partition(
         },
         Err(refused) => ProducedPartition {
             error_message: refused.message.map(StrBytes::from_string),
+            record_errors: refused.records,
             ..ProducedPartition::failed(index, refused.code.code())
         },
     }
