@@ -24,6 +24,7 @@ pub mod quotas;
 mod router;
 mod serve;
 mod shard;
+mod stage;
 pub mod telemetry;
 pub mod transactions;
 mod upkeep;

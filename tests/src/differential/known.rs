@@ -268,118 +268,6 @@ pub const KNOWN: &[Known] = &[
         reason: "of two errors of one batch each broker tells the one that it looks for first",
     },
     Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "87",
-        theirs: "76",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "76",
-        theirs: "53",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "21",
-        theirs: "53",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "3",
-        theirs: "53",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "100",
-        theirs: "53",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "3",
-        theirs: "2",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "100",
-        theirs: "2",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "3",
-        theirs: "87",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "100",
-        theirs: "87",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "21",
-        theirs: "2",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "21",
-        theirs: "87",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "21",
-        theirs: "76",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "3",
-        theirs: "76",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "100",
-        theirs: "76",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "2",
-        theirs: "53",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "87",
-        theirs: "53",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
         api: IN_TRANSACTION,
         path: "responses.partition_responses.error_code",
         ours: "45",
@@ -450,15 +338,32 @@ const IN_TRANSACTION: &str = "Produce in a transaction";
 /// The field in which an answer says that the whole request failed.
 const WHOLE: &str = "error_code";
 
+/// Why a batch is refused, and which of its records are at fault, which only some of the reasons name.
+const REFUSED: &str = "responses.partition_responses.error_code";
+const FAULTS: &str = "responses.partition_responses.record_errors";
+
 /// The differences in the answer to a request that the table does not have. Where only one broker
-/// refuses the whole, and why is known, the rest comes of that.
+/// refuses the whole, and why is known, the rest comes of that; as the records at fault come of the
+/// error that is told of several.
 pub fn unexplained<'a>(ask: &Ask, differences: &'a [Difference]) -> Vec<&'a Difference> {
-    let by_whole = |d: &Difference| d.path == WHOLE && explained(ask, d);
-    if differences.iter().any(by_whole) {
+    let known = |path: &str| {
+        let mut of_path = differences.iter().filter(|d| d.path == path).peekable();
+        of_path.peek().is_some() && of_path.all(|d| explained(ask, d))
+    };
+    if known(WHOLE) {
         return Vec::new();
     }
-    let left = differences.iter().filter(|d| !explained(ask, d));
+    let refused = known(REFUSED);
+    let left = differences
+        .iter()
+        .filter(|d| !explained(ask, d) && !(refused && d.path == FAULTS));
     left.collect()
+}
+
+/// Whether one broker took a batch that the other refused: what follows may come of it.
+pub fn parted(differences: &[Difference]) -> bool {
+    let taken = |d: &Difference| d.ours == "0" || d.theirs == "0";
+    differences.iter().any(|d| d.path == REFUSED && taken(d))
 }
 
 /// Whether the table has a difference in the answer to a request.

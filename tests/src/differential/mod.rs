@@ -4,7 +4,8 @@
 //! A seed draws a sequence of requests about topics, records, groups and transactions of its own.
 //! Both brokers get each in turn; what a broker names itself (ids, sessions, members) is put into
 //! its later requests, and must stand for the same thing throughout. The first difference that no
-//! table explains ends the sequence, for what follows may come of it.
+//! table explains ends the sequence, for what follows may come of it; so does a batch that only one of
+//! them has taken.
 
 pub mod admin;
 pub mod compare;
@@ -31,7 +32,7 @@ use std::time::Duration;
 use ringmill_wire::kafka_protocol::messages::{ApiKey, RequestKind};
 
 use self::compare::{Comparison, Difference, Names, Scene, shown};
-use self::known::unexplained;
+use self::known::{parted, unexplained};
 use self::side::{Ask, Body, Outcome, Side, Unsayable};
 use self::world::{Step, World};
 
@@ -83,6 +84,8 @@ pub struct Report {
     pub alike: usize,
     /// Requests whose difference is explained.
     pub explained: usize,
+    /// The last of them has led the two to different states, and ended the sequence.
+    pub parted: bool,
     /// The first that is not.
     pub found: Option<Found>,
 }
@@ -182,7 +185,7 @@ impl Pair {
             for turn in std::iter::once(turn).chain(waiting.drain(..)) {
                 let key = turn.asks.0.key;
                 report.found = self.answer(scene, turn, report)?;
-                if report.found.is_some() {
+                if report.found.is_some() || report.parted {
                     return Ok(());
                 }
                 if changes_topics(key) {
@@ -245,6 +248,7 @@ impl Pair {
         if unexplained.is_empty() {
             report.alike += usize::from(compared.is_empty());
             report.explained += usize::from(!compared.is_empty());
+            report.parted = asks.0.key == ApiKey::Produce && parted(&compared);
             return Ok(None);
         }
         Ok(Some(Found {
@@ -308,7 +312,7 @@ struct Turn {
 const TOGETHER: Duration = Duration::from_millis(50);
 
 /// How long new topics take to be known everywhere.
-const SETTLING: Duration = Duration::from_millis(100);
+const SETTLING: Duration = Duration::from_millis(300);
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(50);

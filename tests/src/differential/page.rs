@@ -12,8 +12,7 @@ seeded requests to both and compares the answers field by field; this page is wr
 
 What is not served at all: moving replicas between folders, SASL and ACLs, delegation tokens, share
 and streams groups, quotas by IP address and of the controller, `compression.type` other than
-`producer`, metrics of clients as a resource, loggers as a resource. The configs that are missing are
-in [CONFIGURATION.md](CONFIGURATION.md).
+`producer`, loggers as a resource. The configs that are missing are in [CONFIGURATION.md](CONFIGURATION.md).
 
 Requests that the comparison does not send: records that are null (Kafka answers nothing, we refuse
 them), negative epochs and sequences of a producer (Kafka takes some, we refuse all), the bit of

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use ringmill_ring::{now, timeout, yield_now};
 use ringmill_wire::StrBytes;
-use ringmill_wire::batch::{BatchView, Compression, NO_TIMESTAMP, produced_batch};
+use ringmill_wire::batch::{BatchError, BatchView, Compression, NO_TIMESTAMP, produced_batch};
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::header::RequestHeader;
 use ringmill_wire::produce::{
@@ -27,13 +27,14 @@ use ringmill_wire::topic::TopicRef;
 
 use super::record_faults::{RECORDS_TOLD_MAX, RecordFaults};
 use crate::cluster::image::Topic;
-use crate::connection::{Closed, Response, Rest, Stage};
+use crate::connection::Closed;
 use crate::error::ToCode;
 use crate::limits::Pace;
 use crate::partition::{AppendWant, AppendedAt, Hosted, Ordered};
 use crate::quotas::Limit;
 use crate::router::{Answer, Call, PartitionId, Result};
 use crate::shard::Shard;
+use crate::stage::{Response, Rest, Stage};
 use crate::transactions::verification::{Support, Terms};
 
 /// A batch may decompress to so many bytes, or to twice what the topic takes compressed.
@@ -71,6 +72,10 @@ impl Refused {
             message: Some(reason.to_string()),
             ..code.into()
         }
+    }
+
+    fn batch(error: BatchError) -> Self {
+        Self::new(error.to_code(), error)
     }
 }
 
@@ -165,26 +170,25 @@ async fn append_all(
     let mut all = Vec::with_capacity(request.topics.len());
     let (mut pace, mut left) = (Pace::default(), RECORDS_TOLD_MAX);
     let demands = Demands {
+        is_authorized: terms.is_some() || !has_transactional(&request),
         acks: acks_of(&request),
         version,
         records_told: left,
     };
     for asked in request.topics {
-        let topic = shard.topic(&asked.topic).map_err(Refused::from);
+        let topic = shard.topic(&asked.topic);
         let mut partitions = Vec::with_capacity(asked.partitions.len());
         for ProducePartition { index, records } in asked.partitions {
             let mut looked_at = records.len();
-            let checked = match &topic {
-                Ok(topic) => {
-                    let demands = Demands {
-                        records_told: left,
-                        ..demands
-                    };
-                    let checked = check(shard, topic, index, demands, &records, &mut looked_at);
-                    checked.and_then(|checked| checked.within(terms))
-                }
-                Err(refused) => Err(refused.code.into()),
+            let demands = Demands {
+                records_told: left,
+                ..demands
             };
+            let checked = check(shard, &topic, index, demands, &records, &mut looked_at);
+            let checked = checked.map(|checked| {
+                let terms = terms.filter(|_| checked.is_transactional);
+                (checked.partition, terms.cloned())
+            });
             if let Err(refused) = &checked {
                 left -= refused.records.len();
             }
@@ -212,6 +216,7 @@ async fn append_all(
 /// What a request says for all of its batches.
 #[derive(Clone, Copy)]
 struct Demands {
+    is_authorized: bool,
     acks: Result<i16>,
     version: i16,
     /// How many records the response may name yet.
@@ -232,19 +237,11 @@ struct Checked {
     is_transactional: bool,
 }
 
-impl Checked {
-    /// Its partition, and in whose name it comes if it is part of a transaction.
-    fn within(
-        self,
-        terms: Option<&Terms>,
-    ) -> std::result::Result<(PartitionId, Option<Terms>), Refused> {
-        match (self.is_transactional, terms) {
-            (false, _) => Ok((self.partition, None)),
-            (true, Some(terms)) => Ok((self.partition, Some(terms.clone()))),
-            // As Kafka: who names no transactional id is not authorized for any.
-            (true, None) => Err(ErrorCode::TransactionalIdAuthorizationFailed.into()),
-        }
-    }
+/// Whether a batch of the request is part of a transaction.
+fn has_transactional(request: &ProduceRequest) -> bool {
+    let parts = request.topics.iter().flat_map(|topic| &topic.partitions);
+    let mut views = parts.filter_map(|part| BatchView::parse(&part.records).ok());
+    views.any(|view| view.header().is_transactional())
 }
 
 fn append(
@@ -285,49 +282,54 @@ fn append(
 }
 
 /// All that can be said of a batch before its owner sees it; `looked_at` becomes how many bytes that
-/// took.
+/// took. Of several mistakes the one is told that Kafka finds first.
 fn check(
     shard: &Shard,
-    topic: &Topic,
+    topic: &Result<Arc<Topic>>,
     index: i32,
     demands: Demands,
     records: &Bytes,
     looked_at: &mut usize,
 ) -> std::result::Result<Checked, Refused> {
+    if !demands.is_authorized {
+        // As Kafka: who names no transactional id is not authorized for any.
+        return Err(ErrorCode::TransactionalIdAuthorizationFailed.into());
+    }
+    let view = match BatchView::parse(records).map_err(Refused::batch) {
+        Err(refused) if refused.code == ErrorCode::CorruptMessage => return Err(refused),
+        other => other,
+    };
+    let topic = topic.as_ref().map_err(|code| Refused::from(*code))?;
     if !topic.has(index) {
         return Err(ErrorCode::UnknownTopicOrPartition.into());
     }
+    let view = view?;
+    // Who asks in an older version cannot be expected to know the codec (KIP-110).
+    if demands.version < ZSTD_VERSION && view.header().compression() == Ok(Compression::Zstd) {
+        return Err(ErrorCode::UnsupportedCompressionType.into());
+    }
+    let acks = demands.acks?;
     if topic.is_internal() {
         let reason = "the topic is internal, clients cannot write to it";
         return Err(Refused::new(ErrorCode::InvalidTopic, reason));
     }
-    if demands.acks? == ACKS_ALL && topic.config.min_insync_replicas > REPLICAS {
+    if acks == ACKS_ALL && topic.config.min_insync_replicas > REPLICAS {
         return Err(ErrorCode::NotEnoughReplicas.into());
     }
     let limit = topic.config.max_message_bytes as usize;
-    let header =
-        produced_batch(records, limit).map_err(|error| Refused::new(error.to_code(), error))?;
-    // Who asks in an older version cannot be expected to know the codec (KIP-110).
-    if demands.version < ZSTD_VERSION && header.compression() == Ok(Compression::Zstd) {
-        return Err(ErrorCode::UnsupportedCompressionType.into());
-    }
-    let view = BatchView::parse(records).expect("just accepted");
-    let decompressed = DECOMPRESSED_BYTES_MAX.max(2 * limit);
-    // What is refused may have been decompressed almost to the end.
-    *looked_at = decompressed;
-    let (wall_ms, newest_ms) = (shard.now().wall_ms, header.max_timestamp);
-    let mut faults = RecordFaults::of(&topic.config, wall_ms, newest_ms, demands.records_told);
-    let checked = check_produced_records(&view, decompressed, |index, record| {
-        faults.on_record(index, record);
-    });
-    *looked_at = checked.map_err(|error| Refused::new(error.to_code(), error))?;
-    if let Some((code, message, records)) = faults.verdict() {
-        return Err(Refused {
-            code,
-            message: Some(message),
-            records,
-        });
-    }
+    let header = produced_batch(records, limit).map_err(Refused::batch)?;
+    let faults = RecordFaults::of(
+        &topic.config,
+        shard.now().wall_ms,
+        header.max_timestamp,
+        demands.records_told,
+    );
+    check_records(
+        &view,
+        DECOMPRESSED_BYTES_MAX.max(2 * limit),
+        faults,
+        looked_at,
+    )?;
     Ok(Checked {
         partition: PartitionId {
             topic: topic.id,
@@ -335,6 +337,29 @@ fn check(
         },
         is_transactional: header.is_transactional(),
     })
+}
+
+/// Looks at each record of a batch, which decompresses to at most `limit` bytes.
+fn check_records(
+    view: &BatchView<'_>,
+    limit: usize,
+    mut faults: RecordFaults,
+    looked_at: &mut usize,
+) -> std::result::Result<(), Refused> {
+    // What is refused may have been decompressed almost to the end.
+    *looked_at = limit;
+    let checked = check_produced_records(view, limit, |index, record| {
+        faults.on_record(index, record);
+    });
+    *looked_at = checked.map_err(|error| Refused::new(error.to_code(), error))?;
+    match faults.verdict() {
+        None => Ok(()),
+        Some((code, message, records)) => Err(Refused {
+            code,
+            message: Some(message),
+            records,
+        }),
+    }
 }
 
 /// The end of a request that wants no answer.
