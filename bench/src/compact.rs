@@ -236,7 +236,8 @@ async fn fill(args: &Args, client: &Client) -> Result<(), Failure> {
     let mut payload = Payload::new(args.record_size, 1);
     let mut value = Vec::new();
     // neighbours in the log are no neighbours in the order of keys, of which each has its turn
-    let stride = STRIDES.into_iter().find(|stride| args.keys % stride != 0);
+    let mut strides = STRIDES.into_iter();
+    let stride = strides.find(|stride| !args.keys.is_multiple_of(*stride));
     let stride = stride.unwrap_or(1);
     for version in 0..args.versions {
         for number in 0..args.keys {

@@ -8,7 +8,7 @@ use super::side::{Ask, Body};
 /// One row.
 #[derive(Debug, Clone, Copy)]
 pub struct Known {
-    /// Kafka's name of the API, or [`IN_TRANSACTION`].
+    /// Kafka's name of the API; a Produce request that names a transactional id has one of its own too.
     pub api: &'static str,
     /// The field, with its way there.
     pub path: &'static str,
@@ -353,10 +353,10 @@ pub fn unexplained<'a>(ask: &Ask, differences: &'a [Difference]) -> Vec<&'a Diff
     if known(WHOLE) {
         return Vec::new();
     }
-    let refused = known(REFUSED);
+    let follows = |d: &Difference| d.path == FAULTS && known(REFUSED);
     let left = differences
         .iter()
-        .filter(|d| !explained(ask, d) && !(refused && d.path == FAULTS));
+        .filter(|d| !explained(ask, d) && !follows(d));
     left.collect()
 }
 
