@@ -27,6 +27,8 @@ use crate::report::{Report, grouped};
 const TOPIC: &str = "ringmill-bench-compact";
 /// Where writes are timed, so that the compacted log stays as it is.
 const OTHER: &str = "ringmill-bench-compact-writes";
+/// Primes: what is no multiple of one has none in common with it.
+const STRIDES: [u64; 2] = [7_919, 7_907];
 /// Records between two looks at the rest of the program.
 const BURST: u64 = 1000;
 /// How often memory and the log's size are looked at.
@@ -233,10 +235,13 @@ async fn fill(args: &Args, client: &Client) -> Result<(), Failure> {
     let topic = producer.topic(TOPIC).await.map_err(Failure::new)?;
     let mut payload = Payload::new(args.record_size, 1);
     let mut value = Vec::new();
+    // neighbours in the log are no neighbours in the order of keys, of which each has its turn
+    let mut strides = STRIDES.into_iter();
+    let stride = strides.find(|stride| !args.keys.is_multiple_of(*stride));
+    let stride = stride.unwrap_or(1);
     for version in 0..args.versions {
         for number in 0..args.keys {
-            // neighbours in the log are no neighbours in the order of keys
-            let key = (number.wrapping_mul(7_919) % args.keys).to_be_bytes();
+            let key = (number.wrapping_mul(stride) % args.keys).to_be_bytes();
             value.clear();
             value.extend_from_slice(&version.to_be_bytes());
             value.extend_from_slice(&payload.next()[NUMBER.min(args.record_size)..]);

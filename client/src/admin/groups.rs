@@ -19,7 +19,7 @@ use ringmill_wire::kafka_protocol::messages::{
 use super::{Admin, AdminError, check, text, unanswered};
 use crate::assignor::TopicPartition;
 use crate::assignor::protocol::decode_assignment;
-use crate::connection::CallError;
+use crate::connection::{CallError, Connection};
 use crate::group_offsets::{self, CommittedOffsets};
 
 /// Which protocol a group speaks.
@@ -197,6 +197,20 @@ impl Admin {
         Ok(all.into_iter().collect())
     }
 
+    /// Asks a group's coordinator, and again while its failure may pass.
+    async fn at_coordinator<T>(
+        &self,
+        group: &str,
+        ask: impl AsyncFn(Connection) -> Result<T, AdminError>,
+    ) -> Result<T, AdminError> {
+        self.0
+            .retried(async || {
+                let coordinator = self.0.coordinator(group).await?;
+                ask(self.0.node(coordinator).await?).await
+            })
+            .await
+    }
+
     /// A group and its members, by whichever protocol.
     pub async fn describe_group(&self, group: &str) -> Result<GroupDescription, AdminError> {
         match self.describe_consumer_group(group).await {
@@ -215,52 +229,42 @@ impl Admin {
         let what = format!("group {group:?}");
         let request =
             ConsumerGroupDescribeRequest::default().with_group_ids(vec![text(group).into()]);
-        self.0
-            .retried(async || {
-                let coordinator = self.0.coordinator(group).await?;
-                let connection = self.0.node(coordinator).await?;
-                let mut response = connection.call(&request, self.limit()).await?;
-                let answer = response.groups.pop().ok_or_else(|| unanswered(&what))?;
-                check(&what, answer.error_code, answer.error_message.clone())?;
-                Ok(consumer_description(answer))
-            })
-            .await
+        self.at_coordinator(group, async |connection| {
+            let mut response = connection.call(&request, self.limit()).await?;
+            let answer = response.groups.pop().ok_or_else(|| unanswered(&what))?;
+            check(&what, answer.error_code, answer.error_message.clone())?;
+            Ok(consumer_description(answer))
+        })
+        .await
     }
 
     async fn describe_classic_group(&self, group: &str) -> Result<GroupDescription, AdminError> {
         let what = format!("group {group:?}");
-        self.0
-            .retried(async || {
-                let coordinator = self.0.coordinator(group).await?;
-                let connection = self.0.node(coordinator).await?;
-                let request =
-                    DescribeGroupsRequest::default().with_groups(vec![text(group).into()]);
-                let mut response = connection.call(&request, self.limit()).await?;
-                let answer = response.groups.pop().ok_or_else(|| unanswered(&what))?;
-                check(&what, answer.error_code, answer.error_message.clone())?;
-                // what brokers say of a group they do not know, before version 6
-                if &*answer.group_state == "Dead" {
-                    check(&what, ErrorCode::GroupIdNotFound.code(), None)?;
-                }
-                Ok(description(answer))
-            })
-            .await
+        self.at_coordinator(group, async |connection| {
+            let request = DescribeGroupsRequest::default().with_groups(vec![text(group).into()]);
+            let mut response = connection.call(&request, self.limit()).await?;
+            let answer = response.groups.pop().ok_or_else(|| unanswered(&what))?;
+            check(&what, answer.error_code, answer.error_message.clone())?;
+            // what brokers say of a group they do not know, before version 6
+            if &*answer.group_state == "Dead" {
+                check(&what, ErrorCode::GroupIdNotFound.code(), None)?;
+            }
+            Ok(description(answer))
+        })
+        .await
     }
 
     /// Deletes a group without members, with its offsets.
     pub async fn delete_group(&self, group: &str) -> Result<(), AdminError> {
         let what = format!("group {group:?}");
-        self.0
-            .retried(async || {
-                let coordinator = self.0.coordinator(group).await?;
-                let connection = self.0.node(coordinator).await?;
-                let names = vec![text(group).into()];
-                let request = DeleteGroupsRequest::default().with_groups_names(names);
-                let mut response = connection.call(&request, self.limit()).await?;
-                let answer = response.results.pop().ok_or_else(|| unanswered(&what))?;
-                check(&what, answer.error_code, None)
-            })
-            .await
+        self.at_coordinator(group, async |connection| {
+            let names = vec![text(group).into()];
+            let request = DeleteGroupsRequest::default().with_groups_names(names);
+            let mut response = connection.call(&request, self.limit()).await?;
+            let answer = response.results.pop().ok_or_else(|| unanswered(&what))?;
+            check(&what, answer.error_code, None)
+        })
+        .await
     }
 
     /// Makes members leave their group: those with these lasting names (`group.instance.id`,
@@ -290,20 +294,17 @@ impl Admin {
         let request = LeaveGroupRequest::default()
             .with_group_id(text(group).into())
             .with_members(members.collect());
-        self.0
-            .retried(async || {
-                let coordinator = self.0.coordinator(group).await?;
-                let connection = self.0.node(coordinator).await?;
-                let response = connection.call(&request, self.limit()).await?;
-                check(&format!("group {group:?}"), response.error_code, None)?;
-                for member in response.members {
-                    let name = member.group_instance_id.unwrap_or(member.member_id);
-                    let what = format!("group {group:?}, member {:?}", &*name);
-                    check(&what, member.error_code, None)?;
-                }
-                Ok(())
-            })
-            .await
+        self.at_coordinator(group, async |connection| {
+            let response = connection.call(&request, self.limit()).await?;
+            check(&format!("group {group:?}"), response.error_code, None)?;
+            for member in response.members {
+                let name = member.group_instance_id.unwrap_or(member.member_id);
+                let what = format!("group {group:?}, member {:?}", &*name);
+                check(&what, member.error_code, None)?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// What a group has committed.
@@ -317,21 +318,17 @@ impl Admin {
         group: &str,
         offsets: &CommittedOffsets,
     ) -> Result<(), AdminError> {
-        self.0
-            .retried(async || {
-                let coordinator = self.0.coordinator(group).await?;
-                let connection = self.0.node(coordinator).await?;
-                let limit = self.limit();
-                let refused =
-                    group_offsets::commit(&connection, group, None, offsets, limit).await?;
-                match refused.into_iter().next() {
-                    None => Ok(()),
-                    Some((partition, code)) => {
-                        check(&format!("group {group:?}, {partition}"), code.code(), None)
-                    }
+        self.at_coordinator(group, async |connection| {
+            let limit = self.limit();
+            let refused = group_offsets::commit(&connection, group, None, offsets, limit).await?;
+            match refused.into_iter().next() {
+                None => Ok(()),
+                Some((partition, code)) => {
+                    check(&format!("group {group:?}, {partition}"), code.code(), None)
                 }
-            })
-            .await
+            }
+        })
+        .await
     }
 
     /// Deletes a group's offsets for partitions of topics that none of its members reads.
@@ -354,22 +351,19 @@ impl Admin {
         let request = OffsetDeleteRequest::default()
             .with_group_id(text(group).into())
             .with_topics(topics.collect());
-        self.0
-            .retried(async || {
-                let coordinator = self.0.coordinator(group).await?;
-                let connection = self.0.node(coordinator).await?;
-                let response = connection.call(&request, self.limit()).await?;
-                check(&format!("group {group:?}"), response.error_code, None)?;
-                for topic in response.topics {
-                    for partition in topic.partitions {
-                        let number = partition.partition_index;
-                        let what = format!("group {group:?}, {}-{number}", &*topic.name.0);
-                        check(&what, partition.error_code, None)?;
-                    }
+        self.at_coordinator(group, async |connection| {
+            let response = connection.call(&request, self.limit()).await?;
+            check(&format!("group {group:?}"), response.error_code, None)?;
+            for topic in response.topics {
+                for partition in topic.partitions {
+                    let number = partition.partition_index;
+                    let what = format!("group {group:?}, {}-{number}", &*topic.name.0);
+                    check(&what, partition.error_code, None)?;
                 }
-                Ok(())
-            })
-            .await
+            }
+            Ok(())
+        })
+        .await
     }
 }
 

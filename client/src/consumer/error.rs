@@ -91,11 +91,17 @@ impl Retriable for CommitError {
 }
 
 /// Why topics cannot be subscribed to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SubscribeError {
     /// There is no group to subscribe with.
     #[error("a subscription needs a group: set group.id, or assign partitions by hand")]
     NoGroup,
+    /// No topic is named.
+    #[error("a subscription needs a topic: unsubscribe ends one")]
+    NoTopics,
+    /// The subscription ended as it was to, but what was to be committed before it was not.
+    #[error("the subscription has ended, but {0}")]
+    Ended(#[from] CommitError),
     /// Only the consumer protocol has patterns, which the coordinator applies.
     #[error("a subscription by pattern needs group.protocol=consumer")]
     Pattern,

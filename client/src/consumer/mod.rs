@@ -194,15 +194,20 @@ impl Consumer {
         Ok(Self(shared))
     }
 
-    /// Reads these topics as a member of the group, in place of whatever it read before.
+    /// Reads these topics as a member of the group, in place of whatever it read before. To read none
+    /// any more is another thing, which takes its time: [`Self::unsubscribe`].
     pub fn subscribe<'a>(
         &self,
         topics: impl IntoIterator<Item = &'a str>,
     ) -> Result<(), SubscribeError> {
-        self.want(Wants {
-            topics: topics.into_iter().map(Arc::from).collect(),
-            pattern: None,
-        })
+        let topics: BTreeSet<Arc<str>> = topics.into_iter().map(Arc::from).collect();
+        match topics.is_empty() && self.0.membership.borrow().is_some() {
+            true => Err(SubscribeError::NoTopics),
+            false => self.want(Wants {
+                topics,
+                pattern: None,
+            }),
+        }
     }
 
     /// Reads the topics whose names match an RE2 pattern as a member of the group, those too that are

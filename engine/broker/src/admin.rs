@@ -25,7 +25,7 @@ use ringmill_wire::kafka_protocol::messages::{
 use crate::cluster::command::Command;
 use crate::cluster::image::Image;
 use crate::cluster::store::{ChangeError, random_id};
-use crate::handlers::{Context, configs, producer_ids, quotas, topics};
+use crate::handlers::{Context, alter_configs, producer_ids, quotas, topics};
 use crate::router::{Answer, Call, Result};
 use crate::shard::Shard;
 
@@ -64,14 +64,14 @@ impl Shard {
             Request::IncrementalAlterConfigs(request) => {
                 let failed = alter_configs_failed(&request);
                 let decide = move |image: &Image, ctx: Context<'_>| {
-                    configs::incremental_alter_configs(image, ctx, &request)
+                    alter_configs::incremental_alter_configs(image, ctx, &request)
                 };
                 self.change_or(&header, decide, failed).await
             }
             Request::AlterConfigs(request) => {
                 let failed = alter_all_configs_failed(&request);
                 let decide = move |image: &Image, ctx: Context<'_>| {
-                    configs::alter_configs(image, ctx, &request)
+                    alter_configs::alter_configs(image, ctx, &request)
                 };
                 self.change_or(&header, decide, failed).await
             }

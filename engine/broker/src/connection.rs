@@ -16,10 +16,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::{Either, LocalBoxFuture, select};
+use futures_util::future::{Either, select};
 use ringmill_ring::{File, Instant, Notified, Notify, TcpStream, now, sleep_until, spawn, timeout};
-use ringmill_wire::api::ApiKey;
-use ringmill_wire::control::{DecodeError, EncodeError, tell_throttle};
+use ringmill_wire::control::{DecodeError, EncodeError};
 use ringmill_wire::frame::{Frame, FrameError, LENGTH_LEN, split_frame};
 use ringmill_wire::header::{HeaderError, TooLarge};
 use ringmill_wire::primitive::ReadError;
@@ -29,6 +28,7 @@ use crate::dispatch::dispatch;
 use crate::limits::{EAGER_FRAME_BYTES, Meter, SMALL_FRAME_BYTES};
 use crate::quotas::effort::Effort;
 use crate::shard::{Peer, Shard};
+use crate::stage::{Chunk, Response, Stage};
 
 /// One send carries at most so many bytes; the client has to take them within
 /// `response.write.timeout.ms`.
@@ -86,127 +86,6 @@ impl Closed {
             self,
             Self::ByPeer | Self::Idle(_) | Self::Stopping | Self::Io(_)
         )
-    }
-}
-
-/// A piece of a response.
-pub(crate) enum Chunk {
-    /// Bytes in memory.
-    Bytes(Bytes),
-    /// A part of a file, to go from page cache to socket.
-    File { file: File, offset: u64, len: u64 },
-}
-
-/// A finished response.
-pub(crate) enum Response {
-    /// The request wants none.
-    Nothing,
-    /// A whole frame.
-    Frame(Bytes),
-    /// A whole frame in pieces.
-    Pieces(Vec<Chunk>),
-    /// The connection ends.
-    Close(Closed),
-    /// After it the client is not heard for a while: it is beyond its quota.
-    Pausing(Box<Response>, Duration),
-}
-
-/// A request after its first stage.
-pub(crate) enum Stage {
-    /// There is nothing to wait for.
-    Done(Response),
-    /// The second stage.
-    Waits(LocalBoxFuture<'static, Response>),
-    /// The second stage of a request that waits for other clients and holds nothing of what was
-    /// received: it takes up the connection's limits alone, for the clients it waits for need
-    /// room.
-    Parks(LocalBoxFuture<'static, Response>),
-    /// The second stage of a request whose batches are in memory until they are written, whatever
-    /// becomes of the client.
-    Appends(LocalBoxFuture<'static, (Response, Rest)>),
-}
-
-/// What holds memory after the response; none if nothing does.
-pub(crate) type Rest = Option<LocalBoxFuture<'static, ()>>;
-
-impl Stage {
-    /// A frame to send at once.
-    pub(crate) fn frame(frame: Bytes) -> Self {
-        Self::Done(Response::Frame(frame))
-    }
-
-    /// A second stage.
-    pub(crate) fn waits(work: impl Future<Output = Response> + 'static) -> Self {
-        Self::Waits(Box::pin(work))
-    }
-
-    /// Looks whether the response is there.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(Response, Rest)> {
-        match self {
-            Self::Done(response) => {
-                Poll::Ready((std::mem::replace(response, Response::Nothing), None))
-            }
-            Self::Waits(work) | Self::Parks(work) => {
-                work.as_mut().poll(cx).map(|response| (response, None))
-            }
-            Self::Appends(work) => work.as_mut().poll(cx),
-        }
-    }
-
-    /// Bytes of a response that waits to be sent.
-    fn ready_bytes(&self) -> usize {
-        match self {
-            Self::Done(response) => response.len(),
-            _ => 0,
-        }
-    }
-}
-
-impl Response {
-    fn len(&self) -> usize {
-        match self {
-            Self::Nothing | Self::Close(_) => 0,
-            Self::Frame(frame) => frame.len(),
-            Self::Pieces(pieces) => pieces.iter().map(Chunk::len).sum(),
-            Self::Pausing(response, _) => response.len(),
-        }
-    }
-
-    /// The same, with the pause in the frame's `throttle_time_ms`.
-    pub(crate) fn telling(self, key: ApiKey, version: i16, pause: Duration) -> Self {
-        let ms = pause.as_millis().try_into().unwrap_or(i32::MAX);
-        match self {
-            Self::Frame(frame) => Self::Frame(tell_throttle(key, version, frame, ms)),
-            Self::Pieces(mut pieces) => {
-                if let Some(Chunk::Bytes(front)) = pieces.first_mut() {
-                    *front = tell_throttle(key, version, std::mem::take(front), ms);
-                }
-                Self::Pieces(pieces)
-            }
-            Self::Pausing(response, other) => {
-                Self::Pausing(Box::new(response.telling(key, version, pause)), other)
-            }
-            Self::Nothing | Self::Close(_) => self,
-        }
-    }
-
-    /// The response itself, and the longest of its pauses.
-    fn and_pause(self) -> (Self, Duration) {
-        match self {
-            Self::Pausing(response, pause) => {
-                let (response, inner) = response.and_pause();
-                (response, pause.max(inner))
-            }
-            response => (response, Duration::ZERO),
-        }
-    }
-
-    /// The same, and then the client is not heard for so long.
-    pub(crate) fn pausing(self, pause: Duration) -> Self {
-        match pause {
-            Duration::ZERO => self,
-            pause => Self::Pausing(Box::new(self), pause),
-        }
     }
 }
 
@@ -639,16 +518,6 @@ impl Connection {
         match timeout(allowed, sent).await {
             Ok(result) => Ok(result?),
             Err(_) => Err(Closed::SlowReader(allowed)),
-        }
-    }
-}
-
-impl Chunk {
-    /// Its bytes.
-    fn len(&self) -> usize {
-        match self {
-            Self::Bytes(bytes) => bytes.len(),
-            Self::File { len, .. } => *len as usize,
         }
     }
 }

@@ -12,7 +12,7 @@ use ringmill_wire::kafka_protocol::messages::{
     FindCoordinatorRequest, InitProducerIdRequest, MetadataRequest,
 };
 
-use crate::connection::{Closed, Response, Stage};
+use crate::connection::Closed;
 use crate::handlers::groups::respond;
 use crate::handlers::producer_ids::Asker;
 use crate::handlers::{
@@ -22,6 +22,7 @@ use crate::handlers::{
 };
 use crate::router::{Answer, Call};
 use crate::shard::{Peer, Shard};
+use crate::stage::{Response, Stage};
 
 /// Runs a request's first stage.
 pub(crate) async fn dispatch(

@@ -27,6 +27,7 @@ mod replica;
 mod router;
 mod serve;
 mod shard;
+mod stage;
 pub mod telemetry;
 pub mod transactions;
 mod upkeep;

@@ -9,13 +9,16 @@ use bytes::{BufMut, Bytes, BytesMut};
 use ringmill_ring::{now, random_u64, sleep, spawn, timeout};
 use ringmill_wire::StrBytes;
 use ringmill_wire::api::{APIS, ApiKey};
+use ringmill_wire::batch::{Compression, ProducerStamp};
 use ringmill_wire::control::encode_request;
 use ringmill_wire::header::RequestHeader;
 use ringmill_wire::kafka_protocol::messages::{
     ApiVersionsRequest, FindCoordinatorRequest, MetadataRequest,
 };
 
-use wire_client::{Client, Scene, batch, fetch_request};
+use ringmill_wire::produce::ProduceResponse;
+
+use wire_client::{Client, Scene, batch, batch_with, fetch_request, produce_request};
 
 /// Sends bytes and tells whether the broker closed the connection without an answer.
 async fn is_closed_by(bytes: Vec<u8>) -> bool {
@@ -278,6 +281,59 @@ fn claims_of_a_follower_and_writes_to_internal_topics_are_refused() {
         client.call(4, &request).await;
         let refused = client.produce("__consumer_offsets", 0, batch(&["x"])).await;
         assert_eq!(refused, (17, -1), "INVALID_TOPIC_EXCEPTION");
+    });
+    scene.stop(running);
+}
+
+/// The code that a batch is refused with.
+async fn refused(client: &mut Client, version: i16, acks: i16, topic: &str, batch: &Bytes) -> i16 {
+    let header = client.header(ApiKey::Produce, version);
+    let request = produce_request(acks, topic, vec![(0, batch.clone())]);
+    client.send(request.encode(&header).unwrap()).await;
+    let frame = client.frame().await.expect("an answer");
+    let response = ProduceResponse::decode(version, &frame).unwrap();
+    response.topics[0].partitions[0].error_code
+}
+
+#[test]
+fn of_two_mistakes_of_a_batch_the_one_is_told_that_kafka_finds_first() {
+    let mut scene = Scene::new(1);
+    let running = scene.start();
+    scene.client(async {
+        let mut client = Client::connect().await;
+        client.create_topic("t", 1).await;
+        let damaged = |batch: Bytes| {
+            let mut bytes = batch.to_vec();
+            *bytes.last_mut().expect("a batch has bytes") ^= 1;
+            Bytes::from(bytes)
+        };
+        let stamp = ProducerStamp {
+            producer_id: 1,
+            producer_epoch: 0,
+            base_sequence: 0,
+            transactional: true,
+        };
+        let foreign = damaged(batch_with(&["v"], Compression::None, stamp));
+        let modern = damaged(batch_with(&["v"], Compression::Zstd, ProducerStamp::NONE));
+        let (plain, short) = (damaged(batch(&["v"])), batch(&["v"]).slice(..40));
+        let mut hollow = batch(&["v"]).to_vec();
+        hollow[8..12].fill(0);
+        let hollow = Bytes::from(hollow);
+        for (what, version, acks, topic, batch, expected) in [
+            ("of a transaction, to nowhere", 9, -1, "gone", &foreign, 53),
+            ("of a transaction, acks", 9, 2, "t", &foreign, 53),
+            ("of a transaction, damaged", 9, -1, "t", &foreign, 53),
+            ("a codec to come, damaged", 6, -1, "t", &modern, 76),
+            ("a codec to come, acks", 6, 2, "t", &modern, 76),
+            ("acks, damaged", 9, 2, "t", &plain, 21),
+            ("damaged", 9, -1, "t", &plain, 2),
+            ("to nowhere, without a length", 9, -1, "gone", &hollow, 2),
+            ("to nowhere, cut off", 9, -1, "gone", &short, 3),
+            ("to nowhere, damaged", 9, -1, "gone", &plain, 3),
+        ] {
+            let code = refused(&mut client, version, acks, topic, batch).await;
+            assert_eq!(code, expected, "{what}");
+        }
     });
     scene.stop(running);
 }

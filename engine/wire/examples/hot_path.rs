@@ -88,7 +88,7 @@ fn read(codec: Compression, batch: &Bytes) {
         RECORDS as f64 / time * 1e3
     );
     let time = best(|| {
-        check_produced_records(&view, 1 << 20).expect("our own batch");
+        check_produced_records(&view, 1 << 20, |_, _| {}).expect("our own batch");
     });
     println!(
         "check {codec:6} {:6.2} M records/s, each record's shape",

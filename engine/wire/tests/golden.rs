@@ -29,7 +29,7 @@ fn check_batch(batch: &Bytes, codec: Compression) -> BatchHeader {
     assert_eq!(header.compression(), Ok(codec));
     assert_eq!(header.records_count, 40);
     let view = BatchView::parse(batch).unwrap();
-    check_produced_records(&view, LIMIT).unwrap();
+    check_produced_records(&view, LIMIT, |_, _| {}).unwrap();
     let bytes = decoded(&view, LIMIT).unwrap();
     for (index, record) in (0..40_i64).zip(Records::new(&header, &bytes)) {
         let record = record.unwrap();

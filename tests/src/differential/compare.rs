@@ -23,10 +23,13 @@ const NONE: [&str; 6] = [
 ];
 
 impl Names {
-    /// What ours stands for on their side, itself if that is not known.
-    fn theirs(&self, kind: &'static str, ours: &str) -> String {
-        let known = self.theirs_of.get(&(kind, ours.to_owned()));
-        known.cloned().unwrap_or_else(|| ours.to_owned())
+    /// What a name of one side is on their side, if that is known.
+    fn known(&self, kind: &'static str, name: &str, is_ours: bool) -> Option<String> {
+        let key = (kind, name.to_owned());
+        match is_ours {
+            true => self.theirs_of.get(&key).cloned(),
+            false => self.ours_of.contains_key(&key).then_some(key.1),
+        }
     }
 
     /// Whether the two may be one and the same, by all that was seen; remembers it if so.
@@ -59,13 +62,22 @@ pub struct Difference {
     pub theirs: String,
 }
 
+/// What a seed's answers are about.
+#[derive(Debug)]
+pub struct Scene<'a> {
+    /// What its names begin with: elements of others are left out of lists.
+    pub tag: &'a str,
+    /// The latest time that a producer gives a record.
+    pub newest_ms: i64,
+}
+
 /// Compares two answers to one request.
 #[derive(Debug)]
 pub struct Comparison<'a> {
     /// The API's name, as in the table of masks.
     pub api: &'a str,
-    /// What names of the run begin with: elements of others are left out of lists.
-    pub tag: &'a str,
+    /// What the seed is about.
+    pub scene: &'a Scene<'a>,
     /// What stands for what.
     pub names: &'a mut Names,
     differences: Vec<Difference>,
@@ -75,13 +87,13 @@ impl<'a> Comparison<'a> {
     /// Two answers to a request of this API.
     pub fn of(
         api: &'a str,
-        tag: &'a str,
+        scene: &'a Scene<'a>,
         names: &'a mut Names,
         (ours, theirs): (&Tree, &Tree),
     ) -> Vec<Difference> {
         let mut comparison = Self {
             api,
-            tag,
+            scene,
             names,
             differences: Vec::new(),
         };
@@ -132,7 +144,7 @@ impl<'a> Comparison<'a> {
         }
         let (mut ours, mut theirs) = (ours.to_vec(), theirs.to_vec());
         if what == Some(What::OfThisRun) {
-            let mine = |tree: &Tree| shown(tree).contains(self.tag);
+            let mine = |tree: &Tree| shown(tree).contains(self.scene.tag);
             ours.retain(mine);
             theirs.retain(mine);
         }
@@ -182,13 +194,18 @@ impl<'a> Comparison<'a> {
             What::Named(kind) => self.names.same(kind, ours, theirs),
             What::Present => absent(ours) == absent(theirs),
             What::Sign => negative(ours) == negative(theirs),
+            What::Late => {
+                let newest = self.scene.newest_ms;
+                let late = |text: &str| text.parse().is_ok_and(|time: i64| time > newest);
+                ours == theirs || (late(ours) && late(theirs))
+            }
             What::Ignored => true,
             What::OfThisRun | What::Unordered | What::Merged | What::ByName => ours == theirs,
         }
     }
 
     /// What tells an element from the others of its list, to sort by; or all of it but what its
-    /// broker named.
+    /// broker named and nobody knows yet.
     fn nameless(&self, tree: &Tree, is_ours: bool) -> String {
         match tree {
             Tree::Leaf(text) => text.clone(),
@@ -198,15 +215,21 @@ impl<'a> Comparison<'a> {
             }
             Tree::Fields(fields) => {
                 let keyed = fields.iter().any(|(name, _)| KEYS.contains(&name.as_str()));
-                let own = fields.iter().filter(|(name, _)| match keyed {
-                    true => KEYS.contains(&name.as_str()),
-                    false => mask_of(self.api, name).is_none_or(|mask| mask.what.is_of_lists()),
-                });
-                let text = |name: &str, value: &Tree| match (name, value) {
-                    ("topic_id", Tree::Leaf(id)) if is_ours => self.names.theirs("topic", id),
-                    _ => self.nameless(value, is_ours),
+                let text = |(name, value): &(String, Tree)| {
+                    let what = mask_of(self.api, name).map(|mask| mask.what);
+                    let is_key = KEYS.contains(&name.as_str());
+                    match (what, value) {
+                        (Some(What::Named(kind)), Tree::Leaf(named)) if is_key || !keyed => {
+                            let known = self.names.known(kind, named, is_ours);
+                            known.or_else(|| is_key.then(|| named.clone()))
+                        }
+                        _ if keyed && !is_key => None,
+                        (Some(what), _) if !keyed && !what.is_of_lists() => None,
+                        _ => Some(self.nameless(value, is_ours)),
+                    }
                 };
-                own.map(|(name, value)| text(name, value) + "|").collect()
+                let own = fields.iter().filter_map(text);
+                own.map(|text| text + "|").collect()
             }
         }
     }
@@ -280,7 +303,11 @@ mod tests {
 
     fn compare(names: &mut Names, api: &str, ours: &str, theirs: &str) -> Vec<Difference> {
         let (ours, theirs) = (Tree::read(ours).unwrap(), Tree::read(theirs).unwrap());
-        Comparison::of(api, "d1-", names, (&ours, &theirs))
+        let scene = Scene {
+            tag: "d1-",
+            newest_ms: 100,
+        };
+        Comparison::of(api, &scene, names, (&ours, &theirs))
     }
 
     #[test]
@@ -307,6 +334,35 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!((&*found[0].path, &*found[0].ours), ("b.d", "1"));
         assert_eq!(compare(names, "Fetch", a, "A { b: [] }").len(), 1);
+    }
+
+    #[test]
+    fn times_of_the_brokers_clock_may_differ_and_those_of_producers_may_not() {
+        let names = &mut Names::default();
+        let answer = |time: i64| format!("A {{ timestamp: {time} }}");
+        for (ours, theirs, alike) in [(101, 250, true), (100, 101, false), (99, 98, false)] {
+            let found = compare(names, "ListOffsets", &answer(ours), &answer(theirs));
+            assert_eq!(found.is_empty(), alike, "{ours} {theirs}");
+        }
+    }
+
+    #[test]
+    fn who_is_known_is_found_among_those_who_look_alike() {
+        let names = &mut Names::default();
+        let answer = |me: &str, members: [&str; 2]| {
+            let members = members.map(|id| format!(r#"M {{ member_id: "{id}", metadata: b"" }}"#));
+            format!(
+                r#"A {{ member_id: "{me}", members: [{}] }}"#,
+                members.join(", ")
+            )
+        };
+        let (ours, theirs) = (answer("b", ["a", "b"]), answer("c", ["c", "d"]));
+        assert!(compare(names, "JoinGroup", &ours, &theirs).is_empty());
+        let (ours, theirs) = (answer("a", ["a", "b"]), answer("c", ["c", "d"]));
+        assert_eq!(
+            compare(names, "JoinGroup", &ours, &theirs)[0].path,
+            "member_id"
+        );
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! THE table of differences that have a reason.
 
+use ringmill_wire::kafka_protocol::messages::RequestKind;
+
 use super::compare::Difference;
-use super::side::Ask;
+use super::side::{Ask, Body};
 
 /// One row.
 #[derive(Debug, Clone, Copy)]
 pub struct Known {
-    /// Kafka's name of the API.
+    /// Kafka's name of the API; a Produce request that names a transactional id has one of its own too.
     pub api: &'static str,
     /// The field, with its way there.
     pub path: &'static str,
@@ -49,13 +51,6 @@ pub const KNOWN: &[Known] = &[
         reason: "a default for the whole cluster, as with CreateTopics",
     },
     Known {
-        api: "IncrementalAlterConfigs",
-        path: "responses.error_code",
-        ours: "17",
-        theirs: "-1",
-        reason: "Kafka fails on a name that no topic can have, where we say so",
-    },
-    Known {
         api: "DescribeClientQuotas",
         path: "error_code",
         ours: "35",
@@ -91,18 +86,11 @@ pub const KNOWN: &[Known] = &[
         reason: "as above",
     },
     Known {
-        api: "IncrementalAlterConfigs",
-        path: "responses.error_code",
-        ours: "3",
-        theirs: "40",
-        reason: "of two errors Kafka tells the value's, and we that there is no such topic",
-    },
-    Known {
-        api: "IncrementalAlterConfigs",
-        path: "responses.error_code",
-        ours: "3",
-        theirs: "-1",
-        reason: "Kafka fails on an operation that is none; we look at the name first",
+        api: "Metadata",
+        path: "cluster_authorized_operations",
+        ours: "",
+        theirs: "-2147483648",
+        reason: "as above",
     },
     Known {
         api: "Metadata",
@@ -140,13 +128,6 @@ pub const KNOWN: &[Known] = &[
         reason: "Kafka fails on an operation that is none, where we say so",
     },
     Known {
-        api: "IncrementalAlterConfigs",
-        path: "responses.error_code",
-        ours: "17",
-        theirs: "40",
-        reason: "of two errors Kafka tells the config's, and we the name's",
-    },
-    Known {
         api: "DescribeTransactions",
         path: "transaction_states.topics.partitions",
         ours: "",
@@ -173,20 +154,6 @@ pub const KNOWN: &[Known] = &[
         ours: "17",
         theirs: "36",
         reason: "of the broker's own topics Kafka says that they exist, and we that the name is not to be had",
-    },
-    Known {
-        api: "AlterConfigs",
-        path: "responses.error_code",
-        ours: "3",
-        theirs: "40",
-        reason: "of two errors Kafka tells the value's, and we that there is no such topic",
-    },
-    Known {
-        api: "IncrementalAlterConfigs",
-        path: "responses.error_code",
-        ours: "42",
-        theirs: "40",
-        reason: "of two errors Kafka tells the value's, and we that the resource has no name",
     },
     Known {
         api: "ApiVersions",
@@ -231,18 +198,11 @@ pub const KNOWN: &[Known] = &[
         reason: "Kafka fails on a codec that is none, whatever else is wrong",
     },
     Known {
-        api: "IncrementalAlterConfigs",
-        path: "responses.error_code",
-        ours: "17",
-        theirs: "42",
-        reason: "of two errors Kafka tells the config's, and we the name's",
-    },
-    Known {
-        api: "JoinGroup",
-        path: "error_code",
-        ours: "25",
-        theirs: "26",
-        reason: "of two errors Kafka tells the session time-out's, and we that there is no such member",
+        api: "AlterConfigs",
+        path: "",
+        ours: "",
+        theirs: "silent",
+        reason: "Kafka never answers a request that names one resource twice: it fails while it counts its answer's errors",
     },
     Known {
         api: "CreateTopics",
@@ -288,13 +248,6 @@ pub const KNOWN: &[Known] = &[
     },
     Known {
         api: "Produce",
-        path: "responses.partition_responses.record_errors",
-        ours: "[]",
-        theirs: "",
-        reason: "the records at fault are not told one by one, but the first of them in the message",
-    },
-    Known {
-        api: "Produce",
         path: "responses.partition_responses.error_code",
         ours: "87",
         theirs: "120",
@@ -315,116 +268,18 @@ pub const KNOWN: &[Known] = &[
         reason: "of two errors of one batch each broker tells the one that it looks for first",
     },
     Known {
-        api: "Produce",
+        api: IN_TRANSACTION,
         path: "responses.partition_responses.error_code",
-        ours: "87",
-        theirs: "76",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
+        ours: "45",
+        theirs: "0",
+        reason: "a sequence does not begin at zero (KIP-890); Kafka does not look where it refused the producer before, in a version of the time before",
     },
     Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "76",
-        theirs: "53",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "21",
-        theirs: "53",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "3",
-        theirs: "53",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "100",
-        theirs: "53",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "3",
-        theirs: "2",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "100",
-        theirs: "2",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "3",
-        theirs: "87",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "100",
-        theirs: "87",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "21",
-        theirs: "2",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "21",
-        theirs: "87",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "21",
-        theirs: "76",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "3",
-        theirs: "76",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "100",
-        theirs: "76",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "2",
-        theirs: "53",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
-    },
-    Known {
-        api: "Produce",
-        path: "responses.partition_responses.error_code",
-        ours: "87",
-        theirs: "53",
-        reason: "of two errors of one batch each broker tells the one that it looks for first",
+        api: IN_TRANSACTION,
+        path: "responses.partition_responses.base_offset",
+        ours: "-1",
+        theirs: "",
+        reason: "as above",
     },
     Known {
         api: "ApiVersions",
@@ -477,27 +332,54 @@ pub const KNOWN: &[Known] = &[
     },
 ];
 
+/// Instead of the API's name: a Produce request that names a transactional id.
+const IN_TRANSACTION: &str = "Produce in a transaction";
+
 /// The field in which an answer says that the whole request failed.
 const WHOLE: &str = "error_code";
 
+/// Why a batch is refused, and which of its records are at fault, which only some of the reasons name.
+const REFUSED: &str = "responses.partition_responses.error_code";
+const FAULTS: &str = "responses.partition_responses.record_errors";
+
 /// The differences in the answer to a request that the table does not have. Where only one broker
-/// refuses the whole, and why is known, the rest comes of that.
+/// refuses the whole, and why is known, the rest comes of that; as the records at fault come of the
+/// error that is told of several.
 pub fn unexplained<'a>(ask: &Ask, differences: &'a [Difference]) -> Vec<&'a Difference> {
-    let by_whole = |d: &Difference| d.path == WHOLE && explained(ask, d);
-    if differences.iter().any(by_whole) {
+    let known = |path: &str| {
+        let mut of_path = differences.iter().filter(|d| d.path == path).peekable();
+        of_path.peek().is_some() && of_path.all(|d| explained(ask, d))
+    };
+    if known(WHOLE) {
         return Vec::new();
     }
-    let left = differences.iter().filter(|d| !explained(ask, d));
+    let follows = |d: &Difference| d.path == FAULTS && known(REFUSED);
+    let left = differences
+        .iter()
+        .filter(|d| !explained(ask, d) && !follows(d));
     left.collect()
+}
+
+/// Whether one broker took a batch that the other refused: what follows may come of it.
+pub fn parted(differences: &[Difference]) -> bool {
+    let taken = |d: &Difference| d.ours == "0" || d.theirs == "0";
+    differences.iter().any(|d| d.path == REFUSED && taken(d))
 }
 
 /// Whether the table has a difference in the answer to a request.
 fn explained(ask: &Ask, difference: &Difference) -> bool {
     let api = format!("{:?}", ask.key);
     KNOWN.iter().any(|known| {
-        known.api == api
+        (known.api == api || (known.api == IN_TRANSACTION && in_transaction(ask)))
             && known.path == difference.path
             && (known.ours.is_empty() || known.ours == difference.ours)
             && (known.theirs.is_empty() || known.theirs == difference.theirs)
     })
+}
+
+fn in_transaction(ask: &Ask) -> bool {
+    let Body::Message(message) = &ask.body else {
+        return false;
+    };
+    matches!(&**message, RequestKind::Produce(produce) if produce.transactional_id.is_some())
 }

@@ -9,6 +9,9 @@ pub enum What {
     Present,
     /// A time: both have one, or neither (negative).
     Sign,
+    /// A record's time, the producer's or the broker's: later than all producers' it is the broker's,
+    /// and then both have one of those.
+    Late,
     /// A list of all that a broker holds: elements of this run alone, in any order.
     OfThisRun,
     /// A list in any order.
@@ -53,7 +56,7 @@ const fn mask(api: &'static str, field: &'static str, what: What, reason: &'stat
     }
 }
 
-use What::{ByName, Ignored, Merged, Named, OfThisRun, Present, Sign, Unordered};
+use What::{ByName, Ignored, Late, Merged, Named, OfThisRun, Present, Sign, Unordered};
 
 const BY_CHANCE: &str = "drawn at random by the broker";
 const COUNTED: &str = "counted by each broker for all of its clients";
@@ -66,6 +69,7 @@ const MACHINE: &str = "each broker's own place";
 /// The table; the first row that fits holds.
 pub const MASKS: &[Mask] = &[
     mask("", "error_message", Ignored, WORDS),
+    mask("", "batch_index_error_message", Present, WORDS),
     mask("", "member_epoch", Sign, EPOCHS),
     mask("", "group_epoch", Sign, EPOCHS),
     mask("", "assignment_epoch", Sign, EPOCHS),
@@ -108,6 +112,7 @@ pub const MASKS: &[Mask] = &[
     mask("DescribeLogDirs", "total_bytes", Sign, MACHINE),
     mask("DescribeLogDirs", "usable_bytes", Sign, MACHINE),
     mask("", "log_append_time_ms", Sign, CLOCK),
+    mask("ListOffsets", "timestamp", Late, CLOCK),
     mask("", "transaction_start_time_ms", Sign, CLOCK),
     mask("DescribeProducers", "last_timestamp", Sign, CLOCK),
     mask("", "documentation", Present, WORDS),

@@ -4,7 +4,8 @@
 //! A seed draws a sequence of requests about topics, records, groups and transactions of its own.
 //! Both brokers get each in turn; what a broker names itself (ids, sessions, members) is put into
 //! its later requests, and must stand for the same thing throughout. The first difference that no
-//! table explains ends the sequence, for what follows may come of it.
+//! table explains ends the sequence, for what follows may come of it; so does a batch that only one of
+//! them has taken.
 
 pub mod admin;
 pub mod compare;
@@ -28,11 +29,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ringmill_wire::kafka_protocol::messages::ApiKey;
+use ringmill_wire::kafka_protocol::messages::{ApiKey, RequestKind};
 
-use self::compare::{Comparison, Difference, Names, shown};
-use self::known::unexplained;
-use self::side::{Ask, Outcome, Side, Unsayable};
+use self::compare::{Comparison, Difference, Names, Scene, shown};
+use self::known::{parted, unexplained};
+use self::side::{Ask, Body, Outcome, Side, Unsayable};
 use self::world::{Step, World};
 
 /// Requests of one seed, beside those that make and remove its topics.
@@ -83,6 +84,8 @@ pub struct Report {
     pub alike: usize,
     /// Requests whose difference is explained.
     pub explained: usize,
+    /// The last of them has led the two to different states, and ended the sequence.
+    pub parted: bool,
     /// The first that is not.
     pub found: Option<Found>,
 }
@@ -141,11 +144,13 @@ impl Pair {
             steps.extend(draw(&mut world));
         }
         let setup = topics::setup(&mut world);
-        self.walk(&world.tag, setup, &mut report)?;
-        // The parts of a broker hear of new topics one after the other.
-        std::thread::sleep(SETTLING);
+        let scene = Scene {
+            tag: &world.tag,
+            newest_ms: world.began_ms + produce::TIMES_MS,
+        };
+        self.walk(&scene, setup, &mut report)?;
         if report.found.is_none() {
-            self.walk(&world.tag, steps, &mut report)?;
+            self.walk(&scene, steps, &mut report)?;
         }
         if let Some(found) = &mut report.found {
             found.seed = seed;
@@ -155,7 +160,7 @@ impl Pair {
     }
 
     /// Takes the steps in turn, up to the first that is answered differently.
-    fn walk(&mut self, tag: &str, steps: Vec<Step>, report: &mut Report) -> io::Result<()> {
+    fn walk(&mut self, scene: &Scene<'_>, steps: Vec<Step>, report: &mut Report) -> io::Result<()> {
         let mut waiting = Vec::new();
         for (place, step) in steps.into_iter().enumerate() {
             let asks = (
@@ -178,9 +183,13 @@ impl Pair {
                 continue;
             }
             for turn in std::iter::once(turn).chain(waiting.drain(..)) {
-                report.found = self.answer(tag, turn, report)?;
-                if report.found.is_some() {
+                let key = turn.asks.0.key;
+                report.found = self.answer(scene, turn, report)?;
+                if report.found.is_some() || report.parted {
                     return Ok(());
+                }
+                if changes_topics(key) {
+                    std::thread::sleep(SETTLING);
                 }
             }
         }
@@ -208,7 +217,12 @@ impl Pair {
         }
     }
 
-    fn answer(&mut self, tag: &str, turn: Turn, report: &mut Report) -> io::Result<Option<Found>> {
+    fn answer(
+        &mut self,
+        scene: &Scene<'_>,
+        turn: Turn,
+        report: &mut Report,
+    ) -> io::Result<Option<Found>> {
         let Turn {
             place,
             step,
@@ -218,7 +232,7 @@ impl Pair {
         let ours = self.ours.receive(step.connection, &asks.0, sent.0)?;
         let theirs = self.theirs.receive(step.connection, &asks.1, sent.1)?;
         let mut answers = (ours, theirs);
-        let compared = self.agree(tag, &step, &asks, &mut answers)?;
+        let compared = self.agree(scene, &step, &asks, &mut answers)?;
         if self.loud {
             println!("{place} {:?} {}", asks.0.key, asks.0.version);
             for (ask, answer) in [(&asks.0, &answers.0), (&asks.1, &answers.1)] {
@@ -234,6 +248,7 @@ impl Pair {
         if unexplained.is_empty() {
             report.alike += usize::from(compared.is_empty());
             report.explained += usize::from(!compared.is_empty());
+            report.parted = asks.0.key == ApiKey::Produce && parted(&compared);
             return Ok(None);
         }
         Ok(Some(Found {
@@ -251,7 +266,7 @@ impl Pair {
     /// that stay.
     fn agree(
         &mut self,
-        tag: &str,
+        scene: &Scene<'_>,
         step: &Step,
         asks: &(Ask, Ask),
         answers: &mut (Outcome, Outcome),
@@ -260,9 +275,9 @@ impl Pair {
         for attempt in 0.. {
             let mut names = self.names.clone();
             let trees = (answers.0.tree(), answers.1.tree());
-            let all = Comparison::of(&api, tag, &mut names, (&trees.0, &trees.1));
+            let all = Comparison::of(&api, scene, &mut names, (&trees.0, &trees.1));
             let settled = unexplained(&asks.0, &all).is_empty();
-            let again = match reads(asks.0.key) {
+            let again = match reads(&asks.0) {
                 true => (true, true),
                 false => (
                     passing(&answers.0, &answers.1),
@@ -297,7 +312,7 @@ struct Turn {
 const TOGETHER: Duration = Duration::from_millis(50);
 
 /// How long new topics take to be known everywhere.
-const SETTLING: Duration = Duration::from_millis(100);
+const SETTLING: Duration = Duration::from_millis(300);
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -315,11 +330,16 @@ fn passing(answer: &Outcome, other: &Outcome) -> bool {
 }
 
 /// Requests that change nothing, and may be sent again whatever was answered: what was changed
-/// before spreads through a broker in its own time.
-fn reads(key: ApiKey) -> bool {
+/// before spreads through a broker in its own time, as the end of a transaction does.
+fn reads(ask: &Ask) -> bool {
     use ApiKey::*;
+    if let Body::Message(message) = &ask.body
+        && let RequestKind::Fetch(fetch) = &**message
+    {
+        return fetch.session_epoch == NO_SESSION;
+    }
     matches!(
-        key,
+        ask.key,
         Metadata
             | DescribeConfigs
             | ListOffsets
@@ -338,6 +358,15 @@ fn reads(key: ApiKey) -> bool {
             | ListConfigResources
             | DescribeCluster
     )
+}
+
+/// The epoch of a fetch that neither has a session nor begins one (KIP-227).
+const NO_SESSION: i32 = -1;
+
+/// Requests that change which topics there are: the parts of a broker hear of it one after the other.
+fn changes_topics(key: ApiKey) -> bool {
+    use ApiKey::*;
+    matches!(key, CreateTopics | CreatePartitions | DeleteTopics)
 }
 
 fn exchange(side: &mut Side, step: &Step, ask: &Ask) -> io::Result<Outcome> {

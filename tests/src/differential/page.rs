@@ -12,8 +12,7 @@ seeded requests to both and compares the answers field by field; this page is wr
 
 What is not served at all: moving replicas between folders, SASL and ACLs, delegation tokens, share
 and streams groups, quotas by IP address and of the controller, `compression.type` other than
-`producer`, metrics of clients as a resource, loggers as a resource. The configs that are missing are
-in [CONFIGURATION.md](CONFIGURATION.md).
+`producer`, loggers as a resource. The configs that are missing are in [CONFIGURATION.md](CONFIGURATION.md).
 
 Requests that the comparison does not send: records that are null (Kafka answers nothing, we refuse
 them), negative epochs and sequences of a producer (Kafka takes some, we refuse all), the bit of
@@ -62,6 +61,7 @@ pub fn page() -> String {
             What::Named(kind) => format!("which {kind} it is"),
             What::Present => "whether there is one".to_owned(),
             What::Sign => "whether there is one (not negative)".to_owned(),
+            What::Late => "what is the producer's, and whether it is".to_owned(),
             What::OfThisRun => "what belongs to the run, in any order".to_owned(),
             What::Merged => "the elements, in any order and any number of parts".to_owned(),
             What::Unordered => "the elements, in any order".to_owned(),

@@ -15,6 +15,13 @@ use ringmill_wire::kafka_protocol::messages::{
 use super::side::NO_ID;
 use super::world::{Step, World, ask};
 
+/// The first record of a load comes so long after the run's begin at most.
+const LAST_MS: usize = 1_000;
+/// All records of loads lie within so many milliseconds of the run's begin.
+pub const TIMES_MS: i64 = LAST_MS as i64 + RECORDS_MAX as i64;
+/// Records of a load, at most.
+const RECORDS_MAX: usize = 10;
+
 /// Damage to a batch, or a batch that no client may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Harm {
@@ -63,7 +70,7 @@ pub struct Load {
 impl Load {
     /// A load to be sent.
     pub fn draw(world: &mut World) -> Self {
-        let count = world.pick(&[1, 1, 2, 3, 10]);
+        let count = world.pick(&[1, 1, 2, 3, RECORDS_MAX]);
         let records = (0..count).map(|i| {
             let key = world.usually(Some(format!("key {i}").into_bytes()), &[None, Some(vec![])]);
             let long = world.pick(&[10, 10, 100, 300]);
@@ -109,7 +116,7 @@ impl Load {
             records,
             codec,
             harm,
-            timestamp: world.began_ms + world.below(1_000) as i64,
+            timestamp: world.began_ms + world.below(LAST_MS) as i64,
             transactional: false,
         }
     }

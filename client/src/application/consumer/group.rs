@@ -11,10 +11,11 @@ use crate::group_offsets::CommittedOffsets;
 
 /// Membership of a group, and its offsets.
 impl Consumer {
-    /// Reads these topics as a member of the group, in place of whatever it read before.
+    /// Reads these topics as a member of the group, in place of whatever it read before. No topics at
+    /// all: as [`Self::unsubscribe`], as in Kafka's own client.
     ///
     /// # Errors
-    /// Without a `group.id`.
+    /// Without a `group.id`; or if a subscription ended and its commit failed.
     ///
     /// # Examples
     /// ```no_run
@@ -31,10 +32,13 @@ impl Consumer {
         topics: impl IntoIterator<Item = T>,
     ) -> Result<(), SubscribeError> {
         let topics: Vec<String> = topics.into_iter().map(|t| t.as_ref().to_owned()).collect();
-        self.on_thread(SubscribeError::Closed, async move |poller| {
+        let subscribed = self.on_thread(SubscribeError::Closed, async move |poller| {
             poller.consumer.subscribe(topics.iter().map(String::as_str))
-        })
-        .await
+        });
+        match subscribed.await {
+            Err(SubscribeError::NoTopics) => Ok(self.unsubscribe().await?),
+            other => other,
+        }
     }
 
     /// Reads the topics whose names match an RE2 pattern, as a whole, as a member of the group, in

@@ -42,6 +42,28 @@ pub struct Change {
     pub value: Option<String>,
 }
 
+/// What can be said of changes before anyone asks what they are made to: each key once, with a value
+/// if its operation takes one, and only lists are appended to.
+pub fn check(table: &Table, changes: &[Change]) -> Result<(), ConfigError> {
+    let mut names = BTreeSet::new();
+    let again = changes.iter().find(|c| !names.insert(c.name.as_str()));
+    if let Some(again) = again {
+        return Err(ConfigError::Duplicate(again.name.clone()));
+    }
+    let mut set = changes.iter().filter(|c| c.op != Op::Delete);
+    if let Some(null) = set.clone().find(|c| c.value.is_none()) {
+        return Err(ConfigError::NullValue(null.name.clone()));
+    }
+    let is_list = |name: &str| {
+        let kind = table.find(name).map(|key| key.kind);
+        matches!(kind, Some(Kind::List(_)))
+    };
+    match set.find(|c| c.op != Op::Set && !is_list(&c.name)) {
+        Some(single) => Err(ConfigError::NotAList(single.name.clone())),
+        None => Ok(()),
+    }
+}
+
 /// The overrides after `changes`; `current` gives the value in force of a list that is appended to
 /// for the first time.
 pub fn apply(
@@ -50,20 +72,18 @@ pub fn apply(
     changes: &[Change],
     current: &dyn Fn(&str) -> String,
 ) -> Result<Overrides, ConfigError> {
-    let mut names = BTreeSet::new();
+    check(table, changes)?;
     let mut next = overrides.clone();
     for change in changes {
-        if !names.insert(change.name.as_str()) {
-            return Err(ConfigError::Duplicate(change.name.clone()));
-        }
+        // As Kafka: what nobody knows has no override, and that is how it is to be.
+        let Some(value) = changed_value(change, &next, current) else {
+            next.remove(&change.name);
+            continue;
+        };
         let key = table.require(&change.name)?;
         if !key.dynamic {
             return Err(ConfigError::ReadOnly(change.name.clone()));
         }
-        let Some(value) = changed_value(key.kind, change, &next, current)? else {
-            next.remove(&change.name);
-            continue;
-        };
         key.check(&value)?;
         next.insert(change.name.clone(), value);
     }
@@ -72,23 +92,15 @@ pub fn apply(
 
 /// The new value of one key, or none to fall back to the default.
 fn changed_value(
-    kind: Kind,
     change: &Change,
     overrides: &Overrides,
     current: &dyn Fn(&str) -> String,
-) -> Result<Option<String>, ConfigError> {
-    if change.op == Op::Delete {
-        return Ok(None);
-    }
-    let Some(value) = change.value.clone() else {
-        return Err(ConfigError::NullValue(change.name.clone()));
+) -> Option<String> {
+    let value = match change.op {
+        Op::Delete => return None,
+        Op::Set => return change.value.clone(),
+        Op::Append | Op::Subtract => change.value.as_deref().unwrap_or_default(),
     };
-    if change.op == Op::Set {
-        return Ok(Some(value));
-    }
-    if !matches!(kind, Kind::List(_)) {
-        return Err(ConfigError::NotAList(change.name.clone()));
-    }
     let before = overrides
         .get(&change.name)
         .cloned()
@@ -96,15 +108,15 @@ fn changed_value(
     let mut words: Vec<&str> = list_items(&before).collect();
     match change.op {
         Op::Append => {
-            for word in list_items(&value) {
+            for word in list_items(value) {
                 if !words.contains(&word) {
                     words.push(word);
                 }
             }
         }
-        _ => words.retain(|word| !list_items(&value).any(|gone| gone == *word)),
+        _ => words.retain(|word| !list_items(value).any(|gone| gone == *word)),
     }
-    Ok(Some(words.join(",")))
+    Some(words.join(","))
 }
 
 #[cfg(test)]
@@ -162,11 +174,16 @@ mod tests {
             (change("segment.ms", Op::Set, None), "Null"),
             (change("segment.ms", Op::Append, Some("1")), "append"),
             (change("segment.ms", Op::Set, Some("x")), "Invalid value"),
-            (change("no.such", Op::Delete, None), "Unknown"),
+            (change("no.such", Op::Set, Some("1")), "Unknown"),
         ];
         for (bad, word) in cases {
             let error = run(&Overrides::new(), &[good.clone(), bad]).unwrap_err();
             assert!(error.to_string().contains(word), "{error}");
         }
+    }
+    #[test]
+    fn what_nobody_knows_can_be_taken_away() {
+        let gone = run(&Overrides::new(), &[change("no.such", Op::Delete, None)]);
+        assert!(gone.unwrap().is_empty());
     }
 }

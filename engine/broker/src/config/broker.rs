@@ -158,6 +158,13 @@ pub struct GroupConfig {
     pub consumer_migration: Migration,
 }
 
+impl GroupConfig {
+    /// Whether a member of the classic protocol may have such a session.
+    pub fn takes_session_timeout(&self, ms: u64) -> bool {
+        (self.min_session_timeout_ms..=self.max_session_timeout_ms).contains(&ms)
+    }
+}
+
 /// Which ways a group with members may go between the two protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Migration {

@@ -281,11 +281,12 @@ impl Coordinator {
         })
     }
 
-    /// Deletes a group without members; it is gone when the write is durable.
+    /// Deletes a group without members, and with it the ids that it has promised to some; it is gone
+    /// when the write is durable.
     pub fn delete(&mut self, id: &str, partition: i32) -> Result<Write, GroupError> {
         self.admit_change(id, partition)?;
         let group = self.groups.get(id).ok_or(GroupError::GroupIdNotFound)?;
-        if !group.kind.is_vacant() {
+        if group.kind.member_count() > 0 {
             return Err(GroupError::NonEmptyGroup);
         }
         Ok(self.bury(id))

@@ -144,6 +144,13 @@ impl Coordinator {
         if join.instance_id.as_ref().is_some_and(too_long) || too_long(&join.protocol_type) {
             return refuse(GroupError::InconsistentProtocol);
         }
+        if id.is_empty() {
+            return refuse(GroupError::InvalidGroupId);
+        }
+        // As Kafka, before anything is asked of the group or its coordinator's state.
+        if !self.config.takes_session_timeout(join.session_timeout_ms) {
+            return refuse(GroupError::InvalidSessionTimeout);
+        }
         if let Err(error) = self.admit(id, partition) {
             return refuse(error);
         }

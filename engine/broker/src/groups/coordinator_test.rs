@@ -197,6 +197,35 @@ fn consumer() -> Join {
     }
 }
 
+#[test]
+fn sessions_outside_the_brokers_range_are_refused_whoever_asks() {
+    let mut node = Node::new();
+    let known = node.form("g").member_id;
+    for session_timeout_ms in [0, 5_999, 1_800_001] {
+        for (group, member_id) in [
+            ("g", ""),
+            ("g", &*known),
+            ("g", "unknown"),
+            ("h", "unknown"),
+        ] {
+            let join = Join {
+                member_id: member_id.to_owned(),
+                session_timeout_ms,
+                ..consumer()
+            };
+            let outcome = node.coordinator.join(node.now, group, 0, Token(9), join);
+            let [Reply::Join(_, Err(refused))] = &outcome.replies[..] else {
+                panic!("{:?}", outcome.replies);
+            };
+            assert_eq!(
+                refused.error,
+                GroupError::InvalidSessionTimeout,
+                "{member_id}"
+            );
+        }
+    }
+}
+
 fn nobody() -> Claim {
     Claim {
         generation: -1,
@@ -383,6 +412,29 @@ fn groups_with_members_are_not_deleted() {
     node.append(write);
     node.flush();
     assert!(node.crashed().coordinator.is_empty());
+}
+
+#[test]
+fn a_group_that_has_only_promised_an_id_can_be_deleted() {
+    let mut node = Node::new();
+    let join = |member_id: &str| Join {
+        require_known_member_id: true,
+        member_id: member_id.to_owned(),
+        ..consumer()
+    };
+    let refused = |replies: &[Reply]| match replies {
+        [Reply::Join(_, Err(refused))] => (refused.error, refused.member_id.clone()),
+        other => panic!("{other:?}"),
+    };
+    let outcome = node.coordinator.join(node.now, "g", 0, Token(1), join(""));
+    let (error, id) = refused(&node.run(outcome));
+    assert_eq!(error, GroupError::MemberIdRequired);
+    let write = node.coordinator.delete("g", 0).unwrap();
+    node.append(write);
+    node.flush();
+    assert!(node.coordinator.is_empty());
+    let outcome = node.coordinator.join(node.now, "g", 0, Token(2), join(&id));
+    assert_eq!(refused(&node.run(outcome)).0, GroupError::UnknownMember);
 }
 
 #[test]

@@ -66,8 +66,13 @@ impl Coordinator {
         let Some(group) = self.groups.get(id) else {
             return;
         };
-        let is_vacant = group.kind.is_vacant() && group.offsets.is_empty();
-        if is_vacant && !group.stored && !self.is_unstable(id, group.partition) {
+        // What ends has no members, and whom it promised an id joins anew.
+        let is_vacant = group.is_ending || group.kind.is_vacant();
+        if is_vacant
+            && group.offsets.is_empty()
+            && !group.stored
+            && !self.is_unstable(id, group.partition)
+        {
             self.remove_group(id);
         }
     }

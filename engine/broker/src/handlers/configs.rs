@@ -1,8 +1,7 @@
-//! DescribeConfigs, AlterConfigs and IncrementalAlterConfigs (KIP-226, KIP-339, KIP-569) for topics,
-//! groups, subscriptions of clients' metrics, this broker and all brokers (the empty name). A setting's value comes from layers, the strongest
-//! first: the topic, this broker while it ran, all brokers, the config file, the table's default.
-
-use std::collections::{BTreeMap, BTreeSet};
+//! DescribeConfigs (KIP-226, KIP-569) for topics, groups, subscriptions of clients' metrics, this broker
+//! and all brokers (the empty name). A setting's value comes from layers, the strongest first: the
+//! topic, this broker while it ran, all brokers, the config file, the table's default. How settings are
+//! changed is [`super::alter_configs`]'s business.
 
 use ringmill_replication::partition::NodeId;
 use ringmill_wire::StrBytes;
@@ -12,32 +11,18 @@ use ringmill_wire::kafka_protocol::messages::describe_configs_request::DescribeC
 use ringmill_wire::kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
 };
-use ringmill_wire::kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
-use ringmill_wire::kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
-use ringmill_wire::kafka_protocol::messages::{
-    AlterConfigsRequest, AlterConfigsResponse, DescribeConfigsRequest, DescribeConfigsResponse,
-    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, alter_configs_response,
-};
+use ringmill_wire::kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use ringmill_wire::topic::check_topic_name;
 
 use super::context::Context;
 use super::refusal::Refusal;
-use crate::cluster::command::Command;
 use crate::cluster::image::{Image, Topic};
 use crate::cluster::topics::TopicError;
-use crate::config::alter::{self, Change, Op};
-use crate::config::{ConfigError, Key, Overrides, Source, broker, client_metrics, group, topic};
-use crate::groups::coordinator::MAX_NAME_BYTES;
-use crate::telemetry::subscriptions::SUBSCRIPTIONS_MAX;
+use crate::config::{Key, Overrides, Source, broker, client_metrics, group, topic};
 
 /// The most settings and synonyms that one DescribeConfigs response holds: some ten thousand
 /// topics' own. Resources past it are refused, for each takes a few bytes in the request.
 const DESCRIBED_MAX: usize = 1 << 18;
-/// How many groups may have settings of their own: they are part of the metadata, which is held by
-/// every core.
-const MAX_CONFIGURED_GROUPS: usize = 10_000;
-/// What a group or subscription has that sets nothing.
-static NONE: Overrides = Overrides::new();
 /// The source of a value that was set on all brokers, which [`Source`] has no word for.
 const DYNAMIC_DEFAULT_BROKER: i8 = 3;
 
@@ -51,7 +36,7 @@ pub(super) mod kind {
 }
 
 /// What a request names.
-enum Resource<'a> {
+pub(super) enum Resource<'a> {
     Topic(&'a Topic),
     /// This broker.
     Broker(NodeId),
@@ -64,18 +49,16 @@ enum Resource<'a> {
 }
 
 impl<'a> Resource<'a> {
-    fn find(image: &'a Image, ctx: Context<'_>, kind: i8, name: &'a str) -> Result<Self, Refusal> {
+    pub(super) fn find(
+        image: &'a Image,
+        ctx: Context<'_>,
+        kind: i8,
+        name: &'a str,
+    ) -> Result<Self, Refusal> {
         match kind {
             kind::TOPIC => {
                 check_topic_name(name).map_err(TopicError::from)?;
-                let missing = || {
-                    let reason = format!("The topic '{name}' does not exist.");
-                    Refusal::new(ErrorCode::UnknownTopicOrPartition, reason)
-                };
-                image
-                    .topic(name)
-                    .map(|topic| Self::Topic(topic))
-                    .ok_or_else(missing)
+                find_topic(image, name).map(Self::Topic)
             }
             kind::BROKER if name.is_empty() => Ok(Self::Brokers),
             kind::BROKER => {
@@ -103,6 +86,15 @@ impl<'a> Resource<'a> {
             ))),
         }
     }
+}
+
+/// A topic by its name.
+pub(super) fn find_topic<'a>(image: &'a Image, name: &str) -> Result<&'a Topic, Refusal> {
+    let missing = || {
+        let reason = format!("The topic '{name}' does not exist.");
+        Refusal::new(ErrorCode::UnknownTopicOrPartition, reason)
+    };
+    image.topic(name).map(|topic| &**topic).ok_or_else(missing)
 }
 
 fn unexpected_broker(ctx: Context<'_>, name: &str) -> Refusal {
@@ -311,322 +303,6 @@ fn synonym(layer: Layer) -> DescribeConfigsSynonym {
         .with_source(layer.source)
 }
 
-/// A resource whose settings a request changes.
-struct Altered<'a> {
-    kind: i8,
-    name: &'a StrBytes,
-    changes: Result<Wanted, Refusal>,
-}
-
-/// How settings are to be.
-enum Wanted {
-    /// As they are but for these changes.
-    Changed(Vec<Change>),
-    /// These, and no others (AlterConfigs).
-    Just(Vec<Change>),
-}
-
-/// Decides on each resource by itself: all its changes are made or none.
-fn alter_all(
-    image: &Image,
-    ctx: Context<'_>,
-    resources: Vec<Altered<'_>>,
-) -> (Vec<Result<(), Refusal>>, Vec<Command>) {
-    let mut named: BTreeMap<(i8, &str), usize> = BTreeMap::new();
-    for resource in &resources {
-        *named.entry((resource.kind, resource.name)).or_default() += 1;
-    }
-    let mut commands = Vec::new();
-    let decided = resources.iter().map(|resource| {
-        if named[&(resource.kind, resource.name.as_str())] > 1 {
-            let reason = "Each resource must appear at most once.";
-            return Err(Refusal::request(reason));
-        }
-        let command = alter(image, ctx, resource)?;
-        commands.extend(command);
-        Ok(())
-    });
-    (decided.collect(), commands)
-}
-
-/// Answers IncrementalAlterConfigs.
-pub fn incremental_alter_configs(
-    image: &Image,
-    ctx: Context<'_>,
-    request: &IncrementalAlterConfigsRequest,
-) -> (IncrementalAlterConfigsResponse, Vec<Command>) {
-    let resources = request.resources.iter().map(|resource| Altered {
-        kind: resource.resource_type,
-        name: &resource.resource_name,
-        changes: changes(resource).map(Wanted::Changed),
-    });
-    let (decided, mut commands) = alter_all(image, ctx, resources.collect());
-    let responses = request.resources.iter().zip(decided);
-    let responses = responses.map(|(resource, decided)| {
-        let (code, message) = told(decided);
-        AlterConfigsResourceResponse::default()
-            .with_resource_type(resource.resource_type)
-            .with_resource_name(resource.resource_name.clone())
-            .with_error_code(code)
-            .with_error_message(message)
-    });
-    let responses = responses.collect();
-    if request.validate_only {
-        commands.clear();
-    }
-    let response = IncrementalAlterConfigsResponse::default().with_responses(responses);
-    (response, commands)
-}
-
-/// Answers AlterConfigs, the older request: what it does not name loses its setting.
-pub fn alter_configs(
-    image: &Image,
-    ctx: Context<'_>,
-    request: &AlterConfigsRequest,
-) -> (AlterConfigsResponse, Vec<Command>) {
-    let resources = request.resources.iter().map(|resource| {
-        let set = resource.configs.iter().map(|config| Change {
-            name: config.name.to_string(),
-            op: Op::Set,
-            value: config.value.as_ref().map(ToString::to_string),
-        });
-        Altered {
-            kind: resource.resource_type,
-            name: &resource.resource_name,
-            changes: Ok(Wanted::Just(set.collect())),
-        }
-    });
-    let (decided, mut commands) = alter_all(image, ctx, resources.collect());
-    let responses = request.resources.iter().zip(decided);
-    let responses = responses.map(|(resource, decided)| {
-        let (code, message) = told(decided);
-        alter_configs_response::AlterConfigsResourceResponse::default()
-            .with_resource_type(resource.resource_type)
-            .with_resource_name(resource.resource_name.clone())
-            .with_error_code(code)
-            .with_error_message(message)
-    });
-    let responses = responses.collect();
-    if request.validate_only {
-        commands.clear();
-    }
-    let response = AlterConfigsResponse::default().with_responses(responses);
-    (response, commands)
-}
-
-fn told(decided: Result<(), Refusal>) -> (i16, Option<StrBytes>) {
-    match decided {
-        Ok(()) => (ErrorCode::None.code(), None),
-        Err(refusal) => (refusal.code.code(), refusal.message()),
-    }
-}
-
-/// The command that makes a resource's changes; none if they change nothing.
-fn alter(
-    image: &Image,
-    ctx: Context<'_>,
-    resource: &Altered<'_>,
-) -> Result<Option<Command>, Refusal> {
-    let (kind, name) = (resource.kind, resource.name.as_str());
-    if kind == kind::TOPIC && name.is_empty() {
-        return Err(Refusal::request("Default topic resources are not allowed."));
-    }
-    let found = Resource::find(image, ctx, kind, name)?;
-    let set = match found {
-        Resource::Topic(topic) => &topic.overrides,
-        Resource::Group(name) => image.groups().get(name).unwrap_or(&NONE),
-        Resource::ClientMetrics(name) => image.client_metrics().get(name).unwrap_or(&NONE),
-        Resource::Broker(node) => image.broker(node).unwrap_or(&NONE),
-        Resource::Brokers => &image.broker_defaults,
-    };
-    let changes = resource.changes.as_ref().map_err(Refusal::clone)?;
-    let changes = changes.of(set);
-    match found {
-        Resource::Topic(topic) => alter_topic(image, ctx, topic, &changes),
-        Resource::Group(name) => alter_group(image, name, set, &changes),
-        Resource::ClientMetrics(name) => alter_client_metrics(image, name, set, &changes),
-        Resource::Broker(node) => {
-            let next = alter_broker(image, ctx, set, &changes)?;
-            check_topic_defaults(ctx, &image.broker_defaults, &next)?;
-            let command = Command::ConfigureBroker {
-                node,
-                overrides: next.clone(),
-            };
-            Ok((next != *set).then_some(command))
-        }
-        Resource::Brokers => {
-            let next = alter_broker(image, ctx, &image.broker_defaults, &changes)?;
-            check_topic_defaults(ctx, &next, &image.own())?;
-            let command = Command::ConfigureBrokers {
-                overrides: next.clone(),
-            };
-            Ok((next != image.broker_defaults).then_some(command))
-        }
-    }
-}
-
-impl Wanted {
-    /// The changes that make `set` as it is wanted.
-    fn of(&self, set: &Overrides) -> Vec<Change> {
-        let (changes, others) = match self {
-            Self::Changed(changes) => (changes, None),
-            Self::Just(changes) => (changes, Some(set)),
-        };
-        let named: BTreeSet<&str> = changes.iter().map(|change| change.name.as_str()).collect();
-        let others = others.into_iter().flat_map(Overrides::keys);
-        let gone = others.filter(|name| !named.contains(name.as_str()));
-        let gone = gone.map(|name| Change {
-            name: name.clone(),
-            op: Op::Delete,
-            value: None,
-        });
-        changes.iter().cloned().chain(gone).collect()
-    }
-}
-
-fn changes(resource: &AlterConfigsResource) -> Result<Vec<Change>, Refusal> {
-    let configs = resource.configs.iter();
-    let changes = configs.map(|config| {
-        let op = Op::from_code(config.config_operation).ok_or_else(|| {
-            Refusal::request(format!(
-                "Unknown operations type {}",
-                config.config_operation
-            ))
-        })?;
-        Ok(Change {
-            name: config.name.to_string(),
-            op,
-            value: config.value.as_ref().map(ToString::to_string),
-        })
-    });
-    changes.collect()
-}
-
-fn alter_topic(
-    image: &Image,
-    ctx: Context<'_>,
-    topic: &Topic,
-    changes: &[Change],
-) -> Result<Option<Command>, Refusal> {
-    let current = |name: &str| match topic::TABLE.find(name) {
-        Some(key) => {
-            let layers = ctx
-                .config
-                .describe_topic(key, &topic.overrides, &image.dynamic);
-            layers.0
-        }
-        None => String::new(),
-    };
-    let next = alter::apply(&topic::TABLE, &topic.overrides, changes, &current)?;
-    topic::check(&next)?;
-    let command = Command::ConfigureTopic {
-        id: topic.id,
-        overrides: next.clone(),
-    };
-    Ok((next != topic.overrides).then_some(command))
-}
-
-fn alter_group(
-    image: &Image,
-    name: &str,
-    set: &Overrides,
-    changes: &[Change],
-) -> Result<Option<Command>, Refusal> {
-    let next = alter::apply(&group::TABLE, set, changes, &|_| String::new())?;
-    group::check(&next, &image.live.groups)?;
-    let is_new = set.is_empty() && !next.is_empty();
-    if is_new && (image.groups().len() >= MAX_CONFIGURED_GROUPS || name.len() > MAX_NAME_BYTES) {
-        return Err(Refusal::request(format!(
-            "At most {MAX_CONFIGURED_GROUPS} groups may have settings, with names of up to {MAX_NAME_BYTES} bytes"
-        )));
-    }
-    let command = Command::ConfigureGroup {
-        group: name.to_owned(),
-        overrides: next.clone(),
-    };
-    Ok((next != *set).then_some(command))
-}
-
-fn alter_client_metrics(
-    image: &Image,
-    name: &str,
-    set: &Overrides,
-    changes: &[Change],
-) -> Result<Option<Command>, Refusal> {
-    let next = alter::apply(&client_metrics::TABLE, set, changes, &|_| String::new());
-    let next = next.map_err(of_client_metrics)?;
-    client_metrics::check(&next)?;
-    let is_new = set.is_empty() && !next.is_empty();
-    let full = image.client_metrics().len() >= SUBSCRIPTIONS_MAX;
-    if is_new && (full || name.len() > MAX_NAME_BYTES) {
-        return Err(Refusal::request(format!(
-            "At most {SUBSCRIPTIONS_MAX} subscriptions of clients' metrics may exist, with names of up to {MAX_NAME_BYTES} bytes"
-        )));
-    }
-    let command = Command::ConfigureClientMetrics {
-        name: name.to_owned(),
-        overrides: next.clone(),
-    };
-    Ok((next != *set).then_some(command))
-}
-
-/// Kafka refuses a name that nobody knows, and an interval out of its range, as a wrong request
-/// (`ClientMetricsConfigs`).
-fn of_client_metrics(error: ConfigError) -> Refusal {
-    match error {
-        ConfigError::Unknown { name, .. } => {
-            Refusal::request(format!("Unknown client metrics configuration: {name}"))
-        }
-        ConfigError::Invalid { name, value, .. }
-            if name == "interval.ms" && value.trim().parse::<i32>().is_ok() =>
-        {
-            Refusal::request(format!(
-                "Invalid value {value} for {name}, interval must be between 100 and 3600000 (1 hour)"
-            ))
-        }
-        other => other.into(),
-    }
-}
-
-/// The overrides `set` of one broker, or of all, after `changes`.
-fn alter_broker(
-    image: &Image,
-    ctx: Context<'_>,
-    set: &Overrides,
-    changes: &[Change],
-) -> Result<Overrides, Refusal> {
-    let current = |name: &str| match broker::TABLE.find(name) {
-        Some(key) => ctx.config.describe(key, &image.dynamic).0,
-        None => String::new(),
-    };
-    alter::apply(&broker::TABLE, set, changes, &current).map_err(of_broker)
-}
-
-/// A broker's settings are the defaults of topics, which must be right together too.
-fn check_topic_defaults(
-    ctx: Context<'_>,
-    defaults: &Overrides,
-    own: &Overrides,
-) -> Result<(), Refusal> {
-    let mut dynamic = defaults.clone();
-    dynamic.extend(own.clone());
-    let none = Overrides::new();
-    let keys = topic::TABLE.keys.iter();
-    let resolved = keys.map(|key| {
-        let (value, _) = ctx.config.describe_topic(key, &none, &dynamic);
-        (key.name.to_owned(), value)
-    });
-    topic::check(&resolved.collect()).map_err(of_broker)
-}
-
-/// Kafka refuses a broker's wrong setting as a wrong request (KAFKA-13609).
-fn of_broker(error: ConfigError) -> Refusal {
-    match error {
-        ConfigError::NotAList(_) => error.into(),
-        other => Refusal::request(other.to_string()),
-    }
-}
-
 #[cfg(test)]
 #[path = "configs_test.rs"]
-mod tests;
+pub(super) mod tests;

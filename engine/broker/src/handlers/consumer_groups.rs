@@ -21,7 +21,6 @@ use ringmill_wire::kafka_protocol::messages::{
 use super::cluster::{GROUP_OPERATIONS, OPERATIONS_OMITTED};
 use super::groups::{optional, respond, str_bytes, text};
 use crate::cluster::store::random_id;
-use crate::connection::Stage;
 use crate::groups::beats::{ConsumerDescription, DescribedConsumer, DescribedTopic};
 use crate::groups::consumer::member::Member;
 use crate::groups::consumer::partitions::Partitions;
@@ -30,6 +29,7 @@ use crate::groups::service::{GroupAnswer, GroupAsk};
 use crate::limits::MAX_ANSWER_BYTES;
 use crate::router::Result;
 use crate::shard::{Peer, Shard};
+use crate::stage::Stage;
 
 /// "Not changed", of the rebalance timeout.
 const UNCHANGED: i32 = -1;

@@ -24,7 +24,7 @@ use ringmill_wire::fetch::{
 use ringmill_wire::header::RequestHeader;
 use ringmill_wire::topic::TopicRef;
 
-use crate::connection::{Chunk, Closed, Response, Stage};
+use crate::connection::Closed;
 use crate::delayed::watch;
 use crate::fetch_sessions::{Found as Told, Plan, Wanted};
 use crate::limits::READ_ELSEWHERE_BYTES;
@@ -32,6 +32,7 @@ use crate::partition::{FollowerWant, LocalFound, ReadFound, ReadWant, Seen};
 use crate::quotas::Limit;
 use crate::router::{Answer, Call, PartitionId, Result};
 use crate::shard::Shard;
+use crate::stage::{Chunk, Response, Stage};
 
 /// The longest that a fetch waits, whatever it asks for.
 const MAX_WAIT: Duration = Duration::from_secs(300);

@@ -21,15 +21,16 @@ use ringmill_wire::kafka_protocol::messages::{
     OffsetFetchRequest, OffsetFetchResponse,
 };
 
+use super::commits::{Offered, commits_of};
 use super::groups::{optional, respond, text};
-use crate::connection::Stage;
 use crate::groups::Claim;
-use crate::groups::admin::{Commit, Fetched};
+use crate::groups::admin::Fetched;
 use crate::groups::records::OffsetRecord;
 use crate::groups::service::{FetchOffsets, GroupAnswer, GroupAsk};
 use crate::limits::MAX_ANSWER_BYTES;
 use crate::router::Result;
 use crate::shard::Shard;
+use crate::stage::Stage;
 
 /// The offset of a partition without one.
 const NO_OFFSET: i64 = -1;
@@ -50,70 +51,44 @@ pub(crate) async fn commit(
         instance_id: optional(request.group_instance_id.as_ref()),
         generation: request.generation_id_or_member_epoch,
     };
-    let (commits, known) = commits_of(shard, &request);
+    let asked_ms = request.retention_time_ms;
+    let retention_ms = (asked_ms != DEFAULT_RETENTION).then_some(asked_ms);
+    let (commits, known) = commits_of(shard, offered(&request), retention_ms);
     let group = request.group_id.clone();
     let knows_epochs = header.version >= FIRST_WITH_EPOCHS;
-    let finish = move |answer| {
-        let parts = match answer {
-            Ok(GroupAnswer::Parts(parts)) => parts,
-            Ok(_) => unreachable!("a commit has an answer of parts"),
-            Err(error) => Err(error),
-        };
-        respond(&header, &committed_response(&request, &known, parts))
-    };
+    let finish = move |answer| respond(&header, &committed_response(&request, known.codes(answer)));
+    // As Kafka: nobody is asked about partitions that are not there.
+    if commits.is_empty() {
+        return Stage::Done(finish(Ok(GroupAnswer::Parts(Ok(Vec::new())))));
+    }
     let ask = GroupAsk::Commit(claim, knows_epochs, commits);
     shard.ask_group(&group, ask, finish).await
 }
 
-/// The offsets of partitions that exist, and for each offset of the request whether it is one.
-fn commits_of(shard: &Shard, request: &OffsetCommitRequest) -> (Vec<Commit>, Vec<bool>) {
-    let wall_ms = shard.now().wall_ms;
-    let expires_ms = (request.retention_time_ms != DEFAULT_RETENTION)
-        .then(|| wall_ms.saturating_add(request.retention_time_ms));
-    let (mut commits, mut known) = (Vec::new(), Vec::new());
-    for topic in &request.topics {
-        for part in &topic.partitions {
-            let exists = shard
-                .partition_id(&topic.name, part.partition_index)
-                .is_ok();
-            known.push(exists);
-            if exists {
-                commits.push(Commit {
-                    topic: text(&topic.name),
-                    partition: part.partition_index,
-                    record: OffsetRecord {
-                        offset: part.committed_offset,
-                        leader_epoch: part.committed_leader_epoch,
-                        metadata: optional(part.committed_metadata.as_ref()).unwrap_or_default(),
-                        committed_ms: wall_ms,
-                        expires_ms,
-                    },
-                });
-            }
-        }
-    }
-    (commits, known)
+/// The offsets of a request.
+fn offered(request: &OffsetCommitRequest) -> impl Iterator<Item = Offered<'_>> {
+    request.topics.iter().flat_map(|topic| {
+        let parts = topic.partitions.iter();
+        parts.map(|part| Offered {
+            topic: topic.name.as_str(),
+            partition: part.partition_index,
+            offset: part.committed_offset,
+            leader_epoch: part.committed_leader_epoch,
+            metadata: part.committed_metadata.as_ref(),
+        })
+    })
 }
 
 fn committed_response(
     request: &OffsetCommitRequest,
-    known: &[bool],
-    parts: Result<Vec<Result<()>>>,
+    mut codes: impl Iterator<Item = ErrorCode>,
 ) -> OffsetCommitResponse {
-    let (mut known, mut results) = (known.iter(), parts.iter().flatten());
-    let mut code = || match (known.next(), &parts) {
-        (Some(true), Ok(_)) => {
-            let result = results.next().copied().unwrap_or(Ok(()));
-            result.err().unwrap_or(ErrorCode::None)
-        }
-        (Some(true), Err(error)) => *error,
-        _ => ErrorCode::UnknownTopicOrPartition,
-    };
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|part| {
+            let code = codes.next().expect("one code per offset");
             OffsetCommitResponsePartition::default()
                 .with_partition_index(part.partition_index)
-                .with_error_code(code().code())
+                .with_error_code(code.code())
         });
         OffsetCommitResponseTopic::default()
             .with_name(topic.name.clone())

@@ -29,7 +29,6 @@ use ringmill_wire::kafka_protocol::messages::{
 use super::cluster::{GROUP_OPERATIONS, OPERATIONS_OMITTED};
 use crate::cluster::image::OFFSETS_TOPIC;
 use crate::cluster::store::random_id;
-use crate::connection::{Response, Stage};
 use crate::groups::admin::{DEAD, Description, Listing};
 use crate::groups::coordinator::partition_of;
 use crate::groups::service::{GroupAnswer, GroupAsk, GroupCall};
@@ -37,6 +36,7 @@ use crate::groups::{Claim, GroupError, Join, JoinRefused, Joined, Leaver, Sync, 
 use crate::limits::{MAX_ANSWER_BYTES, MAX_GROUPS_PER_REQUEST};
 use crate::router::{Answer, Call, PartitionId, Result};
 use crate::shard::{Peer, Shard};
+use crate::stage::{Response, Stage};
 
 /// The generation in answers that have none.
 const NO_GENERATION: i32 = -1;

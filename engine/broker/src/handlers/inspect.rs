@@ -24,9 +24,9 @@ use ringmill_wire::topic::check_topic_name;
 use super::groups::respond;
 use super::refusal::Refusal;
 use crate::cluster::image::Image;
-use crate::connection::Stage;
 use crate::router::{Answer, Call, PartitionId, Result};
 use crate::shard::Shard;
+use crate::stage::Stage;
 
 /// Producers that one answer shows, at most: some ten megabytes of it. Partitions past it are
 /// refused, for each takes a few bytes in the request.
@@ -124,30 +124,30 @@ pub(crate) async fn producers(
         let partitions = wanted.entry(topic.name.0.clone()).or_default();
         partitions.extend(&topic.partition_indexes);
     }
-    let (mut asked, mut items) = (Vec::new(), Vec::new());
-    for (name, partitions) in wanted {
-        for index in partitions {
-            let id = find(shard, &name, index);
-            if let Ok(id) = id {
-                items.push((shard.router.owner(id), id));
-            }
-            asked.push((name.clone(), index, id.err()));
-        }
-    }
+    let named = wanted.into_iter().flat_map(|(name, partitions)| {
+        let partitions = partitions.into_iter();
+        partitions.map(move |index| (name.clone(), index))
+    });
+    let named: Vec<(StrBytes, i32)> = named.collect();
+    let asked = named.iter().map(|(name, index)| {
+        let id = find(shard, name, *index).map_err(Err)?;
+        Ok((id, ()))
+    });
+    let (parts, questions) = shard.questions(asked);
     let take = |answer| match answer {
         Answer::Producers(producers) => producers,
         _ => unreachable!("producers were asked for"),
     };
-    let call = |ids| Call::Producers(ids, PRODUCERS_SHOWN_MAX);
-    let answers = shard.scatter(items, call, take).await;
+    let call = |asked: Vec<(PartitionId, ())>| {
+        let ids = asked.into_iter().map(|(id, ())| id);
+        Call::Producers(ids.collect(), PRODUCERS_SHOWN_MAX)
+    };
+    let answers = shard.scatter(questions, call, take).await;
     Stage::waits(async move {
         let (mut answers, mut left) = (answers.await.into_iter(), Some(PRODUCERS_SHOWN_MAX));
         let mut topics: Vec<TopicResponse> = Vec::new();
-        for (name, index, refused) in asked {
-            let found = match refused {
-                Some(code) => Err(code),
-                None => answers.next().expect("one answer per partition"),
-            };
+        for ((name, index), part) in named.into_iter().zip(parts) {
+            let found = part.resolve(&mut answers);
             if topics.last().is_none_or(|last| last.name.0 != name) {
                 topics.push(TopicResponse::default().with_name(TopicName(name)));
             }

@@ -2,7 +2,9 @@
 //! answers and the request go in, the response and the commands that must count before it is sent
 //! come out.
 
+pub mod alter_configs;
 pub mod cluster;
+mod commits;
 pub mod config_resources;
 pub mod configs;
 pub(crate) mod consumer_groups;
@@ -17,7 +19,9 @@ pub mod metadata;
 pub(crate) mod offsets;
 pub(crate) mod produce;
 pub mod producer_ids;
+mod questions;
 pub mod quotas;
+mod record_faults;
 mod refusal;
 mod replicas;
 pub(crate) mod telemetry;

@@ -23,10 +23,10 @@ use ringmill_wire::kafka_protocol::messages::{
 };
 
 use super::groups::respond;
-use crate::connection::Stage;
 use crate::partition::{EpochQuery, OffsetFound, OffsetQuery};
 use crate::router::{Answer, Call, PartitionId, Result};
 use crate::shard::Shard;
+use crate::stage::Stage;
 
 /// The special timestamps of ListOffsets.
 const LATEST: i64 = -1;
@@ -34,46 +34,6 @@ const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
-
-/// Where the answer to each part of a request comes from.
-enum Part<R> {
-    /// Known without asking.
-    Told(Result<R>),
-    /// The next answer of the owners.
-    Asked,
-}
-
-impl<R: Copy> Part<R> {
-    fn resolve(&self, answers: &mut impl Iterator<Item = Result<R>>) -> Result<R> {
-        match self {
-            Self::Told(result) => *result,
-            Self::Asked => answers.next().expect("one answer per question"),
-        }
-    }
-}
-
-/// What is asked of which core.
-type Questions<Q> = Vec<(usize, (PartitionId, Q))>;
-
-impl Shard {
-    /// Splits the questions that can be put to an owner from those that are answered at once.
-    fn questions<Q, R>(
-        &self,
-        asked: impl Iterator<Item = std::result::Result<(PartitionId, Q), Result<R>>>,
-    ) -> (Vec<Part<R>>, Questions<Q>) {
-        let (mut parts, mut questions) = (Vec::new(), Vec::new());
-        for one in asked {
-            match one {
-                Ok((id, query)) => {
-                    questions.push((self.router.owner(id), (id, query)));
-                    parts.push(Part::Asked);
-                }
-                Err(told) => parts.push(Part::Told(told)),
-            }
-        }
-        (parts, questions)
-    }
-}
 
 // ---- ListOffsets ----
 
@@ -111,7 +71,7 @@ pub(crate) async fn list(
     let call = |queries| Call::Offsets(queries, isolation.unwrap_or_default());
     let answers = shard.scatter(questions, call, take).await;
     Stage::waits(async move {
-        let (mut answers, mut parts) = (answers.await.into_iter(), parts.iter());
+        let (mut answers, mut parts) = (answers.await.into_iter(), parts.into_iter());
         let topics = request.topics.iter().map(|topic| {
             let partitions = topic.partitions.iter().map(|asked| {
                 let part = parts.next().expect("one part per question");
@@ -190,7 +150,7 @@ pub(crate) async fn delete_records(
     };
     let answers = shard.scatter(questions, Call::DeleteRecords, take).await;
     Stage::waits(async move {
-        let (mut answers, mut parts) = (answers.await.into_iter(), parts.iter());
+        let (mut answers, mut parts) = (answers.await.into_iter(), parts.into_iter());
         let topics = request.topics.iter().map(|topic| {
             let partitions = topic.partitions.iter().map(|asked| {
                 let part = parts.next().expect("one part per question");
@@ -255,7 +215,7 @@ pub(crate) async fn leader_epochs(
     };
     let answers = shard.scatter(questions, Call::Epochs, take).await;
     Stage::waits(async move {
-        let (mut answers, mut parts) = (answers.await.into_iter(), parts.iter());
+        let (mut answers, mut parts) = (answers.await.into_iter(), parts.into_iter());
         let topics = request.topics.iter().map(|topic| {
             let partitions = topic.partitions.iter().map(|asked| {
                 let part = parts.next().expect("one part per question");

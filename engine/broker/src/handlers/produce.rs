@@ -1,9 +1,10 @@
 //! Produce: batches are checked and appended in the first stage, which fixes their order; the
 //! second waits until each is acknowledged, as its topic's durability demands.
 //!
-//! acks=1 and acks=all wait for the same on a single node: the topic's `durability`. That is more
-//! than Kafka's acks=1 promises, and what its users believe it does. acks=0 gets no answer; when
-//! such a batch is refused, the connection is closed, as Kafka does, so that the client notices.
+//! acks=1 waits for this node alone, acks=all for all in-sync replicas, both as the topic's
+//! `durability` demands. That is more than Kafka's acks=1 promises, and what its users believe it
+//! does. acks=0 gets no answer; when such a batch is refused, the connection is closed, as Kafka
+//! does, so that the client notices.
 //! Batches are in memory until they are written, and take up the connection's and the core's limits
 //! for so long, also when nobody waits for them (any more): a slow disk must not fill the memory.
 
@@ -15,26 +16,26 @@ use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use ringmill_ring::{now, timeout, yield_now};
 use ringmill_wire::StrBytes;
-use ringmill_wire::batch::{
-    BatchHeader, BatchView, Compression, NO_TIMESTAMP, TimestampType, produced_batch,
-};
+use ringmill_wire::batch::{BatchError, BatchView, Compression, NO_TIMESTAMP, produced_batch};
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::header::RequestHeader;
 use ringmill_wire::produce::{
     ACKS_ALL, ACKS_LEADER, ACKS_NONE, ProducePartition, ProduceRequest, ProduceResponse,
-    ProduceTopic, ProducedPartition, ProducedTopic,
+    ProduceTopic, ProducedPartition, ProducedTopic, RecordError,
 };
-use ringmill_wire::record::{check_keyed_records, check_produced_records};
+use ringmill_wire::record::check_produced_records;
 use ringmill_wire::topic::TopicRef;
 
+use super::record_faults::{RECORDS_TOLD_MAX, RecordFaults};
 use crate::cluster::image::Topic;
-use crate::connection::{Closed, Response, Rest, Stage};
+use crate::connection::Closed;
 use crate::error::ToCode;
 use crate::limits::Pace;
 use crate::partition::{AppendWant, AppendedAt, Hosted, Ordered};
 use crate::quotas::Limit;
 use crate::router::{Answer, Call, PartitionId, Result};
 use crate::shard::Shard;
+use crate::stage::{Response, Rest, Stage};
 use crate::transactions::verification::{Support, Terms};
 
 /// A batch may decompress to so many bytes, or to twice what the topic takes compressed.
@@ -44,16 +45,20 @@ const KEPT_BYTES: usize = 64 << 10;
 /// For a request without acknowledgement, which nobody waits for.
 const NEVER: Duration = Duration::from_secs(365 * 86_400);
 
-/// A batch that is refused, and the sentence that says why.
+/// A batch that is refused, the sentence that says why, and which of its records are at fault.
 struct Refused {
     code: ErrorCode,
     message: Option<String>,
+    records: Vec<RecordError>,
 }
 
 impl From<ErrorCode> for Refused {
     fn from(code: ErrorCode) -> Self {
-        let message = None;
-        Self { code, message }
+        Self {
+            code,
+            message: None,
+            records: Vec::new(),
+        }
     }
 }
 
@@ -62,8 +67,14 @@ const ZSTD_VERSION: i16 = 7;
 
 impl Refused {
     fn new(code: ErrorCode, reason: impl ToString) -> Self {
-        let message = Some(reason.to_string());
-        Self { code, message }
+        Self {
+            message: Some(reason.to_string()),
+            ..code.into()
+        }
+    }
+
+    fn batch(error: BatchError) -> Self {
+        Self::new(error.to_code(), error)
     }
 }
 
@@ -156,23 +167,30 @@ async fn append_all(
 ) -> (Vec<Parts>, Owners) {
     let mut elsewhere: Vec<(usize, AppendWant)> = Vec::new();
     let mut all = Vec::with_capacity(request.topics.len());
-    let mut pace = Pace::default();
+    let (mut pace, mut left) = (Pace::default(), RECORDS_TOLD_MAX);
     let demands = Demands {
+        is_authorized: terms.is_some() || !has_transactional(&request),
         acks: acks_of(&request),
         version,
+        records_told: left,
     };
     for asked in request.topics {
-        let topic = shard.topic(&asked.topic).map_err(Refused::from);
+        let topic = shard.topic(&asked.topic);
         let mut partitions = Vec::with_capacity(asked.partitions.len());
         for ProducePartition { index, records } in asked.partitions {
             let mut looked_at = records.len();
-            let checked = match &topic {
-                Ok(topic) => {
-                    let checked = check(shard, topic, index, demands, &records, &mut looked_at);
-                    checked.and_then(|checked| checked.within(terms))
-                }
-                Err(refused) => Err(refused.code.into()),
+            let demands = Demands {
+                records_told: left,
+                ..demands
             };
+            let checked = check(shard, &topic, index, demands, &records, &mut looked_at);
+            let checked = checked.map(|checked| {
+                let terms = terms.filter(|_| checked.is_transactional);
+                (checked.partition, terms.cloned())
+            });
+            if let Err(refused) = &checked {
+                left -= refused.records.len();
+            }
             let by_all = demands.acks == Ok(ACKS_ALL);
             let part = append(shard, checked, (records, by_all), &mut elsewhere);
             partitions.push((index, part));
@@ -199,8 +217,11 @@ async fn append_all(
 /// What a request says for all of its batches.
 #[derive(Clone, Copy)]
 struct Demands {
+    is_authorized: bool,
     acks: Result<i16>,
     version: i16,
+    /// How many records the response may name yet.
+    records_told: usize,
 }
 
 /// What the whole request must fulfil: the acks, or why everything is refused.
@@ -217,19 +238,11 @@ struct Checked {
     is_transactional: bool,
 }
 
-impl Checked {
-    /// Its partition, and in whose name it comes if it is part of a transaction.
-    fn within(
-        self,
-        terms: Option<&Terms>,
-    ) -> std::result::Result<(PartitionId, Option<Terms>), Refused> {
-        match (self.is_transactional, terms) {
-            (false, _) => Ok((self.partition, None)),
-            (true, Some(terms)) => Ok((self.partition, Some(terms.clone()))),
-            // As Kafka: who names no transactional id is not authorized for any.
-            (true, None) => Err(ErrorCode::TransactionalIdAuthorizationFailed.into()),
-        }
-    }
+/// Whether a batch of the request is part of a transaction.
+fn has_transactional(request: &ProduceRequest) -> bool {
+    let parts = request.topics.iter().flat_map(|topic| &topic.partitions);
+    let mut views = parts.filter_map(|part| BatchView::parse(&part.records).ok());
+    views.any(|view| view.header().is_transactional())
 }
 
 fn append(
@@ -271,40 +284,51 @@ fn append(
 }
 
 /// All that can be said of a batch before its owner sees it; `looked_at` becomes how many bytes that
-/// took.
+/// took. Of several mistakes the one is told that Kafka finds first.
 fn check(
     shard: &Shard,
-    topic: &Topic,
+    topic: &Result<Arc<Topic>>,
     index: i32,
     demands: Demands,
     records: &Bytes,
     looked_at: &mut usize,
 ) -> std::result::Result<Checked, Refused> {
+    if !demands.is_authorized {
+        // As Kafka: who names no transactional id is not authorized for any.
+        return Err(ErrorCode::TransactionalIdAuthorizationFailed.into());
+    }
+    let view = match BatchView::parse(records).map_err(Refused::batch) {
+        Err(refused) if refused.code == ErrorCode::CorruptMessage => return Err(refused),
+        other => other,
+    };
+    let topic = topic.as_ref().map_err(|code| Refused::from(*code))?;
     if !topic.has(index) {
         return Err(ErrorCode::UnknownTopicOrPartition.into());
     }
+    let view = view?;
+    // Who asks in an older version cannot be expected to know the codec (KIP-110).
+    if demands.version < ZSTD_VERSION && view.header().compression() == Ok(Compression::Zstd) {
+        return Err(ErrorCode::UnsupportedCompressionType.into());
+    }
+    demands.acks?;
     if topic.is_internal() {
         let reason = "the topic is internal, clients cannot write to it";
         return Err(Refused::new(ErrorCode::InvalidTopic, reason));
     }
-    demands.acks?;
     let limit = topic.config.max_message_bytes as usize;
-    let header =
-        produced_batch(records, limit).map_err(|error| Refused::new(error.to_code(), error))?;
-    // Who asks in an older version cannot be expected to know the codec (KIP-110).
-    if demands.version < ZSTD_VERSION && header.compression() == Ok(Compression::Zstd) {
-        return Err(ErrorCode::UnsupportedCompressionType.into());
-    }
-    check_timestamps(shard, topic, &header)?;
-    let view = BatchView::parse(records).expect("just accepted");
-    let decompressed = DECOMPRESSED_BYTES_MAX.max(2 * limit);
-    // What is refused may have been decompressed almost to the end.
-    *looked_at = decompressed;
-    let checked = match topic.config.compact {
-        true => check_keyed_records(&view, decompressed),
-        false => check_produced_records(&view, decompressed),
-    };
-    *looked_at = checked.map_err(|error| Refused::new(error.to_code(), error))?;
+    let header = produced_batch(records, limit).map_err(Refused::batch)?;
+    let faults = RecordFaults::of(
+        &topic.config,
+        shard.now().wall_ms,
+        header.max_timestamp,
+        demands.records_told,
+    );
+    check_records(
+        &view,
+        DECOMPRESSED_BYTES_MAX.max(2 * limit),
+        faults,
+        looked_at,
+    )?;
     Ok(Checked {
         partition: PartitionId {
             topic: topic.id,
@@ -314,27 +338,27 @@ fn check(
     })
 }
 
-/// `message.timestamp.before.max.ms` and `.after.max.ms` (KIP-937), for what the header tells.
-fn check_timestamps(
-    shard: &Shard,
-    topic: &Topic,
-    header: &BatchHeader,
+/// Looks at each record of a batch, which decompresses to at most `limit` bytes.
+fn check_records(
+    view: &BatchView<'_>,
+    limit: usize,
+    mut faults: RecordFaults,
+    looked_at: &mut usize,
 ) -> std::result::Result<(), Refused> {
-    let config = &topic.config;
-    if config.timestamp_type != TimestampType::CreateTime || header.max_timestamp == NO_TIMESTAMP {
-        return Ok(());
+    // What is refused may have been decompressed almost to the end.
+    *looked_at = limit;
+    let checked = check_produced_records(view, limit, |index, record| {
+        faults.on_record(index, record);
+    });
+    *looked_at = checked.map_err(|error| Refused::new(error.to_code(), error))?;
+    match faults.verdict() {
+        None => Ok(()),
+        Some((code, message, records)) => Err(Refused {
+            code,
+            message: Some(message),
+            records,
+        }),
     }
-    let wall_ms = shard.now().wall_ms;
-    let newest = wall_ms.saturating_add(config.timestamp_after_max_ms);
-    let oldest = wall_ms.saturating_sub(config.timestamp_before_max_ms);
-    if header.max_timestamp <= newest && header.base_timestamp >= oldest {
-        return Ok(());
-    }
-    let reason = format!(
-        "timestamps {} to {} are not within {oldest} to {newest}",
-        header.base_timestamp, header.max_timestamp
-    );
-    Err(Refused::new(ErrorCode::InvalidTimestamp, reason))
 }
 
 /// The end of a request that wants no answer.
@@ -427,6 +451,7 @@ fn produced_partition(
         },
         Err(refused) => ProducedPartition {
             error_message: refused.message.map(StrBytes::from_string),
+            record_errors: refused.records,
             ..ProducedPartition::failed(index, refused.code.code())
         },
     }

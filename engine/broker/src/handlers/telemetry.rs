@@ -15,8 +15,8 @@ use ringmill_wire::kafka_protocol::messages::{
 
 use super::groups::respond;
 use crate::cluster::store::random_id;
-use crate::connection::Response;
 use crate::shard::{Peer, Shard};
+use crate::stage::Response;
 use crate::telemetry::Software;
 use crate::telemetry::service::{TelemetryAnswer, TelemetryAsk, code_of};
 

@@ -23,17 +23,15 @@ use ringmill_wire::kafka_protocol::messages::{
     TxnOffsetCommitResponse,
 };
 
+use super::commits::{Offered, commits_of};
 use super::groups::{optional, respond, text};
 use super::producer_ids::initialized;
 use crate::cluster::image::OFFSETS_TOPIC;
-use crate::connection::Stage;
 use crate::groups::Claim;
-use crate::groups::admin::Commit;
-use crate::groups::records::OffsetRecord;
 use crate::groups::service::{GroupAnswer, GroupAsk};
 use crate::groups::transactional_service::TransactionalCommit;
-use crate::router::Result;
 use crate::shard::Shard;
+use crate::stage::Stage;
 use crate::transactions::requests::{Add, End, Init};
 use crate::transactions::service::{TransactionAnswer, TransactionAsk};
 use crate::transactions::verification::{Support, Terms};
@@ -315,16 +313,13 @@ pub(crate) async fn commit_offsets(
         id: request.transactional_id.as_str().into(),
         support: Support::of_offset_commit(header.version),
     };
-    let (commits, known) = commits_of(shard, &request);
+    let (commits, known) = commits_of(shard, offered(&request), None);
     let group = request.group_id.clone();
-    let finish = move |answer| {
-        let parts = match answer {
-            Ok(GroupAnswer::Parts(parts)) => parts,
-            Ok(_) => unreachable!("a commit has an answer of parts"),
-            Err(error) => Err(error),
-        };
-        respond(&header, &committed_response(&request, &known, parts))
-    };
+    let finish = move |answer| respond(&header, &committed_response(&request, known.codes(answer)));
+    // As Kafka: nobody is asked about partitions that are not there, and no transaction begins.
+    if commits.is_empty() {
+        return Stage::Done(finish(Ok(GroupAnswer::Parts(Ok(Vec::new())))));
+    }
     let ask = GroupAsk::CommitInTransaction(TransactionalCommit {
         claim,
         commits,
@@ -334,53 +329,30 @@ pub(crate) async fn commit_offsets(
     shard.ask_group(&group, ask, finish).await
 }
 
-/// The offsets of partitions that exist, and for each offset of the request whether it is one.
-fn commits_of(shard: &Shard, request: &TxnOffsetCommitRequest) -> (Vec<Commit>, Vec<bool>) {
-    let wall_ms = shard.now().wall_ms;
-    let (mut commits, mut known) = (Vec::new(), Vec::new());
-    for topic in &request.topics {
-        for part in &topic.partitions {
-            let exists = shard
-                .partition_id(&topic.name, part.partition_index)
-                .is_ok();
-            known.push(exists);
-            if exists {
-                commits.push(Commit {
-                    topic: text(&topic.name),
-                    partition: part.partition_index,
-                    record: OffsetRecord {
-                        offset: part.committed_offset,
-                        leader_epoch: part.committed_leader_epoch,
-                        metadata: optional(part.committed_metadata.as_ref()).unwrap_or_default(),
-                        committed_ms: wall_ms,
-                        expires_ms: None,
-                    },
-                });
-            }
-        }
-    }
-    (commits, known)
+/// The offsets of a request.
+fn offered(request: &TxnOffsetCommitRequest) -> impl Iterator<Item = Offered<'_>> {
+    request.topics.iter().flat_map(|topic| {
+        let parts = topic.partitions.iter();
+        parts.map(|part| Offered {
+            topic: topic.name.as_str(),
+            partition: part.partition_index,
+            offset: part.committed_offset,
+            leader_epoch: part.committed_leader_epoch,
+            metadata: part.committed_metadata.as_ref(),
+        })
+    })
 }
 
 fn committed_response(
     request: &TxnOffsetCommitRequest,
-    known: &[bool],
-    parts: Result<Vec<Result<()>>>,
+    mut codes: impl Iterator<Item = ErrorCode>,
 ) -> TxnOffsetCommitResponse {
-    let (mut known, mut results) = (known.iter(), parts.iter().flatten());
-    let mut code = || match (known.next(), &parts) {
-        (Some(true), Ok(_)) => {
-            let result = results.next().copied().unwrap_or(Ok(()));
-            result.err().unwrap_or(ErrorCode::None)
-        }
-        (Some(true), Err(error)) => *error,
-        _ => ErrorCode::UnknownTopicOrPartition,
-    };
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|part| {
+            let code = codes.next().expect("one code per offset");
             TxnOffsetCommitResponsePartition::default()
                 .with_partition_index(part.partition_index)
-                .with_error_code(code().code())
+                .with_error_code(code.code())
         });
         TxnOffsetCommitResponseTopic::default()
             .with_name(topic.name.clone())

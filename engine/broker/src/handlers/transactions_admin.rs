@@ -21,11 +21,11 @@ use ringmill_wire::kafka_protocol::messages::{
 };
 
 use super::groups::respond;
-use crate::connection::Stage;
 use crate::limits::{ELEMENT_BYTES, MAX_ANSWER_BYTES};
 use crate::pattern::Pattern;
 use crate::router::{Answer, Call, Result};
 use crate::shard::Shard;
+use crate::stage::Stage;
 use crate::transactions::TransactionError;
 use crate::transactions::admin::{Filter, Listing};
 use crate::transactions::markers::take_marked;

@@ -12,8 +12,8 @@ use ringmill_wire::api::ApiKey;
 use ringmill_wire::header::RequestHeader;
 
 use super::Limit;
-use crate::connection::Response;
 use crate::shard::Shard;
+use crate::stage::Response;
 
 /// A client is not heard for so long, at most, as in Kafka.
 const PAUSE_MAX: Duration = Duration::from_secs(1);

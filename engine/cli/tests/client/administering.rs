@@ -159,6 +159,14 @@ fn groups_are_seen_moved_and_deleted() {
         let offsets = [(zero.clone(), Committed::at(7))].into();
         admin.set_group_offsets(&group, offsets).await.unwrap();
         assert_eq!(admin.group_offsets(&group).await.unwrap()[&zero].offset, 7);
+        for lost in [
+            TopicPartition::new(name.clone(), 77),
+            TopicPartition::new("no-such", 0),
+        ] {
+            let offsets = [(lost, Committed::at(7))].into();
+            let refused = admin.set_group_offsets(&group, offsets).await.unwrap_err();
+            assert_eq!(code(refused), ErrorCode::UnknownTopicOrPartition);
+        }
         admin
             .delete_group_offsets(&group, [zero.clone()].into())
             .await

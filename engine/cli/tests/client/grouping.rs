@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ringmill_client::{
-    Admin, Consumer, ConsumerBuilder, ErrorCode, GroupError, GroupProtocol, NewTopic, PollError,
-    Producer, ProducerRecord, StartAt, SubscribeError, TopicPartition,
+    Admin, AdminError, Consumer, ConsumerBuilder, ErrorCode, GroupError, GroupProtocol, NewTopic,
+    PollError, Producer, ProducerRecord, StartAt, SubscribeError, TopicPartition,
 };
 use ringmill_tests::node::Node;
 
@@ -378,4 +378,41 @@ fn members_outlive_a_restart_of_their_coordinator() {
 async fn offsets_or_none(consumer: &Consumer) -> Option<i64> {
     let records = consumer.poll(SLICE).await.unwrap_or_default();
     records.first().map(|record| record.offset)
+}
+
+#[test]
+fn who_subscribes_to_nothing_leaves_its_group() {
+    everywhere("nothing", async |setting| {
+        let topic = made(&setting, 2).await;
+        let admin = Admin::builder().set("bootstrap.servers", &setting.bootstrap);
+        let admin = admin.connect().await.unwrap();
+        for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+            let group = fresh("nothing");
+            let member = builder(&setting, &group).group_protocol(protocol);
+            let member = member.connect().await.unwrap();
+            for _ in 0..2 {
+                member.subscribe([&*topic]).await.unwrap();
+                poll_until(
+                    &[&member],
+                    |_, _| {},
+                    async || member.assignment().await.len() == 2,
+                )
+                .await;
+                member.subscribe::<&str>([]).await.unwrap();
+                assert!(member.subscription().await.is_empty());
+                assert!(member.assignment().await.is_empty());
+                match admin.describe_group(&group).await {
+                    Ok(described) => assert_eq!(described.members.len(), 0, "{protocol:?}"),
+                    // a group of nobody need not be kept
+                    Err(AdminError::Refused { code, .. }) => {
+                        assert_eq!(code, ErrorCode::GroupIdNotFound);
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+        let alone = Consumer::builder().set("bootstrap.servers", &setting.bootstrap);
+        let refused = alone.connect().await.unwrap().subscribe::<&str>([]).await;
+        assert_eq!(refused, Err(SubscribeError::NoGroup));
+    });
 }

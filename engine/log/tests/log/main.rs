@@ -9,6 +9,7 @@ mod compaction_damage;
 mod compaction_txns;
 mod crash;
 mod damage;
+mod damaged_files;
 mod fixture;
 mod follow;
 mod lanes;

@@ -34,10 +34,6 @@ impl ClassicGroup {
 
     /// The checks that come before the group's state matters.
     fn admit(&self, config: &GroupConfig, join: &Join) -> Result<(), GroupError> {
-        let sessions = config.min_session_timeout_ms..=config.max_session_timeout_ms;
-        if !sessions.contains(&join.session_timeout_ms) {
-            return Err(GroupError::InvalidSessionTimeout);
-        }
         if !self.has_room(config, join) {
             return Err(GroupError::GroupFull);
         }

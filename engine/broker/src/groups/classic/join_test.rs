@@ -113,19 +113,6 @@ fn the_protocol_that_most_members_prefer_wins() {
 }
 
 #[test]
-fn sessions_outside_the_brokers_range_are_refused() {
-    for session_timeout_ms in [0, 5_999, 1_800_001] {
-        let mut lab = Lab::new();
-        let join = Join {
-            session_timeout_ms,
-            ..member("a")
-        };
-        let token = lab.join(join);
-        assert_eq!(lab.refused(token), GroupError::InvalidSessionTimeout);
-    }
-}
-
-#[test]
 fn a_full_group_takes_nobody_and_keeps_whom_it_has() {
     let (mut lab, joined) = Lab::stable(&["a", "b"]);
     lab.config.max_size = 2;

@@ -150,11 +150,6 @@ impl ConsumerGroup {
             error,
             member_id: member_id.to_owned(),
         };
-        let config = settings.config;
-        let sessions = config.min_session_timeout_ms..=config.max_session_timeout_ms;
-        if !sessions.contains(&join.session_timeout_ms) {
-            return Err(refuse(GroupError::InvalidSessionTimeout, &join.member_id));
-        }
         let is_known = self.members.contains_key(&join.member_id);
         if !is_known && self.members.len() >= settings.limits.max_size {
             return Err(refuse(GroupError::GroupFull, ""));
