@@ -51,6 +51,7 @@ mod router;
 mod runtime;
 mod server;
 mod status;
+pub mod styles;
 
 pub use tonic_health::pb::FILE_DESCRIPTOR_SET as HEALTH_DESCRIPTORS;
 

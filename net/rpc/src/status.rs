@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 
 use h2::Reason;
 use tonic::{Code, Status};
@@ -31,6 +32,22 @@ pub(crate) fn of_hyper(error: &hyper::Error) -> Status {
         false => Code::Internal,
     };
     Status::new(code, format!("http/2: {error}"))
+}
+
+/// The cause of a call's failure is that there was no connection: it has never left.
+#[derive(Debug, thiserror::Error)]
+#[error("the call was not sent")]
+struct Unsent;
+
+/// Says of a call's failure that the call was not sent.
+pub(crate) fn unsent(mut status: Status) -> Status {
+    status.set_source(Arc::new(Unsent));
+    status
+}
+
+/// The call was certainly not sent.
+pub(crate) fn is_unsent(status: &Status) -> bool {
+    status.source().is_some_and(|cause| cause.is::<Unsent>())
 }
 
 /// The status of a call whose connection failed in the system.

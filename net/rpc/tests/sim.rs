@@ -15,5 +15,8 @@ mod limits;
 #[path = "sim/services.rs"]
 mod services;
 
+#[path = "sim/styles.rs"]
+mod styles;
+
 #[path = "sim/interop.rs"]
 mod interop;

@@ -322,7 +322,8 @@ async fn send(
 ) -> Result<Response<Incoming>, Status> {
     let mut retries = 0;
     loop {
-        let mut sender = shared.ready(shared.options.wait_for_ready).await?;
+        let ready = shared.ready(shared.options.wait_for_ready).await;
+        let mut sender = ready.map_err(status::unsent)?;
         let mut unsent = match sender.try_send_request(request).await {
             Ok(response) => return Ok(response),
             Err(unsent) => unsent,

@@ -61,11 +61,16 @@ type Requests = futures_channel::mpsc::UnboundedSender<StreamingOutputCallReques
 
 type Answers = tonic::Streaming<super::pb::StreamingOutputCallResponse>;
 
+/// Begins a call with its first request: many servers begin their answer only with the first
+/// message of it, and the call's future waits for that.
 async fn duplex(
     client: &mut Client,
+    first: StreamingOutputCallRequest,
     time: Option<Duration>,
 ) -> Result<(Requests, Answers), Status> {
     let (requests, sent) = futures_channel::mpsc::unbounded();
+    // The other end is here.
+    let _ = requests.unbounded_send(first);
     let mut request = Request::new(sent);
     if let Some(time) = time {
         request.set_timeout(time);
@@ -80,9 +85,12 @@ fn send(requests: &Requests, request: StreamingOutputCallRequest) -> Case {
 }
 
 pub(super) async fn ping_pong(mut client: Client) -> Case {
-    let (requests, mut answers) = duplex(&mut client, None).await?;
-    for (request, response) in REQUESTS.into_iter().zip(RESPONSES) {
-        send(&requests, ping(request, response))?;
+    let first = ping(REQUESTS[0], RESPONSES[0]);
+    let (requests, mut answers) = duplex(&mut client, first, None).await?;
+    for (n, (request, response)) in REQUESTS.into_iter().zip(RESPONSES).enumerate() {
+        if n > 0 {
+            send(&requests, ping(request, response))?;
+        }
         let answer = answers.message().await?.and_then(|answer| answer.payload);
         same("an answer", answer, payload(response as usize))?;
     }
@@ -111,8 +119,8 @@ pub(super) async fn cancel_after_begin(mut client: Client) -> Case {
 }
 
 pub(super) async fn cancel_after_first_response(mut client: Client) -> Case {
-    let (requests, mut answers) = duplex(&mut client, None).await?;
-    send(&requests, ping(REQUESTS[0], RESPONSES[0]))?;
+    let first = ping(REQUESTS[0], RESPONSES[0]);
+    let (requests, mut answers) = duplex(&mut client, first, None).await?;
     let answer = answers.message().await?.and_then(|answer| answer.payload);
     same("an answer", answer, payload(RESPONSES[0] as usize))?;
     drop(answers);
@@ -128,10 +136,9 @@ pub(super) async fn timeout_on_sleeping_server(mut client: Client) -> Case {
         ..StreamingOutputCallRequest::default()
     };
     // Nobody says that it gets as far as the server.
-    let ended = match duplex(&mut client, time).await {
+    let ended = match duplex(&mut client, request, time).await {
         Err(status) => Err(status),
         Ok((requests, answers)) => {
-            send(&requests, request)?;
             let ended = answers.into_future().await.0;
             drop(requests);
             ended.unwrap_or_else(|| Err(Status::ok("an end without a status")))

@@ -1,6 +1,7 @@
 //! A service that tells what becomes of its calls.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,18 +22,28 @@ use tonic::{Request, Response, Status, Streaming};
 /// What happened to calls, in order.
 pub(crate) type Story = Rc<RefCell<Vec<&'static str>>>;
 
-/// `UnaryCall` takes `response_size` milliseconds; `StreamingOutputCall` sends for ever, 16 KiB at
-/// a time; `FullDuplexCall` answers nothing and reads to the end.
+/// What has been executed how often, by the numbers of calls: it outlives servers, as a disk would.
+pub(crate) type Executed = Rc<RefCell<BTreeMap<i32, u32>>>;
+
+/// `UnaryCall` takes `response_size` milliseconds; `CacheableUnaryCall` counts its `response_size`;
+/// `StreamingOutputCall` sends for ever, 16 KiB at a time; `FullDuplexCall` answers nothing and reads
+/// to the end.
 #[derive(Clone)]
-pub(crate) struct Probe(Arc<Local<Story>>);
+pub(crate) struct Probe(Arc<Local<(Story, Executed)>>);
 
 impl Probe {
     pub(crate) fn server(story: &Story) -> TestServiceServer<Probe> {
-        TestServiceServer::new(Probe(Arc::new(Local::new(story.clone()))))
+        let told = (story.clone(), Executed::default());
+        TestServiceServer::new(Probe(Arc::new(Local::new(told))))
+    }
+
+    pub(crate) fn counter(executed: &Executed) -> TestServiceServer<Probe> {
+        let told = (Story::default(), executed.clone());
+        TestServiceServer::new(Probe(Arc::new(Local::new(told))))
     }
 
     fn begin(&self) -> Running {
-        self.0.with(|story| {
+        self.0.with(|(story, _)| {
             story.borrow_mut().push("begun");
             Running {
                 story: story.clone(),
@@ -88,9 +99,14 @@ impl TestService for Probe {
 
     async fn cacheable_unary_call(
         &self,
-        _: Request<SimpleRequest>,
+        request: Request<SimpleRequest>,
     ) -> Result<Response<SimpleResponse>, Status> {
-        Err(Status::unimplemented("not probed"))
+        let number = request.into_inner().response_size;
+        self.0.with(|(_, executed)| {
+            *executed.borrow_mut().entry(number).or_default() += 1;
+        });
+        local(sleep(Duration::from_millis(5))).await;
+        Ok(Response::new(SimpleResponse::default()))
     }
 
     type StreamingOutputCallStream = OnCore<Responses>;
