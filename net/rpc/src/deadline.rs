@@ -3,7 +3,7 @@
 //! Source: gRPC over HTTP/2, "Timeout" (at most eight digits and a unit).
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -80,6 +80,8 @@ pub(crate) async fn within<T>(
     deadline: Option<Instant>,
     future: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {
+    // Pinned before the branch: a future of its kind is large, and each place to hold it counts.
+    let future = pin!(future);
     let Some(deadline) = deadline else {
         return future.await;
     };

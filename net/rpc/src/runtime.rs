@@ -23,7 +23,8 @@ where
     F: Future + 'static,
 {
     fn execute(&self, future: F) {
-        ringmill_ring::spawn(future);
+        // Boxed here: hyper's futures are large, and a task holds what it is given twice over.
+        ringmill_ring::spawn(Box::pin(future));
     }
 }
 

@@ -248,11 +248,13 @@ struct CallExecutor {
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for CallExecutor {
     fn execute(&self, call: F) {
+        // Boxed here: hyper's futures are large, and a task holds what it is given twice over.
+        let call = Box::pin(call);
         match self.deadline_of_next.take() {
             None => drop(spawn(call)),
             Some(deadline) => drop(spawn(async move {
                 let limit = pin!(ringmill_ring::sleep_until(deadline + FAREWELL_MAX));
-                futures_util::future::select(pin!(call), limit).await;
+                futures_util::future::select(call, limit).await;
             })),
         }
     }

@@ -274,6 +274,24 @@ fn answers_and_requests_are_compressed_where_both_agree() {
     lab.settle();
 }
 
+#[test]
+fn a_small_message_that_unfolds_beyond_the_limit_is_refused() {
+    let mut lab = Lab::new(10);
+    lab.serve_tests(ServerOptions::default());
+    lab.call(async {
+        let client = TestServiceClient::new(channel(ChannelOptions::default()));
+        let mut client = client.send_compressed(CompressionEncoding::Gzip);
+        let request = |size| SimpleRequest {
+            payload: payload(size),
+            ..SimpleRequest::default()
+        };
+        client.unary_call(request(3 << 20)).await.unwrap();
+        let refused = client.unary_call(request(64 << 20)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+    });
+    lab.settle();
+}
+
 /// Bytes that are no HTTP/2, or break off anywhere in it, end their connection and nothing else.
 #[test]
 fn garbage_ends_its_connection_and_nothing_else() {
