@@ -43,6 +43,11 @@ const OS: Exceptions = &[
     ("net/ring/", "the one place where the system is called"),
     ("xtask/", "chores run programs and links nothing of ours"),
     ("tests/", "tests of the whole drive real processes"),
+    ("net/rpc/build.rs", "what is generated is written to a file"),
+    (
+        "net/rpc/src/runtime.rs",
+        "hyper's trait of timers names the system's moments",
+    ),
     (
         "engine/cli/src/serve.rs",
         "a process has limits of the system's",

@@ -21,7 +21,7 @@ const FUZZ_SMOKE_SECONDS: u64 = 5;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these steps (fmt, clippy, docs, fuzz, sim, mixed, conformance); all if none is named
+    /// Only these steps (fmt, clippy, docs, fuzz, sim, mixed, interop, conformance); all if none is named
     #[arg(value_parser = step_names())]
     steps: Vec<String>,
 }
@@ -70,6 +70,10 @@ const STEPS: &[Step] = &[
     Step {
         name: "mixed",
         run: || crate::mixed(MIXED_SEEDS, 1, MIXED_MINUTES),
+    },
+    Step {
+        name: "interop",
+        run: crate::interop::interop,
     },
     Step {
         name: "conformance",

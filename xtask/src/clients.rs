@@ -530,7 +530,7 @@ pub(crate) fn harness_python() -> Result<PathBuf, Failure> {
 
 /// The Python that runs scripts: a virtual environment under `target/` with the packages of a
 /// file of requirements, made or brought up to date as needed.
-fn python(requirements: &str) -> Result<PathBuf, Failure> {
+pub(crate) fn python(requirements: &str) -> Result<PathBuf, Failure> {
     let name = requirements
         .trim_end_matches(".txt")
         .replace("requirements", "venv");

@@ -10,9 +10,11 @@ mod clients;
 mod conformance;
 mod differential;
 mod fuzz;
+mod interop;
 mod peer;
 mod process;
 mod report;
+mod rpc_bench;
 
 use std::process::ExitCode;
 
@@ -62,6 +64,10 @@ enum Chore {
     Fuzz(fuzz::Args),
     /// Unmodified Kafka clients against a broker: a table client × feature
     Conformance(conformance::Args),
+    /// The published cases of gRPC against grpcio and grpc-go, both ways
+    Interop,
+    /// Unary calls of net/rpc beside tonic on tokio, in turn: calls per second per core, and p99
+    RpcBench(rpc_bench::Args),
     /// The same seeded requests to Ringmill and to Apache Kafka: their answers, field by field
     Differential(differential::Args),
     /// Start another system to compare with, in the foreground
@@ -108,6 +114,8 @@ fn main() -> ExitCode {
         Chore::Transactions { rounds, seed } => kill("transactions", rounds, seed),
         Chore::Fuzz(args) => fuzz::fuzz(&args),
         Chore::Conformance(args) => conformance::conformance(&args),
+        Chore::Interop => interop::interop(),
+        Chore::RpcBench(args) => rpc_bench::rpc_bench(&args),
         Chore::Differential(args) => differential::differential(&args),
         Chore::Peer(args) => peer::peer(&args),
         Chore::Bench { args } => bench(&args),

@@ -112,6 +112,16 @@ impl Stream {
         }
     }
 
+    /// One look for bytes, as [`Stream::recv`] takes them. What arrives later waits in the slot,
+    /// and the waker of the last look is called.
+    pub(crate) fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        into: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.recv(into)).poll(cx)
+    }
+
     fn begin_send(&self) -> io::Result<Turn<'_>> {
         match self.sending.get() {
             Sending::Idle => {

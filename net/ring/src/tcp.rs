@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 
@@ -99,6 +100,15 @@ impl TcpStream {
     /// If another task receives from this stream.
     pub async fn recv(&self, into: &mut BytesMut) -> io::Result<usize> {
         self.0.recv(into).await
+    }
+
+    /// As [`TcpStream::recv`], for those who are polled themselves: one look for bytes. With none
+    /// there, `cx` is woken when some have come.
+    ///
+    /// # Panics
+    /// If another task receives from this stream.
+    pub fn poll_recv(&self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+        self.0.poll_recv(cx, into)
     }
 
     /// Sends all of the buffers. Dropped half-way, nobody knows how much was sent, and the
