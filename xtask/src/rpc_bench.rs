@@ -74,7 +74,7 @@ pub(crate) fn rpc_bench(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-fn build() -> Result<[Program; 3], Failure> {
+fn build() -> Result<[Program; 5], Failure> {
     run(cargo().args([
         "build",
         "--release",
@@ -92,22 +92,18 @@ fn build() -> Result<[Program; 3], Failure> {
         .arg("--target-dir")
         .arg(&peer))?;
     let peer = peer.join("release/tonic-tokio-peer");
+    let ours = target_dir().join("release/examples/unary_load");
+    let program = |name, path: &PathBuf, first_words| Program {
+        name,
+        path: path.clone(),
+        first_words,
+    };
     Ok([
-        Program {
-            name: "ringmill-rpc",
-            path: target_dir().join("release/examples/unary_load"),
-            first_words: &[],
-        },
-        Program {
-            name: "tonic, a thread each",
-            path: peer.clone(),
-            first_words: &["current"],
-        },
-        Program {
-            name: "tonic, two workers",
-            path: peer,
-            first_words: &["multi"],
-        },
+        program("ringmill-rpc, one core", &ours, &["1"]),
+        program("tonic, one thread", &peer, &["one"]),
+        program("ringmill-rpc, a core each", &ours, &["2"]),
+        program("tonic, a thread each", &peer, &["current"]),
+        program("tonic, two workers", &peer, &["multi"]),
     ])
 }
 

@@ -1,6 +1,7 @@
-//! Unary calls as fast as they go: a server on one core, its client on another, one connection.
+//! Unary calls as fast as they go: a server and its client, on one core or on one each, with one
+//! connection.
 //!
-//! `unary_load CALLS SECONDS`: so many calls at once, for so long after a second of warming up.
+//! `unary_load CORES CALLS SECONDS`: so many calls at once, for so long after a second of warming up.
 //! Prints `begun`, then `done COUNT P50_US P99_US`, and waits to be killed, so that whoever started
 //! it can read what processor time the calls took. `cargo xtask rpc-bench` compares it with tonic on
 //! tokio (`tests/conformance/tonic_tokio` speaks the same words).
@@ -12,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use ringmill_ring::{
-    Cores, Instant, ListenOptions, Port, RingConfig, TcpListener, core_id, fresh_now, now, sleep,
+    Cores, Instant, ListenOptions, RingConfig, TcpListener, core_id, fresh_now, now, sleep, spawn,
 };
 use ringmill_rpc::interop::TestService;
 use ringmill_rpc::interop::pb::test_service_client::TestServiceClient;
@@ -26,11 +27,11 @@ const PAYLOAD: usize = 32;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let [calls, seconds] = &words[..] else {
-        return Err("usage: unary_load CALLS SECONDS".into());
+    let [cores, calls, seconds] = &words[..] else {
+        return Err("usage: unary_load 1|2 CALLS SECONDS".into());
     };
+    let cores = Cores::new(cores.parse::<usize>()?.clamp(1, 2));
     let (calls, time) = (calls.parse()?, Duration::from_secs(seconds.parse()?));
-    let cores = Cores::new(2);
     let ports = std::sync::Mutex::new(
         cores
             .mesh::<u16>(1)
@@ -47,9 +48,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let port = ports.lock().expect("nobody panics")[core].take();
         let port = port.expect("each core starts once");
         async move {
-            match core_id() {
-                0 => serve(port).await,
-                _ => load(port, calls, time).await,
+            match (core_id(), port.cores()) {
+                (0, 1) => load(serve().await, calls, time).await,
+                (0, _) => {
+                    port.send(1, serve().await).await;
+                    std::future::pending().await
+                }
+                _ => load(port.recv().await.1, calls, time).await,
             }
         }
     })?;
@@ -57,26 +62,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-async fn serve(port: Port<u16>) {
+/// Starts the server on this core; returns its port.
+async fn serve() -> u16 {
     let address = ([127, 0, 0, 1], 0).into();
     let listener = TcpListener::bind(address, ListenOptions::default()).await;
     let listener = listener.expect("a free port");
     let number = listener.local_addr().expect("it listens").port();
-    port.send(1, number).await;
     let router = Router::new().service(TestServiceServer::new(TestService));
     let server = Server::new(router, ServerOptions::default());
-    server.serve(listener, std::future::pending()).await;
+    spawn(server.serve(listener, std::future::pending()));
+    number
 }
 
-async fn load(port: Port<u16>, calls: usize, time: Duration) {
-    let (_, number) = port.recv().await;
+async fn load(number: u16, calls: usize, time: Duration) {
     let channel = Channel::new(([127, 0, 0, 1], number).into(), ChannelOptions::default());
     channel.connect().await.expect("the server listens");
     let client = TestServiceClient::new(channel);
     let begin = now() + WARM_UP;
     let end = begin + time;
     let times = Rc::new(RefCell::new(Vec::new()));
-    ringmill_ring::spawn(async {
+    spawn(async {
         sleep(WARM_UP).await;
         println!("begun");
     });

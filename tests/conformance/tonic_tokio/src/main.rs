@@ -1,6 +1,6 @@
 //! Unary calls as fast as they go, with tonic on tokio: the words of
-//! `net/rpc/examples/unary_load.rs`, and before them `current` (a runtime of one thread for the server
-//! and one for the client) or `multi` (one runtime of two threads, as `#[tokio::main]` makes it on
+//! `net/rpc/examples/unary_load.rs`, and before them `one` (a runtime of one thread for both), `current`
+//! (one for the server and one for the client) or `multi` (one runtime of two threads, as `#[tokio::main]` makes it on
 //! two cores).
 #![forbid(unsafe_code)]
 
@@ -152,7 +152,7 @@ async fn caller(mut client: TestServiceClient<Channel>, begin: Instant, end: Ins
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [runtime, calls, seconds] = &words[..] else {
-        panic!("usage: tonic-tokio-peer current|multi CALLS SECONDS");
+        panic!("usage: tonic-tokio-peer one|current|multi CALLS SECONDS");
     };
     let (calls, seconds) = (calls.parse().unwrap(), seconds.parse().unwrap());
     let time = Duration::from_secs(seconds);
