@@ -10,6 +10,7 @@ mod clients;
 mod conformance;
 mod differential;
 mod fuzz;
+mod norm;
 mod peer;
 mod process;
 mod report;
