@@ -50,10 +50,18 @@ fn everyone_gets_what_was_sent() {
 
 #[test]
 fn planted_bugs_are_found() {
-    for bug in [Bug::EvictsEarly, Bug::NeverAsks, Bug::AcksBlindly] {
+    let bugs = [
+        Bug::EvictsEarly,
+        Bug::NeverAsks,
+        Bug::AcksBlindly,
+        Bug::NeverFlushes,
+        Bug::SkipsHoles,
+    ];
+    for bug in bugs {
         plant(Some(bug));
         let found = (0..300).find(|seed| World::new(*seed).run().is_err());
         plant(None);
+        println!("{bug:?} is found by seed {found:?}");
         assert!(found.is_some(), "{bug:?} is not found");
     }
 }

@@ -11,6 +11,10 @@ pub(crate) enum Bug {
     NeverAsks,
     /// The receiver acknowledges what it does not have.
     AcksBlindly,
+    /// The sender does not say what its last data was.
+    NeverFlushes,
+    /// The receiver hands out what comes, past what is missing.
+    SkipsHoles,
 }
 
 thread_local! {

@@ -71,7 +71,9 @@ static int receive_stream(NormInstanceHandle instance, unsigned long total) {
             if (len == 0) break;
             if (started == 0) started = seconds();
             for (unsigned int i = 0; i < len; i++) {
-                if ((unsigned char)piece[i] != byte_at(place + i)) return fail("wrong bytes");
+                if ((unsigned char)piece[i] == byte_at(place + i)) continue;
+                fprintf(stderr, "peer: byte %lu is %d\n", place + i, (unsigned char)piece[i]);
+                return 1;
             }
             place += len;
         }

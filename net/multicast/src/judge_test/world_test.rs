@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Virtual time after the last act in which all must have arrived.
-const PATIENCE: u64 = 600_000_000_000;
+const PATIENCE: u64 = 5_000_000_000_000;
 
 /// Datagrams that a run may take: more is a storm.
 const STORM: u64 = 2_000_000;

@@ -263,6 +263,11 @@ impl Sender {
             self.flush.next = Some(now + self.grtt());
             return Some(Message::Command(self.tag(), Command::EndOfTransmission));
         }
+        #[cfg(test)]
+        if crate::planted_test::is(crate::planted_test::Bug::NeverFlushes) {
+            self.flush.next = None;
+            return None;
+        }
         let Some(at) = self.flush_place() else {
             self.flush.next = None;
             return None;
