@@ -62,7 +62,7 @@ impl ReceiverConfig {
             boundary: Boundary::Symbols(3),
             senders_max: 64,
             catch_up_blocks: 8,
-            window_blocks: 128,
+            window_blocks: 256,
             window_bytes: 64 << 20,
             object_max: 64 << 20,
             objects_max: 256,

@@ -31,7 +31,8 @@ pub enum SlowReceiver {
     /// As `Stall`, but a receiver that does not answer is dropped
     /// ([`SenderEvent::Dropped`]) and waited for no longer.
     Drop,
-    /// The oldest goes when it was quiet for [`SenderConfig::hold`]; who asks for it later is
+    /// The oldest goes when all who are registered have acknowledged it, or when it was quiet for
+    /// [`SenderConfig::hold`]; who asks for it later is
     /// told that it is gone ([`SenderEvent::Squelched`]). With a log beside the group, this is
     /// where the receiver is handed over to it: it knows by [`crate::Chunk::lost`] what it lacks.
     Squelch,
@@ -108,7 +109,7 @@ impl SenderConfig {
             backoff: 2,
             robust: 20,
             heartbeat: Duration::from_secs(1),
-            buffer_blocks: 64,
+            buffer_blocks: 256,
             objects_max: 256,
             object_bytes_max: 64 << 20,
             slow_receiver: SlowReceiver::Squelch,

@@ -191,8 +191,9 @@ impl Sender {
         self.config.backoff = backoff.min(15);
     }
 
-    /// A receiver is to be waited for, for all that is sent from now on, where the policy waits
-    /// (see [`crate::ReceiverConfig::catch_up_blocks`]).
+    /// A receiver is to acknowledge all that is sent from now on, and is waited for where the
+    /// policy waits (see [`crate::ReceiverConfig::catch_up_blocks`]). What all who are registered
+    /// have acknowledged makes room at once, under every policy: register all or none.
     pub fn add_receiver(&mut self, node: NodeId) {
         let objects = self.objects.values();
         let sent = objects.filter_map(|object| Some((object.id, object.last_sent?)));
@@ -357,10 +358,7 @@ impl Sender {
                 block: first,
                 symbol: oldest.len() as u16 - 1,
             };
-            let free = match waits {
-                true => self.acks.covers(last),
-                false => now - oldest.touched >= hold,
-            };
+            let free = self.acks.covers(last) || (!waits && now - oldest.touched >= hold);
             #[cfg(test)]
             let free = free || crate::planted_test::is(crate::planted_test::Bug::EvictsEarly);
             if !free || !oldest.is_quiet() {

@@ -402,7 +402,7 @@ impl Sender {
         // A quarter of the memory at a time is asked for, so that the rest goes on meanwhile.
         let quarter = (self.config.buffer_blocks as u64 / 4).max(1);
         let full = usize::from(at.symbol) + 1 == len;
-        if full && self.waits() && (at.block + 1).is_multiple_of(quarter) {
+        if full && (at.block + 1).is_multiple_of(quarter) {
             self.acks.set_watermark(at);
         }
     }
