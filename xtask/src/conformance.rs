@@ -11,6 +11,9 @@ use crate::peer::{KAFKA_VERSION, RunningKafka};
 use crate::process::{Failure, root, run, run_within, target_dir};
 use crate::report::{Outcome, compatibility, matrix, read};
 
+/// NRL's libnorm is no client of a broker: it speaks with our multicast, if it is named.
+const NORM: &str = "norm";
+
 /// No client's script may run longer: each of its steps has a deadline of its own.
 const CLIENT_LIMIT: Duration = Duration::from_secs(600);
 
@@ -38,12 +41,18 @@ pub(crate) struct Args {
 
 fn names() -> Vec<&'static str> {
     let mut names: Vec<&str> = CLIENTS.iter().map(|client| client.name).collect();
-    names.push("all");
+    names.extend(["all", NORM]);
     names
 }
 
 /// Runs what the arguments name.
 pub(crate) fn conformance(args: &Args) -> Result<(), Failure> {
+    if args.clients.iter().any(|name| name == NORM) {
+        crate::norm::norm()?;
+        if args.clients.len() == 1 {
+            return Ok(());
+        }
+    }
     let everyone = args.clients.is_empty() || args.clients.iter().any(|name| name == "all");
     let named = |client: &Client| args.clients.iter().any(|n| n == client.name);
     let wanted = |client: &Client| named(client) || (everyone && !client.is_load());

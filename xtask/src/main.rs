@@ -11,6 +11,7 @@ mod conformance;
 mod differential;
 mod fuzz;
 mod interop;
+mod norm;
 mod peer;
 mod process;
 mod report;

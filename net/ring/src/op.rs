@@ -6,7 +6,7 @@
 //! language, and nothing above them knows which one listens.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -153,6 +153,40 @@ pub(crate) struct SocketSpec {
     pub listen: Option<u32>,
     /// `SO_REUSEPORT`: several cores listen on one address.
     pub reuse_port: bool,
+    /// Multicast (ip(7)).
+    pub multicast: Option<Multicast>,
+    /// Bytes of received datagrams that wait (`SO_RCVBUF`); the system's own if none.
+    pub receive_buffer: Option<usize>,
+}
+
+impl SocketSpec {
+    /// A plain socket of a kind, bound and connected to nothing.
+    pub(crate) fn new(kind: SocketKind) -> SocketSpec {
+        SocketSpec {
+            kind,
+            bind: None,
+            peer: None,
+            listen: None,
+            reuse_port: false,
+            multicast: None,
+            receive_buffer: None,
+        }
+    }
+}
+
+/// What a datagram socket has to do with multicast (ip(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Multicast {
+    /// It receives what is sent to the group that it is bound to (`IP_ADD_MEMBERSHIP`), by the
+    /// interface with this address; unspecified: the system's choice.
+    Join(Ipv4Addr),
+    /// It sends by an interface, so many hops far, to its own host too or not
+    /// (`IP_MULTICAST_IF`, `_TTL`, `_LOOP`).
+    Send {
+        interface: Ipv4Addr,
+        ttl: u8,
+        loopback: bool,
+    },
 }
 
 /// Buffers that one operation takes at most (`UIO_MAXIOV`); further ones wait for the next.

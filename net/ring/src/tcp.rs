@@ -45,11 +45,10 @@ impl TcpListener {
     /// Binds and listens; port 0 takes a free one.
     pub async fn bind(addr: SocketAddr, options: ListenOptions) -> io::Result<TcpListener> {
         Ok(TcpListener(Listener::new(&SocketSpec {
-            kind: SocketKind::Tcp,
             bind: Some(SocketAddress::Ip(addr)),
-            peer: None,
             listen: Some(options.backlog),
             reuse_port: options.reuse_port,
+            ..SocketSpec::new(SocketKind::Tcp)
         })?))
     }
 
@@ -84,11 +83,8 @@ impl TcpStream {
     pub async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
         let addr = SocketAddress::Ip(addr);
         let spec = SocketSpec {
-            kind: SocketKind::Tcp,
-            bind: None,
             peer: Some(addr.clone()),
-            listen: None,
-            reuse_port: false,
+            ..SocketSpec::new(SocketKind::Tcp)
         };
         Ok(TcpStream(Stream::connect(spec, addr).await?))
     }

@@ -1,14 +1,14 @@
 //! UDP: datagrams with owned buffers, and trains of them (GSO).
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::core;
 use crate::future::{run, run_with};
-use crate::op::{Fd, IOV_MAX, Op, SocketAddress, SocketKind, SocketSpec};
+use crate::op::{Fd, IOV_MAX, Multicast, Op, SocketAddress, SocketKind, SocketSpec};
 use crate::tcp::ip;
 
 /// As many buffers as one call takes: a datagram cannot go on with the next.
@@ -28,13 +28,54 @@ pub struct UdpSocket {
 impl UdpSocket {
     /// Binds; port 0 takes a free one.
     pub async fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
-        let descriptor = core::current().driver().socket(&SocketSpec {
-            kind: SocketKind::Udp,
+        UdpSocket::make(SocketSpec {
             bind: Some(SocketAddress::Ip(addr)),
-            peer: None,
-            listen: None,
-            reuse_port: false,
-        })?;
+            ..SocketSpec::new(SocketKind::Udp)
+        })
+    }
+
+    /// Binds to a multicast group (ip(7)) and joins it by the interface with the address
+    /// `interface` (unspecified: the system's choice): receives what is sent to the group's
+    /// address and port, whoever sends it. Others of the host may do the same. `receive_buffer`
+    /// bytes wait (`SO_RCVBUF`, as far as the system allows); none: the system's own choice.
+    pub async fn join(
+        group: SocketAddrV4,
+        interface: Ipv4Addr,
+        receive_buffer: Option<usize>,
+    ) -> io::Result<UdpSocket> {
+        if !group.ip().is_multicast() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        UdpSocket::make(SocketSpec {
+            bind: Some(SocketAddress::Ip(group.into())),
+            multicast: Some(Multicast::Join(interface)),
+            receive_buffer,
+            ..SocketSpec::new(SocketKind::Udp)
+        })
+    }
+
+    /// Binds a socket that sends to multicast groups by the interface with the address
+    /// `interface` (unspecified: the system's choice), at most `ttl` hops far; with `loopback`,
+    /// members on this host receive it too.
+    pub async fn bind_multicast(
+        addr: SocketAddrV4,
+        interface: Ipv4Addr,
+        ttl: u8,
+        loopback: bool,
+    ) -> io::Result<UdpSocket> {
+        UdpSocket::make(SocketSpec {
+            bind: Some(SocketAddress::Ip(addr.into())),
+            multicast: Some(Multicast::Send {
+                interface,
+                ttl,
+                loopback,
+            }),
+            ..SocketSpec::new(SocketKind::Udp)
+        })
+    }
+
+    fn make(spec: SocketSpec) -> io::Result<UdpSocket> {
+        let descriptor = core::current().driver().socket(&spec)?;
         Ok(UdpSocket {
             fd: Rc::new(descriptor),
         })

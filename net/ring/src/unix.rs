@@ -13,11 +13,10 @@ use crate::stream::{Listener, Stream};
 fn spec(bind: Option<&Path>, peer: Option<&Path>, listen: Option<u32>) -> SocketSpec {
     let address = |path: &Path| SocketAddress::Unix(path.to_owned());
     SocketSpec {
-        kind: SocketKind::Unix,
         bind: bind.map(address),
         peer: peer.map(address),
         listen,
-        reuse_port: false,
+        ..SocketSpec::new(SocketKind::Unix)
     }
 }
 

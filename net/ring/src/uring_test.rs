@@ -169,11 +169,9 @@ fn an_accepted_connection_sends_small_requests_at_once() {
     let mut uring = small();
     let listener = uring
         .socket(&crate::op::SocketSpec {
-            kind: crate::op::SocketKind::Tcp,
             bind: Some(crate::op::SocketAddress::Ip("127.0.0.1:0".parse().unwrap())),
-            peer: None,
             listen: Some(1),
-            reuse_port: false,
+            ..crate::op::SocketSpec::new(crate::op::SocketKind::Tcp)
         })
         .unwrap();
     let Ok(crate::op::SocketAddress::Ip(addr)) = uring.socket_addr(&listener, false) else {

@@ -14,7 +14,7 @@ mod sockets;
 mod wakes;
 
 use std::cell::Cell;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -280,6 +280,28 @@ fn unix_and_udp_speak() {
             lens.push(len);
         }
         assert_eq!(lens, [3, 1000, 1000, 500]);
+    });
+}
+
+#[test]
+fn members_of_a_multicast_group_hear_each_other() {
+    ring(async {
+        let group = SocketAddrV4::new(Ipv4Addr::new(239, 255, 77, 3), 0);
+        let lo = Ipv4Addr::LOCALHOST;
+        let first = UdpSocket::join(group, lo, Some(1 << 20)).await.unwrap();
+        let SocketAddr::V4(bound) = first.local_addr().unwrap() else {
+            panic!("an IPv4 socket has an IPv4 address");
+        };
+        let second = UdpSocket::join(bound, lo, None).await.unwrap();
+        let sender = UdpSocket::bind_multicast(SocketAddrV4::new(lo, 0), lo, 0, true);
+        let sender = sender.await.unwrap();
+        let bufs = vec![Bytes::from_static(b"to "), Bytes::from_static(b"all")];
+        sender.send_to(bufs, bound.into()).await.unwrap();
+        for member in [first, second] {
+            let (result, buf) = member.recv_from(BytesMut::with_capacity(64)).await;
+            assert_eq!(result.unwrap(), (6, sender.local_addr().unwrap()));
+            assert_eq!(&buf[..], b"to all");
+        }
     });
 }
 

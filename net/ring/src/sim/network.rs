@@ -21,7 +21,7 @@ use self::datagram::DatagramSocket;
 use super::disk::Errno;
 use super::faults::{Latency, NetworkFaults};
 use super::random::Random;
-use crate::op::{Shutdown, SlotKey, SocketAddress, SocketKind, SocketSpec};
+use crate::op::{Multicast, Shutdown, SlotKey, SocketAddress, SocketKind, SocketSpec};
 
 pub(super) type SocketId = u64;
 
@@ -114,6 +114,8 @@ struct Socket {
     node: usize,
     local: SocketAddress,
     reuse_port: bool,
+    /// What it sends to a multicast group comes to its own host too.
+    loopback: bool,
     state: State,
 }
 
@@ -243,6 +245,13 @@ impl Network {
                 node,
                 local,
                 reuse_port: spec.reuse_port,
+                loopback: !matches!(
+                    spec.multicast,
+                    Some(Multicast::Send {
+                        loopback: false,
+                        ..
+                    })
+                ),
                 state,
             },
         );
@@ -258,7 +267,9 @@ impl Network {
         reuse_port: bool,
     ) -> Result<(), Errno> {
         let ip = addr.ip();
-        if !ip.is_loopback() && !ip.is_unspecified() && ip != self.hosts[node].ip {
+        let own = ip.is_loopback() || ip.is_unspecified() || ip == self.hosts[node].ip;
+        let group = datagrams && ip.is_multicast();
+        if !own && !group {
             return Err(libc::EADDRNOTAVAIL);
         }
         if addr.port() == 0 {
@@ -280,7 +291,8 @@ impl Network {
                 return false;
             };
             let overlap = theirs.ip() == ip || theirs.ip().is_unspecified() || ip.is_unspecified();
-            overlap && !(reuse_port && other.reuse_port)
+            let members = ip.is_multicast() && theirs.ip().is_multicast();
+            overlap && !members && !(reuse_port && other.reuse_port)
         });
         if taken {
             return Err(libc::EADDRINUSE);

@@ -1,13 +1,14 @@
 //! Calls on sockets and files that never wait: made at once, beside the ring.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::Uring;
 use super::flight::sock_addr;
-use crate::op::{Descriptor, SocketAddress, SocketKind, SocketSpec};
+use crate::op::{Descriptor, Multicast, SocketAddress, SocketKind, SocketSpec};
 
 /// How long a splice may hold a thread of the kernel waiting for a socket's peer. Longer than a
 /// peer that reads ever needs on a fast network, shorter than anyone notices.
@@ -48,8 +49,30 @@ impl Uring {
         if spec.reuse_port {
             socket.set_reuse_port(true)?;
         }
+        if let Some(bytes) = spec.receive_buffer {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        match spec.multicast {
+            // Several members of a group on one host receive the same datagrams.
+            Some(Multicast::Join(_)) => socket.set_reuse_address(true)?,
+            Some(Multicast::Send {
+                interface,
+                ttl,
+                loopback,
+            }) => {
+                socket.set_multicast_if_v4(&interface)?;
+                socket.set_multicast_ttl_v4(ttl.into())?;
+                socket.set_multicast_loop_v4(loopback)?;
+            }
+            None => {}
+        }
         if let Some(addr) = &spec.bind {
             socket.bind(&sock_addr(addr)?)?;
+        }
+        if let (Some(Multicast::Join(interface)), Some(SocketAddress::Ip(SocketAddr::V4(group)))) =
+            (spec.multicast, &spec.bind)
+        {
+            socket.join_multicast_v4(group.ip(), &interface)?;
         }
         if let Some(backlog) = spec.listen {
             socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;

@@ -61,6 +61,7 @@ impl Network {
                     node,
                     local,
                     reuse_port: false,
+                    loopback: true,
                     state,
                 },
             );

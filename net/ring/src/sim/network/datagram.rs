@@ -99,27 +99,37 @@ impl Network {
         let Some((node_from, from)) = self.sender(id, to) else {
             return -libc::EBADF;
         };
-        let Some(node_to) = self.host_of(node_from, to.ip()) else {
-            return total as i32;
-        };
+        let nodes_to = self.nodes_of(id, node_from, to);
         let step = segment.map_or(total, usize::from).max(1);
         loop {
             let bytes = left.split_to(step.min(left.len()));
-            self.launch(
-                now,
-                Datagram {
+            for &node_to in &nodes_to {
+                let bytes = bytes.clone();
+                let datagram = Datagram {
                     node_from,
                     node_to,
                     from,
                     to,
                     bytes,
-                },
-                out,
-            );
+                };
+                self.launch(now, datagram, out);
+            }
             if left.is_empty() {
                 return total as i32;
             }
         }
+    }
+
+    /// The nodes that a datagram goes to: of a multicast group all that have a member, each by
+    /// a way of its own, on which it may be lost.
+    fn nodes_of(&self, id: SocketId, node_from: usize, to: SocketAddr) -> Vec<usize> {
+        if !to.ip().is_multicast() {
+            return self.host_of(node_from, to.ip()).into_iter().collect();
+        }
+        let loopback = self.sockets.get(&id).is_some_and(|socket| socket.loopback);
+        let members = |node: usize| self.bound.contains_key(&(node, true, to.port()));
+        let nodes = (0..self.hosts.len()).filter(|node| *node != node_from || loopback);
+        nodes.filter(|node| members(*node)).collect()
     }
 
     /// The node and address that a datagram to `to` comes from.
@@ -194,7 +204,8 @@ impl Network {
                     let connected_elsewhere = matches!(
                         state, State::Datagrams(DatagramSocket { peer: Some(peer), .. }) if *peer != from
                     );
-                    (own.ip() == to.ip() || own.ip().is_unspecified()) && !connected_elsewhere
+                    let everywhere = own.ip().is_unspecified() && !to.ip().is_multicast();
+                    (own.ip() == to.ip() || everywhere) && !connected_elsewhere
                 }
                 _ => false,
             })
@@ -202,14 +213,20 @@ impl Network {
         if fitting.is_empty() {
             return;
         }
-        let id = self.random.pick(&fitting);
-        let Some(socket) = self.datagrams(id) else {
-            return;
+        // Every member of a group gets it; of the sharers of an address, one.
+        let fitting = match to.ip().is_multicast() {
+            true => fitting,
+            false => vec![self.random.pick(&fitting)],
         };
-        if socket.held + bytes.len() <= limit {
-            socket.held += bytes.len();
-            socket.inbox.push_back((bytes, from));
-            socket.flush(out);
+        for id in fitting {
+            let Some(socket) = self.datagrams(id) else {
+                continue;
+            };
+            if socket.held + bytes.len() <= limit {
+                socket.held += bytes.len();
+                socket.inbox.push_back((bytes.clone(), from));
+                socket.flush(out);
+            }
         }
     }
 }
