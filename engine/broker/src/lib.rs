@@ -20,6 +20,7 @@ pub mod limits;
 pub mod metrics;
 mod partition;
 pub mod pattern;
+mod peers;
 mod publish;
 pub mod quotas;
 mod router;
@@ -30,4 +31,5 @@ pub mod transactions;
 mod upkeep;
 
 pub use config::{BrokerConfig, ConfigError};
+pub use peers::Refused;
 pub use serve::{Launch, ServeError, Stopper, serve};

@@ -88,6 +88,10 @@ pub(crate) enum Call {
     Transaction(TransactionCall),
     /// A request that changes the metadata, with its header: for core 0.
     Admin(Box<(RequestHeader, Request)>),
+    /// What another node asks, with its header: for core 0.
+    Node(Box<(RequestHeader, Request)>),
+    /// A message of the quorum: for core 0.
+    Quorum(Bytes),
     /// Topics to be created because somebody asked for them: for core 0.
     AutoCreate(Vec<String>),
     /// One of the broker's own topics is to be there: for core 0.
@@ -136,7 +140,9 @@ pub(crate) enum Answer {
     Telemetry(TelemetryAnswer),
     /// To [`Call::Transaction`].
     Transaction(TransactionAnswer),
-    /// To [`Call::Admin`]: the response's frame.
+    /// To [`Call::Quorum`]: the quorum's answer.
+    Quorum(std::io::Result<Bytes>),
+    /// To [`Call::Admin`] and [`Call::Node`]: the response's frame.
     Frame(std::result::Result<Bytes, EncodeError>),
     /// To [`Call::ProducerIds`].
     ProducerIds(Result<std::ops::Range<i64>>),
