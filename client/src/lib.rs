@@ -94,8 +94,9 @@ pub use ringmill_wire::fetch::IsolationLevel;
 /// root of the crate, which any thread may hold.
 pub mod local {
     pub use crate::admin::{
-        Admin, AdminError, ClusterDescription, ConfigChange, ConfigEntry, ConfigSource,
-        GroupDescription, GroupListing, GroupMember, NewTopic,
+        Admin, AdminError, ClusterDescription, ClusterNode, ConfigChange, ConfigEntry,
+        ConfigSource, GroupDescription, GroupListing, GroupMember, NewTopic, QuorumDescription,
+        QuorumMember,
     };
     pub use crate::assignor::protocol::GroupProtocolError;
     pub use crate::assignor::{Assignor, TopicPartition};

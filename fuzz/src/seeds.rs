@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use ringmill_log::{CacheLimits, Cleaner, CompactionConfig, CoreCaches, LogConfig, Partition};
 use ringmill_ring::sim::World;
-use ringmill_wire::api::{APIS, ApiKey};
+use ringmill_wire::api::{APIS, ApiKey, OWN_APIS};
 use ringmill_wire::batch::{ProducerStamp, set_base_offset};
 use ringmill_wire::builder::{BatchBuilder, NewRecord};
 use ringmill_wire::compression::{Compression, compress};
@@ -102,7 +102,7 @@ fn request_header(key: ApiKey, version: i16) -> RequestHeader {
 /// A header of every API in its first and last version, with a few counts and texts behind it.
 fn controls() -> Vec<(String, Vec<u8>)> {
     let mut seeds = Vec::new();
-    for api in APIS {
+    for api in APIS.iter().chain(OWN_APIS) {
         for version in [api.min, api.max] {
             let mut seed = BytesMut::new();
             request_header(api.key, version).encode(&mut seed);

@@ -6,6 +6,7 @@
 mod configs;
 mod groups;
 mod inspect;
+mod nodes;
 mod quotas;
 mod topics;
 mod transactions;
@@ -23,6 +24,7 @@ use crate::offsets::OffsetError;
 pub use configs::{ConfigChange, ConfigEntry, ConfigKind, ConfigResource, ConfigSource};
 pub use groups::{GroupDescription, GroupFilter, GroupKind, GroupListing, GroupMember};
 pub use inspect::{Feature, LogDir, PartitionReplicas, ProducerState};
+pub use nodes::{ClusterNode, QuorumDescription, QuorumMember};
 pub use quotas::{QuotaChange, QuotaEntity, QuotaFilter, QuotaMatch, Quotas};
 pub use topics::NewTopic;
 pub use transactions::{TransactionDescription, TransactionFilter, TransactionListing};

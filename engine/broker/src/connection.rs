@@ -18,6 +18,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{Either, select};
 use ringmill_ring::{File, Instant, Notified, Notify, TcpStream, now, sleep_until, spawn, timeout};
+use ringmill_wire::api::ApiKey;
 use ringmill_wire::control::{DecodeError, EncodeError};
 use ringmill_wire::frame::{Frame, FrameError, LENGTH_LEN, split_frame};
 use ringmill_wire::header::{HeaderError, TooLarge};
@@ -219,7 +220,7 @@ impl Connection {
             };
             self.active.set(now());
             let bytes = frame.len() as u64;
-            let admission = self.admitted(bytes).await;
+            let admission = self.admitted(bytes, is_urgent(&frame)).await;
             drop(room);
             let metrics = &self.shard.metrics;
             metrics.requests.one();
@@ -346,7 +347,8 @@ impl Connection {
     }
 
     /// Waits until a request of so many bytes fits, within the connection's limits and the core's.
-    async fn admitted(&self, bytes: u64) -> Admission {
+    /// What is urgent does not wait for the core's other requests.
+    async fn admitted(&self, bytes: u64, is_urgent: bool) -> Admission {
         let fits = || {
             let in_work = &self.in_work;
             in_work.ready.get() <= READY_BYTES && in_work.meter.borrow().admits(bytes)
@@ -355,13 +357,15 @@ impl Connection {
             self.shard.metrics.read_stalls.one();
             self.in_work.room.notified().await;
         }
-        self.shard.gate.take(bytes, &self.shard.metrics).await;
+        if !is_urgent {
+            self.shard.gate.take(bytes, &self.shard.metrics).await;
+        }
         self.in_work.meter.borrow_mut().take(bytes);
         Admission {
             shard: Rc::clone(&self.shard),
             in_work: Rc::clone(&self.in_work),
             bytes,
-            is_gated: true,
+            is_gated: !is_urgent,
         }
     }
 
@@ -520,4 +524,12 @@ impl Connection {
             Err(_) => Err(Closed::SlowReader(allowed)),
         }
     }
+}
+
+/// Small messages of the quorum, and heartbeats: a node that is busy is not to be taken for one that
+/// is dead. What they take up is bounded by the connection's own limits.
+fn is_urgent(frame: &[u8]) -> bool {
+    let urgent = [ApiKey::QuorumMessage, ApiKey::BrokerHeartbeat];
+    let mut urgent = urgent.iter().map(|key| key.code().to_be_bytes());
+    frame.len() <= SMALL_FRAME_BYTES && urgent.any(|key| frame.starts_with(&key))
 }

@@ -2,9 +2,11 @@
 //! the request to whoever answers it. What cannot be understood closes the connection, as Kafka
 //! does, for nothing after it can be trusted.
 
+use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use ringmill_wire::api::ApiKey;
 use ringmill_wire::control::{Request, decode_request, unsupported_api_versions};
 use ringmill_wire::header::{HeaderError, RequestHeader};
@@ -20,6 +22,7 @@ use crate::handlers::{
     metadata, offsets, produce, producer_ids, quotas, telemetry, topic_partitions, transactions,
     transactions_admin,
 };
+use crate::peers::messages;
 use crate::router::{Answer, Call};
 use crate::shard::{Peer, Shard};
 use crate::stage::{Response, Stage};
@@ -42,7 +45,14 @@ pub(crate) async fn dispatch(
         }) => return Ok(Stage::frame(unsupported_api_versions(correlation_id))),
         Err(error) => return Err(error.into()),
     };
+    if !shard.nodes.is_ready() && !is_answered_early(header.key) {
+        let stopping = pin!(shard.stopping());
+        if let Either::Right(_) = select(pin!(shard.nodes.ready()), stopping).await {
+            return Err(Closed::Stopping);
+        }
+    }
     match header.key {
+        ApiKey::QuorumMessage => messages::answer(shard, header, &body),
         ApiKey::Produce => produce::begin(shard, header, body).await,
         ApiKey::Fetch => fetch::begin(shard, header, body).await,
         _ => {
@@ -51,6 +61,11 @@ pub(crate) async fn dispatch(
             Ok(control(shard, peer, header, request).await)
         }
     }
+}
+
+/// What is answered before a node serves clients: other nodes, and those who look for a cluster.
+fn is_answered_early(key: ApiKey) -> bool {
+    key.api().internal || matches!(key, ApiKey::ApiVersions | ApiKey::DescribeCluster)
 }
 
 async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request: Request) -> Stage {
@@ -91,6 +106,8 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
         | Request::CreatePartitions(_)
         | Request::AlterConfigs(_)
         | Request::AlterClientQuotas(_)
+        | Request::DescribeQuorum(_)
+        | Request::UnregisterBroker(_)
         | Request::IncrementalAlterConfigs(_) => administer(shard, header, request).await,
         Request::JoinGroup(_)
         | Request::SyncGroup(_)
@@ -111,6 +128,11 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
         | Request::TxnOffsetCommit(_)
         | Request::DescribeTransactions(_)
         | Request::ListTransactions(_) => transaction(shard, header, request).await,
+        Request::AlterPartition(_)
+        | Request::Envelope(_)
+        | Request::BrokerRegistration(_)
+        | Request::BrokerHeartbeat(_)
+        | Request::AllocateProducerIds(_) => of_nodes(shard, header, request),
     }
 }
 
@@ -198,7 +220,20 @@ async fn transaction(shard: &Rc<Shard>, header: RequestHeader, request: Request)
     }
 }
 
-/// Requests that change the metadata go to core 0, and are done before the connection's next one.
+/// What nodes ask of each other goes to core 0, and nothing behind it waits to begin.
+fn of_nodes(shard: &Rc<Shard>, header: RequestHeader, request: Request) -> Stage {
+    let shard = Rc::clone(shard);
+    Stage::waits(async move {
+        let call = Call::Node(Box::new((header, request)));
+        match shard.ask(0, call).await {
+            Answer::Frame(Ok(frame)) => Response::Frame(frame),
+            Answer::Frame(Err(error)) => Response::Close(error.into()),
+            _ => unreachable!("a frame was asked for"),
+        }
+    })
+}
+
+/// Requests to whoever leads the metadata's quorum go to core 0, and are done before the connection's next one.
 async fn administer(shard: &Rc<Shard>, header: RequestHeader, request: Request) -> Stage {
     let call = Call::Admin(Box::new((header, request)));
     match shard.ask(0, call).await {

@@ -10,17 +10,21 @@ use futures_util::future::select;
 use ringmill_replication::partition::NodeId;
 use ringmill_ring::{Notify, sleep};
 use ringmill_wire::error::ErrorCode;
+use ringmill_wire::kafka_protocol::messages::alter_partition_request::{
+    BrokerState, PartitionData, TopicData,
+};
+use ringmill_wire::kafka_protocol::messages::{AlterPartitionRequest, AlterPartitionResponse};
 
-use crate::cluster::image::Image;
-use crate::cluster::members::{self, Altered};
-use crate::cluster::store::ChangeError;
+use crate::peers::Leader;
 use crate::replica::Wish;
-use crate::router::{Answer, Call, Result};
+use crate::router::{Answer, Call};
 use crate::shard::Shard;
 
 /// How often leaders look for followers that are out of sync, and ask again for what was not
 /// answered.
 const TICK: Duration = Duration::from_millis(200);
+/// How long the quorum's leader may take to answer.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
 
 /// What a core's leaders want.
 #[derive(Default)]
@@ -61,55 +65,44 @@ impl Shard {
     }
 
     async fn tell(self: &Rc<Self>, wishes: Vec<Wish>) {
-        let wanted = wishes.iter().map(altered).collect();
-        let Answer::Altered(results) = self.ask(0, Call::Alter(wanted)).await else {
+        let Some((node, epoch)) = self.life_in_cluster() else {
+            return;
+        };
+        let topics = wishes.iter().map(|wish| {
+            TopicData::default()
+                .with_topic_id(wish.hosted.id.topic)
+                .with_partitions(vec![wanted(wish)])
+        });
+        let request = AlterPartitionRequest::default()
+            .with_broker_id(node.into())
+            .with_broker_epoch(epoch)
+            .with_topics(topics.collect());
+        let Answer::Altered(response) = self.ask(0, Call::Alter(Box::new(request))).await else {
             unreachable!("a change was asked for");
         };
-        for (wish, result) in wishes.iter().zip(results) {
-            match result {
-                Ok(()) => {}
-                Err(ErrorCode::IneligibleReplica) => self.wish(wish.hosted.on_ineligible()),
-                // The news of what is so are on their way, or the next tick asks again.
-                Err(error) => {
-                    let folder = wish.hosted.log.dir().display();
-                    tracing::debug!(%folder, ?error, "the replicas in sync stay as they are");
-                }
+        for (wish, topic) in wishes.iter().zip(&response.topics) {
+            let code = topic.partitions.first().map(|part| part.error_code);
+            // What is told of another is the news of what is so: they are on their way, or the next
+            // tick asks again.
+            if code == Some(ErrorCode::IneligibleReplica.code()) {
+                self.wish(wish.hosted.on_ineligible());
             }
         }
     }
 
-    /// Changes partitions as their leaders on this node want; on core 0.
-    pub(crate) async fn alter_partitions(self: &Rc<Self>, all: Vec<Altered>) -> Vec<Result<()>> {
-        let count = all.len();
-        let Some(leader) = self.life_in_cluster() else {
-            return vec![Err(ErrorCode::StaleBrokerEpoch); count];
-        };
-        match self.alter(leader, all).await {
-            Ok(results) => results,
-            Err(_) => vec![Err(ErrorCode::NotController); count],
-        }
-    }
-
-    /// Changes partitions as their leader wants; on the node that leads the quorum.
+    /// Has whoever leads the quorum change partitions as their leaders here want; on core 0.
     pub(crate) async fn alter(
         self: &Rc<Self>,
-        leader: (NodeId, i64),
-        all: Vec<Altered>,
-    ) -> std::result::Result<Vec<Result<()>>, ChangeError> {
-        let decide = move |image: &Image, _: crate::handlers::Context<'_>| {
-            let (mut results, mut commands) = (Vec::new(), Vec::new());
-            for wanted in &all {
-                results.push(match members::alter(image, leader, wanted) {
-                    Ok(command) => {
-                        commands.extend(command);
-                        Ok(())
-                    }
-                    Err(error) => Err(error),
-                });
-            }
-            (results, commands)
+        request: AlterPartitionRequest,
+    ) -> AlterPartitionResponse {
+        let answer = match self.leader() {
+            Leader::Here => return self.alter_partitions(request).await,
+            Leader::There(leader) => self.peers.call(&leader, &request, ANSWER_TIME).await.ok(),
+            Leader::Nobody => None,
         };
-        self.change(decide).await
+        answer.unwrap_or_else(|| {
+            AlterPartitionResponse::default().with_error_code(ErrorCode::NotController.code())
+        })
     }
 
     /// This node's number and its life, once it is registered.
@@ -120,21 +113,20 @@ impl Shard {
     }
 }
 
-fn altered(wish: &Wish) -> Altered {
-    let (id, proposal) = (wish.hosted.id, &wish.proposal);
-    let epoch = |node: NodeId| match proposal.joining {
-        Some((joining, epoch)) if joining == node => epoch,
-        _ => -1,
-    };
-    Altered {
-        topic: id.topic,
-        partition: id.index,
-        leader_epoch: proposal.leader_epoch,
-        partition_epoch: proposal.partition_epoch,
-        isr: proposal
-            .isr
-            .iter()
-            .map(|node| (*node, epoch(*node)))
-            .collect(),
-    }
+fn wanted(wish: &Wish) -> PartitionData {
+    let proposal = &wish.proposal;
+    let isr = proposal.isr.iter().map(|node| {
+        let epoch = match proposal.joining {
+            Some((joining, epoch)) if joining == *node => epoch,
+            _ => -1,
+        };
+        BrokerState::default()
+            .with_broker_id((*node).into())
+            .with_broker_epoch(epoch)
+    });
+    PartitionData::default()
+        .with_partition_index(wish.hosted.id.index)
+        .with_leader_epoch(proposal.leader_epoch)
+        .with_partition_epoch(proposal.partition_epoch)
+        .with_new_isr_with_epochs(isr.collect())
 }

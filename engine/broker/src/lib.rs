@@ -21,6 +21,7 @@ pub mod limits;
 pub mod metrics;
 mod partition;
 pub mod pattern;
+mod peers;
 mod publish;
 pub mod quotas;
 mod replica;
@@ -33,4 +34,5 @@ pub mod transactions;
 mod upkeep;
 
 pub use config::{BrokerConfig, ConfigError};
+pub use peers::Refused;
 pub use serve::{Launch, ServeError, Stopper, serve};

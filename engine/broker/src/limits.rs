@@ -21,6 +21,10 @@ pub const SMALL_FRAME_BYTES: usize = 128 << 10;
 /// A frame of up to so many bytes is given its whole buffer at its first byte; a larger one grows
 /// as it comes, by doubling.
 pub const EAGER_FRAME_BYTES: usize = 1 << 20;
+/// How many nodes a cluster may have.
+pub const MAX_NODES: usize = 1000;
+/// The most bytes of a node's host name, as in the DNS, and of its rack.
+pub const MAX_HOST_BYTES: usize = 255;
 /// How many partitions a core opens or closes at a time.
 pub const CONCURRENT_OPENS: usize = 64;
 

@@ -34,6 +34,11 @@ impl Published {
         }
     }
 
+    /// The version that all cores go by.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.get()
+    }
+
     fn set(&self, version: u64) {
         self.version.set(version);
         self.moved.notify_all();

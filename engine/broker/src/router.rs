@@ -25,9 +25,9 @@ use ringmill_wire::control::{EncodeError, Request};
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::fetch::IsolationLevel;
 use ringmill_wire::header::RequestHeader;
+use ringmill_wire::kafka_protocol::messages::{AlterPartitionRequest, AlterPartitionResponse};
 
 use crate::cluster::image::Image;
-use crate::cluster::members::Altered;
 use crate::groups::service::{GroupAnswer, GroupCall};
 use crate::partition::{
     AppendWant, AppendedAt, EpochQuery, OffsetFound, OffsetQuery, ReadFound, ReadWant, Seen,
@@ -89,12 +89,16 @@ pub(crate) enum Call {
     Transaction(TransactionCall),
     /// A request that changes the metadata, with its header: for core 0.
     Admin(Box<(RequestHeader, Request)>),
+    /// What another node asks, with its header: for core 0.
+    Node(Box<(RequestHeader, Request)>),
+    /// A message of the quorum: for core 0.
+    Quorum(Bytes),
     /// Topics to be created because somebody asked for them: for core 0.
     AutoCreate(Vec<String>),
     /// One of the broker's own topics is to be there: for core 0.
     OwnTopic(&'static str),
     /// Who is in sync, as the leaders here want it: for core 0.
-    Alter(Vec<Altered>),
+    Alter(Box<AlterPartitionRequest>),
     /// A block of producer ids: for core 0.
     ProducerIds,
     /// Open what is new in the next metadata.
@@ -139,10 +143,12 @@ pub(crate) enum Answer {
     Telemetry(TelemetryAnswer),
     /// To [`Call::Transaction`].
     Transaction(TransactionAnswer),
-    /// To [`Call::Admin`]: the response's frame.
+    /// To [`Call::Quorum`]: the quorum's answer.
+    Quorum(std::io::Result<Bytes>),
+    /// To [`Call::Admin`] and [`Call::Node`]: the response's frame.
     Frame(std::result::Result<Bytes, EncodeError>),
-    /// To [`Call::Alter`], in its order.
-    Altered(Vec<Result<()>>),
+    /// To [`Call::Alter`].
+    Altered(AlterPartitionResponse),
     /// To [`Call::ProducerIds`].
     ProducerIds(Result<std::ops::Range<i64>>),
     /// To what has no other answer.

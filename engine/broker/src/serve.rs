@@ -2,9 +2,11 @@
 //!
 //! [`serve`] runs a whole broker on this machine's rings. [`Launch`] is the same in parts, for those
 //! who bring their own cores (the simulator): make it from the cores, run [`Launch::run`] on each.
-//! Order of the start: the data folder is locked and read, every core opens its partitions and
-//! reads its groups, then clients are let in. Order of the stop: nobody new, what is in work is
-//! answered, partitions are closed so that the next start has nothing to check.
+//! Order of the start: the data folder is locked and read, the node takes part in the metadata's
+//! quorum and registers, every core opens its partitions and reads its groups, the quorum's leader
+//! lets the node in, then clients are served. Order of the stop: others take over what this node
+//! leads, nobody new, what is in work is answered, partitions are closed so that the next start has
+//! nothing to check.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -16,26 +18,26 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::future::{Either, LocalBoxFuture, select};
+use futures_util::future::{Either, select};
 use futures_util::task::AtomicWaker;
-use ringmill_replication::nodes::{NotRegistered, Registration};
 use ringmill_replication::partition::NodeId;
-use ringmill_replication::quorum::{Address, Links};
+use ringmill_replication::quorum::Address;
 use ringmill_ring::{
     Cores, ListenOptions, Notify, Port, RingConfig, TcpListener, TcpStream, now, run, sleep, spawn,
     timeout,
 };
-use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
+use ringmill_wire::{StrBytes, Uuid};
 use thiserror::Error;
 
+use crate::cluster::folder::{Folder, PREDECESSOR_PAUSE, PREDECESSOR_TIME};
+use crate::cluster::identity::{Identity, id_text};
 use crate::cluster::image::Image;
-use crate::cluster::members;
-use crate::cluster::store::{ChangeError, PREDECESSOR_PAUSE, PREDECESSOR_TIME, Store, StoreError};
+use crate::cluster::store::{Store, StoreError};
 use crate::config::BrokerConfig;
 use crate::connection;
 use crate::limits::MAILBOX_DEPTH;
+use crate::peers::{QuorumLinks, Refused, own_address};
 use crate::router::{Answer, Call, Envelope, Result};
 use crate::shard::{Peer, Shard};
 
@@ -53,12 +55,9 @@ pub enum ServeError {
     /// The data folder cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Another node would be taken for this one.
+    /// Its cluster does not take it.
     #[error("this node is not let in: {0}")]
-    Refused(#[from] NotRegistered),
-    /// The metadata cannot be changed.
-    #[error("this node is not let in: {0}")]
-    Change(#[from] ChangeError),
+    Refused(#[from] Refused),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {error}")]
     Listen {
@@ -72,6 +71,8 @@ pub enum ServeError {
 /// How clients reach the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
+    pub(crate) cluster: Uuid,
+    /// The same, as clients see it.
     pub(crate) cluster_id: StrBytes,
     /// The address that is bound.
     pub(crate) listen: SocketAddr,
@@ -80,10 +81,11 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    fn new(config: &BrokerConfig, cluster_id: String, listen: SocketAddr) -> Self {
+    fn new(config: &BrokerConfig, cluster: Uuid, listen: SocketAddr) -> Self {
         let advertised = config.advertised.clone();
         Self {
-            cluster_id: StrBytes::from_string(cluster_id),
+            cluster,
+            cluster_id: StrBytes::from_string(id_text(cluster)),
             listen,
             advertised: advertised.map(|(host, port)| (StrBytes::from_string(host), port)),
         }
@@ -158,6 +160,11 @@ impl Launched {
     /// Who leads the metadata's quorum, as far as is known; else this node.
     pub(crate) fn controller(&self) -> i32 {
         self.controller.load(Ordering::Relaxed)
+    }
+
+    /// A node leads the metadata's quorum.
+    pub(crate) fn set_controller(&self, node: NodeId) {
+        self.controller.store(node, Ordering::Relaxed);
     }
 }
 
@@ -278,33 +285,92 @@ impl Life {
 impl Shard {
     /// Core 0's share: starts everything, waits, and asks everybody to let go.
     async fn lead(self: &Rc<Self>) -> std::result::Result<(), ServeError> {
-        let links = Rc::new(NoLinks);
-        let store = Rc::new(Store::open(Arc::clone(&self.config), links).await?);
-        if self.store.set(Rc::clone(&store)).is_err() {
-            unreachable!("core 0 leads once");
+        let ended = {
+            let stopper = self.launched.stopper.clone();
+            let asked = std::pin::pin!(stopper.asked());
+            let living = std::pin::pin!(self.live());
+            match select(living, asked).await {
+                Either::Left((Err(error), _)) => Err(error),
+                Either::Left((Ok(()), _)) | Either::Right(_) => Ok(()),
+            }
+        };
+        tracing::info!("stopping");
+        if ended.is_ok() && self.nodes.is_ready() {
+            self.take_leave().await;
         }
+        self.ask_all(|| Call::Drain).await;
+        if let Some(store) = self.store.get() {
+            store.close().await;
+        }
+        ended
+    }
+
+    /// Takes part in the cluster, and serves clients; ends if another takes this node's place.
+    async fn live(self: &Rc<Self>) -> std::result::Result<(), ServeError> {
         let address = self.config.listen;
         let failed = |error| ServeError::Listen { address, error };
+        let (folder, identity) = Folder::open(&self.config).await?;
         let listener = bind_first(address, self.router.cores()).await;
         let listener = listener.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
-        let cluster_id = store.identity().cluster_id();
-        let endpoint = Arc::new(Endpoint::new(&self.config, cluster_id, bound));
+        let endpoint = Endpoint::new(&self.config, Uuid::nil(), bound);
+        let is_with_others = !self.config.nodes.seeds.is_empty();
+        let own = own_address(endpoint.for_client(None), is_with_others)?;
+        let identity = self.enter(&folder, identity, &own).await?;
+        let endpoint = Arc::new(Endpoint::new(&self.config, identity.cluster, bound));
         self.know(&endpoint);
-        self.register(&store, &endpoint).await?;
-        let image = store.image();
-        self.publish_first(&image).await;
-        spawn(Rc::clone(self).keep_published(Rc::clone(&store), Arc::clone(&image)));
-        let node = self.config.node_id;
-        self.change(move |image, _| ((), members::unfence(image, node)))
-            .await?;
+        self.take_part(folder, identity, &own).await?;
         spawn(Rc::clone(self).accept(listener));
+        spawn(Rc::clone(self).watch_quorum());
+        let epoch = self.register(&own).await?;
+        let image = self.own_life(epoch, |_| true).await;
+        self.publish_first(&image).await;
+        let store = Rc::clone(self.metadata_store());
+        spawn(Rc::clone(self).keep_published(store, Arc::clone(&image)));
+        let mut beats = spawn(Rc::clone(self).send_beats(own));
+        let is_in = std::pin::pin!(self.own_life(epoch, |own| !own.is_fenced));
+        if let Either::Right((Ok(Err(error)), _)) = select(is_in, &mut beats).await {
+            return Err(error);
+        }
+        self.open_to_clients(bound, &endpoint, &image).await?;
+        match beats.await {
+            Ok(Err(error)) => Err(error),
+            // It has said its last, or ends with the core.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Takes part in the quorum.
+    async fn take_part(
+        &self,
+        folder: Folder,
+        identity: Identity,
+        own: &Address,
+    ) -> std::result::Result<(), ServeError> {
+        let (config, node) = (Arc::clone(&self.config), self.config.node_id);
+        let links = QuorumLinks::new(Rc::clone(&self.peers), identity.cluster, node);
+        let store = Store::open(config, folder, identity, own.clone(), Rc::new(links)).await?;
+        if self.store.set(Rc::new(store)).is_err() {
+            unreachable!("core 0 leads once");
+        }
+        Ok(())
+    }
+
+    /// Lets clients in, on all cores.
+    async fn open_to_clients(
+        self: &Rc<Self>,
+        bound: SocketAddr,
+        endpoint: &Arc<Endpoint>,
+        image: &Image,
+    ) -> std::result::Result<(), ServeError> {
         for core in 1..self.router.cores() {
-            let answer = self.ask(core, Call::Listen(Arc::clone(&endpoint))).await;
+            let answer = self.ask(core, Call::Listen(Arc::clone(endpoint))).await;
             if let Answer::Done(Err(_)) = answer {
-                return Err(failed(io::ErrorKind::AddrInUse.into()));
+                let (address, error) = (self.config.listen, io::ErrorKind::AddrInUse.into());
+                return Err(ServeError::Listen { address, error });
             }
         }
+        self.nodes.set_ready();
         tracing::info!(
             listen = %bound,
             data = %self.config.data_dir.display(),
@@ -314,36 +380,7 @@ impl Shard {
             "ready"
         );
         (self.launched.on_ready)(bound);
-        self.launched.stopper.asked().await;
-        tracing::info!("stopping");
-        self.ask_all(|| Call::Drain).await;
-        store.close().await;
         Ok(())
-    }
-
-    /// Begins this node's life in the cluster.
-    async fn register(
-        self: &Rc<Self>,
-        store: &Rc<Store>,
-        endpoint: &Endpoint,
-    ) -> std::result::Result<(), ServeError> {
-        store.led().await;
-        let (host, port) = endpoint.for_client(None);
-        let registration = Registration {
-            node: self.config.node_id,
-            folder: store.identity().folder.as_u128(),
-            address: Address {
-                host: host.to_string(),
-                port,
-            },
-            rack: None,
-        };
-        let decide = |image: &Image| match members::register(image, registration.clone()) {
-            Ok(commands) => (Ok(()), commands),
-            Err(refused) => (Err(refused), Vec::new()),
-        };
-        let (registered, _) = store.change(decide).await?;
-        Ok(registered?)
     }
 
     /// Begins to accept clients on a core other than 0.
@@ -351,6 +388,7 @@ impl Shard {
         match bind(endpoint.listen, self.router.cores()).await {
             Ok(listener) => {
                 self.know(&endpoint);
+                self.nodes.set_ready();
                 spawn(Rc::clone(self).accept(listener));
                 Ok(())
             }
@@ -359,6 +397,12 @@ impl Shard {
                 Err(ErrorCode::UnknownServerError)
             }
         }
+    }
+
+    /// How this node is reached, and the cluster that it belongs to; known before anybody is
+    /// accepted.
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
+        self.endpoint.get().expect("set before anybody is accepted")
     }
 
     fn know(&self, endpoint: &Arc<Endpoint>) {
@@ -450,15 +494,6 @@ async fn bind(address: SocketAddr, cores: usize) -> io::Result<TcpListener> {
     }
 }
 
-/// There are no other nodes yet.
-struct NoLinks;
-
-impl Links for NoLinks {
-    fn call(&self, _: NodeId, _: &Address, _: Bytes) -> LocalBoxFuture<'static, io::Result<Bytes>> {
-        Box::pin(std::future::ready(Err(io::ErrorKind::Unsupported.into())))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -467,7 +502,7 @@ mod tests {
     fn clients_are_told_an_address_that_they_can_reach() {
         let local: SocketAddr = "10.1.2.3:9092".parse().unwrap();
         let told = |config: &BrokerConfig, bound: &str| {
-            let endpoint = Endpoint::new(config, String::new(), bound.parse().unwrap());
+            let endpoint = Endpoint::new(config, Uuid::nil(), bound.parse().unwrap());
             let (host, port) = endpoint.for_client(Some(local));
             format!("{host}:{port}")
         };

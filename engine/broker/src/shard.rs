@@ -33,6 +33,7 @@ use crate::in_sync::Wishes;
 use crate::limits::{self, Meter};
 use crate::metrics::Metrics;
 use crate::partition::{AppendWant, Hosted, LocalFound, Ordered, ReadFound, ReadWant, Seen};
+use crate::peers::{Nodes, Peers};
 use crate::publish::Published;
 use crate::quotas::service::Meters;
 use crate::router::{Answer, Call, Envelope, PartitionId, Result, Router};
@@ -125,6 +126,10 @@ pub(crate) struct Shard {
     pub(crate) wishes: Wishes,
     /// Which metadata all cores go by; on core 0 alone.
     pub(crate) published: Published,
+    /// Connections to other nodes.
+    pub(crate) peers: Rc<Peers>,
+    /// This node's life among others; on core 0 but for whether it is ready.
+    pub(crate) nodes: Nodes,
     /// Producer ids that may be given out here.
     pub(crate) producer_ids: RefCell<std::ops::Range<i64>>,
     pub(crate) launched: Arc<Launched>,
@@ -173,6 +178,8 @@ impl Shard {
             store: OnceCell::new(),
             wishes: Wishes::default(),
             published: Published::default(),
+            peers: Rc::default(),
+            nodes: Nodes::default(),
             producer_ids: RefCell::new(0..0),
             endpoint: OnceCell::new(),
             image: RefCell::new(Arc::new(Image::new(&config))),
@@ -461,9 +468,16 @@ impl Shard {
                     let (header, request) = *request;
                     return Answer::Frame(shard.administer(header, request).await);
                 }
+                Call::Node(request) => {
+                    let (header, request) = *request;
+                    return Answer::Frame(shard.serve_node(header, request).await);
+                }
+                Call::Quorum(message) => {
+                    return Answer::Quorum(shard.metadata_store().answer(message).await);
+                }
                 Call::OwnTopic(name) => return Answer::Done(shard.create_own_topic(name).await),
                 Call::AutoCreate(names) => return Answer::Done(shard.auto_create(names).await),
-                Call::Alter(all) => return Answer::Altered(shard.alter_partitions(all).await),
+                Call::Alter(request) => return Answer::Altered(shard.alter(*request).await),
                 Call::ProducerIds => {
                     return Answer::ProducerIds(shard.reserve_producer_ids().await);
                 }
@@ -592,6 +606,7 @@ impl Shard {
     }
 
     async fn close(self: &Rc<Self>) {
+        self.peers.close();
         let all = self.all_hosted();
         stream::iter(all)
             .for_each_concurrent(limits::CONCURRENT_OPENS, |hosted| async move {

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cluster;
 mod consume;
 mod demo;
 mod doctor;
@@ -42,6 +43,8 @@ enum Task {
     Consume(consume::Args),
     /// List, describe, reset and delete consumer groups
     Group(group::Args),
+    /// Show the cluster's nodes, take one out
+    Cluster(cluster::Args),
     /// Dump or verify the files of a log
     Log(log::Args),
     /// Say what this machine offers, and what it costs to lack what is missing
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Task::Produce(args) => produce::run(args),
         Task::Consume(args) => consume::run(args),
         Task::Group(args) => group::run(args),
+        Task::Cluster(args) => cluster::run(args),
         Task::Log(args) => log::run(args),
         Task::Doctor(args) => doctor::run(&args),
     };

@@ -9,7 +9,8 @@ use ringmill_engine::config::{BrokerConfig, Key, broker};
 use crate::Failure;
 
 /// Flags whose names are shorter than their keys'.
-const SHORT_FLAGS: [(&str, &str, &str); 2] = [
+const SHORT_FLAGS: [(&str, &str, &str); 3] = [
+    ("cluster.seeds", "join", "HOST:PORT"),
     ("log.dirs", "data", "DIR"),
     ("listeners", "listen", "ADDR:PORT"),
 ];
@@ -33,7 +34,7 @@ fn flag(key: &Key) -> Arg {
         .hide_env_values(true)
         .value_name(short.map_or("VALUE", |(.., value)| value))
         .help(format!("{} [default: {}]", key.doc, shown(key.default)));
-    if short.is_none() && key.name != "cores" {
+    if short.is_none() && !["cores", "node.id"].contains(&key.name) {
         // A hundred settings would hide the few that most need: all of them are in --help.
         arg = arg.hide_short_help(true);
     }

@@ -42,16 +42,25 @@ pub enum ApiKey {
     OffsetDelete = 47,
     DescribeClientQuotas = 48,
     AlterClientQuotas = 49,
+    DescribeQuorum = 55,
+    AlterPartition = 56,
+    Envelope = 58,
     DescribeCluster = 60,
     DescribeProducers = 61,
+    BrokerRegistration = 62,
+    BrokerHeartbeat = 63,
+    UnregisterBroker = 64,
     DescribeTransactions = 65,
     ListTransactions = 66,
+    AllocateProducerIds = 67,
     ConsumerGroupHeartbeat = 68,
     ConsumerGroupDescribe = 69,
     GetTelemetrySubscriptions = 71,
     PushTelemetry = 72,
     ListConfigResources = 74,
     DescribeTopicPartitions = 75,
+    /// Of our own: a message of the quorum that keeps the metadata.
+    QuorumMessage = 20_001,
 }
 
 /// A row of the table.
@@ -69,6 +78,8 @@ pub struct Api {
     pub advertised_min: i16,
     /// First version in the flexible encoding (KIP-482).
     pub first_flexible: i16,
+    /// Nodes ask it of each other: ApiVersions does not name it.
+    pub internal: bool,
 }
 
 /// For an API that has no flexible version.
@@ -82,6 +93,15 @@ const fn api(key: ApiKey, name: &'static str, min: i16, max: i16, first_flexible
         max,
         advertised_min: min,
         first_flexible,
+        internal: false,
+    }
+}
+
+/// What nodes ask of each other, in the one version that they speak.
+const fn internal(key: ApiKey, name: &'static str, version: i16, first_flexible: i16) -> Api {
+    Api {
+        internal: true,
+        ..api(key, name, version, version, first_flexible)
     }
 }
 
@@ -144,8 +164,14 @@ pub const APIS: &[Api] = &[
         1,
     ),
     api(ApiKey::AlterClientQuotas, "AlterClientQuotas", 0, 1, 1),
+    api(ApiKey::DescribeQuorum, "DescribeQuorum", 0, 2, 0),
+    internal(ApiKey::AlterPartition, "AlterPartition", 3, 0),
+    internal(ApiKey::Envelope, "Envelope", 0, 0),
     api(ApiKey::DescribeCluster, "DescribeCluster", 0, 2, 0),
     api(ApiKey::DescribeProducers, "DescribeProducers", 0, 0, 0),
+    internal(ApiKey::BrokerRegistration, "BrokerRegistration", 4, 0),
+    internal(ApiKey::BrokerHeartbeat, "BrokerHeartbeat", 1, 0),
+    api(ApiKey::UnregisterBroker, "UnregisterBroker", 0, 0, 0),
     api(
         ApiKey::DescribeTransactions,
         "DescribeTransactions",
@@ -155,6 +181,7 @@ pub const APIS: &[Api] = &[
     ),
     // version 2 filters by RE2 patterns (KIP-1152)
     api(ApiKey::ListTransactions, "ListTransactions", 0, 2, 0),
+    internal(ApiKey::AllocateProducerIds, "AllocateProducerIds", 0, 0),
     api(
         ApiKey::ConsumerGroupHeartbeat,
         "ConsumerGroupHeartbeat",
@@ -187,6 +214,9 @@ pub const APIS: &[Api] = &[
     ),
 ];
 
+/// What is not Kafka's, far from Kafka's keys.
+pub const OWN_APIS: &[Api] = &[internal(ApiKey::QuorumMessage, "QuorumMessage", 0, NEVER)];
+
 /// One more than the highest key of the table.
 const KEYS: usize = APIS[APIS.len() - 1].key as usize + 1;
 
@@ -209,7 +239,10 @@ impl Api {
     #[inline]
     pub fn by_number(key: i16) -> Option<&'static Self> {
         static TABLE: [Option<Api>; KEYS] = BY_KEY;
-        TABLE.get(usize::try_from(key).ok()?)?.as_ref()
+        match TABLE.get(usize::try_from(key).ok()?) {
+            Some(row) => row.as_ref(),
+            None => OWN_APIS.iter().find(|api| api.key.code() == key),
+        }
     }
 
     /// Whether this broker serves a version.
@@ -253,12 +286,12 @@ mod tests {
     #[test]
     fn the_table_is_sorted_and_found_by_number() {
         assert!(APIS.is_sorted_by_key(|api| api.key));
-        for api in APIS {
+        for api in APIS.iter().chain(OWN_APIS) {
             assert_eq!(Api::by_number(api.key.code()), Some(api));
             assert_eq!(api.key.api(), api);
             assert_eq!(api.name, format!("{:?}", api.key));
         }
-        for unknown in [i16::MIN, -1, 4, 7, 17, 62, i16::MAX] {
+        for unknown in [i16::MIN, -1, 4, 7, 17, 54, 20_000, i16::MAX] {
             assert_eq!(Api::by_number(unknown), None);
         }
     }

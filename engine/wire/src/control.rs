@@ -60,7 +60,7 @@ pub enum DecodeError {
         /// The decoder's words.
         cause: String,
     },
-    /// Produce and Fetch have codecs of their own.
+    /// Produce, Fetch and the quorum's messages have codecs of their own.
     #[error("{api} is not a control message")]
     NotControl {
         /// The API's name.
@@ -125,14 +125,27 @@ macro_rules! controls {
         pub(crate) fn shapes(key: ApiKey) -> Option<(&'static Shape, &'static Shape)> {
             match key {
                 $(ApiKey::$api => Some((&requests::$shape, &responses::$shape)),)*
-                ApiKey::Produce | ApiKey::Fetch => None,
+                ApiKey::Produce | ApiKey::Fetch | ApiKey::QuorumMessage => None,
+            }
+        }
+
+        /// Encodes any request as the whole frame to send, as [`encode_request`].
+        ///
+        /// # Panics
+        /// If the header is not of the request's API.
+        pub fn encode_any_request(
+            header: &RequestHeader,
+            request: &Request,
+        ) -> Result<Bytes, EncodeError> {
+            match request {
+                $(Request::$api(request) => encode_request(header, request),)*
             }
         }
 
         fn decode_body(key: ApiKey, version: i16, body: &mut Bytes) -> Option<Decoded> {
             Some(match key {
                 $(ApiKey::$api => $request::decode(body, version).map(Request::from),)*
-                ApiKey::Produce | ApiKey::Fetch => return None,
+                ApiKey::Produce | ApiKey::Fetch | ApiKey::QuorumMessage => return None,
             }.map_err(|cause| cause.to_string()))
         }
 
@@ -149,7 +162,7 @@ macro_rules! controls {
                     (ApiKey::$api, true) => tests::pass_as::<$request>(version, body),
                     (ApiKey::$api, false) => tests::pass_as::<$response>(version, body),
                 )*
-                (ApiKey::Produce | ApiKey::Fetch, _) => unreachable!("not a control message"),
+                (ApiKey::Produce | ApiKey::Fetch | ApiKey::QuorumMessage, _) => unreachable!("not a control message"),
             }
         }
     };
@@ -223,6 +236,15 @@ controls! {
     DescribeTransactions: DescribeTransactionsRequest => DescribeTransactionsResponse,
         DESCRIBE_TRANSACTIONS;
     ListTransactions: ListTransactionsRequest => ListTransactionsResponse, LIST_TRANSACTIONS;
+    AlterPartition: AlterPartitionRequest => AlterPartitionResponse, ALTER_PARTITION;
+    Envelope: EnvelopeRequest => EnvelopeResponse, ENVELOPE;
+    BrokerRegistration: BrokerRegistrationRequest => BrokerRegistrationResponse,
+        BROKER_REGISTRATION;
+    BrokerHeartbeat: BrokerHeartbeatRequest => BrokerHeartbeatResponse, BROKER_HEARTBEAT;
+    DescribeQuorum: DescribeQuorumRequest => DescribeQuorumResponse, DESCRIBE_QUORUM;
+    UnregisterBroker: UnregisterBrokerRequest => UnregisterBrokerResponse, UNREGISTER_BROKER;
+    AllocateProducerIds: AllocateProducerIdsRequest => AllocateProducerIdsResponse,
+        ALLOCATE_PRODUCER_IDS;
 }
 
 fn encoding(key: ApiKey, version: i16) -> Encoding {
@@ -370,7 +392,8 @@ pub const FEATURES: &[Feature] = &[
 /// Counts the changes of the levels in force: none so far.
 const FEATURES_EPOCH: i64 = 0;
 
-/// What ApiVersions answers in a version: the whole table, and from version 3 the features.
+/// What ApiVersions answers in a version: the table but for what nodes ask of each other, and from
+/// version 3 the features.
 pub fn api_versions(version: i16) -> ApiVersionsResponse {
     let row = |api: &crate::api::Api| {
         ApiVersion::default()
@@ -378,7 +401,8 @@ pub fn api_versions(version: i16) -> ApiVersionsResponse {
             .with_min_version(api.advertised_min)
             .with_max_version(api.max)
     };
-    let response = ApiVersionsResponse::default().with_api_keys(APIS.iter().map(row).collect());
+    let named = APIS.iter().filter(|api| !api.internal);
+    let response = ApiVersionsResponse::default().with_api_keys(named.map(row).collect());
     if version < 3 {
         return response;
     }

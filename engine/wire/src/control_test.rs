@@ -320,7 +320,7 @@ fn a_newer_api_versions_gets_an_answer_in_version_0() {
 fn api_versions_response_has_a_header_without_tags() {
     let header = header(ApiKey::ApiVersions, 3);
     let frame = encode_response(&header, &api_versions(header.version)).unwrap();
-    let rows = APIS.len() as u8 + 1;
+    let rows = APIS.iter().filter(|api| !api.internal).count() as u8 + 1;
     assert_eq!(frame[4..11], [0, 0, 0, 7, 0, 0, rows]);
 }
 

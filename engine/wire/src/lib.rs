@@ -20,6 +20,7 @@ pub mod leader;
 pub mod marker;
 pub mod primitive;
 pub mod produce;
+pub mod quorum;
 pub mod record;
 pub mod retained;
 pub mod topic;

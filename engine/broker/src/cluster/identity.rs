@@ -8,6 +8,9 @@ use thiserror::Error;
 /// The name of the file in the data folder.
 pub const FILE_NAME: &str = "meta.properties";
 
+/// A line that Kafka has not: the node came to others.
+const JOINED: &str = "ringmill.joined=true\n";
+
 /// A data folder's owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -17,6 +20,9 @@ pub struct Identity {
     pub node_id: i32,
     /// The folder's own id, given when it is first used (KIP-858).
     pub folder: Uuid,
+    /// The node has joined a cluster that was there: it never begins one, even if a crash came
+    /// before it had heard of any metadata.
+    pub has_joined: bool,
 }
 
 /// Why a data folder is not ours to use.
@@ -41,8 +47,9 @@ impl Identity {
         let cluster = id_text(self.cluster);
         let node = self.node_id;
         let folder = id_text(self.folder);
+        let joined = if self.has_joined { JOINED } else { "" };
         Bytes::from(format!(
-            "version=1\ncluster.id={cluster}\nnode.id={node}\ndirectory.id={folder}\n"
+            "version=1\ncluster.id={cluster}\nnode.id={node}\ndirectory.id={folder}\n{joined}"
         ))
     }
 
@@ -71,6 +78,7 @@ impl Identity {
             cluster,
             node_id: stored,
             folder,
+            has_joined: text.lines().any(|line| line == JOINED.trim_end()),
         })
     }
 
@@ -124,13 +132,20 @@ mod tests {
 
     #[test]
     fn a_folder_is_recognised_and_another_nodes_is_refused() {
-        let identity = Identity {
+        let alone = Identity {
             cluster: Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef),
             node_id: 3,
             folder: Uuid::from_u128(77),
+            has_joined: false,
         };
-        let file = identity.to_properties();
-        assert_eq!(Identity::from_properties(&file, 3), Ok(identity));
+        let file = alone.to_properties();
+        assert_eq!(Identity::from_properties(&file, 3), Ok(alone.clone()));
+        let joined = Identity {
+            has_joined: true,
+            ..alone
+        };
+        let properties = joined.to_properties();
+        assert_eq!(Identity::from_properties(&properties, 3), Ok(joined));
         assert_eq!(
             Identity::from_properties(&file, 4),
             Err(IdentityError::OtherNode {

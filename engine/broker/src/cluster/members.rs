@@ -9,7 +9,6 @@ use ringmill_replication::nodes::{NodeState, NotRegistered, Registration, regist
 use ringmill_replication::partition::NodeId;
 use ringmill_replication::partition::state::{Change, Election, PartitionState};
 use ringmill_wire::Uuid;
-use ringmill_wire::error::ErrorCode;
 
 use super::command::Command;
 use super::image::{Image, Topic};
@@ -116,67 +115,6 @@ pub fn stop(image: &Image, node: NodeId) -> Vec<Command> {
 /// Whether a node that stops still leads a partition that another could take over.
 pub fn may_stop(image: &Image, node: NodeId) -> bool {
     stop(image, node).is_empty()
-}
-
-/// What a leader wants of one of its partitions (AlterPartition).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Altered {
-    /// The topic.
-    pub topic: Uuid,
-    /// The partition's number.
-    pub partition: i32,
-    /// The leader's epoch.
-    pub leader_epoch: i32,
-    /// What it is a change of.
-    pub partition_epoch: i32,
-    /// Who is to be in sync, and in which life; -1 for any.
-    pub isr: Vec<(NodeId, i64)>,
-}
-
-/// The command that makes of a partition what its leader, a node in the life of `epoch`, wants.
-///
-/// # Errors
-/// Kafka's codes: the leader is out of date, or somebody may not be in sync.
-pub fn alter(
-    image: &Image,
-    (node, epoch): (NodeId, i64),
-    wanted: &Altered,
-) -> Result<Option<Command>, ErrorCode> {
-    let is_current = |state: &NodeState| state.epoch == epoch;
-    if !image.nodes().get(&node).is_some_and(is_current) {
-        return Err(ErrorCode::StaleBrokerEpoch);
-    }
-    let topic = image.topic_by_id(wanted.topic);
-    let topic = topic.ok_or(ErrorCode::UnknownTopicId)?;
-    let state = topic.partition(wanted.partition);
-    let state = state.ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    if wanted.leader_epoch > state.leader_epoch || wanted.partition_epoch > state.partition_epoch {
-        // It knows more than this node: another leads the quorum by now.
-        return Err(ErrorCode::NotController);
-    }
-    if wanted.leader_epoch < state.leader_epoch || state.leader != Some(node) {
-        return Err(ErrorCode::FencedLeaderEpoch);
-    }
-    if wanted.partition_epoch < state.partition_epoch {
-        return Err(ErrorCode::InvalidUpdateVersion);
-    }
-    let isr: Vec<NodeId> = wanted.isr.iter().map(|(node, _)| *node).collect();
-    let all = isr.iter().all(|member| state.replicas.contains(member));
-    if !all || !isr.contains(&node) {
-        return Err(ErrorCode::InvalidRequest);
-    }
-    let may_join = |(member, epoch): &(NodeId, i64)| {
-        let is_same = |state: &NodeState| *epoch == -1 || state.epoch == *epoch;
-        let is_in = state.isr.contains(member);
-        is_in || image.is_usable(*member) && image.nodes().get(member).is_some_and(is_same)
-    };
-    if !wanted.isr.iter().all(may_join) {
-        return Err(ErrorCode::IneligibleReplica);
-    }
-    let may_lead = |node: NodeId| image.is_usable(node);
-    let change = change_of(topic, state, &may_lead).isr(isr).recovered();
-    let next = change.build();
-    Ok(next.and_then(|next| set(topic.id, vec![(wanted.partition, next)])))
 }
 
 /// Each partition that is not led by its first replica, though it could be.

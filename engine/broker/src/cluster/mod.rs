@@ -9,8 +9,10 @@
 
 pub mod codec;
 pub mod command;
+pub mod folder;
 pub mod identity;
 pub mod image;
+pub mod isr;
 pub mod machine;
 pub mod members;
 pub mod store;

@@ -3,32 +3,27 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::{Either, select};
 use futures_util::lock::Mutex;
 use ringmill_replication::partition::NodeId;
 use ringmill_replication::quorum::{Address, Links, OpenError, ProposeError, Quorum, View};
-use ringmill_ring::{File, OpenOptions, fs, now, sleep};
+use ringmill_ring::sleep;
 use ringmill_wire::Uuid;
 use thiserror::Error;
 
 use super::command::Command;
-use super::identity::{self, Identity, IdentityError};
+use super::folder::Folder;
+use super::identity::{Identity, IdentityError};
 use super::image::Image;
 use super::machine::{Metadata, Outcome, entry};
 use crate::config::BrokerConfig;
 
-/// How long a start waits for a process that was just killed to let go of what it had.
-pub(crate) const PREDECESSOR_TIME: Duration = Duration::from_secs(5);
-/// How often it looks.
-pub(crate) const PREDECESSOR_PAUSE: Duration = Duration::from_millis(10);
-const LOCK_NAME: &str = ".lock";
-/// The metadata of versions before there were several nodes.
-const OLD_JOURNAL: &str = "metadata.journal";
 /// How long a change waits for a disk that refuses the journal.
 const STUCK_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -55,7 +50,7 @@ pub enum StoreError {
         error: IdentityError,
     },
     /// The data folder is of a version that this one does not read.
-    #[error("{0} holds {OLD_JOURNAL}: a version wrote it that this one does not read")]
+    #[error("{0} holds metadata.journal: a version wrote it that this one does not read")]
     Old(PathBuf),
     /// The quorum's journal cannot be used.
     #[error(transparent)]
@@ -86,34 +81,29 @@ pub struct Store {
     quorum: Quorum<Metadata>,
     /// One change at a time: each is decided by what the one before has made.
     turn: Mutex<()>,
-    /// Held for as long as the folder is in use.
-    _lock: File,
+    /// Held for as long as it is in use.
+    _folder: Folder,
 }
 
 impl Store {
-    /// Opens the data folder of `config`, making it if need be, and takes part in its quorum; one
-    /// that is new begins a quorum of this node alone. The metadata is what the last snapshot says,
-    /// until the quorum has a leader.
+    /// Takes part in the quorum of a folder that belongs to this node, reached at `address`. A folder
+    /// whose node has never taken part in one begins it alone, unless the node has joined others. The
+    /// metadata is what the last snapshot says, until the quorum has a leader.
     ///
     /// # Errors
-    /// The folder is in use, another node's or damaged, or the disk refuses.
-    pub async fn open(config: Arc<BrokerConfig>, links: Rc<dyn Links>) -> Result<Self, StoreError> {
-        let folder = config.data_dir.clone();
-        let failed = |error| StoreError::Io {
-            path: folder.clone(),
-            error,
-        };
-        fs::create_dir_all(&folder).await.map_err(failed)?;
-        let lock = lock(&folder).await?;
-        if fs::metadata(folder.join(OLD_JOURNAL)).await.is_ok() {
-            return Err(StoreError::Old(folder));
-        }
-        let identity = identity_of(&config, &folder).await?;
+    /// What the folder holds cannot be used, or the disk refuses.
+    pub async fn open(
+        config: Arc<BrokerConfig>,
+        folder: Folder,
+        identity: Identity,
+        address: Address,
+        links: Rc<dyn Links>,
+    ) -> Result<Self, StoreError> {
         let metadata = Rc::new(Metadata::new(Arc::clone(&config)));
         let node = config.node_id;
-        let quorum = Quorum::open(&folder, node, Rc::clone(&metadata), links).await?;
-        if quorum.is_new() {
-            let alone = BTreeMap::from([(node, address_of(&config))]);
+        let quorum = Quorum::open(folder.path(), node, Rc::clone(&metadata), links).await?;
+        if quorum.is_new() && !identity.has_joined {
+            let alone = BTreeMap::from([(node, address)]);
             quorum.begin(alone).await?;
         }
         Ok(Self {
@@ -121,7 +111,7 @@ impl Store {
             metadata,
             quorum,
             turn: Mutex::new(()),
-            _lock: lock,
+            _folder: folder,
         })
     }
 
@@ -183,7 +173,7 @@ impl Store {
     }
 
     /// A disk that refuses the journal may do so for ever, and holds nobody up for ever.
-    async fn propose(&self, entry: bytes::Bytes) -> Result<Outcome, ChangeError> {
+    async fn propose(&self, entry: Bytes) -> Result<Outcome, ChangeError> {
         if self.quorum.view().is_stuck {
             return Err(ChangeError::Unknown);
         }
@@ -207,71 +197,36 @@ impl Store {
     pub async fn led(&self) -> View {
         let mut view = self.quorum.view();
         while view.leader.is_none() {
-            match self.quorum.changed(&view).await {
-                Ok(next) => view = next,
-                // Whoever waits ends with the core.
-                Err(_) => return std::future::pending().await,
-            }
+            view = self.looks_new(&view).await;
         }
         view
+    }
+
+    /// Another node's message to the quorum.
+    ///
+    /// # Errors
+    /// It is malformed, or this node has ended.
+    pub async fn answer(&self, message: Bytes) -> io::Result<Bytes> {
+        self.quorum.answer(message).await
+    }
+
+    /// The quorum itself, for who belongs to it.
+    pub(crate) fn quorum(&self) -> &Quorum<Metadata> {
+        &self.quorum
+    }
+
+    /// Waits until the quorum looks another way than `seen`.
+    pub async fn looks_new(&self, seen: &View) -> View {
+        match self.quorum.changed(seen).await {
+            Ok(view) => view,
+            // Whoever waits ends with the core.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Ends this node's part.
     pub async fn close(&self) {
         self.quorum.close().await;
-    }
-}
-
-/// Where other nodes reach this one.
-fn address_of(config: &BrokerConfig) -> Address {
-    let (host, port) = match &config.advertised {
-        Some((host, port)) => (host.clone(), *port),
-        None => (config.listen.ip().to_string(), config.listen.port()),
-    };
-    Address { host, port }
-}
-
-/// Locks the folder. The kernel gives the files of a killed process free only after it has torn
-/// down the process's ring, a moment after the process is gone.
-async fn lock(folder: &Path) -> Result<File, StoreError> {
-    let path = folder.join(LOCK_NAME);
-    let options = OpenOptions::new().read(true).write(true).create(true);
-    let failed = |error| StoreError::Io {
-        path: path.clone(),
-        error,
-    };
-    let file = File::open(&path, options).await.map_err(failed)?;
-    let end = now() + PREDECESSOR_TIME;
-    while !file.try_lock_exclusive().map_err(failed)? {
-        if now() >= end {
-            return Err(StoreError::Locked(folder.to_owned()));
-        }
-        sleep(PREDECESSOR_PAUSE).await;
-    }
-    Ok(file)
-}
-
-/// Reads who the folder belongs to, or says so for a new one.
-async fn identity_of(config: &BrokerConfig, folder: &Path) -> Result<Identity, StoreError> {
-    let path = folder.join(identity::FILE_NAME);
-    let failed = |error| StoreError::Io {
-        path: path.clone(),
-        error,
-    };
-    match fs::read(&path).await {
-        Ok(content) => Identity::from_properties(&content, config.node_id)
-            .map_err(|error| StoreError::Identity { path, error }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let identity = Identity {
-                cluster: random_id(),
-                node_id: config.node_id,
-                folder: random_id(),
-            };
-            let content = vec![identity.to_properties()];
-            fs::write_atomic(&path, content).await.map_err(failed)?;
-            Ok(identity)
-        }
-        Err(error) => Err(failed(error)),
     }
 }
 

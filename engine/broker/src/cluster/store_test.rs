@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use ringmill_replication::quorum::JOURNAL_NAME;
+use ringmill_ring::fs;
 use ringmill_ring::sim::{Chance, DiskFaults, World};
 
 use super::*;
@@ -41,7 +42,29 @@ impl Links for Nobody {
 
 /// A store whose quorum has its leader, and all that it has agreed on.
 async fn open(node_id: i32) -> Result<Store, StoreError> {
-    let store = Store::open(config(node_id), Rc::new(Nobody)).await?;
+    let config = config(node_id);
+    let (folder, identity) = Folder::open(&config).await?;
+    let identity = match identity {
+        Some(identity) => identity,
+        None => {
+            let new = Identity {
+                cluster: random_id(),
+                node_id,
+                folder: random_id(),
+                has_joined: false,
+            };
+            folder.claim(&new).await?;
+            new
+        }
+    };
+    let store = Store::open(
+        config,
+        folder,
+        identity,
+        Address::default(),
+        Rc::new(Nobody),
+    )
+    .await?;
     store.led().await;
     // Nothing is decided before what is there has been applied.
     let nothing_new = |image: &Image| {

@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::broker_keys::OWN;
+use super::nodes::{self, NodesConfig};
 use super::transactions::{self, TransactionConfig};
 use super::{ConfigError, Key, Overrides, Reader, Source, Table, TopicConfig, list_items, topic};
 use crate::groups::consumer::assign::Assignor;
@@ -26,7 +27,11 @@ pub static TABLE: LazyLock<Table> = LazyLock::new(|| {
             ..*key
         })
     });
-    let own = OWN.iter().chain(transactions::KEYS).copied();
+    let own = OWN
+        .iter()
+        .chain(nodes::KEYS)
+        .chain(transactions::KEYS)
+        .copied();
     let mut keys: Vec<Key> = own.chain(synonyms).collect();
     keys.sort_unstable_by_key(|key| key.name);
     Table {
@@ -88,6 +93,8 @@ pub struct BrokerConfig {
     pub telemetry_max_bytes: i32,
     /// The log cleaner's.
     pub cleaner: CleanerConfig,
+    /// Its life among other nodes.
+    pub nodes: NodesConfig,
     /// The transactions' limits.
     pub transactions: TransactionConfig,
     /// The keys that a running broker takes anew.
@@ -255,6 +262,7 @@ impl BrokerConfig {
                 map_bytes: read.u64("log.cleaner.dedupe.buffer.size"),
                 bytes_per_second: read.double("log.cleaner.io.max.bytes.per.second"),
             },
+            nodes: NodesConfig::resolve(&read)?,
             transactions: TransactionConfig::resolve(&read),
             live: LiveConfig::resolve(&set),
             set,
@@ -385,19 +393,25 @@ fn listen_address(text: &str) -> Result<SocketAddr, ConfigError> {
 }
 
 fn advertised_address(text: &str) -> Result<Option<(String, u16)>, ConfigError> {
-    let plain = without_protocol(text);
-    if plain.is_empty() {
-        return Ok(None);
+    match without_protocol(text) {
+        "" => Ok(None),
+        _ => host_and_port("advertised.listeners", text).map(Some),
     }
+}
+
+/// Where something is reached, by name or number.
+pub(super) fn host_and_port(name: &str, text: &str) -> Result<(String, u16), ConfigError> {
     let invalid = || ConfigError::Invalid {
-        name: "advertised.listeners".to_owned(),
+        name: name.to_owned(),
         value: text.to_owned(),
         reason: "Expected HOST:PORT".to_owned(),
     };
-    let (host, port) = plain.rsplit_once(':').ok_or_else(invalid)?;
+    let (host, port) = without_protocol(text)
+        .rsplit_once(':')
+        .ok_or_else(invalid)?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     match port.parse() {
-        Ok(port) if !host.is_empty() => Ok(Some((host.to_owned(), port))),
+        Ok(port) if !host.is_empty() => Ok((host.to_owned(), port)),
         _ => Err(invalid()),
     }
 }

@@ -8,6 +8,7 @@ pub mod broker;
 mod broker_keys;
 pub mod client_metrics;
 pub mod group;
+pub mod nodes;
 pub mod topic;
 pub mod transactions;
 

@@ -11,7 +11,7 @@ use ringmill_wire::kafka_protocol::messages::{
 
 use super::context::Context;
 use super::refusal::Refusal;
-use super::replicas::{Broker, broker};
+use super::replicas::{Broker, all_brokers, broker};
 use crate::cluster::image::{Image, OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::groups::coordinator::partition_of;
 
@@ -54,15 +54,16 @@ pub fn describe_cluster(
             .with_error_code(refusal.code.code())
             .with_error_message(refusal.message());
     }
-    let brokers = image.nodes().keys().filter_map(|node| {
-        let broker = broker(image, ctx, *node)?;
-        let shown = DescribeClusterBroker::default()
-            .with_broker_id(broker.id)
-            .with_host(broker.host)
-            .with_port(broker.port.into())
-            .with_rack(broker.rack);
-        Some(shown)
-    });
+    let brokers = all_brokers(image, ctx)
+        .filter(|(_, is_fenced)| !is_fenced || request.include_fenced_brokers)
+        .map(|(broker, is_fenced)| {
+            DescribeClusterBroker::default()
+                .with_broker_id(broker.id)
+                .with_host(broker.host)
+                .with_port(broker.port.into())
+                .with_rack(broker.rack)
+                .with_is_fenced(is_fenced)
+        });
     let operations = match request.include_cluster_authorized_operations {
         true => CLUSTER_OPERATIONS,
         false => OPERATIONS_OMITTED,

@@ -28,6 +28,15 @@ pub(super) fn brokers(image: &Image, ctx: Context<'_>) -> Vec<Broker> {
     up.map(|(node, state)| shown(ctx, *node, state)).collect()
 }
 
+/// All nodes, each with whether it is not up.
+pub(super) fn all_brokers<'a>(
+    image: &'a Image,
+    ctx: Context<'a>,
+) -> impl Iterator<Item = (Broker, bool)> + 'a {
+    let nodes = image.nodes().iter();
+    nodes.map(move |(node, state)| (shown(ctx, *node, state), state.is_fenced))
+}
+
 /// A node, if it is up.
 pub(super) fn broker(image: &Image, ctx: Context<'_>, node: NodeId) -> Option<Broker> {
     let state = image.nodes().get(&node).filter(|state| !state.is_fenced);

@@ -142,6 +142,29 @@ impl Client {
         panic!("nobody listens");
     }
 
+    /// Connects to a broker that may not be there.
+    pub(crate) async fn try_connect(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).await.ok()?;
+        Some(Self {
+            stream,
+            received: BytesMut::new(),
+            next_id: 1,
+        })
+    }
+
+    /// Asks a broker that may go.
+    pub(crate) async fn try_call<R: Call>(
+        &mut self,
+        version: i16,
+        request: &R,
+    ) -> Option<R::Response> {
+        let header = self.header(R::KEY, version);
+        let frame = encode_request(&header, request).unwrap();
+        self.stream.send(vec![frame]).await.ok()?;
+        let frame = self.frame().await?;
+        Some(decode_response::<R>(version, &frame).unwrap())
+    }
+
     pub(crate) fn header(&mut self, key: ApiKey, version: i16) -> RequestHeader {
         self.next_id += 1;
         RequestHeader {

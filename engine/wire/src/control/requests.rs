@@ -3,7 +3,7 @@
 
 use super::shape::{
     Shape, array, boolean, bytes, float64, int8, int8s, int16, int32, int32s, int64, int64s,
-    optional, string, strings, uuid,
+    optional, string, strings, uuid, uuids,
 };
 
 pub(super) static LIST_OFFSETS: Shape = Shape(&[
@@ -404,3 +404,67 @@ pub(super) static LIST_TRANSACTIONS: Shape = Shape(&[
     int64("duration_filter").since(1),
     string("transactional_id_pattern").since(2),
 ]);
+
+pub(super) static ALTER_PARTITION: Shape = Shape(&[
+    int32("broker_id"),
+    int64("broker_epoch"),
+    array!("topics" => [
+        uuid("topic_id"),
+        array!("partitions" => [
+            int32("partition_index"),
+            int32("leader_epoch"),
+            array!("new_isr_with_epochs" => [
+                int32("broker_id"),
+                int64("broker_epoch"),
+            ]),
+            int8("leader_recovery_state"),
+            int32("partition_epoch"),
+        ]),
+    ]),
+]);
+
+pub(super) static ENVELOPE: Shape = Shape(&[
+    bytes("request_data"),
+    bytes("request_principal"),
+    bytes("client_host_address"),
+]);
+
+pub(super) static BROKER_REGISTRATION: Shape = Shape(&[
+    int32("broker_id"),
+    string("cluster_id"),
+    uuid("incarnation_id"),
+    array!("listeners" => [
+        string("name"),
+        string("host"),
+        int16("port"),
+        int16("security_protocol"),
+    ]),
+    array!("features" => [
+        string("name"),
+        int16("min_supported_version"),
+        int16("max_supported_version"),
+    ]),
+    string("rack"),
+    boolean("is_migrating_zk_broker"),
+    uuids("log_dirs"),
+    int64("previous_broker_epoch"),
+]);
+
+pub(super) static BROKER_HEARTBEAT: Shape = Shape(&[
+    int32("broker_id"),
+    int64("broker_epoch"),
+    int64("current_metadata_offset"),
+    boolean("want_fence"),
+    boolean("want_shut_down"),
+    uuids("offline_log_dirs").tagged(0),
+]);
+
+pub(super) static ALLOCATE_PRODUCER_IDS: Shape =
+    Shape(&[int32("broker_id"), int64("broker_epoch")]);
+
+pub(super) static DESCRIBE_QUORUM: Shape = Shape(&[array!("topics" => [
+    string("topic_name"),
+    array!("partitions" => [int32("partition_index")]),
+])]);
+
+pub(super) static UNREGISTER_BROKER: Shape = Shape(&[int32("broker_id")]);

@@ -635,3 +635,88 @@ pub(super) static LIST_TRANSACTIONS: Shape = Shape(&[
         string("transaction_state"),
     ]),
 ]);
+
+pub(super) static ALTER_PARTITION: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    int16("error_code"),
+    array!("topics" => [
+        uuid("topic_id"),
+        array!("partitions" => [
+            int32("partition_index"),
+            int16("error_code"),
+            int32("leader_id"),
+            int32("leader_epoch"),
+            int32s("isr"),
+            int8("leader_recovery_state"),
+            int32("partition_epoch"),
+        ]),
+    ]),
+]);
+
+pub(super) static ENVELOPE: Shape = Shape(&[bytes("response_data"), int16("error_code")]);
+
+pub(super) static BROKER_REGISTRATION: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    int16("error_code"),
+    int64("broker_epoch"),
+]);
+
+pub(super) static BROKER_HEARTBEAT: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    int16("error_code"),
+    boolean("is_caught_up"),
+    boolean("is_fenced"),
+    boolean("should_shut_down"),
+]);
+
+pub(super) static ALLOCATE_PRODUCER_IDS: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    int16("error_code"),
+    int64("producer_id_start"),
+    int32("producer_id_len"),
+]);
+
+pub(super) static DESCRIBE_QUORUM: Shape = Shape(&[
+    int16("error_code"),
+    string("error_message").since(2),
+    array!("topics" => [
+        string("topic_name"),
+        array!("partitions" => [
+            int32("partition_index"),
+            int16("error_code"),
+            string("error_message").since(2),
+            int32("leader_id"),
+            int32("leader_epoch"),
+            int64("high_watermark"),
+            array!("current_voters" => [
+                int32("replica_id"),
+                uuid("replica_directory_id").since(2),
+                int64("log_end_offset"),
+                int64("last_fetch_timestamp").since(1),
+                int64("last_caught_up_timestamp").since(1),
+            ]),
+            array!("observers" => [
+                int32("replica_id"),
+                uuid("replica_directory_id").since(2),
+                int64("log_end_offset"),
+                int64("last_fetch_timestamp").since(1),
+                int64("last_caught_up_timestamp").since(1),
+            ]),
+        ]),
+    ]),
+    array!("nodes" => [
+        int32("node_id"),
+        array!("listeners" => [
+            string("name"),
+            string("host"),
+            int16("port"),
+        ]),
+    ])
+    .since(2),
+]);
+
+pub(super) static UNREGISTER_BROKER: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    int16("error_code"),
+    string("error_message"),
+]);

@@ -87,6 +87,7 @@ kinds! {
     int8s: Kind::Array(&Kind::Fixed(1));
     int32s: Kind::Array(&Kind::Fixed(4));
     int64s: Kind::Array(&Kind::Fixed(8));
+    uuids: Kind::Array(&Kind::Fixed(16));
 }
 
 /// An array of structures: `array!("topics" => [string("name"), …])`.

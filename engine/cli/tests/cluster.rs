@@ -1,0 +1,159 @@
+//! Three real processes by three commands: they become one cluster, outlive one of them, and let nobody
+//! in who does not belong.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use ringmill_tests::node::Node;
+use serde_json::Value;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_ringmill");
+/// How long the machine may take over anything here.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let name = format!("ringmill-cluster-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    /// Starts a node; it joins those that are given.
+    fn start(&self, id: usize, others: &[&Node]) -> Node {
+        let seeds: Vec<String> = others.iter().map(|node| node.addr().to_string()).collect();
+        let args = [
+            format!("--node-id={id}"),
+            format!("--join={}", seeds.join(",")),
+            "--cores=1".to_owned(),
+        ];
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let data = self.0.join(format!("node{id}"));
+        Node::start(Path::new(BINARY), &data, &args).unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn run(node: &Node, words: &str) -> Result<String, String> {
+    let output = Command::new(BINARY)
+        .args(words.split(' '))
+        .args(["--bootstrap", &node.addr().to_string()])
+        .output()
+        .unwrap();
+    match output.status.success() {
+        true => Ok(String::from_utf8(output.stdout).unwrap()),
+        false => Err(String::from_utf8(output.stderr).unwrap()),
+    }
+}
+
+/// Each node as a node shows it: number, whether it is up, role.
+fn status(node: &Node) -> Vec<(u64, bool, String)> {
+    let Ok(text) = run(node, "cluster status --json") else {
+        return Vec::new();
+    };
+    let status: Value = serde_json::from_str(&text).unwrap();
+    let nodes = status["nodes"].as_array().unwrap().iter();
+    let shown = nodes.map(|node| {
+        let (id, up) = (
+            node["node"].as_u64().unwrap(),
+            node["up"].as_bool().unwrap(),
+        );
+        (id, up, node["role"].as_str().unwrap().to_owned())
+    });
+    shown.collect()
+}
+
+/// Waits until a node shows the cluster so.
+fn wait_until(node: &Node, what: &str, is_so: impl Fn(&[(u64, bool, String)]) -> bool) {
+    let begun = Instant::now();
+    loop {
+        let shown = status(node);
+        if is_so(&shown) {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "not {what}: {shown:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn up(shown: &[(u64, bool, String)]) -> Vec<u64> {
+    let up = shown.iter().filter(|(_, up, _)| *up);
+    up.map(|(id, ..)| *id).collect()
+}
+
+fn voters(shown: &[(u64, bool, String)]) -> usize {
+    let voters = shown
+        .iter()
+        .filter(|(.., role)| role == "leader" || role == "voter");
+    voters.count()
+}
+
+#[test]
+fn three_commands_make_a_cluster_that_outlives_any_of_them() {
+    let folder = Folder::new("three");
+    let one = folder.start(1, &[]);
+    let two = folder.start(2, &[&one]);
+    let three = folder.start(3, &[&one, &two]);
+    for node in [&one, &two, &three] {
+        wait_until(node, "one cluster of three voters", |shown| {
+            up(shown) == [1, 2, 3] && voters(shown) == 3
+        });
+    }
+    run(&three, "topic create by-three --partitions 2").unwrap();
+    let listed = run(&three, "topic list").unwrap();
+    assert!(listed.contains("by-three"), "{listed}");
+    // the first is the leader of a young cluster
+    one.kill().unwrap();
+    wait_until(&two, "without the first", |shown| up(shown) == [2, 3]);
+    run(&two, "topic create after").unwrap();
+    let one = folder.start(1, &[&two]);
+    wait_until(&one, "three again", |shown| up(shown) == [1, 2, 3]);
+    let listed = run(&one, "topic list").unwrap();
+    assert!(
+        listed.contains("by-three") && listed.contains("after"),
+        "{listed}"
+    );
+    one.stop().unwrap();
+    wait_until(&two, "the first is down", |shown| up(shown) == [2, 3]);
+    let why = run(&two, "cluster leave 3").unwrap_err();
+    assert!(why.contains("node 3"), "it is up: {why}");
+    let left = run(&two, "cluster leave 1").unwrap();
+    assert_eq!(left, "node 1 has left\n");
+    wait_until(&two, "a cluster of two", |shown| shown.len() == 2);
+}
+
+#[test]
+fn who_does_not_belong_is_refused_in_one_line() {
+    let folder = Folder::new("refused");
+    let one = folder.start(1, &[]);
+    let refused = |id: &str, data: &str| {
+        let output = Command::new(BINARY)
+            .args(["serve", "--listen", "127.0.0.1:0", "--cores", "1"])
+            .args(["--node-id", id, "--join", &one.addr().to_string()])
+            .arg("--data")
+            .arg(folder.0.join(data))
+            .env("RUST_LOG", "off")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        text
+    };
+    let why = refused("1", "other");
+    assert!(why.contains("node 1 runs already, at 127.0.0.1:"), "{why}");
+    folder.start(2, &[]).stop().unwrap();
+    let why = refused("2", "node2");
+    assert!(why.contains("belongs to cluster"), "{why}");
+    let why = refused("3", "node2");
+    assert!(why.contains("belongs to node 2"), "{why}");
+}
