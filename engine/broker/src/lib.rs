@@ -14,6 +14,7 @@ mod delayed;
 mod dispatch;
 pub mod error;
 pub mod fetch_sessions;
+mod fetcher;
 pub mod groups;
 pub mod handlers;
 mod in_sync;

@@ -71,7 +71,6 @@ impl Replica {
     }
 
     /// Whom this node follows, if it does.
-    #[expect(dead_code, reason = "for the fetchers, which are to come")]
     pub(crate) fn follower(&self) -> Option<Follower> {
         match *self.role.borrow() {
             Role::Follows(follower) => Some(follower),
@@ -313,7 +312,6 @@ impl Hosted {
     }
 
     /// Cuts the log at an offset, or empties it to begin there. Nobody leads by this copy meanwhile.
-    #[expect(dead_code, reason = "for the fetchers, which are to come")]
     pub(crate) async fn cut(
         self: &Rc<Self>,
         shard: &Shard,
@@ -333,7 +331,6 @@ impl Hosted {
     }
 
     /// The leader says that everything before `high_watermark` is safe.
-    #[expect(dead_code, reason = "for the fetchers, which are to come")]
     pub(crate) fn on_leaders_high_watermark(&self, high_watermark: i64) {
         self.log.set_high_watermark(Some(high_watermark));
     }

@@ -27,6 +27,7 @@ use crate::cluster::store::Store;
 use crate::config::BrokerConfig;
 use crate::delayed::{Watched, watch};
 use crate::fetch_sessions::FetchSessions;
+use crate::fetcher::Fetchers;
 use crate::groups::service::Groups;
 use crate::handlers::Context;
 use crate::in_sync::Wishes;
@@ -124,6 +125,7 @@ pub(crate) struct Shard {
     /// The metadata's home; on core 0 alone.
     pub(crate) store: OnceCell<Rc<Store>>,
     pub(crate) wishes: Wishes,
+    pub(crate) fetchers: Fetchers,
     /// Which metadata all cores go by; on core 0 alone.
     pub(crate) published: Published,
     /// Connections to other nodes.
@@ -177,6 +179,7 @@ impl Shard {
             )),
             store: OnceCell::new(),
             wishes: Wishes::default(),
+            fetchers: Fetchers::default(),
             published: Published::default(),
             peers: Rc::default(),
             nodes: Nodes::default(),
@@ -377,6 +380,7 @@ impl Shard {
                 (None, Place::Failed) => false,
             }
         });
+        self.follow();
         self.resume_transactions();
         removed.sort_unstable_by(|a, b| a.dir().cmp(b.dir()));
         for log in removed {

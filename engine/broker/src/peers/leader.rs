@@ -345,6 +345,8 @@ impl Shard {
     fn fence_silent(self: &Rc<Self>) {
         let leadership = &self.nodes.leadership;
         let now_ms = self.now().mono_ms;
+        // Whoever looks is there.
+        leadership.on_heartbeat(self.config.node_id, now_ms);
         let expired = {
             let beats = leadership.beats.borrow();
             let expired = beats.as_ref().map(|beats| beats.expired(now_ms));

@@ -17,9 +17,9 @@ use ringmill_wire::quorum::{QuorumRequest, QuorumResponse};
 
 use super::{Destination, Lane, Peers, header};
 use crate::connection::Closed;
-use crate::stage::{Response, Stage};
 use crate::router::{Answer, Call};
 use crate::shard::Shard;
+use crate::stage::{Response, Stage};
 
 /// How long an answer may take, and how much longer for each [`LARGE`] bytes.
 const ANSWER_TIME: Duration = Duration::from_secs(1);

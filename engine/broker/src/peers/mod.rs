@@ -49,10 +49,6 @@ pub(crate) enum Lane {
     /// Requests about nodes and metadata.
     Control,
     /// Records.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "no partition has followers yet")
-    )]
     Replication,
     /// To the node of a seed address, of which nothing else is known: `node` counts the seeds.
     Seed,

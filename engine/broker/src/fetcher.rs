@@ -1,0 +1,332 @@
+//! Following: this core's copies of what other nodes lead, kept up by one fetch at a time to each
+//! leader. What to do with an answer is [`ringmill_replication::partition::follower`]'s to say.
+//!
+//! A fetch tells the leader up to where the copy is safe, which is what acknowledgements wait for:
+//! so the next one goes out when what the last one brought is flushed, with all that was written
+//! meanwhile to come. A copy that is far behind does not wait, and is flushed beside.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{join_all, select};
+use ringmill_log::AppendError;
+use ringmill_replication::partition::NodeId;
+use ringmill_replication::partition::follower::{Answer, Ends, Fetch, Follower, Step};
+use ringmill_ring::{Notify, sleep, spawn};
+use ringmill_wire::StrBytes;
+use ringmill_wire::api::ApiKey;
+use ringmill_wire::batch::Batches;
+use ringmill_wire::error::ErrorCode;
+use ringmill_wire::fetch::{
+    FINAL_SESSION_EPOCH, FetchPartition, FetchRequest, FetchResponse, FetchTopic, FetchedPartition,
+    IsolationLevel, NO_SESSION_ID,
+};
+use ringmill_wire::header::RequestHeader;
+use ringmill_wire::topic::TopicRef;
+
+use crate::partition::Hosted;
+use crate::peers::{Destination, Lane};
+use crate::router::PartitionId;
+use crate::shard::Shard;
+
+/// How long a leader may keep a fetch that it has nothing for. News of another leadership wait for
+/// it as well.
+const WAIT: Duration = Duration::from_millis(100);
+/// How long an answer may take beyond that.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// After an answer that makes no sense yet, or none.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Bytes of one answer.
+const ANSWER_BYTES: i32 = 8 << 20;
+/// Of one partition.
+const PARTITION_BYTES: i32 = 1 << 20;
+/// A partition whose answer has so many is far behind.
+const FAR_BEHIND_BYTES: usize = PARTITION_BYTES as usize / 2;
+
+/// Whom this core follows.
+#[derive(Default)]
+pub(crate) struct Fetchers {
+    leaders: RefCell<BTreeMap<NodeId, Rc<Leading>>>,
+}
+
+/// What another node leads of this core's copies.
+#[derive(Default)]
+struct Leading {
+    followed: RefCell<BTreeMap<PartitionId, Followed>>,
+    /// Rings when there is something again.
+    bell: Notify,
+}
+
+#[derive(Clone)]
+struct Followed {
+    hosted: Rc<Hosted>,
+    follower: Follower,
+    /// Milliseconds of the core's clock: it is not asked for before.
+    not_before: Rc<Cell<u64>>,
+}
+
+impl Shard {
+    /// Goes by what the metadata says of leaders now.
+    pub(crate) fn follow(self: &Rc<Self>) {
+        let mut now: BTreeMap<NodeId, BTreeMap<PartitionId, Followed>> = BTreeMap::new();
+        for hosted in self.all_hosted() {
+            if let Some(follower) = hosted.replica.follower() {
+                let of_leader = now.entry(follower.leader()).or_default();
+                let followed = Followed {
+                    follower,
+                    not_before: Rc::default(),
+                    hosted: Rc::clone(&hosted),
+                };
+                of_leader.insert(hosted.id, followed);
+            }
+        }
+        let mut leaders = self.fetchers.leaders.borrow_mut();
+        for (node, leading) in leaders.iter() {
+            let followed = now.remove(node).unwrap_or_default();
+            leading.followed.replace(followed);
+            leading.bell.notify_one();
+        }
+        for (node, followed) in now {
+            let leading = Rc::new(Leading {
+                followed: RefCell::new(followed),
+                bell: Notify::new(),
+            });
+            leaders.insert(node, Rc::clone(&leading));
+            spawn(Rc::clone(self).fetch_from(node, leading));
+        }
+    }
+
+    /// Keeps the copies of what a node leads up, for ever.
+    async fn fetch_from(self: Rc<Self>, leader: NodeId, leading: Rc<Leading>) {
+        loop {
+            let now_ms = self.now().mono_ms;
+            let due: Vec<Followed> = {
+                let followed = leading.followed.borrow();
+                let due = followed.values().filter(|f| f.not_before.get() <= now_ms);
+                due.cloned().collect()
+            };
+            if self.is_stopping() {
+                return;
+            }
+            if due.is_empty() {
+                let is_over = leading.followed.borrow().is_empty();
+                let bell = pin!(leading.bell.notified());
+                match is_over {
+                    true => bell.await,
+                    false => drop(select(bell, pin!(sleep(PAUSE))).await),
+                }
+                continue;
+            }
+            if self.fetch_once(leader, due).await.is_none() {
+                sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// One fetch, and what follows from the answer; none if there is no answer.
+    async fn fetch_once(self: &Rc<Self>, leader: NodeId, due: Vec<Followed>) -> Option<()> {
+        let asked: Vec<(Followed, Fetch)> = due
+            .into_iter()
+            .map(|followed| {
+                let fetch = followed.follower.fetch(ends_of(&followed.hosted));
+                (followed, fetch)
+            })
+            .collect();
+        let request = self.request(&asked)?;
+        let to = Destination {
+            lane: Lane::Replication,
+            node: leader,
+            address: self.image().nodes().get(&leader)?.address.clone(),
+        };
+        let version = ApiKey::Fetch.api().max;
+        let encode = |correlation_id| {
+            let header = RequestHeader {
+                key: ApiKey::Fetch,
+                version,
+                correlation_id,
+                client_id: Some(StrBytes::from_static_str("ringmill")),
+            };
+            let frame = request.encode(&header);
+            frame
+                .map(|frame| vec![frame])
+                .map_err(|_| std::io::ErrorKind::InvalidInput.into())
+        };
+        let answered = self.peers.call_raw(&to, WAIT + ANSWER_TIME, encode).await;
+        let frame = answered.ok()?;
+        let response = FetchResponse::<Bytes>::decode(version, &frame).ok()?;
+        if response.error_code != ErrorCode::None.code() {
+            return None;
+        }
+        let mut parts: BTreeMap<PartitionId, FetchedPartition<Bytes>> = BTreeMap::new();
+        for topic in response.topics {
+            if let TopicRef::Id(id) = topic.topic {
+                for part in topic.partitions {
+                    let index = part.partition;
+                    parts.insert(PartitionId { topic: id, index }, part);
+                }
+            }
+        }
+        let works = asked.into_iter().filter_map(|(followed, fetch)| {
+            let part = parts.remove(&followed.hosted.id)?;
+            Some(self.take(followed, fetch, part))
+        });
+        join_all(works).await;
+        Some(())
+    }
+
+    fn request(&self, asked: &[(Followed, Fetch)]) -> Option<FetchRequest> {
+        let (replica_id, replica_epoch) = self.life_in_cluster()?;
+        let mut topics: Vec<FetchTopic> = Vec::new();
+        for (followed, fetch) in asked {
+            let hosted = &followed.hosted;
+            let part = FetchPartition {
+                partition: hosted.id.index,
+                current_leader_epoch: fetch.leader_epoch,
+                fetch_offset: fetch.offset,
+                last_fetched_epoch: fetch.last_epoch,
+                log_start_offset: hosted.log.log_start_offset(),
+                max_bytes: PARTITION_BYTES,
+                safe_end: fetch.durable_end,
+            };
+            let topic = TopicRef::Id(hosted.id.topic);
+            match topics.last_mut() {
+                Some(last) if last.topic == topic => last.partitions.push(part),
+                _ => topics.push(FetchTopic {
+                    topic,
+                    partitions: vec![part],
+                }),
+            }
+        }
+        Some(FetchRequest {
+            replica_id,
+            replica_epoch,
+            max_wait_ms: WAIT.as_millis() as i32,
+            min_bytes: 1,
+            max_bytes: ANSWER_BYTES,
+            isolation_level: IsolationLevel::ReadUncommitted,
+            session_id: NO_SESSION_ID,
+            session_epoch: FINAL_SESSION_EPOCH,
+            topics,
+            forgotten: Vec::new(),
+            rack_id: StrBytes::new(),
+        })
+    }
+
+    async fn cut(
+        self: &Rc<Self>,
+        hosted: &Rc<Hosted>,
+        offset: i64,
+        begin_anew: bool,
+    ) -> Result<(), String> {
+        let done = hosted.cut(self, offset, begin_anew).await;
+        // What the metadata has said meanwhile counts from now on.
+        self.follow();
+        done
+    }
+
+    /// Does to a copy what its leader's answer asks for.
+    async fn take(
+        self: &Rc<Self>,
+        followed: Followed,
+        fetch: Fetch,
+        part: FetchedPartition<Bytes>,
+    ) {
+        let Followed {
+            hosted,
+            follower,
+            not_before,
+        } = followed;
+        let wait = || not_before.set(self.now().mono_ms + PAUSE.as_millis() as u64);
+        // The metadata has gone on meanwhile: somebody else leads, if not this node.
+        if hosted.replica.follower() != Some(follower) {
+            return;
+        }
+        let Some(answer) = answer_of(&fetch, &part) else {
+            return wait();
+        };
+        let log = &hosted.log;
+        let own = ends_of(&hosted);
+        let step = follower.on_answer(fetch, own, answer, |epoch| log.end_of_epoch(epoch));
+        let is_done = match step {
+            Step::Append if part.records.is_empty() => Ok(()),
+            Step::Append => append(&hosted, follower, &part.records).await,
+            Step::Truncate(offset) => self.cut(&hosted, offset, false).await,
+            Step::Reset(offset) => self.cut(&hosted, offset, true).await,
+            Step::Pause => return wait(),
+        };
+        if let Err(reason) = is_done {
+            let folder = log.dir().display();
+            tracing::warn!(%folder, ?step, reason, "a copy cannot follow its leader");
+            return wait();
+        }
+        if step == Step::Append && hosted.replica.follower() == Some(follower) {
+            hosted.on_leaders_high_watermark(part.high_watermark);
+            if part.log_start_offset > log.log_start_offset() {
+                // Retention will try again.
+                let _ = log.set_log_start_offset(part.log_start_offset).await;
+            }
+        }
+        if part.records.len() < FAR_BEHIND_BYTES {
+            let (end, changed) = (log.log_end_offset(), hosted.replica.changed.notified());
+            let safe = pin!(log.safe_beyond(end - 1));
+            select(safe, pin!(changed)).await;
+        }
+    }
+}
+
+/// A copy's own ends.
+fn ends_of(hosted: &Hosted) -> Ends {
+    let log = &hosted.log;
+    let end = log.log_end_offset();
+    Ends {
+        end,
+        durable_end: log.safe_end(),
+        last_epoch: match end > log.log_start_offset() {
+            true => log.epoch_of(end - 1).unwrap_or(-1),
+            false => -1,
+        },
+    }
+}
+
+/// What a leader says; none if it is no answer to the question.
+fn answer_of(fetch: &Fetch, part: &FetchedPartition<Bytes>) -> Option<Answer> {
+    match ErrorCode::from_code(part.error_code)? {
+        ErrorCode::None => {}
+        ErrorCode::OffsetOutOfRange if part.log_start_offset >= 0 => {
+            return Some(Answer::OutOfRange {
+                start: part.log_start_offset,
+                end: part.high_watermark,
+            });
+        }
+        _ => return None,
+    }
+    if let Some(parted) = part.diverging_epoch {
+        return Some(Answer::Diverging {
+            epoch: parted.epoch,
+            end_offset: parted.end_offset,
+        });
+    }
+    let mut next_offset = fetch.offset;
+    for batch in Batches::new(&part.records) {
+        next_offset = batch.ok()?.1.header().next_offset();
+    }
+    Some(Answer::Records { next_offset })
+}
+
+/// Appends a leader's records, as long as it leads.
+async fn append(hosted: &Hosted, follower: Follower, records: &Bytes) -> Result<(), String> {
+    loop {
+        if hosted.replica.follower() != Some(follower) {
+            return Ok(());
+        }
+        match hosted.log.append_replica(records.clone()) {
+            Ok(_) => return Ok(()),
+            Err(AppendError::Full) => hosted.log.room().await,
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
