@@ -626,6 +626,41 @@ fn a_node_that_moves_is_found_where_it_is() {
     cluster.client(SOON, create_by(1, "news"));
 }
 
+/// A leader that is cut off promises nothing, the others go on, and afterwards all agree.
+#[test]
+fn a_leader_that_is_cut_off_decides_nothing() {
+    for seed in 0..6 {
+        let mut cluster = Cluster::new(seed, NODES);
+        cluster.start_all();
+        let leader = cluster.formed(&[1, 2, 3], SOON);
+        cluster.world.run_for(Duration::from_secs(2));
+        let machines: Vec<NodeId> = cluster.members.iter().map(|m| m.machine).collect();
+        let cut = machines[leader - 1];
+        let others: Vec<NodeId> = machines.into_iter().filter(|m| *m != cut).collect();
+        cluster.world.network().partition(&[cut], &others);
+        let code = cluster.client(Duration::from_secs(14), async move {
+            let answer = ask(leader, 7, create("lost", 1)).await.expect("an answer");
+            answer.topics[0].error_code
+        });
+        assert_eq!(code, ErrorCode::RequestTimedOut.code(), "seed {seed}");
+        let other = 1 + leader % NODES;
+        cluster.client(SOON, create_by(other, "kept"));
+        cluster.world.network().heal();
+        cluster.formed(&[1, 2, 3], SOON);
+        for node in 1..=NODES {
+            cluster.client(SOON, async move {
+                loop {
+                    let seen = topics(node).await.unwrap_or_default();
+                    if seen.iter().map(|topic| &*topic.0).eq(["kept"]) {
+                        return;
+                    }
+                    sleep(Duration::from_millis(20)).await;
+                }
+            });
+        }
+    }
+}
+
 /// Nodes are killed, paused and cut off in a network that loses; when all is well again they are one
 /// cluster, and every topic that was acknowledged is there.
 #[test]

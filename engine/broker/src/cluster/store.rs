@@ -13,7 +13,7 @@ use futures_util::future::{Either, select};
 use futures_util::lock::Mutex;
 use ringmill_replication::partition::NodeId;
 use ringmill_replication::quorum::{Address, Links, OpenError, ProposeError, Quorum, View};
-use ringmill_ring::sleep;
+use ringmill_ring::{sleep, timeout};
 use ringmill_wire::Uuid;
 use thiserror::Error;
 
@@ -26,6 +26,8 @@ use crate::config::BrokerConfig;
 
 /// How long a change waits for a disk that refuses the journal.
 const STUCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a change waits for those before it.
+const TURN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the metadata cannot be read.
 #[derive(Debug, Error)]
@@ -154,7 +156,9 @@ impl Store {
         &self,
         mut decide: impl FnMut(&Image) -> (T, Vec<Command>),
     ) -> Result<(T, u64), ChangeError> {
-        let _turn = self.turn.lock().await;
+        // A leader that is cut off has one change under way for ever; others do not queue behind it.
+        let turn = timeout(TURN_PATIENCE, self.turn.lock()).await;
+        let _turn = turn.map_err(|_| ChangeError::NotLeader(None))?;
         loop {
             let before = self.image();
             let (result, commands) = decide(&before);

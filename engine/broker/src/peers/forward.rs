@@ -88,8 +88,12 @@ impl Shard {
         loop {
             let outcome = match self.leader() {
                 Leader::Here => {
-                    self.decide_as_leader(header, request.clone(), is_own)
-                        .await?
+                    let deciding = self.decide_as_leader(header, request.clone(), is_own);
+                    // A leader that is cut off knows of no other, and decides nothing.
+                    match timeout(end - now(), deciding).await {
+                        Ok(outcome) => outcome?,
+                        Err(_) => return Ok(None),
+                    }
                 }
                 Leader::There(leader) => self.pass_on(&leader, header, request, is_own).await?,
                 Leader::Nobody => Outcome::NotLed,
