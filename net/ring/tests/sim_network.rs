@@ -459,3 +459,38 @@ fn futures_dropped_at_any_moment_lose_no_bytes_and_leak_nothing() {
         );
     }
 }
+
+/// Nothing of a look stays behind but its waker: what comes later is there for the next.
+#[test]
+fn whoever_looked_for_bytes_is_woken_when_they_come() {
+    for seed in 0..20 {
+        let (mut world, a, b) = two_nodes(seed);
+        world.start(a, async {
+            let (stream, _) = listen(7).await.accept().await.unwrap();
+            for part in [&b"one"[..], b"two"] {
+                sleep(SECOND).await;
+                stream.send(vec![Bytes::from(part)]).await.unwrap();
+            }
+        });
+        let received = world.block_on(b, async {
+            sleep(MILLISECOND).await;
+            let stream = TcpStream::connect(on_a(7)).await.unwrap();
+            let mut received = BytesMut::new();
+            let look = |buf: &mut BytesMut| {
+                let (stream, mut buf) = (stream.clone(), std::mem::take(buf));
+                async move {
+                    let end = std::future::poll_fn(|cx| stream.poll_recv(cx, &mut buf)).await;
+                    (end, buf)
+                }
+            };
+            loop {
+                let (end, buf) = look(&mut received).await;
+                received = buf;
+                if end.unwrap() == 0 {
+                    return received;
+                }
+            }
+        });
+        assert_eq!(received, "onetwo", "seed {seed}");
+    }
+}
