@@ -225,7 +225,10 @@ impl Shard {
         let done = hosted.cut(self, offset, begin_anew).await;
         // What the metadata has said meanwhile counts from now on.
         self.follow();
-        done
+        if let Some(leadership) = done? {
+            self.on_leadership(hosted, leadership);
+        }
+        Ok(())
     }
 
     /// Does to a copy what its leader's answer asks for.

@@ -311,23 +311,22 @@ impl Hosted {
         }
     }
 
-    /// Cuts the log at an offset, or empties it to begin there. Nobody leads by this copy meanwhile.
+    /// Cuts the log at an offset, or empties it to begin there. Nobody leads by this copy meanwhile;
+    /// what the metadata has said counts then, and may have made a leader of it.
     pub(crate) async fn cut(
         self: &Rc<Self>,
         shard: &Shard,
         offset: i64,
         begin_anew: bool,
-    ) -> std::result::Result<(), String> {
+    ) -> std::result::Result<Option<Leadership>, String> {
         self.replica.cutting.replace(Some(None));
         let done = match begin_anew {
             true => self.log.reset_to(offset).await,
             false => self.log.truncate_to(offset).await,
         };
         let later = self.replica.cutting.take().flatten();
-        if let Some((state, min_isr)) = later {
-            self.set_state(shard, &state, min_isr);
-        }
-        done.map(drop).map_err(|error| error.to_string())
+        let moved = later.and_then(|(state, min_isr)| self.set_state(shard, &state, min_isr));
+        done.map(|_| moved).map_err(|error| error.to_string())
     }
 
     /// The leader says that everything before `high_watermark` is safe.

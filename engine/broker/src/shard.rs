@@ -15,7 +15,7 @@ use foldhash::fast::FixedState;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{self, StreamExt};
 use ringmill_log::{ActiveProducer, CacheLimits, CoreCaches, LogConfig, Partition};
-use ringmill_ring::{Notified, Notify, Port, now, wall_clock_ms};
+use ringmill_ring::{Notified, Notify, Port, now, spawn, wall_clock_ms};
 use ringmill_wire::Uuid;
 use ringmill_wire::batch::BatchView;
 use ringmill_wire::error::ErrorCode;
@@ -37,6 +37,7 @@ use crate::partition::{AppendWant, Hosted, LocalFound, Ordered, ReadFound, ReadW
 use crate::peers::{Nodes, Peers};
 use crate::publish::Published;
 use crate::quotas::service::Meters;
+use crate::replica::Leadership;
 use crate::router::{Answer, Call, Envelope, PartitionId, Result, Router};
 use crate::serve::{Endpoint, Launched, Life};
 use crate::telemetry::service::Telemetry;
@@ -314,17 +315,43 @@ impl Shard {
                     hosted.set_state(self, state, topic.config.min_insync_replicas as usize);
                 }
                 self.partitions.borrow_mut().insert(id, place.clone());
-                let hosted = match place {
-                    Place::Open(hosted) => Some(hosted),
-                    Place::Failed => None,
-                };
-                match topic.name.as_str() {
-                    OFFSETS_TOPIC => self.load_groups(id.index, hosted).await,
-                    TRANSACTIONS_TOPIC => self.load_transactions(id.index, hosted).await,
-                    _ => {}
+                match place {
+                    // Whoever leads coordinates.
+                    Place::Open(hosted) if !hosted.replica.leads() => {}
+                    Place::Open(hosted) => {
+                        self.coordinate(&topic.name, id.index, Some(hosted)).await
+                    }
+                    Place::Failed => self.coordinate(&topic.name, id.index, None).await,
                 }
             })
             .await;
+    }
+
+    /// Begins to coordinate what keeps its state in a partition, if any does.
+    async fn coordinate(self: &Rc<Self>, topic: &str, index: i32, hosted: Option<Rc<Hosted>>) {
+        match topic {
+            OFFSETS_TOPIC => self.load_groups(index, hosted).await,
+            TRANSACTIONS_TOPIC => self.load_transactions(index, hosted).await,
+            _ => {}
+        }
+    }
+
+    /// This node has begun to lead a partition, or has ceased to.
+    pub(crate) fn on_leadership(self: &Rc<Self>, hosted: &Rc<Hosted>, leadership: Leadership) {
+        let (topic, index) = (hosted.topic.clone(), hosted.id.index);
+        match leadership {
+            Leadership::Begun => {
+                let (shard, hosted) = (Rc::clone(self), Rc::clone(hosted));
+                spawn(async move { shard.coordinate(&topic, index, Some(hosted)).await });
+            }
+            Leadership::Ended if topic == *OFFSETS_TOPIC => {
+                self.groups.leave(index);
+            }
+            Leadership::Ended if topic == *TRANSACTIONS_TOPIC => {
+                self.transactions.leave(index);
+            }
+            Leadership::Ended => {}
+        }
     }
 
     async fn open(&self, id: PartitionId, topic: &Topic, config: LogConfig) -> Place {
@@ -356,7 +383,7 @@ impl Shard {
         self.telemetry.set_image(&image);
         let expiration = image.live.producer_id_expiration;
         let node = self.config.node_id;
-        let mut removed = Vec::new();
+        let (mut removed, mut moved) = (Vec::new(), Vec::new());
         self.partitions.borrow_mut().retain(|id, place| {
             let topic = image.topic_by_id(id.topic);
             let state = topic.and_then(|topic| topic.partition(id.index));
@@ -368,7 +395,8 @@ impl Shard {
                         hosted.log.update_config(config);
                     }
                     let min_isr = topic.config.min_insync_replicas as usize;
-                    hosted.set_state(self, state, min_isr);
+                    let leadership = hosted.set_state(self, state, min_isr);
+                    moved.extend(leadership.map(|moved| (Rc::clone(hosted), moved)));
                     true
                 }
                 (Some(_), Place::Failed) => true,
@@ -380,6 +408,9 @@ impl Shard {
                 (None, Place::Failed) => false,
             }
         });
+        for (hosted, leadership) in moved {
+            self.on_leadership(&hosted, leadership);
+        }
         self.follow();
         self.resume_transactions();
         removed.sort_unstable_by(|a, b| a.dir().cmp(b.dir()));

@@ -75,15 +75,23 @@ pub(crate) enum Replayed<'a> {
     Marker { producer_id: i64, committed: bool },
 }
 
-/// Reads a partition from its start to its end; the error is a sentence.
+/// Reads a partition from its start to its end, all that its new leader has: nothing of that is taken
+/// back. Tells whether it has come to the end: if the leadership moves on, it does not. The error is
+/// a sentence.
 pub(crate) async fn replay(
     hosted: &Hosted,
     on: &mut dyn FnMut(Replayed<'_>),
-) -> Result<(), String> {
-    let log = &hosted.log;
-    let mut offset = log.log_start_offset();
-    while offset < log.visible_end() {
-        let slice = log.read(offset, READ_BYTES).await;
+) -> Result<bool, String> {
+    let (log, epoch) = (&hosted.log, hosted.replica.epoch());
+    let (mut offset, end) = (log.log_start_offset(), log.log_end_offset());
+    while offset < end {
+        // What is appended counts when it is written.
+        let written = log.written_beyond(offset).await;
+        written.map_err(|error| error.to_string())?;
+        let slice = log.read_for_replica(offset, READ_BYTES).await;
+        if !hosted.replica.leads() || hosted.replica.epoch() != epoch {
+            return Ok(false);
+        }
         let slice = slice.map_err(|error| error.to_string())?;
         let bytes = match slice.data {
             // what was there was compacted away
@@ -100,7 +108,7 @@ pub(crate) async fn replay(
         }
         offset = next;
     }
-    Ok(())
+    Ok(true)
 }
 
 fn join(mut pieces: Vec<Bytes>) -> Bytes {

@@ -121,6 +121,11 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
+    /// A partition is led by another node now: so are its groups.
+    pub(crate) fn leave(&self, home: i32) {
+        self.coordinator.borrow_mut().fail(home);
+    }
+
     pub(crate) fn new(config: &BrokerConfig, cores: usize) -> Self {
         let capacity = Capacity {
             groups: limits::share(config.max_groups as u64, cores) as usize,
@@ -489,10 +494,12 @@ impl Shard {
             None => Err("it is not open".to_owned()),
         };
         match loaded {
-            Ok(()) => {
+            Ok(true) => {
                 let mut coordinator = groups.coordinator.borrow_mut();
                 coordinator.finish_load(self.now(), home);
             }
+            // Another load has begun, or the partition's groups are another node's.
+            Ok(false) => {}
             Err(reason) => {
                 tracing::error!(partition = home, reason, "groups are not available");
                 groups.coordinator.borrow_mut().fail(home);

@@ -151,7 +151,20 @@ impl Coordinator {
 
     /// A partition of `__transaction_state` is about to be read.
     pub fn begin_load(&mut self, home: i32) {
+        self.forget(home);
         self.homes.insert(home, Load::Loading(BTreeMap::new()));
+    }
+
+    /// What an earlier load has found, or has become of it, counts no more.
+    fn forget(&mut self, home: i32) {
+        let partitions = &mut self.partitions;
+        self.ids.retain(|_, entry| {
+            let stays = entry.home != home;
+            if !stays {
+                *partitions -= entry.current.partition_count();
+            }
+            stays
+        });
     }
 
     /// One record of a partition that is being read; records come in the order of the log.
@@ -191,6 +204,7 @@ impl Coordinator {
 
     /// The partition could not be read: its transactions are refused.
     pub fn fail(&mut self, home: i32) {
+        self.forget(home);
         self.homes.insert(home, Load::Failed);
         self.ids.retain(|_, entry| entry.home != home);
         let left = self

@@ -77,6 +77,11 @@ pub(crate) struct Transactions {
 }
 
 impl Transactions {
+    /// A partition is led by another node now: so are its transactional ids.
+    pub(crate) fn leave(&self, home: i32) {
+        self.coordinator.borrow_mut().fail(home);
+    }
+
     pub(crate) fn new(config: &BrokerConfig, cores: usize) -> Self {
         let limits = config.transactions.clone();
         let capacity = limits::share(limits.max_ids as u64, cores) as usize;

@@ -84,7 +84,9 @@ impl Shard {
             None => Err("it is not open".to_owned()),
         };
         match loaded {
-            Ok(()) => coordinator.borrow_mut().finish_load(home),
+            Ok(true) => coordinator.borrow_mut().finish_load(home),
+            // Another load has begun, or the partition's transactions are another node's.
+            Ok(false) => {}
             Err(reason) => {
                 tracing::error!(partition = home, reason, "transactions are not available");
                 coordinator.borrow_mut().fail(home);
