@@ -44,9 +44,18 @@ impl Drop for Running {
 
 /// Runs all cases: both foreign clients against our server, ours against both foreign servers.
 pub(crate) fn interop() -> Result<(), Failure> {
+    let go = go_programs()?;
+    interop_with(Some(&go))
+}
+
+/// The same with Python's grpcio alone, which needs no toolchain that a bare machine lacks.
+pub(crate) fn interop_in_ci() -> Result<(), Failure> {
+    interop_with(None)
+}
+
+fn interop_with(go: Option<&Path>) -> Result<(), Failure> {
     let ours = our_programs()?;
     let python = python("requirements-grpc.txt")?;
-    let go = go_programs()?;
     let mut failures = Vec::new();
     let mut check = |what: &str, done: Result<(), Failure>| {
         match &done {
@@ -65,7 +74,9 @@ pub(crate) fn interop() -> Result<(), Failure> {
         "grpcio calls ringmill",
         run_within_limit(&mut script(&python, "call", port)),
     );
-    check("grpc-go calls ringmill", go_client(&go, port));
+    if let Some(go) = go {
+        check("grpc-go calls ringmill", go_client(go, port));
+    }
     drop(server);
 
     let port = free_port()?;
@@ -73,17 +84,19 @@ pub(crate) fn interop() -> Result<(), Failure> {
     check("ringmill calls grpcio", our_client(&ours, port));
     drop(server);
 
-    let port = free_port()?;
-    let server = start(
-        Command::new(go.join("server")).arg(format!("--port={port}")),
-        port,
-    )?;
-    check("ringmill calls grpc-go", our_client(&ours, port));
-    drop(server);
+    if let Some(go) = go {
+        let port = free_port()?;
+        let server = start(
+            Command::new(go.join("server")).arg(format!("--port={port}")),
+            port,
+        )?;
+        check("ringmill calls grpc-go", our_client(&ours, port));
+        drop(server);
+    }
 
     match failures.len() {
         0 => Ok(()),
-        count => Err(Failure(format!("{count} of 4 directions failed"))),
+        count => Err(Failure(format!("{count} directions failed"))),
     }
 }
 

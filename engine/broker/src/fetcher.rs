@@ -117,7 +117,9 @@ impl Shard {
                 let bell = pin!(leading.bell.notified());
                 match is_over {
                     true => bell.await,
-                    false => drop(select(bell, pin!(sleep(PAUSE))).await),
+                    false => {
+                        select(bell, pin!(sleep(PAUSE))).await;
+                    }
                 }
                 continue;
             }
