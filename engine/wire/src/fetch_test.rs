@@ -107,11 +107,19 @@ fn their_topic(topic: &FetchTopic) -> their_request::FetchTopic {
             .with_last_fetched_epoch(partition.last_fetched_epoch)
             .with_log_start_offset(partition.log_start_offset)
             .with_partition_max_bytes(partition.max_bytes)
+            .with_unknown_tagged_fields(safe_end(partition))
     });
     their_request::FetchTopic::default()
         .with_topic(TopicName(name))
         .with_topic_id(id)
         .with_partitions(partitions.collect())
+}
+
+/// Our own field, as the protocol crate keeps what it does not know.
+fn safe_end(partition: &FetchPartition) -> std::collections::BTreeMap<i32, Bytes> {
+    let known = (partition.safe_end >= 0).then_some(partition.safe_end);
+    let bytes = known.map(|end| Bytes::copy_from_slice(&end.to_be_bytes()));
+    bytes.into_iter().map(|bytes| (21_000, bytes)).collect()
 }
 
 fn their_request(ours: &FetchRequest, version: i16) -> TheirRequest {
