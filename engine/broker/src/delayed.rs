@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, LocalBoxFuture, select};
+use ringmill_ring::Notified;
 
 use crate::partition::{Hosted, Seen};
 
@@ -84,21 +85,23 @@ impl Watched {
     }
 
     /// Rings when there may be something.
-    fn bell(&self) -> impl Future<Output = ()> + '_ {
-        let log = &self.hosted.log;
-        let visible = log.changed().notified();
-        let written = self.seen.written;
-        async move {
-            let Some(offset) = written else {
-                return visible.await;
-            };
-            let written = pin!(log.written_beyond(offset));
-            let changed = pin!(self.hosted.replica.changed.notified());
-            match select(visible, select(written, changed)).await {
-                // Failed, there will be nothing; the follower asks again when its time is over.
-                Either::Right((Either::Left((Err(_), _)), _)) => std::future::pending().await,
-                Either::Left(_) | Either::Right(_) => {}
-            }
+    fn bell(&self) -> Bell<'_> {
+        let visible = self.hosted.log.changed().notified();
+        match self.seen.written {
+            None => Bell::Visible(visible),
+            Some(offset) => Bell::Written(Box::pin(self.written(visible, offset))),
+        }
+    }
+
+    /// For a follower: something is written from an offset on, has become visible, or this node
+    /// leads no more.
+    async fn written(&self, visible: Notified<'_>, offset: i64) {
+        let written = pin!(self.hosted.log.written_beyond(offset));
+        let changed = pin!(self.hosted.replica.changed.notified());
+        match select(visible, select(written, changed)).await {
+            // Failed, there will be nothing; the follower asks again when its time is over.
+            Either::Right((Either::Left((Err(_), _)), _)) => std::future::pending().await,
+            Either::Left(_) | Either::Right(_) => {}
         }
     }
 
@@ -108,20 +111,33 @@ impl Watched {
     }
 }
 
+/// What a watched partition rings; a consumer's takes no memory of its own.
+enum Bell<'a> {
+    Visible(Notified<'a>),
+    Written(LocalBoxFuture<'a, ()>),
+}
+
+impl Bell<'_> {
+    fn has_rung(&mut self, cx: &mut Context<'_>) -> bool {
+        match self {
+            Self::Visible(bell) => Pin::new(bell).poll(cx).is_ready(),
+            Self::Written(bell) => bell.as_mut().poll(cx).is_ready(),
+        }
+    }
+}
+
 /// Waits until `need` bytes more are visible of the watched partitions together, or one of them
 /// is closed or has failed.
 pub(crate) async fn watch(watched: Vec<Watched>, need: u64) {
     loop {
         // A bell's place in the queue is taken before the look, so that no ring is missed.
-        let mut bells: Vec<_> = watched.iter().map(|one| Box::pin(one.bell())).collect();
+        let mut bells: Vec<Bell<'_>> = watched.iter().map(Watched::bell).collect();
         let news: u64 = watched.iter().map(Watched::news).sum();
         if news >= need.max(1) || watched.iter().any(Watched::is_over) {
             return;
         }
         poll_fn(|cx| {
-            let rung = bells
-                .iter_mut()
-                .any(|bell| bell.as_mut().poll(cx).is_ready());
+            let rung = bells.iter_mut().any(|bell| bell.has_rung(cx));
             if rung { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
