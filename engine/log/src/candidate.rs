@@ -329,12 +329,16 @@ async fn open_existing(path: &Path) -> Result<Option<(File, u64)>, IoFailure> {
     }
 }
 
-/// Cuts a file that is longer.
+/// Cuts a file that is longer, durably: what a crash took back would else come back with the next
+/// one, and be believed when the recovery point has passed it.
 async fn cut(file: &File, path: &Path, len: u64, end: u64) -> Result<(), IoFailure> {
     if len <= end {
         return Ok(());
     }
-    file.set_len(end).await.map_err(IoFailure::of("cut", path))
+    file.set_len(end)
+        .await
+        .map_err(IoFailure::of("cut", path))?;
+    file.sync_data().await.map_err(IoFailure::of("flush", path))
 }
 
 /// Writes the part of an index that is not in its file, and a header, and makes both durable.

@@ -85,6 +85,13 @@ impl Tail<'_> {
         &mut self,
         segments: &[(i64, u64)],
     ) -> Result<Option<Found>, OpenError> {
+        if segments.len() > 1 {
+            // whoever made the later ones may have been killed before their names were durable; what
+            // is cut off the one before is in them, and what is appended to the last is acknowledged
+            fs::sync_dir(self.dir)
+                .await
+                .map_err(IoFailure::of("flush", self.dir))?;
+        }
         let mut left = segments.iter().copied().peekable();
         loop {
             let current = left.next().expect("the recovery point's segment is there");

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use ringmill_log::{
     AppendError, CacheLimits, CoreCaches, Durability, LogConfig, OpenError, Partition,
 };
+use ringmill_ring::sim::DiskFaults;
 use ringmill_ring::{sleep, spawn, yield_now};
 use ringmill_wire::batch::{Batches, NO_PRODUCER_ID};
 
@@ -309,4 +310,52 @@ fn what_was_written_survives_a_kill_in_relaxed_mode() {
     for seed in seeds(SEEDS / 3) {
         lives(seed, Durability::Relaxed, End::Kill);
     }
+}
+
+/// A recovery that is killed leaves names in the page cache alone; the next one builds upon them.
+#[test]
+fn starts_that_are_cut_short_lose_nothing() {
+    let mut cut_short = 0;
+    for seed in seeds(400) {
+        let _seed = Seed(seed);
+        let mut machine = Machine::new(seed);
+        let faults = DiskFaults::swarm(machine.world.random());
+        *machine.world.disk(machine.node).faults() = faults;
+        let end = machine.life(small_segments(40_000), async move |p| {
+            for burst in 0..1 + below(4) {
+                if burst > 0 {
+                    // a checkpoint is written, or not
+                    sleep(Duration::from_secs(below(16))).await;
+                }
+                for _ in 0..1 + below(4) {
+                    let appended = p.append(batch(1, below(4_000) as usize, 1)).unwrap();
+                    p.flushed(&appended.receipt).await.unwrap();
+                }
+            }
+            p.written_end()
+        });
+        machine.world.kill(machine.node);
+        for _ in 0..4 {
+            let reached = machine.world.start(machine.node, async move {
+                let caches = CoreCaches::new(CacheLimits::default());
+                let p = Partition::open(DIR, small_segments(40_000), &caches).await;
+                p.expect("the log opens").written_end()
+            });
+            let time = machine.world.random().below(60_000);
+            machine.world.run_for(Duration::from_micros(time));
+            cut_short += usize::from(reached.take().is_empty());
+            match machine.world.random().coin() {
+                true => machine.world.kill(machine.node),
+                false => machine.world.power_off(machine.node),
+            }
+        }
+        *machine.world.disk(machine.node).faults() = DiskFaults::default();
+        machine.life(LogConfig::default(), async move |p| {
+            assert_eq!((p.written_end(), p.damages()), (end, Vec::new()));
+        });
+    }
+    assert!(
+        std::env::var("SEED").is_ok() || cut_short > 100,
+        "{cut_short}"
+    );
 }

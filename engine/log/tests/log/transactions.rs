@@ -324,3 +324,35 @@ fn aborted_transactions_that_a_failed_flush_lost_are_known_after_a_power_cut() {
     }
     assert!(failures > 20, "{failures}");
 }
+
+/// An entry whose marker a crash took back is cut off, and stays so: it would be another's later.
+#[test]
+fn a_marker_that_was_taken_back_aborts_nothing_after_the_next_power_cut() {
+    for seed in 0..40 {
+        let mut machine = Machine::new(seed);
+        let config = LogConfig::default;
+        machine.life(config(), async |p| {
+            put(&p, data(1, 0, 0, 10), 1, 0).await.unwrap();
+            end(&p, marker(1, 1, false)).await.unwrap();
+            p.close().await.unwrap();
+        });
+        let (path, _) = machine.files(".txnindex")[0].clone();
+        let mut entries = machine.read(&path);
+        entries.extend_from_slice(&0i16.to_be_bytes());
+        entries.extend([2i64, 3, 4, 5].into_iter().flat_map(i64::to_be_bytes));
+        machine.put(&path, &entries);
+        machine.life(config(), async |p| {
+            for sequence in 0..4 {
+                put(&p, data(2, 0, sequence, 10), 2, 0).await.unwrap();
+            }
+            end(&p, marker(2, 0, true)).await.unwrap();
+            // the checkpoint is written
+            ringmill_ring::sleep(std::time::Duration::from_secs(10)).await;
+        });
+        machine.world.power_off(machine.node);
+        machine.life(config(), async move |p| {
+            let aborted = p.aborted(0, p.visible_end()).await.unwrap();
+            assert_eq!((aborted.len(), p.visible_end()), (1, 7), "seed {seed}");
+        });
+    }
+}
