@@ -3,6 +3,7 @@ group protocol, no record may be skipped and no partition may have two owners; h
 that stay are kept from records they go on owning is measured.
 """
 
+import os
 import random
 import threading
 import time
@@ -15,7 +16,7 @@ from history import check
 PARTITIONS = 100
 MEMBERS = 50
 STAYING = 25
-CHURN_SECONDS = 40
+CHURN_SECONDS = int(os.environ.get("CHURN_SECONDS", "40"))
 CHANGE_EVERY = 0.8  # seconds between a leave and a join
 PER_SECOND = 1_000  # records, over all partitions
 SETTLE_SECONDS = 120
