@@ -38,6 +38,13 @@ pub const KNOWN: &[Known] = &[
     },
     Known {
         api: "CreateTopics",
+        path: "topics.configs[min.insync.replicas].value",
+        ours: "2",
+        theirs: "1",
+        reason: "two replicas hold what acks=all acknowledges, where there are two: no lost disk takes it away",
+    },
+    Known {
+        api: "CreateTopics",
         path: "topics.configs[min.insync.replicas].config_source",
         ours: "5",
         theirs: "3",
@@ -105,6 +112,13 @@ pub const KNOWN: &[Known] = &[
         ours: "None",
         theirs: "[]",
         reason: "quotas by IP address are not offered",
+    },
+    Known {
+        api: "DescribeConfigs",
+        path: "results.configs[min.insync.replicas].value",
+        ours: "2",
+        theirs: "1",
+        reason: "two replicas hold what acks=all acknowledges, where there are two: no lost disk takes it away",
     },
     Known {
         api: "DescribeConfigs",

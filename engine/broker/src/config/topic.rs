@@ -146,9 +146,10 @@ pub static TABLE: Table = Table {
         key(
             "min.insync.replicas",
             Kind::Int(1, i32::MAX as i64),
-            "1",
+            // Kafka's is 1: there, who is left alone may acknowledge what one lost disk takes away
+            "2",
             Some("min.insync.replicas"),
-            "How many replicas must hold a record before acks=all is answered; with fewer in sync, such a produce request is refused.",
+            "How many replicas must hold a record before acks=all is answered, or all of them if there are fewer; with fewer in sync, such a produce request is refused.",
         ),
         key(
             "preallocate",
