@@ -506,15 +506,7 @@ impl Hosted {
             len: 0,
             data: FetchData::Empty,
         };
-        let fetch = Fetch {
-            leader: -1,
-            leader_epoch: self.replica.epoch(),
-            offset: want.offset,
-            last_epoch: want.last_fetched_epoch,
-            durable_end: follower.safe_end,
-        };
-        let end_of_epoch = self.log.end_of_epoch(want.last_fetched_epoch);
-        match parting(&fetch, (start, end), end_of_epoch) {
+        match self.parting(want, follower) {
             Some(Answer::Diverging { epoch, end_offset }) => {
                 found.diverging = Some(EpochEnd { epoch, end_offset });
                 return found;
@@ -527,7 +519,13 @@ impl Hosted {
             }
             None => {}
         }
-        match self.log.read_for_replica(want.offset, want.max_bytes).await {
+        let epoch = self.replica.epoch();
+        let read = self.log.read_for_replica(want.offset, want.max_bytes).await;
+        if !self.replica.leads() || self.replica.epoch() != epoch {
+            // Another has decided meanwhile what the log holds.
+            return LocalFound::failed(ErrorCode::NotLeaderOrFollower);
+        }
+        match read {
             Ok(slice) => {
                 (found.len, found.data) = (slice.len, slice.data);
                 found.high_watermark = self.log.visible_end();
@@ -535,6 +533,19 @@ impl Hosted {
             }
             Err(error) => LocalFound::failed(error.to_code()),
         }
+    }
+
+    /// Why a follower can get no records from here.
+    pub(crate) fn parting(&self, want: &ReadWant, follower: FollowerWant) -> Option<Answer> {
+        let fetch = Fetch {
+            leader: -1,
+            leader_epoch: self.replica.epoch(),
+            offset: want.offset,
+            last_epoch: want.last_fetched_epoch,
+            durable_end: follower.safe_end,
+        };
+        let ends = (self.log.log_start_offset(), self.log.log_end_offset());
+        parting(&fetch, ends, self.log.end_of_epoch(want.last_fetched_epoch))
     }
 
     async fn read_slice(
@@ -616,6 +627,7 @@ impl Hosted {
         };
         let found = match query {
             OffsetQuery::Latest => {
+                self.replica.check_high_watermark()?;
                 return Ok(plain(match isolation {
                     IsolationLevel::ReadUncommitted => self.log.visible_end(),
                     IsolationLevel::ReadCommitted => self.log.last_stable_offset(),
@@ -629,6 +641,9 @@ impl Hosted {
         let decided = self.log.last_stable_offset();
         let hidden = |offset| isolation == IsolationLevel::ReadCommitted && offset >= decided;
         let found = found.filter(|found| !hidden(found.offset));
+        if found.is_none() {
+            self.replica.check_high_watermark()?;
+        }
         Ok(found.map_or(NO_OFFSET, |found| OffsetFound {
             timestamp: found.timestamp,
             ..plain(found.offset)
@@ -646,7 +661,7 @@ impl Hosted {
         let (end, current) = (self.log.end_of_epoch(epoch), self.replica.epoch());
         match epoch {
             // The leader's own epoch has begun, even if nothing was written in it yet.
-            _ if epoch == current => end.or(Some((current, self.log.visible_end()))),
+            _ if epoch == current => end.or(Some((current, self.log.log_end_offset()))),
             // No epoch that is yet to come has an end.
             _ if epoch > current => None,
             _ => end,

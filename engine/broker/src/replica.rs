@@ -86,6 +86,15 @@ impl Replica {
         }
     }
 
+    /// Whether the end of what is visible can be told: a new leader's may be behind what consumers
+    /// have seen of the one before, until its followers have come as far (KIP-207).
+    pub(crate) fn check_high_watermark(&self) -> Result<()> {
+        match &*self.role.borrow() {
+            Role::Leads(leader) if leader.may_be_behind() => Err(ErrorCode::OffsetNotAvailable),
+            _ => Ok(()),
+        }
+    }
+
     fn leader<T>(&self, work: impl FnOnce(&mut Leader) -> T) -> Option<T> {
         match &mut *self.role.borrow_mut() {
             Role::Leads(leader) => Some(work(leader)),
@@ -144,8 +153,10 @@ impl Hosted {
         if !is_new && is_same_epoch && before.leader == state.leader {
             return None;
         }
+        let known = self.log.high_watermark();
+        let known = known.unwrap_or_else(|| self.safe_without_watermark(state, node, led));
         let role = match state.leader {
-            Some(leader) if leader == node => self.begin_to_lead(state, min_isr, shard),
+            Some(leader) if leader == node => self.begin_to_lead(state, min_isr, known, shard),
             _ => match Follower::new(node, state) {
                 Some(follower) => Role::Follows(follower),
                 None => Role::None,
@@ -153,9 +164,7 @@ impl Hosted {
         };
         if !matches!(role, Role::Alone) {
             // How far the others are is the leader's to say.
-            let known = self.log.high_watermark();
-            self.log
-                .set_high_watermark(known.or(Some(self.log.safe_end())));
+            self.log.set_high_watermark(Some(known));
         }
         let watches = matches!(role, Role::Leads(_));
         self.replica.role.replace(role);
@@ -171,14 +180,30 @@ impl Hosted {
         }
     }
 
-    fn begin_to_lead(&self, state: &PartitionState, min_isr: usize, shard: &Shard) -> Role {
+    /// Up to where the log is safe, if it has no high watermark: because nobody else had a copy, or
+    /// because the process ended before the first one was written down.
+    fn safe_without_watermark(&self, state: &PartitionState, node: NodeId, led: bool) -> i64 {
+        let nobody_else = state.isr == [node] && state.elr.is_empty();
+        match led || nobody_else {
+            true => self.log.safe_end(),
+            false => self.log.log_start_offset(),
+        }
+    }
+
+    /// `known` is the high watermark as far as it is known.
+    fn begin_to_lead(
+        &self,
+        state: &PartitionState,
+        min_isr: usize,
+        known: i64,
+        shard: &Shard,
+    ) -> Role {
         let log = &self.log;
         log.begin_leadership(state.leader_epoch);
         if state.replicas.len() == 1 {
             log.set_high_watermark(None);
             return Role::Alone;
         }
-        let known = log.high_watermark().unwrap_or_else(|| log.safe_end());
         let ends = (log.log_end_offset(), log.safe_end(), known);
         let (node, lag) = (shard.config.node_id, shard.config.replica_lag_ms);
         let now = shard.now().mono_ms;
@@ -204,9 +229,9 @@ impl Hosted {
                 self.set_eligible(shard, now);
             }
             (false, false) => {
-                let role = self.begin_to_lead(state, min_isr, shard);
-                self.replica.role.replace(role);
                 let known = self.log.safe_end();
+                let role = self.begin_to_lead(state, min_isr, known, shard);
+                self.replica.role.replace(role);
                 self.log.set_high_watermark(Some(known));
                 self.set_eligible(shard, now);
                 spawn(Rc::clone(self).watch_own_end(state.leader_epoch));

@@ -613,8 +613,13 @@ impl Shard {
     /// The partition that is to be read; its leader hears of a follower that reads it.
     fn asked(&self, want: &ReadWant) -> Result<Rc<Hosted>> {
         let hosted = self.hosted(want.partition)?;
-        if let Some(follower) = &want.follower {
+        if let Some(follower) = want.follower {
             hosted.replica.check_epoch(want.current_leader_epoch)?;
+            hosted.check_leads()?;
+            if hosted.parting(want, follower).is_some() {
+                // What it has is not what is here: it counts for nothing until its log is cut.
+                return Ok(hosted);
+            }
             let from = (follower.node, follower.node_epoch);
             let now_ms = self.now().mono_ms;
             let wish = hosted.on_replica_fetch(from, want.offset, follower.safe_end, now_ms)?;

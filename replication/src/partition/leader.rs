@@ -120,6 +120,13 @@ impl Leader {
         self.high_watermark
     }
 
+    /// Whether the high watermark may still be behind what an earlier leader's was: everything that
+    /// was visible was here when this leadership began, but not all of it is known to be safe yet
+    /// (KIP-207).
+    pub fn may_be_behind(&self) -> bool {
+        self.high_watermark < self.epoch_start
+    }
+
     /// Who is in sync, as the cluster has agreed.
     pub fn isr(&self) -> &[NodeId] {
         &self.isr

@@ -223,3 +223,13 @@ fn logs_that_have_parted_are_told_where() {
     assert_eq!(told(45, 4, Some((4, 40))), diverging(4, 40));
     assert_eq!(told(30, 4, None), diverging(-1, 10), "all here is later");
 }
+
+#[test]
+fn a_new_leader_does_not_know_how_far_the_last_ones_high_watermark_was() {
+    let mut leader = leader(&[1, 2], 2);
+    assert!(leader.may_be_behind(), "5 of 10");
+    leader.on_fetch((2, 0), 9, 9, 1).unwrap();
+    assert!(leader.may_be_behind());
+    leader.on_fetch((2, 0), 10, 10, 2).unwrap();
+    assert!(!leader.may_be_behind());
+}

@@ -108,6 +108,11 @@ const NOTHING_TIERED: OffsetFound = OffsetFound {
 
 fn listed(index: i32, found: Result<OffsetFound>, version: i16) -> ListOffsetsPartitionResponse {
     let answer = ListOffsetsPartitionResponse::default().with_partition_index(index);
+    let found = found.map_err(|error| match (error, version) {
+        // KIP-207: its own code came with version 5
+        (ErrorCode::OffsetNotAvailable, ..5) => ErrorCode::LeaderNotAvailable,
+        _ => error,
+    });
     match found {
         Ok(found) => {
             let answer = answer
