@@ -8,6 +8,7 @@ pub mod checkers;
 pub mod crash;
 pub mod differential;
 pub mod history;
+pub mod matrix;
 pub mod node;
 pub mod plain;
 pub mod simulation;

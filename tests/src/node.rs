@@ -26,13 +26,24 @@ impl Node {
 
     /// As [`Node::start`], at a given address.
     pub fn start_at(binary: &Path, data: &Path, listen: &str, args: &[&str]) -> io::Result<Self> {
+        Self::start_by(Command::new(binary), data, listen, args)
+    }
+
+    /// As [`Node::start_at`], by a command that runs the binary, and runs it as the process that is
+    /// spawned.
+    pub fn start_by(
+        mut command: Command,
+        data: &Path,
+        listen: &str,
+        args: &[&str],
+    ) -> io::Result<Self> {
         let mut log_path: PathBuf = data.to_owned();
         log_path.set_extension("log");
         let log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(&log_path)?;
-        let mut child = Command::new(binary)
+        let mut child = command
             .args(["serve", "--listen", listen, "--data"])
             .arg(data)
             .args(args)

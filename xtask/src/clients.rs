@@ -523,6 +523,13 @@ fn install_node(folder: &str, settings: &[(&str, &str)]) -> Result<PathBuf, Fail
     Ok(home.join("node_modules"))
 }
 
+/// Where Java finds the programs of `tests/conformance/java`.
+pub(crate) fn java_programs() -> Result<String, Failure> {
+    let (lib, _) = kafka_tools()?;
+    let classes = build_java("java", &lib)?;
+    Ok(format!("{}/*:{}", lib.display(), classes.display()))
+}
+
 /// The Python of the harness itself.
 pub(crate) fn harness_python() -> Result<PathBuf, Failure> {
     python(PLAIN)

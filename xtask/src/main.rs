@@ -11,6 +11,7 @@ mod conformance;
 mod differential;
 mod fuzz;
 mod interop;
+mod matrix;
 mod norm;
 mod peer;
 mod process;
@@ -65,6 +66,8 @@ enum Chore {
     Fuzz(fuzz::Args),
     /// Unmodified Kafka clients against a broker: a table client × feature
     Conformance(conformance::Args),
+    /// Real nodes in network namespaces, each fault with each client: nothing lost, how long silent
+    Matrix(matrix::Args),
     /// The published cases of gRPC against grpcio and grpc-go, both ways
     Interop,
     /// Unary calls of net/rpc beside tonic on tokio, in turn: calls per second per core, and p99
@@ -115,6 +118,7 @@ fn main() -> ExitCode {
         Chore::Transactions { rounds, seed } => kill("transactions", rounds, seed),
         Chore::Fuzz(args) => fuzz::fuzz(&args),
         Chore::Conformance(args) => conformance::conformance(&args),
+        Chore::Matrix(args) => matrix::matrix(&args),
         Chore::Interop => interop::interop(),
         Chore::RpcBench(args) => rpc_bench::rpc_bench(&args),
         Chore::Differential(args) => differential::differential(&args),
