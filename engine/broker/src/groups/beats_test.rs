@@ -349,6 +349,52 @@ fn a_group_moves_to_the_consumer_protocol_and_back_while_its_members_work() {
     assert_eq!(node.kind(), "classic");
 }
 
+/// Two classic members in a group that was of the consumer protocol for a moment: it is to take
+/// partitions from them, and they have not yet heard of it.
+fn there_and_back(node: &mut Node) -> [Classic; 2] {
+    let pair = classic_pair(node);
+    node.beat(newcomer()).unwrap();
+    node.beat(beat_of(-1, &BTreeSet::new())).unwrap();
+    assert_eq!(node.kind(), "classic");
+    pair
+}
+
+#[test]
+fn a_group_that_moves_to_and_fro_knows_what_its_members_hold() {
+    let mut node = Node::new(&[]);
+    let [mut a, mut b] = there_and_back(&mut node);
+    let mut again = Modern::join(&mut node, 0);
+    assert_eq!(node.kind(), "consumer");
+    one_owner(&[&a.owned, &b.owned, &again.owned]);
+    a.rejoin(&mut node);
+    b.rejoin(&mut node);
+    for _ in 0..4 {
+        one_owner(&[&a.owned, &b.owned, &again.owned]);
+        a.live(&mut node);
+        b.live(&mut node);
+        again.live(&mut node);
+    }
+    assert_eq!(one_owner(&[&a.owned, &b.owned, &again.owned]), 6);
+}
+
+#[test]
+fn a_group_that_was_moved_back_still_waits_for_its_members_after_a_restart() {
+    let mut node = Node::new(&[]);
+    let [a, b] = there_and_back(&mut node);
+    node.restart();
+    let third = Join {
+        unique: "z".to_owned(),
+        ..Classic::new("").request()
+    };
+    let (token, joined) = node.join(third);
+    assert_eq!(joined, None, "the others may still consume all there is");
+    let (_, joined) = node.join(a.request());
+    assert_eq!(joined, None, "and both are waited for");
+    let (_, joined) = node.join(b.request());
+    assert_eq!(joined.unwrap().unwrap().members.len(), 0);
+    node.joined(token).unwrap().unwrap();
+}
+
 #[test]
 fn a_group_stays_what_it_is_where_the_policy_says_so() {
     let mut node = Node::new(&[("group.consumer.migration.policy", "disabled")]);
