@@ -152,6 +152,13 @@ impl Node {
         self.coordinator.heartbeat(self.now, "g", 0, claim)
     }
 
+    fn wait(&mut self, ms: u64) {
+        self.now.mono_ms += ms;
+        for outcome in self.coordinator.on_timer(self.now) {
+            self.run(outcome);
+        }
+    }
+
     fn kind(&self) -> &'static str {
         self.coordinator.list().next().unwrap().kind
     }
@@ -393,6 +400,31 @@ fn a_group_that_was_moved_back_still_waits_for_its_members_after_a_restart() {
     let (_, joined) = node.join(b.request());
     assert_eq!(joined.unwrap().unwrap().members.len(), 0);
     node.joined(token).unwrap().unwrap();
+}
+
+#[test]
+fn a_move_back_that_could_not_be_stored_is_stored_with_the_next_generation() {
+    let mut node = Node::new(&[]);
+    let [mut a, _] = classic_pair(&mut node);
+    node.beat(newcomer()).unwrap();
+    node.disk_works = false;
+    let refused = node.beat(beat_of(-1, &BTreeSet::new())).unwrap_err();
+    assert_eq!(refused, GroupError::CoordinatorNotAvailable.into());
+    assert_eq!(node.kind(), "classic");
+    node.disk_works = true;
+    let (token, waits) = node.join(a.request());
+    assert_eq!(waits, None);
+    node.wait(30_000);
+    a.claim.generation = node.joined(token).unwrap().unwrap().generation;
+    let sync = Sync {
+        claim: a.claim.clone(),
+        assignments: vec![(a.claim.member_id.clone(), assignment(&a.owned))],
+        ..Sync::default()
+    };
+    node.sync(sync).unwrap();
+    node.restart();
+    assert_eq!(node.kind(), "classic");
+    assert_eq!(node.heartbeat(&a.claim), Ok(()));
 }
 
 #[test]
