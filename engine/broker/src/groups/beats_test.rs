@@ -244,7 +244,9 @@ impl Classic {
     fn live(&mut self, node: &mut Node) {
         match node.heartbeat(&self.claim.clone()) {
             Ok(()) => {}
-            Err(GroupError::RebalanceInProgress) => self.rejoin(node),
+            Err(GroupError::RebalanceInProgress | GroupError::IllegalGeneration) => {
+                self.rejoin(node);
+            }
             Err(error) => panic!("{error}"),
         }
     }
@@ -581,8 +583,16 @@ proptest! {
         for (number, (step, which)) in steps.into_iter().enumerate() {
             match step {
                 0 if modern.len() < 4 => modern.push(Modern::join(&mut node, number + 1)),
-                // The last one's leave would end the group's time as a consumer group.
-                1 if modern.len() > 1 => modern.remove(which.index(modern.len())).leave(&mut node),
+                1 => {
+                    modern.remove(which.index(modern.len())).leave(&mut node);
+                    // A group of the classic protocol for a moment.
+                    if modern.is_empty() {
+                        if number % 2 == 0 {
+                            node.restart();
+                        }
+                        modern.push(Modern::join(&mut node, number + 1));
+                    }
+                }
                 2 if classic.len() < 4 => {
                     let mut member = Classic::new(&format!("classic-{number}"));
                     member.rejoin(&mut node);
