@@ -271,15 +271,28 @@ impl Coordinator {
     ) -> Outcome {
         if let Some(group) = self.groups.get_mut(id) {
             group.in_flight = group.in_flight.saturating_sub(usize::from(is_beat));
-            let room = MAX_UNSAVED_KEYS.saturating_sub(group.unsaved.len());
-            group.unsaved.extend(keys.into_iter().take(room));
         }
+        self.keep_unsaved(id, keys);
         let error = GroupError::CoordinatorNotAvailable;
         let replies = refused.into_iter().map(|reply| reply.refused(error));
         Outcome {
             replies: replies.collect(),
             write: None,
         }
+    }
+
+    /// Remembers keys of records that could not be stored. What ends a classic group is not among
+    /// them while it is one: its record comes with its next generation.
+    pub(super) fn keep_unsaved(&mut self, id: &str, mut keys: Vec<Bytes>) {
+        let Some(group) = self.groups.get_mut(id) else {
+            return;
+        };
+        if let Kind::Classic(_) = group.kind {
+            let record = records::encode_key(&Key::Group(id.to_owned()));
+            keys.retain(|key| *key != record);
+        }
+        let room = MAX_UNSAVED_KEYS.saturating_sub(group.unsaved.len());
+        group.unsaved.extend(keys.into_iter().take(room));
     }
 
     /// A consumer group's deadline has come.

@@ -152,6 +152,13 @@ impl Node {
         self.coordinator.heartbeat(self.now, "g", 0, claim)
     }
 
+    fn wait(&mut self, ms: u64) {
+        self.now.mono_ms += ms;
+        for outcome in self.coordinator.on_timer(self.now) {
+            self.run(outcome);
+        }
+    }
+
     fn kind(&self) -> &'static str {
         self.coordinator.list().next().unwrap().kind
     }
@@ -237,7 +244,9 @@ impl Classic {
     fn live(&mut self, node: &mut Node) {
         match node.heartbeat(&self.claim.clone()) {
             Ok(()) => {}
-            Err(GroupError::RebalanceInProgress) => self.rejoin(node),
+            Err(GroupError::RebalanceInProgress | GroupError::IllegalGeneration) => {
+                self.rejoin(node);
+            }
             Err(error) => panic!("{error}"),
         }
     }
@@ -347,6 +356,77 @@ fn a_group_moves_to_the_consumer_protocol_and_back_while_its_members_work() {
     assert!(generation > epoch);
     node.restart();
     assert_eq!(node.kind(), "classic");
+}
+
+/// Two classic members in a group that was of the consumer protocol for a moment: it is to take
+/// partitions from them, and they have not yet heard of it.
+fn there_and_back(node: &mut Node) -> [Classic; 2] {
+    let pair = classic_pair(node);
+    node.beat(newcomer()).unwrap();
+    node.beat(beat_of(-1, &BTreeSet::new())).unwrap();
+    assert_eq!(node.kind(), "classic");
+    pair
+}
+
+#[test]
+fn a_group_that_moves_to_and_fro_knows_what_its_members_hold() {
+    let mut node = Node::new(&[]);
+    let [mut a, mut b] = there_and_back(&mut node);
+    let mut again = Modern::join(&mut node, 0);
+    assert_eq!(node.kind(), "consumer");
+    one_owner(&[&a.owned, &b.owned, &again.owned]);
+    a.rejoin(&mut node);
+    b.rejoin(&mut node);
+    for _ in 0..4 {
+        one_owner(&[&a.owned, &b.owned, &again.owned]);
+        a.live(&mut node);
+        b.live(&mut node);
+        again.live(&mut node);
+    }
+    assert_eq!(one_owner(&[&a.owned, &b.owned, &again.owned]), 6);
+}
+
+#[test]
+fn a_group_that_was_moved_back_still_waits_for_its_members_after_a_restart() {
+    let mut node = Node::new(&[]);
+    let [a, b] = there_and_back(&mut node);
+    node.restart();
+    let third = Join {
+        unique: "z".to_owned(),
+        ..Classic::new("").request()
+    };
+    let (token, joined) = node.join(third);
+    assert_eq!(joined, None, "the others may still consume all there is");
+    let (_, joined) = node.join(a.request());
+    assert_eq!(joined, None, "and both are waited for");
+    let (_, joined) = node.join(b.request());
+    assert_eq!(joined.unwrap().unwrap().members.len(), 0);
+    node.joined(token).unwrap().unwrap();
+}
+
+#[test]
+fn a_move_back_that_could_not_be_stored_is_stored_with_the_next_generation() {
+    let mut node = Node::new(&[]);
+    let [mut a, _] = classic_pair(&mut node);
+    node.beat(newcomer()).unwrap();
+    node.disk_works = false;
+    let refused = node.beat(beat_of(-1, &BTreeSet::new())).unwrap_err();
+    assert_eq!(refused, GroupError::CoordinatorNotAvailable.into());
+    assert_eq!(node.kind(), "classic");
+    node.disk_works = true;
+    let (token, waits) = node.join(a.request());
+    assert_eq!(waits, None);
+    node.wait(30_000);
+    a.claim.generation = node.joined(token).unwrap().unwrap().generation;
+    let sync = Sync {
+        claim: a.claim.clone(),
+        assignments: vec![(a.claim.member_id.clone(), assignment(&a.owned))],
+        ..Sync::default()
+    };
+    node.sync(sync).unwrap();
+    node.restart();
+    assert_eq!(node.kind(), "classic");
+    assert_eq!(node.heartbeat(&a.claim), Ok(()));
 }
 
 #[test]
@@ -503,8 +583,16 @@ proptest! {
         for (number, (step, which)) in steps.into_iter().enumerate() {
             match step {
                 0 if modern.len() < 4 => modern.push(Modern::join(&mut node, number + 1)),
-                // The last one's leave would end the group's time as a consumer group.
-                1 if modern.len() > 1 => modern.remove(which.index(modern.len())).leave(&mut node),
+                1 => {
+                    modern.remove(which.index(modern.len())).leave(&mut node);
+                    // A group of the classic protocol for a moment.
+                    if modern.is_empty() {
+                        if number % 2 == 0 {
+                            node.restart();
+                        }
+                        modern.push(Modern::join(&mut node, number + 1));
+                    }
+                }
                 2 if classic.len() < 4 => {
                     let mut member = Classic::new(&format!("classic-{number}"));
                     member.rejoin(&mut node);

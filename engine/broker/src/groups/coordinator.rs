@@ -298,10 +298,18 @@ impl Coordinator {
         (is_beat, keys): (bool, Vec<Bytes>),
         refused: Vec<Reply>,
     ) -> Outcome {
-        match self.groups.get_mut(id).map(|group| &mut group.kind) {
-            Some(Kind::Classic(classic)) if !is_beat => {
+        match self.groups.get_mut(id) {
+            Some(Group {
+                kind: Kind::Classic(classic),
+                unsaved,
+                ..
+            }) if !is_beat => {
                 let effects = classic.on_store_failed(now, refused);
-                self.outcome(id, effects)
+                // With the next event: a write now would most likely fail as this one did.
+                let unsaved = std::mem::take(unsaved).into_iter().chain(keys);
+                let outcome = self.outcome(id, effects);
+                self.keep_unsaved(id, unsaved.collect());
+                outcome
             }
             _ => self.beat_not_stored(id, (is_beat, keys), refused),
         }

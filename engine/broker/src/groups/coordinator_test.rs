@@ -290,7 +290,7 @@ fn a_snapshot_in_the_middle_of_a_rebalance_gives_nobody_an_empty_assignment() {
         ..Sync::default()
     };
     let outcome = node.coordinator.sync(node.now, "g", 0, Token(4), sync);
-    let refused = Reply::Sync(Token(4), Err(GroupError::UnknownMember));
+    let refused = Reply::Sync(Token(4), Err(GroupError::RebalanceInProgress));
     assert_eq!(node.run(outcome), [refused], "it joins again");
 }
 

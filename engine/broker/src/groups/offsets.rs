@@ -183,8 +183,8 @@ mod tests {
             generation: 1,
             protocol: member.as_ref().map(|_| "range".into()),
             state_since_ms: since,
+            leader: member.as_ref().map(|member| member.member_id.clone()),
             members: member.into_iter().collect(),
-            ..GroupRecord::default()
         };
         Kind::Classic(ClassicGroup::restore(Now::default(), record))
     }

@@ -62,9 +62,7 @@ impl ClassicGroup {
         group.protocol = group.members.elect_protocol();
         group.subscribed = group.subscriptions();
         group.enter(now, State::Stable);
-        let mut effects = Effects::default();
-        group.maybe_prepare_rebalance(now, &mut effects);
-        debug_assert!(effects.replies.is_empty(), "nobody waits yet");
+        group.begin_rebalance(now);
         group
     }
 }

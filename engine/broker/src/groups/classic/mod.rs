@@ -146,14 +146,14 @@ impl ClassicGroup {
         }
     }
 
-    /// The group that a stored record describes; its members have a whole session from now.
+    /// The group that a stored record describes; its members have a whole session from now. Members
+    /// without a leader are those of a rebalance, which goes on.
     pub fn restore(now: Now, record: GroupRecord) -> Self {
         let mut group = Self::new(now);
         group.generation = record.generation;
         group.protocol_type = Some(record.protocol_type).filter(|kind| !kind.is_empty());
         group.protocol = record.protocol;
         group.leader = record.leader;
-        group.state_since_ms = record.state_since_ms;
         for stored in record.members {
             if group.members.contains(&stored.member_id) {
                 continue;
@@ -167,34 +167,32 @@ impl ClassicGroup {
             group.state = State::Stable;
         }
         group.subscribed = group.subscriptions();
+        if group.leader.is_none() {
+            group.begin_rebalance(now);
+        }
+        group.state_since_ms = record.state_since_ms;
         group
     }
 
-    /// What a stored record of the group as it is now would say. Of a rebalance under way nobody
-    /// is named: members are stored with their assignments, and a group that was restored as stable
-    /// without them would hand out nothing to whoever asks for its own.
+    /// What a stored record of the group as it is now would say. Of a rebalance under way it names
+    /// no leader, for a group that was restored as stable would hand out no assignment, or an old
+    /// one, to whoever asks for its own; and only members that were there before, who may still have
+    /// what they were assigned.
     pub fn record(&self) -> GroupRecord {
-        if matches!(
+        let rebalances = matches!(
             self.state,
             State::PreparingRebalance | State::CompletingRebalance
-        ) {
-            return GroupRecord {
-                protocol_type: self.protocol_type.clone().unwrap_or_default(),
-                generation: self.generation,
-                state_since_ms: self.state_since_ms,
-                ..GroupRecord::default()
-            };
-        }
+        );
         let protocol = self.protocol.as_deref().unwrap_or_default();
+        let members = self.members.iter();
+        let members = members.filter(|member| !(rebalances && member.is_new));
         GroupRecord {
             protocol_type: self.protocol_type.clone().unwrap_or_default(),
             generation: self.generation,
             protocol: self.protocol.clone(),
-            leader: self.leader.clone(),
+            leader: self.leader.clone().filter(|_| !rebalances),
             state_since_ms: self.state_since_ms,
-            members: self
-                .members
-                .iter()
+            members: members
                 .map(|member| MemberRecord::of(member, protocol))
                 .collect(),
         }

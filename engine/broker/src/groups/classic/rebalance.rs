@@ -136,6 +136,13 @@ impl ClassicGroup {
         self.wake_by(self.phase.deadline());
     }
 
+    /// Starts a rebalance of a group that has just come here, if it has members.
+    pub(super) fn begin_rebalance(&mut self, now: Now) {
+        let mut effects = Effects::default();
+        self.maybe_prepare_rebalance(now, &mut effects);
+        debug_assert!(effects.replies.is_empty(), "nobody waits yet");
+    }
+
     fn rebalance_timeout_ms(&self) -> u64 {
         let timeouts = self
             .members

@@ -58,7 +58,9 @@ impl ConsumerGroup {
     }
 
     /// The classic group that a group without members of the consumer protocol becomes; it is about
-    /// to rebalance.
+    /// to rebalance. Every member is assigned what it still holds, and not its target as in Kafka:
+    /// should the group be upgraded again before all have rejoined, others would get what it has not
+    /// given up.
     pub fn downgraded(&self, now: Now, image: &Image) -> ClassicGroup {
         let members = self.members.values().filter_map(|member| {
             let offer = member.classic.clone()?;
@@ -78,7 +80,7 @@ impl ConsumerGroup {
                     protocols: offer.protocols,
                     ..Join::default()
                 },
-                embedded::encode_assignment(version, &member.target, image),
+                embedded::encode_assignment(version, &member.holds().collect(), image),
             ))
         });
         ClassicGroup::resume(now, PROTOCOL_TYPE, self.target_epoch, members.collect())
