@@ -4,12 +4,14 @@
 //! ([`Image`]), a task that refreshes it when somebody finds it wrong or it grows old, and
 //! connections for short requests.
 
-use std::cell::{Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use ringmill_wire::StrBytes;
 use ringmill_wire::Uuid;
 use ringmill_wire::control::Call;
@@ -29,6 +31,9 @@ use crate::group_offsets::{self, CommittedOffsets};
 use crate::metadata::{Image, Topic, error_code};
 use crate::pool::Pool;
 use crate::transport::{JoinHandle, Notify, now, random_u64, sleep, spawn, timeout};
+
+/// After so long without an answer, another broker is asked beside.
+const SILENT: Duration = Duration::from_millis(500);
 
 /// Why the client knows nothing usable of a topic or a group.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -77,6 +82,8 @@ struct Shared {
     wanted: RefCell<BTreeSet<Arc<str>>>,
     /// Somebody found the picture wrong.
     stale: Rc<Notify>,
+    /// A broker that is silent.
+    doubted: Cell<Option<i32>>,
     /// The picture was refreshed.
     refreshed: Notify,
     control: Pool,
@@ -121,6 +128,7 @@ impl Client {
             image: RefCell::default(),
             wanted: RefCell::default(),
             stale: Rc::default(),
+            doubted: Cell::new(None),
             refreshed: Notify::new(),
             control: Pool::default(),
             bootstrap: RefCell::new(None),
@@ -220,14 +228,52 @@ impl Client {
         self.0.stale.notify_one();
     }
 
+    /// The same, because a broker is silent: it may be cut off from the others and not know it, so
+    /// that another is to be asked.
+    pub(crate) fn doubt(&self, node: i32) {
+        self.0.doubted.set(Some(node));
+        self.request_refresh();
+    }
+
     /// The next time that the picture is refreshed, from this call on.
     pub(crate) fn refreshed(&self) -> impl Future<Output = ()> + '_ {
         self.0.refreshed.notified()
     }
 
-    /// Asks for metadata, of the brokers and of some topics, and takes the answer in.
+    /// Asks for metadata, of the brokers and of some topics, and takes the answer in. A broker that is
+    /// silent may be paused or cut off: another is asked beside it.
     pub(crate) async fn metadata(&self, ask: &Ask) -> Result<MetadataResponse, CallError> {
-        let connection = self.any().await?;
+        let first = self.any().await?;
+        let first = match self.is_doubted(&first) {
+            true => self.another(&first).await.unwrap_or(first),
+            false => first,
+        };
+        let mut answer = Box::pin(self.metadata_of(&first, ask));
+        if let Ok(answered) = timeout(SILENT, answer.as_mut()).await {
+            return answered;
+        }
+        let beside = Box::pin(async {
+            let other = self
+                .another(&first)
+                .await
+                .ok_or_else(|| CallError::Broken {
+                    address: first.address().to_owned(),
+                    cause: "it is silent, and no other broker is there".to_owned(),
+                })?;
+            self.metadata_of(&other, ask).await
+        });
+        match select(answer, beside).await {
+            Either::Left((Ok(answered), _)) | Either::Right((Ok(answered), _)) => Ok(answered),
+            Either::Left((Err(_), left)) => left.await,
+            Either::Right((Err(_), left)) => left.await,
+        }
+    }
+
+    async fn metadata_of(
+        &self,
+        connection: &Connection,
+        ask: &Ask,
+    ) -> Result<MetadataResponse, CallError> {
         let version = connection.version(<MetadataRequest as Call>::KEY, i16::MAX)?;
         if version < ask.first {
             return Err(CallError::Malformed {
@@ -244,6 +290,30 @@ impl Client {
             self.0.refreshed.notify_all();
         }
         Ok(response)
+    }
+
+    /// Whether a broker is in doubt, once.
+    fn is_doubted(&self, connection: &Connection) -> bool {
+        let doubted = self.0.doubted.take();
+        let image = self.image();
+        let broker = doubted.and_then(|node| image.brokers.get(&node));
+        broker.is_some_and(|broker| broker.address() == connection.address())
+    }
+
+    /// A connection to another broker than that of `first`, if one is there.
+    async fn another(&self, first: &Connection) -> Option<Connection> {
+        let nodes: Vec<i32> = {
+            let image = self.image();
+            let others = image.brokers.iter();
+            let others = others.filter(|(_, broker)| broker.address() != first.address());
+            others.map(|(node, _)| *node).collect()
+        };
+        for node in nodes {
+            if let Ok(Ok(connection)) = timeout(SILENT, self.node(node)).await {
+                return Some(connection);
+            }
+        }
+        None
     }
 
     /// A connection to any broker.

@@ -259,6 +259,16 @@ impl Connection {
     }
 
     /// Whether the connection is over.
+    /// Its broker, as `host:port`.
+    pub(crate) fn address(&self) -> &str {
+        &self.0.0.address
+    }
+
+    /// Ends it, for everybody who waits for an answer.
+    pub(crate) fn give_up(&self, cause: &str) {
+        self.0.0.close(cause);
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.0.0.closed.borrow().is_some()
     }

@@ -3,7 +3,7 @@
 //! Each user with requests that wait (a consumer's fetches, a group's joins) has a pool of its own,
 //! since answers come in order and one that waits holds up those behind it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -21,6 +21,8 @@ struct Inner {
     slots: RefCell<BTreeMap<i32, Slot>>,
     /// An attempt has ended.
     ended: Notify,
+    /// Whose connection was any.
+    last: Cell<i32>,
 }
 
 struct Slot {
@@ -69,11 +71,18 @@ impl Pool {
         }
     }
 
-    /// Any connection there is.
+    /// Any connection there is, another each time: a broker may be cut off from the others, and not
+    /// know it.
     pub(crate) fn any(&self) -> Option<Connection> {
         let slots = self.0.slots.borrow();
-        let mut open = slots.values().filter_map(|slot| slot.connection.as_ref());
-        open.find(|connection| !connection.is_closed()).cloned()
+        let is_open = |slot: &&Slot| slot.connection.as_ref().is_some_and(|c| !c.is_closed());
+        let last = self.0.last.get();
+        let mut behind = slots.range(last.saturating_add(1)..);
+        let next = behind.find(|(_, slot)| is_open(slot));
+        let next = next.or_else(|| slots.iter().find(|(_, slot)| is_open(slot)));
+        let (node, slot) = next?;
+        self.0.last.set(*node);
+        slot.connection.clone()
     }
 
     fn find(&self, node: i32) -> Found {

@@ -1,5 +1,6 @@
 //! Sends one broker's batches, several requests at a time, and hands the answers to the core.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,12 +16,14 @@ use super::Shared;
 use super::core::{Answer, Core, Drained};
 use crate::config::Acks;
 use crate::connection::{CallError, Connection, Reply};
-use crate::transport::{Notify, now, random_u64, spawn};
+use crate::transport::{Notify, now, random_u64, spawn, timeout};
 
 /// The last version that names topics by name.
 const LAST_BY_NAME: i16 = 12;
 /// The last version whose transactions are those of before KIP-890.
 const LAST_OLD_TRANSACTION: i16 = 11;
+/// A broker that has not answered for so long is looked after.
+const SILENT: Duration = Duration::from_millis(500);
 /// The widest `timeout_ms` of a request.
 const MAX_TIMEOUT_MS: u128 = i32::MAX as u128;
 
@@ -102,7 +105,16 @@ fn dispatch(shared: &Rc<Shared>, connection: &Connection, drained: Drained) {
         return finish(shared, &drained, answer);
     }
     match connection.send(ApiKey::Produce, version, encode) {
-        Ok(reply) => drop(spawn(await_answer(shared.clone(), drained, reply, version))),
+        Ok(reply) => {
+            let connection = connection.clone();
+            drop(spawn(await_answer(
+                shared.clone(),
+                connection,
+                drained,
+                reply,
+                version,
+            )));
+        }
         Err(error) => finish(shared, &drained, failed(&error, false)),
     }
 }
@@ -130,13 +142,41 @@ fn topics(core: &Core, drained: &Drained, by_id: bool) -> Vec<ProduceTopic> {
         .collect()
 }
 
-async fn await_answer(shared: Rc<Shared>, drained: Drained, reply: Reply, version: i16) {
+async fn await_answer(
+    shared: Rc<Shared>,
+    connection: Connection,
+    drained: Drained,
+    reply: Reply,
+    version: i16,
+) {
     let limit = shared.client.config().request_timeout;
-    let answer = match reply.within(limit).await {
+    let mut answer = pin!(reply.within(limit));
+    let answer = loop {
+        match timeout(SILENT, answer.as_mut()).await {
+            Ok(answer) => break answer,
+            // It may be paused, or cut off: then somebody else leads soon, and nobody need wait for
+            // this answer. What it has done already, the other knows as a duplicate.
+            Err(_) if shared.config.idempotence && has_moved(&shared, &drained) => {
+                connection.give_up("it is silent, and others lead what it was sent");
+            }
+            Err(_) => shared.client.doubt(drained.node),
+        }
+    };
+    let answer = match answer {
         Ok(frame) => read(&shared, &drained, &frame, version),
         Err(error) => failed(&error, true),
     };
     finish(&shared, &drained, answer);
+}
+
+/// Whether another broker leads a partition of a request by now.
+fn has_moved(shared: &Shared, drained: &Drained) -> bool {
+    let (core, image) = (shared.core.borrow(), shared.client.image());
+    drained.parts.iter().any(|part| {
+        let (topic, partition) = (&core.topic(part.key.0).name, part.key.1 as i32);
+        let leader = image.leader(topic, partition);
+        leader.is_some_and(|leader| leader != drained.node)
+    })
 }
 
 fn read(shared: &Shared, drained: &Drained, frame: &Bytes, version: i16) -> Answer {

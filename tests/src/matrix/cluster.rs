@@ -29,9 +29,14 @@ const METADATA_VERSION: i16 = 12;
 pub struct PartitionSeen {
     /// The node that leads, -1 if none does.
     pub leader: i32,
+    /// The leader's epoch.
+    pub leader_epoch: i32,
     /// How many are in sync.
     pub in_sync: usize,
 }
+
+/// The partitions of a topic, by their numbers.
+pub type Partitions = BTreeMap<i32, PartitionSeen>;
 
 /// A cluster, whose nodes are numbered from 1.
 #[derive(Debug)]
@@ -118,22 +123,11 @@ impl Cluster {
         let request = CreateTopicsRequest::default()
             .with_topics(vec![topic])
             .with_timeout_ms(30_000);
-        let mut client = self.any_client()?;
+        let mut client = self.client(1)?;
         match ask::created(&client.call(ask::CREATE_TOPICS_VERSION, &request)?)? {
             0 => Ok(()),
             code => Err(PlainError::Refused(code)),
         }
-    }
-
-    fn any_client(&self) -> io::Result<PlainClient> {
-        let mut last = io::ErrorKind::NotConnected.into();
-        for id in self.nodes.keys() {
-            match PlainClient::connect(SocketAddr::new(address(*id).into(), PORT)) {
-                Ok(client) => return Ok(client),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
     }
 
     /// A client of one node.
@@ -142,16 +136,31 @@ impl Cluster {
         PlainClient::connect(SocketAddr::new(address(node).into(), PORT))
     }
 
-    /// The partitions of a topic as the cluster shows them.
-    pub fn partitions(&self, topic: &str) -> Result<BTreeMap<i32, PartitionSeen>, PlainError> {
+    /// The partitions of a topic as all nodes show them, those that have heard nothing lately too;
+    /// nothing if they are not of one mind.
+    pub fn partitions(&self, topic: &str) -> Result<Option<Partitions>, PlainError> {
+        let mut all = self.nodes.keys().map(|node| self.shown_by(*node, topic));
+        let Some(first) = all.next().transpose()? else {
+            return Ok(None);
+        };
+        for other in all {
+            if other? != first {
+                return Ok(None);
+            }
+        }
+        Ok(Some(first))
+    }
+
+    fn shown_by(&self, node: u8, topic: &str) -> Result<Partitions, PlainError> {
         let name = TopicName(StrBytes::from_string(topic.to_owned()));
         let asked = MetadataRequestTopic::default().with_name(Some(name));
         let request = MetadataRequest::default().with_topics(Some(vec![asked]));
-        let answer = self.any_client()?.call(METADATA_VERSION, &request)?;
+        let answer = self.client(node.into())?.call(METADATA_VERSION, &request)?;
         let partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
         let seen = partitions.map(|partition| {
             let seen = PartitionSeen {
                 leader: partition.leader_id.0,
+                leader_epoch: partition.leader_epoch,
                 in_sync: partition.isr_nodes.len(),
             };
             (partition.partition_index, seen)
@@ -159,21 +168,21 @@ impl Cluster {
         Ok(seen.collect())
     }
 
-    /// Waits until all replicas of a topic are in sync.
-    pub fn wait_in_sync(&self, topic: &str, patience: Duration) -> io::Result<()> {
+    /// Waits until all nodes show that all replicas of a topic are in sync; gives what they show.
+    pub fn wait_in_sync(&self, topic: &str, patience: Duration) -> io::Result<Partitions> {
         let deadline = Instant::now() + patience;
         loop {
             let seen = self.partitions(topic);
-            let is_whole = |seen: &BTreeMap<i32, PartitionSeen>| {
+            let is_whole = |seen: &Partitions| {
                 !seen.is_empty() && seen.values().all(|p| p.in_sync == 3 && p.leader > 0)
             };
-            if seen.as_ref().is_ok_and(is_whole) {
-                return Ok(());
+            match seen {
+                Ok(Some(seen)) if is_whole(&seen) => return Ok(seen),
+                seen if Instant::now() > deadline => {
+                    return Err(io::Error::other(format!("not in sync: {seen:?}")));
+                }
+                _ => std::thread::sleep(Duration::from_millis(50)),
             }
-            if Instant::now() > deadline {
-                return Err(io::Error::other(format!("not in sync: {seen:?}")));
-            }
-            std::thread::sleep(Duration::from_millis(50));
         }
     }
 }

@@ -129,14 +129,13 @@ pub fn run(plan: &Plan, network: Network) -> Result<Seen, String> {
     cluster
         .create_topic(TOPIC, PARTITIONS)
         .map_err(|error| format!("creating the topic: {error}"))?;
-    cluster
+    let before = cluster
         .wait_in_sync(TOPIC, PATIENCE)
         .map_err(told("at first"))?;
     let load = Load::start(client(plan, &cluster)).map_err(told("starting the client"))?;
     load.wait_for_all(PARTITIONS, Duration::ZERO, PATIENCE)
         .map_err(told("before the fault"))?;
     std::thread::sleep(Duration::from_secs(1));
-    let before = cluster.partitions(TOPIC).map_err(|e| e.to_string())?;
     let victim = before.get(&0).map_or(1, |partition| partition.leader);
     let begun = load.now();
     strike(&mut cluster, plan.fault, victim as u8).map_err(told("the fault"))?;
@@ -204,7 +203,7 @@ fn strike(cluster: &mut Cluster, fault: Fault, victim: u8) -> io::Result<()> {
             for node in 1..=NODES {
                 cluster.stop(node)?;
                 cluster.start_node(node)?;
-                cluster.wait_in_sync(TOPIC, PATIENCE)?;
+                let _ = cluster.wait_in_sync(TOPIC, PATIENCE)?;
             }
             Ok(())
         }
@@ -231,8 +230,8 @@ fn verify(cluster: &Cluster, all: &[load::Told]) -> Result<Seen, String> {
         struck: Vec::new(),
         others: Vec::new(),
     };
-    let leaders = cluster.partitions(TOPIC).map_err(|e| e.to_string())?;
-    for (partition, state) in leaders {
+    let leaders = cluster.wait_in_sync(TOPIC, PATIENCE);
+    for (partition, state) in leaders.map_err(|e| format!("at last: {e}"))? {
         let attempts = attempts_of(all, partition);
         let mut client = cluster.client(state.leader).map_err(|e| e.to_string())?;
         let (start, log) = read_log(&mut client, TOPIC, partition, 0)
