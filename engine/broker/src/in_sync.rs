@@ -42,6 +42,18 @@ impl Shard {
         }
     }
 
+    /// Looks whether this core's leaders are cut off, for ever: whoever tells the metadata may wait for
+    /// an answer then.
+    pub(crate) async fn look_for_followers(self: Rc<Self>) {
+        loop {
+            sleep(TICK).await;
+            let now_ms = self.now().mono_ms;
+            for hosted in self.all_hosted() {
+                hosted.look_for_followers(now_ms);
+            }
+        }
+    }
+
     /// Tells the metadata what this core's leaders want, for ever.
     pub(crate) async fn keep_in_sync(self: Rc<Self>) {
         loop {

@@ -436,7 +436,7 @@ impl Hosted {
         let mut work = pin!(work);
         loop {
             let changed = self.replica.changed.notified();
-            self.check_leads()?;
+            self.check_takes()?;
             match select(work.as_mut(), pin!(changed)).await {
                 Either::Left((done, _)) => {
                     self.check_leads()?;

@@ -1,7 +1,7 @@
 //! What this node is to a partition: its leader, a follower of another node, or nothing yet. The
 //! rules are [`ringmill_replication::partition`]'s; here they meet the log.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +17,10 @@ use ringmill_wire::error::ErrorCode;
 use crate::partition::Hosted;
 use crate::router::Result;
 use crate::shard::Shard;
+
+/// After so many milliseconds without a fetch of anybody in sync, a leader is cut off. Followers ask
+/// ten times a second, and one that is fenced is out of sync sooner.
+const CUT_OFF_MS: u64 = 1_500;
 
 /// This node's part in a partition.
 #[derive(Debug)]
@@ -41,7 +45,9 @@ pub(crate) struct Replica {
     /// The log is being cut: what the metadata says meanwhile, and how many are to be in sync,
     /// counts when that is done.
     cutting: RefCell<Option<Later>>,
-    /// Rings when the role is another.
+    /// It leads, but nobody else seems to know.
+    is_cut_off: Cell<bool>,
+    /// Rings when the role is another, or when the leader is cut off.
     pub(crate) changed: Notify,
 }
 
@@ -51,6 +57,7 @@ impl Replica {
             state: RefCell::default(),
             role: RefCell::new(Role::None),
             cutting: RefCell::new(None),
+            is_cut_off: Cell::new(false),
             changed: Notify::new(),
         }
     }
@@ -125,6 +132,16 @@ impl Hosted {
         match self.replica.leads() {
             true => Ok(()),
             false => Err(ErrorCode::NotLeaderOrFollower),
+        }
+    }
+
+    /// Only the leader takes records, as long as others follow it: a client that waits for one that
+    /// is cut off is better told to look for another.
+    pub(crate) fn check_takes(&self) -> Result<()> {
+        self.check_leads()?;
+        match self.replica.is_cut_off.get() {
+            true => Err(ErrorCode::NotLeaderOrFollower),
+            false => Ok(()),
         }
     }
 
@@ -306,6 +323,17 @@ impl Hosted {
             hosted: Rc::clone(self),
             proposal,
         }))
+    }
+
+    /// Looks whether anybody who is in sync still asks.
+    pub(crate) fn look_for_followers(&self, now_ms: u64) {
+        let leader = self
+            .replica
+            .leader(|leader| leader.is_cut_off(CUT_OFF_MS, now_ms));
+        let is_cut_off = leader.unwrap_or(false);
+        if self.replica.is_cut_off.replace(is_cut_off) != is_cut_off {
+            self.replica.changed.notify_all();
+        }
     }
 
     /// Looks whether a follower is out of sync, and what the metadata has not answered yet.

@@ -561,7 +561,7 @@ impl Shard {
         (batch, by_all): (Bytes, bool),
         terms: Option<Terms>,
     ) -> Result<Ordered> {
-        hosted.check_leads()?;
+        hosted.check_takes()?;
         if by_all && !hosted.replica.has_min_isr() {
             return Err(ErrorCode::NotEnoughReplicas);
         }

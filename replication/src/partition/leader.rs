@@ -73,6 +73,7 @@ pub struct Leader {
     durable_end: i64,
     high_watermark: i64,
     max_lag_ms: u64,
+    begun_ms: u64,
 }
 
 impl Leader {
@@ -105,6 +106,7 @@ impl Leader {
             durable_end,
             high_watermark: high_watermark.min(end),
             max_lag_ms,
+            begun_ms: now_ms,
         };
         leader.take(state, now_ms);
         leader
@@ -135,6 +137,16 @@ impl Leader {
     /// Whether so many are in sync that something can be acknowledged with `acks=all`.
     pub fn has_min_isr(&self) -> bool {
         self.isr.len() >= self.min_isr.clamp(1, self.replicas.max(1))
+    }
+
+    /// Whether nobody else who is in sync has fetched for so long, though there is somebody: most
+    /// likely this node is cut off from the cluster, which has elected another meanwhile. Whether they
+    /// are all dead instead, the cluster would have told.
+    pub fn is_cut_off(&self, limit_ms: u64, now_ms: u64) -> bool {
+        let others = self.followers.iter().filter(|f| self.isr.contains(&f.node));
+        let heard = others.map(|f| f.last_fetch.map_or(self.begun_ms, |(at, _)| at));
+        let last = heard.max();
+        last.is_some_and(|last| now_ms.saturating_sub(last.max(self.begun_ms)) > limit_ms)
     }
 
     /// Who is in sync, or may be as far as this leader knows.

@@ -233,3 +233,16 @@ fn a_new_leader_does_not_know_how_far_the_last_ones_high_watermark_was() {
     leader.on_fetch((2, 0), 10, 10, 2).unwrap();
     assert!(!leader.may_be_behind());
 }
+
+#[test]
+fn a_leader_whom_nobody_in_sync_asks_any_more_is_cut_off() {
+    let mut leader = leader(&[1, 2], 2);
+    assert!(!leader.is_cut_off(500, 500));
+    assert!(leader.is_cut_off(500, 501), "since it began");
+    leader.on_fetch((2, 0), 10, 10, 700).unwrap();
+    leader.on_fetch((3, 0), 5, 5, 1_500).unwrap();
+    assert!(!leader.is_cut_off(500, 1_200));
+    assert!(leader.is_cut_off(500, 1_201), "3 is not in sync");
+    leader.on_state(&state(&[1], 8), 2_000);
+    assert!(!leader.is_cut_off(500, 9_000), "the cluster has told");
+}
