@@ -160,6 +160,8 @@ pub(crate) struct Found<D> {
     pub(crate) diverging: Option<EpochEnd>,
     /// Bytes of records.
     pub(crate) len: usize,
+    /// It is held back, and not waited for.
+    pub(crate) is_throttled: bool,
     pub(crate) data: D,
 }
 
@@ -178,6 +180,7 @@ impl<D> Found<D> {
             aborted: Vec::new(),
             diverging: None,
             len: 0,
+            is_throttled: false,
             data,
         }
     }
@@ -204,6 +207,7 @@ impl ReadFound {
             aborted: self.aborted,
             diverging: self.diverging,
             len: self.len,
+            is_throttled: self.is_throttled,
             data: match self.data {
                 pieces if pieces.is_empty() => FetchData::Empty,
                 pieces => FetchData::Memory(pieces),
@@ -468,6 +472,7 @@ impl Hosted {
             aborted: Vec::new(),
             diverging,
             len: 0,
+            is_throttled: false,
             data: FetchData::Empty,
         };
         if found.diverging.is_some() {
@@ -504,6 +509,7 @@ impl Hosted {
             aborted: Vec::new(),
             diverging: None,
             len: 0,
+            is_throttled: false,
             data: FetchData::Empty,
         };
         let fetch = Fetch {
@@ -526,6 +532,9 @@ impl Hosted {
                 return found;
             }
             None => {}
+        }
+        if want.max_bytes == 0 {
+            return found;
         }
         match self.log.read_for_replica(want.offset, want.max_bytes).await {
             Ok(slice) => {
@@ -573,8 +582,7 @@ impl Hosted {
     }
 
     /// As [`Self::read`], into memory.
-    pub(crate) async fn read_to_memory(&self, want: &ReadWant) -> ReadFound {
-        let found = self.read(want).await;
+    pub(crate) async fn in_memory(&self, found: LocalFound) -> ReadFound {
         let mut result = ReadFound {
             error: found.error,
             high_watermark: found.high_watermark,
@@ -583,6 +591,7 @@ impl Hosted {
             aborted: found.aborted,
             diverging: found.diverging,
             len: found.len,
+            is_throttled: found.is_throttled,
             data: Vec::new(),
         };
         match found.data {

@@ -148,8 +148,14 @@ fn one_that_joins_under_load_is_waited_for() {
         "nobody else has been heard of"
     );
     leader.on_fetch((2, 0), 5, 5, 10).unwrap();
-    assert_eq!(leader.on_own_end(30, 30, 11), None, "2 is close");
-    let (moved, proposal) = leader.on_fetch((2, 0), 20, 20, 12).unwrap();
+    assert_eq!(
+        leader.on_own_end(30, 30, 11),
+        Some(30),
+        "a copy that is being made holds nobody up"
+    );
+    leader.on_fetch((2, 0), 20, 20, 12).unwrap();
+    assert_eq!(leader.on_own_end(40, 40, 13), None, "2 is close");
+    let (moved, proposal) = leader.on_fetch((2, 0), 30, 30, 14).unwrap();
     assert!(
         moved.is_none() && proposal.is_some(),
         "and has what is safe"

@@ -279,6 +279,10 @@ async fn wait(shard: &Rc<Shard>, plan: &Plan, found: &[LocalFound], terms: &Term
     let pressed = pin!(shard.gate.pressed());
     let mut by_core: Vec<Vec<(PartitionId, Seen)>> = vec![Vec::new(); shard.router.cores()];
     for (wanted, found) in plan.wanted.iter().zip(found) {
+        // What is held back is there, and has its time.
+        if found.is_throttled {
+            continue;
+        }
         if let Ok(id) = resolve(shard, wanted) {
             let committed = terms.isolation == IsolationLevel::ReadCommitted;
             let seen = Seen {
