@@ -1,6 +1,8 @@
 //! Several nodes in one simulated world: they find each other, go by the same metadata, take over from
 //! each other, and let nobody in who does not belong to them.
 
+#[path = "cluster/coordinators.rs"]
+mod coordinators;
 #[path = "cluster/elections.rs"]
 mod elections;
 #[path = "cluster/joining.rs"]
@@ -15,6 +17,8 @@ mod reassignment;
 mod records;
 #[path = "cluster/throttle.rs"]
 mod throttle;
+#[path = "cluster/transactions.rs"]
+mod transactions;
 mod wire_client;
 #[path = "cluster/world.rs"]
 mod world;
