@@ -133,6 +133,10 @@ pub(crate) struct ReadWant {
     pub(crate) isolation: IsolationLevel,
     /// Who asks, if it is another replica.
     pub(crate) follower: Option<FollowerWant>,
+    /// A consumer that also reads from followers (KIP-392).
+    pub(crate) roams: bool,
+    /// Where it is, if it is to be sent to a replica near it.
+    pub(crate) rack: Option<StrBytes>,
 }
 
 /// Another replica that fetches.
@@ -162,6 +166,8 @@ pub(crate) struct Found<D> {
     pub(crate) len: usize,
     /// It is held back, and not waited for.
     pub(crate) is_throttled: bool,
+    /// The consumer is to read from this node instead.
+    pub(crate) preferred: Option<NodeId>,
     pub(crate) data: D,
 }
 
@@ -181,6 +187,7 @@ impl<D> Found<D> {
             diverging: None,
             len: 0,
             is_throttled: false,
+            preferred: None,
             data,
         }
     }
@@ -208,6 +215,7 @@ impl ReadFound {
             diverging: self.diverging,
             len: self.len,
             is_throttled: self.is_throttled,
+            preferred: self.preferred,
             data: match self.data {
                 pieces if pieces.is_empty() => FetchData::Empty,
                 pieces => FetchData::Memory(pieces),
@@ -451,10 +459,20 @@ impl Hosted {
         }
     }
 
+    /// The leader serves all, a follower only consumers that know of it, and only what its leader has
+    /// told it to be safe.
+    fn check_serves(&self, want: &ReadWant) -> Result<()> {
+        let is_roaming = want.follower.is_none() && want.roams;
+        match is_roaming && self.replica.is_told_safe(self.log.visible_end()) {
+            true => Ok(()),
+            false => self.check_leads(),
+        }
+    }
+
     /// Reads what is visible from an offset on.
     pub(crate) async fn read(&self, want: &ReadWant) -> LocalFound {
         let checked = self.replica.check_epoch(want.current_leader_epoch);
-        if let Err(error) = checked.and_then(|()| self.check_leads()) {
+        if let Err(error) = checked.and_then(|()| self.check_serves(want)) {
             return LocalFound::failed(error);
         }
         if let Some(follower) = want.follower {
@@ -473,6 +491,7 @@ impl Hosted {
             diverging,
             len: 0,
             is_throttled: false,
+            preferred: None,
             data: FetchData::Empty,
         };
         if found.diverging.is_some() {
@@ -510,6 +529,7 @@ impl Hosted {
             diverging: None,
             len: 0,
             is_throttled: false,
+            preferred: None,
             data: FetchData::Empty,
         };
         let fetch = Fetch {
@@ -592,6 +612,7 @@ impl Hosted {
             diverging: found.diverging,
             len: found.len,
             is_throttled: found.is_throttled,
+            preferred: found.preferred,
             data: Vec::new(),
         };
         match found.data {

@@ -1,7 +1,7 @@
 //! What this node is to a partition: its leader, a follower of another node, or nothing yet. The
 //! rules are [`ringmill_replication::partition`]'s; here they meet the log.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,6 +41,8 @@ pub(crate) struct Replica {
     /// The log is being cut: what the metadata says meanwhile, and how many are to be in sync,
     /// counts when that is done.
     cutting: RefCell<Option<Later>>,
+    /// Of a follower: what its leader says is safe; none before it has said it.
+    told_safe: Cell<Option<i64>>,
     /// Rings when the role is another.
     pub(crate) changed: Notify,
 }
@@ -51,6 +53,7 @@ impl Replica {
             state: RefCell::default(),
             role: RefCell::new(Role::None),
             cutting: RefCell::new(None),
+            told_safe: Cell::new(None),
             changed: Notify::new(),
         }
     }
@@ -84,6 +87,17 @@ impl Replica {
             Role::Leads(leader) => leader.has_min_isr(),
             _ => true,
         }
+    }
+
+    /// Whether this node follows, and its leader has said that everything before `end` is safe.
+    pub(crate) fn is_told_safe(&self, end: i64) -> bool {
+        self.follower().is_some() && self.told_safe.get().is_some_and(|safe| end <= safe)
+    }
+
+    /// Who of those in sync that are near has everything up to an offset, if this node leads.
+    pub(crate) fn nearest(&self, offset: i64, is_near: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        self.leader(|leader| leader.nearest(offset, is_near))
+            .flatten()
     }
 
     fn leader<T>(&self, work: impl FnOnce(&mut Leader) -> T) -> Option<T> {
@@ -159,6 +173,7 @@ impl Hosted {
         }
         let watches = matches!(role, Role::Leads(_));
         self.replica.role.replace(role);
+        self.replica.told_safe.set(None);
         self.replica.changed.notify_all();
         if watches {
             self.set_eligible(shard, now);
@@ -332,6 +347,7 @@ impl Hosted {
     /// The leader says that everything before `high_watermark` is safe.
     pub(crate) fn on_leaders_high_watermark(&self, high_watermark: i64) {
         self.log.set_high_watermark(Some(high_watermark));
+        self.replica.told_safe.set(Some(high_watermark));
     }
 }
 

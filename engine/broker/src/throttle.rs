@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ringmill_replication::partition::NodeId;
+use ringmill_wire::error::ErrorCode;
 
 use crate::cluster::image::{Image, Topic};
 use crate::config::throttled::ThrottledReplicas;
@@ -47,7 +48,7 @@ impl Shard {
     /// throttled; what those in sync take of it counts as well, as in Kafka.
     pub(crate) async fn read_throttled(&self, hosted: &Hosted, want: &ReadWant) -> LocalFound {
         let Some(follower) = want.follower else {
-            return hosted.read(want).await;
+            return self.read_for_consumer(hosted, want).await;
         };
         let Some(rate) = self.leader_rate(hosted.id) else {
             return hosted.read(want).await;
@@ -67,6 +68,37 @@ impl Shard {
         let found = hosted.read(want).await;
         throttle.record(self.now_us(), found.len, rate);
         found
+    }
+
+    /// As [`Hosted::read`], or where to read instead.
+    async fn read_for_consumer(&self, hosted: &Hosted, want: &ReadWant) -> LocalFound {
+        let Some(node) = self.nearer(hosted, want) else {
+            return hosted.read(want).await;
+        };
+        let nothing = ReadWant {
+            max_bytes: 0,
+            ..want.clone()
+        };
+        let found = hosted.read(&nothing).await;
+        let is_well = found.error == ErrorCode::None && found.diverging.is_none();
+        LocalFound {
+            preferred: is_well.then_some(node),
+            ..found
+        }
+    }
+
+    /// A replica in the consumer's rack, unless this node is in it.
+    fn nearer(&self, hosted: &Hosted, want: &ReadWant) -> Option<NodeId> {
+        let rack = want.rack.as_deref()?;
+        let image = self.image();
+        let is_near = |node: NodeId| {
+            let state = image.nodes().get(&node);
+            state.is_some_and(|state| state.rack.as_deref() == Some(rack))
+        };
+        match is_near(self.config.node_id) {
+            true => None,
+            false => hosted.replica.nearest(want.offset, is_near),
+        }
     }
 
     /// Whether this node's copy of a partition, which is not in sync, has to wait before it fetches.

@@ -9,6 +9,8 @@ mod elections;
 mod joining;
 #[path = "cluster/metadata.rs"]
 mod metadata;
+#[path = "cluster/nearest.rs"]
+mod nearest;
 #[path = "cluster/quorum.rs"]
 mod quorum;
 #[path = "cluster/reassignment.rs"]

@@ -309,6 +309,19 @@ impl Leader {
         self.proposed()
     }
 
+    /// Who of those in sync that are near, and have everything up to `offset`, has most of the log: a
+    /// consumer may as well read there (KIP-392).
+    pub fn nearest(&self, offset: i64, is_near: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        let serves = |follower: &&Follower| {
+            let is_in_sync = self.isr.contains(&follower.node) && follower.is_eligible;
+            is_in_sync && is_near(follower.node)
+        };
+        let ends = self.followers.iter().filter(serves);
+        let ends = ends.filter_map(|follower| Some((follower.durable_end?, follower.node)));
+        let best = ends.filter(|(end, _)| *end >= offset).max();
+        best.map(|(_, node)| node)
+    }
+
     /// Moves the high watermark as far as it can go.
     fn advance(&mut self, now_ms: Option<u64>) -> Option<i64> {
         if !self.has_min_isr() {

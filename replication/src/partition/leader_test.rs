@@ -229,3 +229,22 @@ fn logs_that_have_parted_are_told_where() {
     assert_eq!(told(45, 4, Some((4, 40))), diverging(4, 40));
     assert_eq!(told(30, 4, None), diverging(-1, 10), "all here is later");
 }
+
+#[test]
+fn consumers_read_from_who_is_near_and_has_what_they_want() {
+    let mut leader = leader(&[1, 2, 3], 1);
+    assert_eq!(
+        leader.nearest(0, |_| true),
+        None,
+        "nobody has been heard of"
+    );
+    leader.on_fetch((2, 0), 10, 10, 1).unwrap();
+    leader.on_fetch((3, 0), 8, 8, 1).unwrap();
+    assert_eq!(leader.nearest(8, |_| true), Some(2));
+    assert_eq!(leader.nearest(8, |node| node == 3), Some(3));
+    assert_eq!(leader.nearest(9, |node| node == 3), None);
+    leader.set_eligible(2, false, 1);
+    assert_eq!(leader.nearest(9, |_| true), None);
+    leader.on_state(&state(&[1, 2], 8), 2);
+    assert_eq!(leader.nearest(8, |_| true), None, "3 is out of sync");
+}

@@ -9,6 +9,11 @@ use super::broker::host_and_port;
 use super::broker_keys::{INT_MAX, fixed};
 use super::{ConfigError, Key, Kind, Reader, list_items};
 
+/// Kafka's names of who selects the replica that a consumer reads from.
+const LEADER_SELECTOR: &str = "org.apache.kafka.common.replica.LeaderSelector";
+/// As above.
+const RACK_SELECTOR: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
+
 /// The keys, for the broker's table.
 pub(super) const KEYS: &[Key] = &[
     fixed(
@@ -61,6 +66,12 @@ pub(super) const KEYS: &[Key] = &[
         "How many nodes decide about the metadata, at most: of this number and the nodes that there are, the largest odd number. The others follow.",
     ),
     fixed(
+        "replica.selector.class",
+        Kind::Choice(&["", LEADER_SELECTOR, RACK_SELECTOR]),
+        "",
+        "Where consumers read that say in which rack they are: from the leader, or, by the RackAwareReplicaSelector, from a replica in sync in the same rack (KIP-392).",
+    ),
+    fixed(
         "unclean.leader.election.interval.ms",
         Kind::Long(1, i64::MAX),
         "300000",
@@ -79,6 +90,8 @@ pub struct NodesConfig {
     pub heartbeat: Duration,
     /// `broker.session.timeout.ms`.
     pub session: Duration,
+    /// Whether consumers are sent to a replica in their rack, by `replica.selector.class`.
+    pub selects_by_rack: bool,
     /// `broker.rack`.
     pub rack: Option<String>,
     /// `cluster.seeds`.
@@ -105,6 +118,7 @@ impl NodesConfig {
             ),
             heartbeat: Duration::from_millis(read.u64("broker.heartbeat.interval.ms")),
             session: Duration::from_millis(read.u64("broker.session.timeout.ms")),
+            selects_by_rack: read.text("replica.selector.class").trim() == RACK_SELECTOR,
             rack: (!rack.is_empty()).then_some(rack),
             seeds: seeds.collect::<Result<_, _>>()?,
             voters_max: read.usize("quorum.voters.max"),
