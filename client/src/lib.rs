@@ -96,7 +96,7 @@ pub mod local {
     pub use crate::admin::{
         Admin, AdminError, ClusterDescription, ClusterNode, ConfigChange, ConfigEntry,
         ConfigSource, GroupDescription, GroupListing, GroupMember, NewTopic, QuorumDescription,
-        QuorumMember,
+        QuorumMember, Reassignment,
     };
     pub use crate::assignor::protocol::GroupProtocolError;
     pub use crate::assignor::{Assignor, TopicPartition};

@@ -28,6 +28,7 @@ fn values(kind: Kind) -> String {
         Kind::Choice(words) => words.join(", "),
         Kind::List([]) => "a list".to_owned(),
         Kind::List(words) => format!("a list of {}", words.join(", ")),
+        Kind::Replicas => "`*`, or a list of PARTITION:NODE".to_owned(),
         Kind::Text => "text".to_owned(),
     }
 }
@@ -35,6 +36,7 @@ fn values(kind: Kind) -> String {
 fn row(text: &mut String, key: &Key) {
     let default = match key.default {
         "" => "empty".to_owned(),
+        "9223372036854775807" if key.name.ends_with(".rate") => "no limit".to_owned(),
         "9223372036854775807" => "never".to_owned(),
         value => format!("`{value}`"),
     };

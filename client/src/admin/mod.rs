@@ -8,6 +8,7 @@ mod groups;
 mod inspect;
 mod nodes;
 mod quotas;
+mod replicas;
 mod topics;
 mod transactions;
 
@@ -26,6 +27,7 @@ pub use groups::{GroupDescription, GroupFilter, GroupKind, GroupListing, GroupMe
 pub use inspect::{Feature, LogDir, PartitionReplicas, ProducerState};
 pub use nodes::{ClusterNode, QuorumDescription, QuorumMember};
 pub use quotas::{QuotaChange, QuotaEntity, QuotaFilter, QuotaMatch, Quotas};
+pub use replicas::Reassignment;
 pub use topics::NewTopic;
 pub use transactions::{TransactionDescription, TransactionFilter, TransactionListing};
 

@@ -24,14 +24,16 @@ use ringmill_wire::kafka_protocol::messages::{
     AllocateProducerIdsRequest, AlterConfigsRequest, AlterConfigsResponse, CreatePartitionsRequest,
     CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
     DeleteTopicsResponse, DescribeQuorumResponse, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
-    alter_configs_response,
+    IncrementalAlterConfigsResponse, ListPartitionReassignmentsResponse, UnregisterBrokerRequest,
+    UnregisterBrokerResponse, alter_configs_response,
 };
 
 use crate::cluster::command::Command;
 use crate::cluster::image::Image;
 use crate::cluster::store::{ChangeError, random_id};
-use crate::handlers::{Context, alter_configs, producer_ids, quotas, topics};
+use crate::handlers::{
+    Context, alter_configs, elections, producer_ids, quotas, reassignments, topics,
+};
 use crate::peers::{self, Destination, Leader, Outcome};
 use crate::router::{Answer, Call, Result};
 use crate::shard::Shard;
@@ -42,6 +44,9 @@ const NOT_WRITTEN: ErrorCode = ErrorCode::KafkaStorageError;
 const PRODUCER_IDS_TIME: Duration = Duration::from_secs(3);
 /// Between two attempts.
 const PRODUCER_IDS_PAUSE: Duration = Duration::from_millis(20);
+
+/// An answer's frame, and the version of the metadata that it is about.
+type Decided = std::result::Result<(std::result::Result<Bytes, EncodeError>, u64), ChangeError>;
 
 impl Shard {
     /// Serves a request that changes the metadata, by the quorum's leader; on core 0.
@@ -67,7 +72,10 @@ impl Shard {
     ) -> std::result::Result<Outcome, EncodeError> {
         let whole = request.clone();
         let version = header.version;
-        if let Request::BrokerRegistration(_) | Request::DescribeQuorum(_) = request {
+        if let Request::BrokerRegistration(_)
+        | Request::DescribeQuorum(_)
+        | Request::ListPartitionReassignments(_) = request
+        {
             return self.answer_as_leader(header, request).await;
         }
         let decided = match request {
@@ -96,17 +104,41 @@ impl Shard {
                     move |image: &Image, _: Context<'_>| topics::create_partitions(image, &request);
                 self.change_and_encode(header, decide).await
             }
+            Request::IncrementalAlterConfigs(_)
+            | Request::AlterConfigs(_)
+            | Request::AlterClientQuotas(_) => self.decide_on_settings(header, request).await,
+            other => self.decide_on_nodes(header, other).await,
+        };
+        match decided {
+            Ok((frame, version)) => Ok(Outcome::Done(frame?, version)),
+            Err(ChangeError::NotLeader(_)) => Ok(Outcome::NotLed),
+            Err(_) => Ok(Outcome::Done(refuse(header, &whole, NOT_WRITTEN)?, 0)),
+        }
+    }
+
+    /// What sets something.
+    async fn decide_on_settings(
+        self: &Rc<Self>,
+        header: &RequestHeader,
+        request: Request,
+    ) -> Decided {
+        match request {
             Request::IncrementalAlterConfigs(request) => {
                 let decide = move |image: &Image, ctx: Context<'_>| {
                     alter_configs::incremental_alter_configs(image, ctx, &request)
                 };
-                self.change_and_encode(header, decide).await
+                let changed = self.change_and_encode(header, decide).await;
+                // They may allow what was forbidden.
+                self.elect_uncleanly();
+                changed
             }
             Request::AlterConfigs(request) => {
                 let decide = move |image: &Image, ctx: Context<'_>| {
                     alter_configs::alter_configs(image, ctx, &request)
                 };
-                self.change_and_encode(header, decide).await
+                let changed = self.change_and_encode(header, decide).await;
+                self.elect_uncleanly();
+                changed
             }
             Request::AlterClientQuotas(request) => {
                 let decide = move |image: &Image, _: Context<'_>| {
@@ -114,16 +146,29 @@ impl Shard {
                 };
                 self.change_and_encode(header, decide).await
             }
+            other => unreachable!("{:?} sets nothing", other.key()),
+        }
+    }
+
+    /// What concerns nodes, and which of them has copies and leads.
+    async fn decide_on_nodes(self: &Rc<Self>, header: &RequestHeader, request: Request) -> Decided {
+        match request {
             Request::UnregisterBroker(request) => {
                 let decide = move |image: &Image, _: Context<'_>| unregister(image, &request);
                 self.change_and_encode(header, decide).await
             }
+            Request::AlterPartitionReassignments(request) => {
+                let decide = move |image: &Image, _: Context<'_>| {
+                    reassignments::alter_partition_reassignments(image, &request)
+                };
+                self.change_and_encode(header, decide).await
+            }
+            Request::ElectLeaders(request) => {
+                let decide =
+                    move |image: &Image, _: Context<'_>| elections::elect_leaders(image, &request);
+                self.change_and_encode(header, decide).await
+            }
             other => unreachable!("{:?} changes no metadata", other.key()),
-        };
-        match decided {
-            Ok((frame, version)) => Ok(Outcome::Done(frame?, version)),
-            Err(ChangeError::NotLeader(_)) => Ok(Outcome::NotLed),
-            Err(_) => Ok(Outcome::Done(refuse(header, &whole, NOT_WRITTEN)?, 0)),
         }
     }
 
@@ -140,6 +185,11 @@ impl Shard {
             Request::DescribeQuorum(request) => {
                 encode_response(header, &self.describe_quorum(&request, header.version))
             }
+            Request::ListPartitionReassignments(request) => {
+                let image = self.metadata_store().image();
+                let response = reassignments::list_partition_reassignments(&image, &request);
+                encode_response(header, &response)
+            }
             other => unreachable!("{:?} changes the metadata", other.key()),
         };
         Ok(Outcome::Done(frame?, 0))
@@ -149,7 +199,7 @@ impl Shard {
         self: &Rc<Self>,
         header: &RequestHeader,
         decide: impl FnMut(&Image, Context<'_>) -> (R, Vec<Command>) + 'static,
-    ) -> std::result::Result<(std::result::Result<Bytes, EncodeError>, u64), ChangeError> {
+    ) -> Decided {
         let (response, version) = self.change(decide).await?;
         Ok((encode_response(header, &response), version))
     }
@@ -319,6 +369,18 @@ fn refuse(
         Request::AlterClientQuotas(request) => {
             encode_response(header, &quotas::alter_client_quotas_failed(request, code))
         }
+        Request::AlterPartitionReassignments(request) => {
+            let failed = reassignments::alter_partition_reassignments_failed(request, code);
+            encode_response(header, &failed)
+        }
+        Request::ListPartitionReassignments(_) => {
+            let response = ListPartitionReassignmentsResponse::default().with_error_message(None);
+            encode_response(header, &response.with_error_code(code.code()))
+        }
+        Request::ElectLeaders(request) => encode_response(
+            header,
+            &elections::elect_leaders_failed(request, code, None),
+        ),
         Request::UnregisterBroker(_) => {
             let response = UnregisterBrokerResponse::default().with_error_message(None);
             encode_response(header, &response.with_error_code(code.code()))

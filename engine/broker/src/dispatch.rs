@@ -107,6 +107,9 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
         | Request::AlterConfigs(_)
         | Request::AlterClientQuotas(_)
         | Request::DescribeQuorum(_)
+        | Request::ElectLeaders(_)
+        | Request::AlterPartitionReassignments(_)
+        | Request::ListPartitionReassignments(_)
         | Request::UnregisterBroker(_)
         | Request::IncrementalAlterConfigs(_) => administer(shard, header, request).await,
         Request::JoinGroup(_)

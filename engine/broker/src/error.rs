@@ -50,6 +50,7 @@ impl From<GroupError> for ErrorCode {
         match error {
             GroupError::InvalidGroupId => Self::InvalidGroupId,
             GroupError::CoordinatorNotAvailable => Self::CoordinatorNotAvailable,
+            GroupError::NotCoordinator => Self::NotCoordinator,
             GroupError::LoadInProgress => Self::CoordinatorLoadInProgress,
             GroupError::UnknownMember => Self::UnknownMemberId,
             GroupError::IllegalGeneration => Self::IllegalGeneration,
@@ -91,6 +92,7 @@ impl From<TransactionError> for ErrorCode {
         match error {
             TransactionError::InvalidRequest => Self::InvalidRequest,
             TransactionError::CoordinatorNotAvailable => Self::CoordinatorNotAvailable,
+            TransactionError::NotCoordinator => Self::NotCoordinator,
             TransactionError::LoadInProgress => Self::CoordinatorLoadInProgress,
             TransactionError::InvalidTimeout => Self::InvalidTransactionTimeout,
             TransactionError::InvalidProducerIdMapping => Self::InvalidProducerIdMapping,

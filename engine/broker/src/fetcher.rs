@@ -3,7 +3,8 @@
 //!
 //! A fetch tells the leader up to where the copy is safe, which is what acknowledgements wait for:
 //! so the next one goes out when what the last one brought is flushed, with all that was written
-//! meanwhile to come. A copy that is far behind does not wait, and is flushed beside.
+//! meanwhile to come. A copy that is far behind does not wait, and is flushed beside; it has fetches of
+//! its own, on another connection, so that what is live does not wait behind it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -65,30 +66,68 @@ struct Leading {
 struct Followed {
     hosted: Rc<Hosted>,
     follower: Follower,
+    progress: Rc<Progress>,
+}
+
+/// How far a copy is.
+#[derive(Default)]
+struct Progress {
     /// Milliseconds of the core's clock: it is not asked for before.
-    not_before: Rc<Cell<u64>>,
+    not_before: Cell<u64>,
+    /// It belongs to the fetches of those that are far behind.
+    is_far: Cell<bool>,
+    /// It had everything that is safe at its last answer.
+    has_all: Cell<bool>,
+}
+
+impl Leading {
+    /// Of the copies that are far behind, or of the others: those that can be asked for now, and
+    /// whether there are any that cannot yet.
+    fn due(&self, shard: &Shard, is_far: bool) -> (Vec<Followed>, bool) {
+        let now_ms = shard.now().mono_ms;
+        let followed = self.followed.borrow();
+        let ours = followed
+            .values()
+            .filter(|f| f.progress.is_far.get() == is_far);
+        let (due, later): (Vec<&Followed>, Vec<&Followed>) = ours.partition(|followed| {
+            let progress = &followed.progress;
+            let is_free = progress.has_all.get() || !shard.must_wait_to_fetch(followed.hosted.id);
+            progress.not_before.get() <= now_ms && is_free
+        });
+        (due.into_iter().cloned().collect(), !later.is_empty())
+    }
+
+    /// What is known of a copy that follows the same leader still.
+    fn progress(&self, hosted: &Rc<Hosted>, follower: Follower) -> Option<Rc<Progress>> {
+        let followed = self.followed.borrow();
+        let known = followed.get(&hosted.id)?;
+        let is_same = Rc::ptr_eq(&known.hosted, hosted) && known.follower == follower;
+        is_same.then(|| Rc::clone(&known.progress))
+    }
 }
 
 impl Shard {
     /// Goes by what the metadata says of leaders now.
     pub(crate) fn follow(self: &Rc<Self>) {
         let mut now: BTreeMap<NodeId, BTreeMap<PartitionId, Followed>> = BTreeMap::new();
+        let mut leaders = self.fetchers.leaders.borrow_mut();
         for hosted in self.all_hosted() {
             if let Some(follower) = hosted.replica.follower() {
                 let of_leader = now.entry(follower.leader()).or_default();
+                let known = leaders.get(&follower.leader());
+                let known = known.and_then(|leading| leading.progress(&hosted, follower));
                 let followed = Followed {
                     follower,
-                    not_before: Rc::default(),
+                    progress: known.unwrap_or_default(),
                     hosted: Rc::clone(&hosted),
                 };
                 of_leader.insert(hosted.id, followed);
             }
         }
-        let mut leaders = self.fetchers.leaders.borrow_mut();
         for (node, leading) in leaders.iter() {
             let followed = now.remove(node).unwrap_or_default();
             leading.followed.replace(followed);
-            leading.bell.notify_one();
+            leading.bell.notify_all();
         }
         for (node, followed) in now {
             let leading = Rc::new(Leading {
@@ -96,41 +135,50 @@ impl Shard {
                 bell: Notify::new(),
             });
             leaders.insert(node, Rc::clone(&leading));
-            spawn(Rc::clone(self).fetch_from(node, leading));
+            spawn(Rc::clone(self).fetch_from(node, Rc::clone(&leading), false));
+            spawn(Rc::clone(self).fetch_from(node, leading, true));
         }
     }
 
-    /// Keeps the copies of what a node leads up, for ever.
-    async fn fetch_from(self: Rc<Self>, leader: NodeId, leading: Rc<Leading>) {
+    /// Keeps the copies of what a node leads up, those that are far behind or the others, for ever.
+    async fn fetch_from(self: Rc<Self>, leader: NodeId, leading: Rc<Leading>, is_far: bool) {
         loop {
-            let now_ms = self.now().mono_ms;
-            let due: Vec<Followed> = {
-                let followed = leading.followed.borrow();
-                let due = followed.values().filter(|f| f.not_before.get() <= now_ms);
-                due.cloned().collect()
-            };
+            let bell = leading.bell.notified();
+            let (due, is_more_later) = leading.due(&self, is_far);
             if self.is_stopping() {
                 return;
             }
             if due.is_empty() {
-                let is_over = leading.followed.borrow().is_empty();
-                let bell = pin!(leading.bell.notified());
-                match is_over {
-                    true => bell.await,
-                    false => {
-                        select(bell, pin!(sleep(PAUSE))).await;
+                match is_more_later {
+                    false => bell.await,
+                    true => {
+                        select(pin!(bell), pin!(sleep(PAUSE))).await;
                     }
                 }
                 continue;
             }
-            if self.fetch_once(leader, due).await.is_none() {
+            let lane = if is_far {
+                Lane::CatchUp
+            } else {
+                Lane::Replication
+            };
+            let moved: Vec<Rc<Progress>> = due.iter().map(|f| Rc::clone(&f.progress)).collect();
+            if self.fetch_once(leader, lane, due).await.is_none() {
                 sleep(PAUSE).await;
+            }
+            if moved.iter().any(|progress| progress.is_far.get() != is_far) {
+                leading.bell.notify_all();
             }
         }
     }
 
     /// One fetch, and what follows from the answer; none if there is no answer.
-    async fn fetch_once(self: &Rc<Self>, leader: NodeId, due: Vec<Followed>) -> Option<()> {
+    async fn fetch_once(
+        self: &Rc<Self>,
+        leader: NodeId,
+        lane: Lane,
+        due: Vec<Followed>,
+    ) -> Option<()> {
         let asked: Vec<(Followed, Fetch)> = due
             .into_iter()
             .map(|followed| {
@@ -140,7 +188,7 @@ impl Shard {
             .collect();
         let request = self.request(&asked)?;
         let to = Destination {
-            lane: Lane::Replication,
+            lane,
             node: leader,
             address: self.image().nodes().get(&leader)?.address.clone(),
         };
@@ -243,9 +291,13 @@ impl Shard {
         let Followed {
             hosted,
             follower,
-            not_before,
+            progress,
         } = followed;
-        let wait = || not_before.set(self.now().mono_ms + PAUSE.as_millis() as u64);
+        self.has_fetched(hosted.id, part.records.len());
+        let wait = || {
+            let until = self.now().mono_ms + PAUSE.as_millis() as u64;
+            progress.not_before.set(until);
+        };
         // The metadata has gone on meanwhile: somebody else leads, if not this node.
         if hosted.replica.follower() != Some(follower) {
             return;
@@ -275,7 +327,12 @@ impl Shard {
                 let _ = log.set_log_start_offset(part.log_start_offset).await;
             }
         }
-        if part.records.len() < FAR_BEHIND_BYTES {
+        progress
+            .has_all
+            .set(part.high_watermark <= log.log_end_offset());
+        let is_far = part.records.len() >= FAR_BEHIND_BYTES;
+        progress.is_far.set(is_far);
+        if !is_far {
             let (end, changed) = (log.log_end_offset(), hosted.replica.changed.notified());
             let safe = pin!(log.safe_beyond(end - 1));
             select(safe, pin!(changed)).await;

@@ -31,6 +31,7 @@ mod serve;
 mod shard;
 mod stage;
 pub mod telemetry;
+mod throttle;
 pub mod transactions;
 mod upkeep;
 

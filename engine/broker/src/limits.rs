@@ -6,6 +6,9 @@
 pub const MAILBOX_DEPTH: usize = 1024;
 /// How many topics one CreateTopics, DeleteTopics or Metadata request may name.
 pub const MAX_TOPICS_PER_REQUEST: usize = 10_000;
+/// How many partitions one request may reassign, or elect leaders of; Kafka's
+/// `QuorumController.MAX_RECORDS_PER_USER_OP`.
+pub const MAX_CHANGES_PER_REQUEST: usize = 10_000;
 /// What one fetch may read on each other core, which takes memory for as long as the client takes
 /// to receive it; a last batch may exceed it. Twice a batch by default, so that half of it comes.
 pub const READ_ELSEWHERE_BYTES: usize = 2 << 20;

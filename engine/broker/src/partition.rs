@@ -133,6 +133,10 @@ pub(crate) struct ReadWant {
     pub(crate) isolation: IsolationLevel,
     /// Who asks, if it is another replica.
     pub(crate) follower: Option<FollowerWant>,
+    /// A consumer that also reads from followers (KIP-392).
+    pub(crate) roams: bool,
+    /// Where it is, if it is to be sent to a replica near it.
+    pub(crate) rack: Option<StrBytes>,
 }
 
 /// Another replica that fetches.
@@ -160,6 +164,10 @@ pub(crate) struct Found<D> {
     pub(crate) diverging: Option<EpochEnd>,
     /// Bytes of records.
     pub(crate) len: usize,
+    /// It is held back, and not waited for.
+    pub(crate) is_throttled: bool,
+    /// The consumer is to read from this node instead.
+    pub(crate) preferred: Option<NodeId>,
     pub(crate) data: D,
 }
 
@@ -178,6 +186,8 @@ impl<D> Found<D> {
             aborted: Vec::new(),
             diverging: None,
             len: 0,
+            is_throttled: false,
+            preferred: None,
             data,
         }
     }
@@ -204,6 +214,8 @@ impl ReadFound {
             aborted: self.aborted,
             diverging: self.diverging,
             len: self.len,
+            is_throttled: self.is_throttled,
+            preferred: self.preferred,
             data: match self.data {
                 pieces if pieces.is_empty() => FetchData::Empty,
                 pieces => FetchData::Memory(pieces),
@@ -447,10 +459,20 @@ impl Hosted {
         }
     }
 
+    /// The leader serves all, a follower only consumers that know of it, and only what its leader has
+    /// told it to be safe.
+    fn check_serves(&self, want: &ReadWant) -> Result<()> {
+        let is_roaming = want.follower.is_none() && want.roams;
+        match is_roaming && self.replica.is_told_safe(self.log.visible_end()) {
+            true => Ok(()),
+            false => self.check_leads(),
+        }
+    }
+
     /// Reads what is visible from an offset on.
     pub(crate) async fn read(&self, want: &ReadWant) -> LocalFound {
         let checked = self.replica.check_epoch(want.current_leader_epoch);
-        if let Err(error) = checked.and_then(|()| self.check_leads()) {
+        if let Err(error) = checked.and_then(|()| self.check_serves(want)) {
             return LocalFound::failed(error);
         }
         if let Some(follower) = want.follower {
@@ -468,6 +490,8 @@ impl Hosted {
             aborted: Vec::new(),
             diverging,
             len: 0,
+            is_throttled: false,
+            preferred: None,
             data: FetchData::Empty,
         };
         if found.diverging.is_some() {
@@ -504,6 +528,8 @@ impl Hosted {
             aborted: Vec::new(),
             diverging: None,
             len: 0,
+            is_throttled: false,
+            preferred: None,
             data: FetchData::Empty,
         };
         match self.parting(want, follower) {
@@ -518,6 +544,9 @@ impl Hosted {
                 return found;
             }
             None => {}
+        }
+        if want.max_bytes == 0 {
+            return found;
         }
         let epoch = self.replica.epoch();
         let read = self.log.read_for_replica(want.offset, want.max_bytes).await;
@@ -584,8 +613,7 @@ impl Hosted {
     }
 
     /// As [`Self::read`], into memory.
-    pub(crate) async fn read_to_memory(&self, want: &ReadWant) -> ReadFound {
-        let found = self.read(want).await;
+    pub(crate) async fn in_memory(&self, found: LocalFound) -> ReadFound {
         let mut result = ReadFound {
             error: found.error,
             high_watermark: found.high_watermark,
@@ -594,6 +622,8 @@ impl Hosted {
             aborted: found.aborted,
             diverging: found.diverging,
             len: found.len,
+            is_throttled: found.is_throttled,
+            preferred: found.preferred,
             data: Vec::new(),
         };
         match found.data {

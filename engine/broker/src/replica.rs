@@ -45,6 +45,8 @@ pub(crate) struct Replica {
     /// The log is being cut: what the metadata says meanwhile, and how many are to be in sync,
     /// counts when that is done.
     cutting: RefCell<Option<Later>>,
+    /// Of a follower: what its leader says is safe; none before it has said it.
+    told_safe: Cell<Option<i64>>,
     /// It leads, but nobody else seems to know.
     is_cut_off: Cell<bool>,
     /// Rings when the role is another, or when the leader is cut off.
@@ -58,6 +60,7 @@ impl Replica {
             role: RefCell::new(Role::None),
             cutting: RefCell::new(None),
             is_cut_off: Cell::new(false),
+            told_safe: Cell::new(None),
             changed: Notify::new(),
         }
     }
@@ -100,6 +103,17 @@ impl Replica {
             Role::Leads(leader) if leader.may_be_behind() => Err(ErrorCode::OffsetNotAvailable),
             _ => Ok(()),
         }
+    }
+
+    /// Whether this node follows, and its leader has said that everything before `end` is safe.
+    pub(crate) fn is_told_safe(&self, end: i64) -> bool {
+        self.follower().is_some() && self.told_safe.get().is_some_and(|safe| end <= safe)
+    }
+
+    /// Who of those in sync that are near has everything up to an offset, if this node leads.
+    pub(crate) fn nearest(&self, offset: i64, is_near: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        self.leader(|leader| leader.nearest(offset, is_near))
+            .flatten()
     }
 
     fn leader<T>(&self, work: impl FnOnce(&mut Leader) -> T) -> Option<T> {
@@ -185,6 +199,7 @@ impl Hosted {
         }
         let watches = matches!(role, Role::Leads(_));
         self.replica.role.replace(role);
+        self.replica.told_safe.set(None);
         self.replica.changed.notify_all();
         if watches {
             self.set_eligible(shard, now);
@@ -385,6 +400,7 @@ impl Hosted {
     /// The leader says that everything before `high_watermark` is safe.
     pub(crate) fn on_leaders_high_watermark(&self, high_watermark: i64) {
         self.log.set_high_watermark(Some(high_watermark));
+        self.replica.told_safe.set(Some(high_watermark));
     }
 }
 

@@ -40,6 +40,7 @@ use crate::limits::MAILBOX_DEPTH;
 use crate::peers::{QuorumLinks, Refused, own_address};
 use crate::router::{Answer, Call, Envelope, Result};
 use crate::shard::{Peer, Shard};
+use crate::throttle::Throttle;
 
 /// How long clients that do not take their last responses hold up the stop.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
@@ -150,6 +151,10 @@ pub(crate) struct Launched {
     connections: AtomicUsize,
     /// Who leads the metadata's quorum, if anybody is known to; else this node.
     controller: AtomicI32,
+    /// What this node gives to followers of throttled partitions.
+    pub(crate) leader_throttle: Throttle,
+    /// What it takes as one.
+    pub(crate) follower_throttle: Throttle,
     stopper: Stopper,
     on_ready: Box<dyn Fn(SocketAddr) + Send + Sync>,
     /// Taken by each core when it starts.
@@ -192,6 +197,8 @@ impl Launch {
             config: Arc::new(config),
             cores: count,
             connections: AtomicUsize::new(0),
+            leader_throttle: Throttle::default(),
+            follower_throttle: Throttle::default(),
             stopper,
             on_ready: Box::new(on_ready),
             ports: Mutex::new(ports),

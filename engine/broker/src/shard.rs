@@ -271,8 +271,18 @@ impl Shard {
         match self.partitions.borrow().get(&id) {
             Some(Place::Open(hosted)) => Ok(Rc::clone(hosted)),
             Some(Place::Failed) => Err(ErrorCode::KafkaStorageError),
-            // Deleted a moment ago, or about to be opened: the client looks again.
-            None => Err(ErrorCode::UnknownTopicOrPartition),
+            None => Err(self.why_not_hosted(id)),
+        }
+    }
+
+    /// The client looks again, either way.
+    fn why_not_hosted(&self, id: PartitionId) -> ErrorCode {
+        let image = self.image.borrow();
+        match image.topic_by_id(id.topic) {
+            // Its copies are elsewhere.
+            Some(topic) if topic.has(id.index) => ErrorCode::NotLeaderOrFollower,
+            // It was deleted a moment ago, or is about to be opened.
+            _ => ErrorCode::UnknownTopicOrPartition,
         }
     }
 
@@ -342,7 +352,11 @@ impl Shard {
         match leadership {
             Leadership::Begun => {
                 let (shard, hosted) = (Rc::clone(self), Rc::clone(hosted));
-                spawn(async move { shard.coordinate(&topic, index, Some(hosted)).await });
+                spawn(async move {
+                    shard.coordinate(&topic, index, Some(hosted)).await;
+                    // What was decided before goes on here.
+                    shard.resume_transactions();
+                });
             }
             Leadership::Ended if topic == *OFFSETS_TOPIC => {
                 self.groups.leave(index);
@@ -387,9 +401,9 @@ impl Shard {
         self.partitions.borrow_mut().retain(|id, place| {
             let topic = image.topic_by_id(id.topic);
             let state = topic.and_then(|topic| topic.partition(id.index));
-            let ours = state.filter(|state| state.replicas.contains(&node));
-            match (topic.zip(ours), place) {
-                (Some((topic, state)), Place::Open(hosted)) => {
+            let is_ours = state.is_some_and(|state| state.replicas.contains(&node));
+            match (topic.zip(state), place) {
+                (Some((topic, state)), Place::Open(hosted)) if is_ours => {
                     let config = topic.config.log_config(topic.is_internal(), expiration);
                     if hosted.log.config() != config {
                         hosted.log.update_config(config);
@@ -399,13 +413,18 @@ impl Shard {
                     moved.extend(leadership.map(|moved| (Rc::clone(hosted), moved)));
                     true
                 }
-                (Some(_), Place::Failed) => true,
-                (None, Place::Open(hosted)) => {
+                (there, Place::Open(hosted)) => {
+                    // The copy has moved to other nodes, or the topic is gone.
+                    if let Some((topic, state)) = there {
+                        let min_isr = topic.config.min_insync_replicas as usize;
+                        let leadership = hosted.set_state(self, state, min_isr);
+                        moved.extend(leadership.map(|moved| (Rc::clone(hosted), moved)));
+                    }
                     hosted.close();
                     removed.push(hosted.log.clone());
                     false
                 }
-                (None, Place::Failed) => false,
+                (_, Place::Failed) => is_ours,
             }
         });
         for (hosted, leadership) in moved {
@@ -581,7 +600,11 @@ impl Shard {
             let nothing = found.iter().all(|part: &ReadFound| part.len == 0);
             want.max_bytes = want.max_bytes.min(left.max(usize::from(nothing)));
             let part = match self.asked(&want) {
-                Ok(hosted) => hosted.read_to_memory(&want).await,
+                Ok(hosted) => {
+                    hosted
+                        .in_memory(self.read_throttled(&hosted, &want).await)
+                        .await
+                }
                 Err(error) => ReadFound::failed(error),
             };
             left = left.saturating_sub(part.len);
@@ -605,7 +628,7 @@ impl Shard {
     /// Reads a partition of this core.
     pub(crate) async fn read_local(&self, want: &ReadWant) -> LocalFound {
         match self.asked(want) {
-            Ok(hosted) => hosted.read(want).await,
+            Ok(hosted) => self.read_throttled(&hosted, want).await,
             Err(error) => LocalFound::failed(error),
         }
     }

@@ -84,13 +84,20 @@ impl Shard {
     }
 }
 
-/// Whether a folder is that of a partition whose topic is gone. A folder that does not say whose it
-/// is, is nobody's business here.
+/// Whether a folder is that of a partition whose topic is gone, or whose copies are on other nodes. A
+/// folder that does not say whose it is, is nobody's business here.
 async fn is_orphan(image: &Image, folder: &Path) -> bool {
-    match owner(folder).await {
-        Ok(Some(topic)) => image.topic_by_id(topic).is_none(),
-        Ok(None) | Err(_) => false,
-    }
+    let Ok(Some(owner)) = owner(folder).await else {
+        return false;
+    };
+    let Some(topic) = image.topic_by_id(owner) else {
+        return true;
+    };
+    let name = folder.file_name().and_then(|name| name.to_str());
+    let index = name.and_then(|name| name.strip_prefix(&*topic.name)?.strip_prefix('-'));
+    let index: Option<i32> = index.and_then(|index| index.parse().ok());
+    let state = index.and_then(|index| topic.partition(index));
+    state.is_some_and(|state| !state.replicas.contains(&image.node_id))
 }
 
 /// The topic that a partition's folder belongs to, if it says so.

@@ -1,4 +1,4 @@
-//! `ringmill cluster`: show the cluster's nodes, take one out.
+//! `ringmill cluster`: show the cluster's nodes, take one out, move copies between them.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,7 @@ use ringmill_client::local::{Admin, ClusterNode, QuorumDescription};
 use serde_json::{Value, json};
 
 use crate::Failure;
+use crate::copies;
 use crate::remote::{Remote, print, print_json, run as on_ring, table};
 
 #[derive(Debug, clap::Args)]
@@ -22,6 +23,29 @@ enum Task {
     Status,
     /// Take a node that was stopped out of the cluster, for good
     Leave { node: i32 },
+    /// Move the copies that a node has to another node, while all goes on
+    Move {
+        /// The node that has them
+        #[arg(long)]
+        from: i32,
+        /// The node that gets them; where it has one already, nothing moves
+        #[arg(long)]
+        to: i32,
+        /// Of this topic alone; may be repeated
+        #[arg(long = "topic", value_name = "NAME")]
+        topics: Vec<String>,
+    },
+    /// Show the partitions whose copies are on their way
+    Moves,
+    /// Have the preferred leaders lead
+    Elect {
+        /// Of this topic alone; may be repeated
+        #[arg(long = "topic", value_name = "NAME")]
+        topics: Vec<String>,
+        /// Where nobody leads, have anybody lead who is there: acknowledged records may be lost
+        #[arg(long)]
+        unclean: bool,
+    },
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
@@ -38,6 +62,11 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
                     false => print(&format!("node {node} has left\n")),
                 }
             }
+            Task::Move { from, to, topics } => {
+                copies::move_all(&admin, (from, to), &topics, json).await
+            }
+            Task::Moves => copies::moves(&admin, json).await,
+            Task::Elect { topics, unclean } => copies::elect(&admin, &topics, unclean, json).await,
         }
     })
 }

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod consume;
+mod copies;
 mod demo;
 mod doctor;
 mod embedded;

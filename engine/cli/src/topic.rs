@@ -6,6 +6,7 @@ use ringmill_client::local::{
 use serde_json::{Value, json};
 
 use crate::Failure;
+use crate::copies;
 use crate::remote::{Remote, pair, print, print_json, run as on_ring, table};
 
 #[derive(Debug, clap::Args)]
@@ -51,6 +52,24 @@ enum Task {
         /// A setting to put back to its default; may be repeated
         #[arg(long = "delete-config", value_name = "NAME")]
         deleted: Vec<String>,
+    },
+    /// Move a topic's copies to other nodes, while all goes on
+    Reassign {
+        name: String,
+        /// The nodes that are to have a copy of each partition; who leads goes round among them
+        #[arg(
+            long,
+            value_name = "NODE,...",
+            value_delimiter = ',',
+            required_unless_present = "cancel"
+        )]
+        nodes: Vec<i32>,
+        /// This partition alone; may be repeated
+        #[arg(long = "partition", value_name = "NUMBER")]
+        partitions: Vec<i32>,
+        /// Take back what is on its way
+        #[arg(long, conflicts_with = "nodes")]
+        cancel: bool,
     },
     /// Delete topics with all their records
     Delete {
@@ -100,6 +119,18 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
                 alter(&admin, &name, partitions, &changes).await?;
                 told(json, json!({"altered": name}), &format!("altered {name}\n"))
             }
+            Task::Reassign {
+                name,
+                partitions,
+                cancel: true,
+                ..
+            } => copies::cancel(&admin, &name, &partitions, json).await,
+            Task::Reassign {
+                name,
+                nodes,
+                partitions,
+                ..
+            } => copies::reassign(&admin, &name, &partitions, &nodes, json).await,
             Task::Delete { names } => {
                 for name in &names {
                     admin.delete_topic(name).await.map_err(Failure::new)?;

@@ -157,3 +157,55 @@ fn who_does_not_belong_is_refused_in_one_line() {
     let why = refused("3", "node2");
     assert!(why.contains("belongs to node 2"), "{why}");
 }
+
+/// Each partition's replicas and leader, as a node shows them, once all copies are in sync.
+fn copies(node: &Node, topic: &str) -> Option<Vec<(Vec<u64>, u64)>> {
+    let text = run(node, &format!("topic describe {topic} --json")).ok()?;
+    let described: Value = serde_json::from_str(&text).unwrap();
+    let partitions = described["partitions"].as_array()?.iter();
+    let numbers = |value: &Value| -> Option<Vec<u64>> {
+        value.as_array()?.iter().map(Value::as_u64).collect()
+    };
+    let copies = partitions.map(|partition| {
+        let replicas = numbers(&partition["replicas"])?;
+        let is_whole = numbers(&partition["in_sync"])?.len() == replicas.len();
+        is_whole.then_some((replicas, partition["leader"].as_u64()?))
+    });
+    copies.collect()
+}
+
+#[test]
+fn copies_move_by_command() {
+    let folder = Folder::new("moves");
+    let one = folder.start(1, &[]);
+    let two = folder.start(2, &[&one]);
+    let three = folder.start(3, &[&one, &two]);
+    wait_until(&two, "one cluster", |shown| up(shown) == [1, 2, 3]);
+    let wait = |what: &[Vec<u64>]| {
+        let begun = Instant::now();
+        loop {
+            let copies = copies(&two, "t");
+            let replicas = copies.iter().flatten().map(|(replicas, _)| replicas);
+            if replicas.eq(what) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "not {what:?}: {copies:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    run(&one, "topic create t --partitions 2 --replication 1").unwrap();
+    let asked = run(&three, "topic reassign t --nodes 2,3").unwrap();
+    assert!(asked.contains("2 partition(s)"), "{asked}");
+    wait(&[vec![2, 3], vec![3, 2]]);
+    run(&one, "cluster move --from 3 --to 1 --topic t").unwrap();
+    wait(&[vec![2, 1], vec![1, 2]]);
+    let moves = run(&three, "cluster moves").unwrap();
+    assert_eq!(moves, "all copies are where they are to be\n");
+    let why = run(&one, "topic reassign t --cancel").unwrap_err();
+    assert!(why.contains("nothing to move"), "{why}");
+    let why = run(&one, "topic reassign t --nodes 9").unwrap_err();
+    assert!(why.contains("broker 9, but no such broker"), "{why}");
+    run(&one, "cluster elect --topic t").unwrap();
+    let leaders = copies(&two, "t").map(|copies| copies.into_iter().map(|(_, leader)| leader));
+    assert_eq!(leaders.map(Iterator::collect), Some(vec![2, 1]));
+}

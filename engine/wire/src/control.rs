@@ -208,6 +208,11 @@ controls! {
     DeleteGroups: DeleteGroupsRequest => DeleteGroupsResponse, DELETE_GROUPS;
     IncrementalAlterConfigs: IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse,
         INCREMENTAL_ALTER_CONFIGS;
+    ElectLeaders: ElectLeadersRequest => ElectLeadersResponse, ELECT_LEADERS;
+    AlterPartitionReassignments: AlterPartitionReassignmentsRequest
+        => AlterPartitionReassignmentsResponse, ALTER_PARTITION_REASSIGNMENTS;
+    ListPartitionReassignments: ListPartitionReassignmentsRequest
+        => ListPartitionReassignmentsResponse, LIST_PARTITION_REASSIGNMENTS;
     OffsetDelete: OffsetDeleteRequest => OffsetDeleteResponse, OFFSET_DELETE;
     DescribeClientQuotas: DescribeClientQuotasRequest => DescribeClientQuotasResponse,
         DESCRIBE_CLIENT_QUOTAS;

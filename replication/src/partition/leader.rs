@@ -25,10 +25,18 @@ struct Follower {
     node_epoch: i64,
     /// None before its first fetch in this leader epoch.
     durable_end: Option<i64>,
-    /// When it last had all that there was.
-    caught_up_ms: u64,
+    /// When it last had all that there was, as far as is known. Whoever begins in sync is believed to
+    /// have it then.
+    caught_up_ms: Option<u64>,
     /// The last fetch, and where the leader's log ended then.
     last_fetch: Option<(u64, i64)>,
+}
+
+impl Follower {
+    fn lags_at_most(&self, max_ms: u64, now_ms: u64) -> bool {
+        self.caught_up_ms
+            .is_some_and(|at| now_ms.saturating_sub(at) <= max_ms)
+    }
 }
 
 /// An ISR that the leader asks the cluster for (AlterPartition).
@@ -186,14 +194,18 @@ impl Leader {
         self.followers = others
             .map(|node| {
                 let known = before.iter().find(|follower| follower.node == *node);
-                known.cloned().unwrap_or(Follower {
+                let mut follower = known.cloned().unwrap_or(Follower {
                     node: *node,
                     is_eligible: true,
                     node_epoch: i64::MIN,
                     durable_end: None,
-                    caught_up_ms: now_ms,
+                    caught_up_ms: None,
                     last_fetch: None,
-                })
+                });
+                if state.isr.contains(node) {
+                    follower.caught_up_ms.get_or_insert(now_ms);
+                }
+                follower
             })
             .collect();
     }
@@ -237,9 +249,9 @@ impl Leader {
         }
         // Whoever has what there was at its last fetch was up to date then.
         match follower.last_fetch {
-            _ if offset >= end => follower.caught_up_ms = now_ms,
+            _ if offset >= end => follower.caught_up_ms = Some(now_ms),
             Some((at, then)) if offset >= then => {
-                follower.caught_up_ms = follower.caught_up_ms.max(at);
+                follower.caught_up_ms = follower.caught_up_ms.max(Some(at));
             }
             _ => {}
         }
@@ -274,7 +286,7 @@ impl Leader {
                 .find(|follower| follower.node == *node);
             follower.is_none_or(|follower| {
                 let has_all = follower.durable_end.is_some_and(|end| end >= self.end);
-                has_all || now_ms.saturating_sub(follower.caught_up_ms) <= self.max_lag_ms
+                has_all || follower.lags_at_most(self.max_lag_ms, now_ms)
             })
         };
         let isr: Vec<NodeId> = self.isr.iter().copied().filter(stays).collect();
@@ -316,6 +328,19 @@ impl Leader {
         self.proposed()
     }
 
+    /// Who of those in sync that are near, and have everything up to `offset`, has most of the log: a
+    /// consumer may as well read there (KIP-392).
+    pub fn nearest(&self, offset: i64, is_near: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        let serves = |follower: &&Follower| {
+            let is_in_sync = self.isr.contains(&follower.node) && follower.is_eligible;
+            is_in_sync && is_near(follower.node)
+        };
+        let ends = self.followers.iter().filter(serves);
+        let ends = ends.filter_map(|follower| Some((follower.durable_end?, follower.node)));
+        let best = ends.filter(|(end, _)| *end >= offset).max();
+        best.map(|(_, node)| node)
+    }
+
     /// Moves the high watermark as far as it can go.
     fn advance(&mut self, now_ms: Option<u64>) -> Option<i64> {
         if !self.has_min_isr() {
@@ -325,8 +350,7 @@ impl Leader {
         for follower in &self.followers {
             // Whoever is about to come into sync is waited for, else it might never be: what it has
             // would always be a little behind what is safe without it.
-            let lag = |now: u64| now.saturating_sub(follower.caught_up_ms);
-            let is_close = now_ms.is_some_and(|now| lag(now) <= self.max_lag_ms);
+            let is_close = now_ms.is_some_and(|now| follower.lags_at_most(self.max_lag_ms, now));
             let joins = follower.is_eligible && is_close && follower.last_fetch.is_some();
             if self.is_in_maximal_isr(follower.node) {
                 safe = safe.min(follower.durable_end?);

@@ -148,8 +148,14 @@ fn one_that_joins_under_load_is_waited_for() {
         "nobody else has been heard of"
     );
     leader.on_fetch((2, 0), 5, 5, 10).unwrap();
-    assert_eq!(leader.on_own_end(30, 30, 11), None, "2 is close");
-    let (moved, proposal) = leader.on_fetch((2, 0), 20, 20, 12).unwrap();
+    assert_eq!(
+        leader.on_own_end(30, 30, 11),
+        Some(30),
+        "a copy that is being made holds nobody up"
+    );
+    leader.on_fetch((2, 0), 20, 20, 12).unwrap();
+    assert_eq!(leader.on_own_end(40, 40, 13), None, "2 is close");
+    let (moved, proposal) = leader.on_fetch((2, 0), 30, 30, 14).unwrap();
     assert!(
         moved.is_none() && proposal.is_some(),
         "and has what is safe"
@@ -245,4 +251,23 @@ fn a_leader_whom_nobody_in_sync_asks_any_more_is_cut_off() {
     assert!(leader.is_cut_off(500, 1_201), "3 is not in sync");
     leader.on_state(&state(&[1], 8), 2_000);
     assert!(!leader.is_cut_off(500, 9_000), "the cluster has told");
+}
+
+#[test]
+fn consumers_read_from_who_is_near_and_has_what_they_want() {
+    let mut leader = leader(&[1, 2, 3], 1);
+    assert_eq!(
+        leader.nearest(0, |_| true),
+        None,
+        "nobody has been heard of"
+    );
+    leader.on_fetch((2, 0), 10, 10, 1).unwrap();
+    leader.on_fetch((3, 0), 8, 8, 1).unwrap();
+    assert_eq!(leader.nearest(8, |_| true), Some(2));
+    assert_eq!(leader.nearest(8, |node| node == 3), Some(3));
+    assert_eq!(leader.nearest(9, |node| node == 3), None);
+    leader.set_eligible(2, false, 1);
+    assert_eq!(leader.nearest(9, |_| true), None);
+    leader.on_state(&state(&[1, 2], 8), 2);
+    assert_eq!(leader.nearest(8, |_| true), None, "3 is out of sync");
 }

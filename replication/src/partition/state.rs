@@ -161,46 +161,40 @@ impl<'a> Change<'a> {
     }
 
     /// The copies go to these nodes, in this order; those of now stay until all of these are in
-    /// sync.
-    ///
-    /// # Errors
-    /// [`OnlyCopies`].
-    pub fn reassign(mut self, target: &[NodeId]) -> Result<Self, OnlyCopies> {
-        // One that goes on already is given up for this one.
-        let now = self.before.original();
-        self.next.adding = without(target, &now);
-        self.next.removing = without(&now, target);
+    /// sync (KIP-455). So do those that a reassignment was adding which is given up for this one, for
+    /// they may be the only ones in sync; taken back, this one takes them back, too.
+    pub fn reassign(mut self, target: &[NodeId]) -> Self {
+        let before = self.before;
+        let given_up = without(&before.adding, target);
+        self.next.adding = without(target, &before.original());
+        self.next.adding.extend_from_slice(&given_up);
+        self.next.removing = without(&before.replicas, target);
+        self.next.adding.sort_unstable();
+        self.next.removing.sort_unstable();
         self.next.replicas = target.to_vec();
         self.next.replicas.extend_from_slice(&self.next.removing);
-        self.keeps_a_copy()
+        self
     }
 
     /// A reassignment that goes on is taken back.
     ///
     /// # Errors
-    /// [`OnlyCopies`].
+    /// [`OnlyCopies`], unless the election may be an unclean one.
     pub fn cancel_reassignment(mut self) -> Result<Self, OnlyCopies> {
-        self.next.replicas = self.before.original();
+        let before = self.before;
+        self.next.replicas = before.original();
         self.next.adding = Vec::new();
         self.next.removing = Vec::new();
-        self.keeps_a_copy()
-    }
-
-    /// Takes those out of the ISR that are no replicas any more, if somebody who has everything is
-    /// left.
-    fn keeps_a_copy(mut self) -> Result<Self, OnlyCopies> {
-        let (before, replicas) = (self.before, &self.next.replicas);
         let safe = match before.isr.is_empty() {
             true => &before.elr,
             false => &before.isr,
         };
-        let stays = safe.iter().any(|node| replicas.contains(node));
-        if !safe.is_empty() && !stays {
+        let stays = safe.iter().any(|node| self.next.replicas.contains(node));
+        if !safe.is_empty() && !stays && self.election != Election::Unclean {
             return Err(OnlyCopies);
         }
-        self.next
-            .isr
-            .retain(|node| self.next.replicas.contains(node));
+        let replicas = &self.next.replicas;
+        self.next.isr.retain(|node| replicas.contains(node));
         Ok(self)
     }
 

@@ -104,7 +104,7 @@ fn the_preferred_leader_takes_over_once_it_is_in_sync() {
 #[test]
 fn a_reassignment_ends_when_all_of_the_new_are_in_sync() {
     let before = three();
-    let change = Change::of(&before, 2, &all).reassign(&[4, 5, 3]).unwrap();
+    let change = Change::of(&before, 2, &all).reassign(&[4, 5, 3]);
     let moving = change.build().unwrap();
     assert_eq!(moving.replicas, [4, 5, 3, 1, 2]);
     assert_eq!(
@@ -160,8 +160,51 @@ fn the_only_copy_is_not_given_up() {
     };
     let change = || Change::of(&moving, 1, &all);
     assert_eq!(change().cancel_reassignment().err(), Some(OnlyCopies));
-    assert_eq!(change().reassign(&[6, 7]).err(), Some(OnlyCopies));
-    assert!(change().reassign(&[4, 7]).is_ok());
+    let unclean = change().election(Election::Unclean).cancel_reassignment();
+    let after = unclean.unwrap().build().unwrap();
+    assert_eq!((after.leader, &after.isr[..]), (Some(1), &[1][..]));
+    assert!(after.is_recovering);
+}
+
+/// The new one takes the place of the old, whose copies stay until it ends.
+#[test]
+fn a_reassignment_takes_the_place_of_another() {
+    let before = three();
+    let first = Change::of(&before, 1, &all).reassign(&[4, 2, 3]);
+    let first = first.build().unwrap();
+    let alone = PartitionState {
+        isr: vec![4],
+        leader: Some(4),
+        ..first
+    };
+    let second = Change::of(&alone, 1, &all).reassign(&[5, 2, 3]);
+    let second = second.build().unwrap();
+    assert_eq!(second.replicas, [5, 2, 3, 1, 4]);
+    assert_eq!(
+        (&second.adding[..], &second.removing[..]),
+        (&[4, 5][..], &[1, 4][..])
+    );
+    assert_eq!(second.leader, Some(4), "nobody else has everything");
+    assert_eq!(second.original(), [2, 3, 1]);
+    let ended = Change::of(&second, 1, &all).isr(vec![4, 2, 3, 5]);
+    let ended = ended.build().unwrap();
+    assert_eq!(ended.replicas, [5, 2, 3]);
+    assert_eq!((ended.leader, &ended.isr[..]), (Some(5), &[2, 3, 5][..]));
+}
+
+/// Back to where it began, it has ended.
+#[test]
+fn a_reassignment_to_what_is_in_sync_ends_at_once() {
+    let before = three();
+    let moving = Change::of(&before, 2, &all).reassign(&[1, 2, 4]);
+    let moving = moving.build().unwrap();
+    let back = Change::of(&moving, 2, &all).reassign(&[3, 2, 1]);
+    let back = back.build().unwrap();
+    assert_eq!(
+        (&back.replicas[..], back.is_reassigning(), back.leader),
+        (&[3, 2, 1][..], false, Some(1))
+    );
+    assert_eq!(back.leader_epoch, moving.leader_epoch + 1, "4 is out");
 }
 
 #[test]
@@ -338,7 +381,7 @@ impl Model {
                     self.change(|change| change.isr(isr));
                 }
             }
-            Event::Reassign(target) => self.move_copies(|change| change.reassign(&target)),
+            Event::Reassign(target) => self.move_copies(|change| Ok(change.reassign(&target))),
             Event::Cancel => self.move_copies(|change| change.cancel_reassignment()),
             // The cluster's news of it and the leader's are one.
             Event::MinIsr(min_isr) => {

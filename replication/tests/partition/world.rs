@@ -285,7 +285,7 @@ impl World {
         let change = Change::of(&before, self.min_isr, &may_lead);
         let change = match cancels {
             true => change.cancel_reassignment(),
-            false => change.reassign(&target),
+            false => Ok(change.reassign(&target)),
         };
         if let Some(next) = change.ok().and_then(Change::build) {
             self.trace(|| format!("cluster: {next:?}"));

@@ -5,6 +5,8 @@
 //! leader epoch never spans two lives of a node where somebody else has a copy, for what a leader
 //! had not flushed may be gone, and others may have fetched it.
 
+use std::cell::Cell;
+
 use ringmill_replication::nodes::{NodeState, NotRegistered, Registration, register as admit};
 use ringmill_replication::partition::NodeId;
 use ringmill_replication::partition::state::{Change, Election, PartitionState};
@@ -117,16 +119,58 @@ pub fn may_stop(image: &Image, node: NodeId) -> bool {
     stop(image, node).is_empty()
 }
 
-/// Each partition that is not led by its first replica, though it could be.
-pub fn balance(image: &Image) -> Vec<Command> {
+/// What elections lead to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Elected {
+    /// How many partitions change.
+    pub count: usize,
+    /// What makes it so.
+    pub commands: Vec<Command>,
+}
+
+/// Partitions that are not led by their first replica, though they could be; so many at the most.
+pub fn balance(image: &Image, max: usize) -> Elected {
     let may_lead = |node: NodeId| image.is_usable(node);
-    change_partitions(image, |topic, state| {
+    elect(image, max, |topic, state| {
         if state.is_preferred_leader() {
             return None;
         }
         let change = change_of(topic, state, &may_lead);
         change.election(Election::Preferred).build()
     })
+}
+
+/// Partitions that nobody leads, though somebody may by the topic's settings, who may lack
+/// acknowledged records; so many at the most.
+pub fn elect_uncleanly(image: &Image, max: usize) -> Elected {
+    let may_lead = |node: NodeId| image.is_usable(node);
+    elect(image, max, |topic, state| {
+        let may_lose = topic.config.unclean_leader_election;
+        if state.leader.is_some() || !may_lose {
+            return None;
+        }
+        change_of(topic, state, &may_lead).build()
+    })
+}
+
+fn elect(
+    image: &Image,
+    max: usize,
+    change: impl Fn(&Topic, &PartitionState) -> Option<PartitionState>,
+) -> Elected {
+    let count = Cell::new(0);
+    let commands = change_partitions(image, |topic, state| {
+        if count.get() == max {
+            return None;
+        }
+        let changed = change(topic, state);
+        count.set(count.get() + usize::from(changed.is_some()));
+        changed
+    });
+    Elected {
+        count: count.get(),
+        commands,
+    }
 }
 
 /// A change of a partition of `topic`, by the topic's settings.

@@ -81,7 +81,7 @@ fn the_next_in_sync_takes_over_and_the_first_comes_back_when_it_is_in_sync() {
     lab.register(1, 1);
     lab.unfence(1);
     assert_eq!(lab.leader(0), (Some(2), 1), "it has to catch up first");
-    assert!(balance(&lab.image).is_empty());
+    assert_eq!(balance(&lab.image, 9), Elected::default());
     let before = lab.partition(0);
     let may_lead = |_: NodeId| true;
     let topic = lab.image.topic("t").unwrap();
@@ -89,7 +89,9 @@ fn the_next_in_sync_takes_over_and_the_first_comes_back_when_it_is_in_sync() {
     let partitions = vec![(0, joined.build().unwrap())];
     let topic = TOPIC;
     lab.apply(vec![Command::SetPartitions { topic, partitions }]);
-    lab.apply(balance(&lab.image));
+    let elected = balance(&lab.image, 9);
+    assert_eq!((elected.count, elected.commands.len()), (1, 1));
+    lab.apply(elected.commands);
     assert_eq!(lab.leader(0), (Some(1), 2));
 }
 
@@ -152,4 +154,58 @@ fn a_node_that_stops_hands_over_and_goes_when_it_leads_nothing_that_others_could
     assert_eq!(lab.leader(0), (Some(2), 1));
     assert_eq!(lab.leader(1), (Some(1), 0), "to the end");
     assert!(may_stop(&lab.image, 1));
+}
+
+#[test]
+fn so_many_elections_are_held_at_a_time() {
+    let mut lab = Lab::new(&[1, 2], &[&[1, 2], &[1, 2], &[1, 2]]);
+    lab.fence(1);
+    lab.unfence(1);
+    for number in 0..3 {
+        let before = lab.partition(number);
+        let back = Change::of(&before, 2, &|_| true).isr(vec![2, 1]).build();
+        lab.apply(vec![Command::SetPartitions {
+            topic: TOPIC,
+            partitions: vec![(number, back.unwrap())],
+        }]);
+    }
+    let mut counts = Vec::new();
+    loop {
+        let elected = balance(&lab.image, 2);
+        counts.push(elected.count);
+        if elected.count == 0 {
+            break;
+        }
+        lab.apply(elected.commands);
+    }
+    assert_eq!(counts, [2, 1, 0]);
+}
+
+#[test]
+fn nobody_is_elected_uncleanly_where_no_setting_allows_it() {
+    let mut lab = Lab::new(&[1, 2], &[&[1, 2], &[2, 1]]);
+    lab.apply(vec![Command::ConfigureTopic {
+        id: TOPIC,
+        overrides: Overrides::new(),
+    }]);
+    // 2 falls behind, and 1 is gone with everything.
+    lab.fence(2);
+    lab.unfence(2);
+    lab.fence(1);
+    assert_eq!((lab.leader(0).0, lab.leader(1).0), (None, None));
+    assert_eq!(elect_uncleanly(&lab.image, 9), Elected::default());
+    let allowed = (
+        "unclean.leader.election.enable".to_owned(),
+        "true".to_owned(),
+    );
+    lab.apply(vec![Command::ConfigureTopic {
+        id: TOPIC,
+        overrides: Overrides::from([allowed]),
+    }]);
+    let elected = elect_uncleanly(&lab.image, 9);
+    assert_eq!(elected.count, 2);
+    lab.apply(elected.commands);
+    let state = lab.partition(0);
+    assert_eq!((state.leader, &state.isr[..]), (Some(2), &[2][..]));
+    assert!(state.is_recovering);
 }

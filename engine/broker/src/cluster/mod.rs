@@ -7,6 +7,7 @@
 //! Core 0 keeps the metadata. Every core holds the latest [`image::Image`] as a shared, read-only
 //! snapshot.
 
+pub mod changes;
 pub mod codec;
 pub mod command;
 pub mod folder;

@@ -1,7 +1,7 @@
 //! Which commands a client's request about topics makes, or why it makes none. Pure: the rules are
 //! Kafka's (`ReplicationControlManager`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use ringmill_replication::nodes::NodeState;
 use ringmill_replication::partition::NodeId;
@@ -360,36 +360,41 @@ fn assigned_one(
     nodes: &[NodeId],
     copies: usize,
 ) -> Result<PartitionState, TopicError> {
-    let distinct: BTreeSet<NodeId> = nodes.iter().copied().collect();
-    let unknown = nodes.iter().find(|node| !image.nodes().contains_key(node));
-    let reason = if nodes.is_empty() {
-        "includes an empty replica list.".to_owned()
-    } else if let Some(other) = unknown {
-        format!("includes broker {other}, but no such broker is registered.")
-    } else if distinct.len() < nodes.len() {
-        let mut sorted = nodes.to_vec();
-        sorted.sort_unstable();
-        let twice = sorted.windows(2).find(|pair| pair[0] == pair[1]);
-        let twice = twice.map_or(-1, |pair| pair[0]);
-        format!("includes the broker {twice} more than once.")
-    } else if nodes.len() != copies {
-        format!(
-            "includes a partition with {} replica(s), but this is not consistent with previous \
-             partitions, which have {copies} replica(s).",
-            nodes.len()
-        )
-    } else {
-        let state = PartitionState::new(nodes.to_vec(), |node| image.is_usable(node));
-        if state.leader.is_some() {
-            return Ok(state);
-        }
+    check_assignment(image, nodes)?;
+    if nodes.len() != copies {
         return Err(TopicError::Assignment(format!(
-            "All brokers specified in the manual partition assignment for partition {number} are \
-             fenced or in controlled shutdown."
+            "The manual partition assignment includes a partition with {} replica(s), but this is \
+             not consistent with previous partitions, which have {copies} replica(s).",
+            nodes.len()
         )));
+    }
+    let state = PartitionState::new(nodes.to_vec(), |node| image.is_usable(node));
+    if state.leader.is_some() {
+        return Ok(state);
+    }
+    Err(TopicError::Assignment(format!(
+        "All brokers specified in the manual partition assignment for partition {number} are \
+         fenced or in controlled shutdown."
+    )))
+}
+
+/// Checks where a client places the copies of a partition.
+///
+/// # Errors
+/// On no node, on one that does not exist, or on one twice.
+pub fn check_assignment(image: &Image, nodes: &[NodeId]) -> Result<(), TopicError> {
+    let mut sorted = nodes.to_vec();
+    sorted.sort_unstable();
+    let unknown = sorted.iter().find(|node| !image.nodes().contains_key(node));
+    let twice = sorted.windows(2).find(|pair| pair[0] == pair[1]);
+    let reason = match (unknown, twice) {
+        _ if nodes.is_empty() => "an empty replica list.".to_owned(),
+        (Some(other), _) => format!("broker {other}, but no such broker is registered."),
+        (None, Some(pair)) => format!("the broker {} more than once.", pair[0]),
+        (None, None) => return Ok(()),
     };
     Err(TopicError::Assignment(format!(
-        "The manual partition assignment {reason}"
+        "The manual partition assignment includes {reason}"
     )))
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::broker_keys::OWN;
 use super::nodes::{self, NodesConfig};
+use super::topic::finite;
 use super::transactions::{self, TransactionConfig};
 use super::{ConfigError, Key, Overrides, Reader, Source, Table, TopicConfig, list_items, topic};
 use crate::groups::consumer::assign::Assignor;
@@ -130,6 +131,10 @@ pub struct LiveConfig {
     pub max_partitions: usize,
     /// `producer.id.expiration.ms`.
     pub producer_id_expiration: Duration,
+    /// `leader.replication.throttled.rate`, if it is any.
+    pub leader_throttle: Option<u64>,
+    /// `follower.replication.throttled.rate`, if it is any.
+    pub follower_throttle: Option<u64>,
     /// The consumer groups' limits.
     pub groups: GroupConfig,
     /// What a topic gets that sets nothing of its own.
@@ -333,6 +338,8 @@ impl LiveConfig {
             default_replication: read.i32("default.replication.factor"),
             max_partitions: read.usize("partitions.max"),
             producer_id_expiration: Duration::from_millis(read.u64("producer.id.expiration.ms")),
+            leader_throttle: finite(read.u64("leader.replication.throttled.rate")),
+            follower_throttle: finite(read.u64("follower.replication.throttled.rate")),
             groups: GroupConfig {
                 initial_rebalance_delay_ms: read.u64("group.initial.rebalance.delay.ms"),
                 min_session_timeout_ms: read.u64("group.min.session.timeout.ms"),

@@ -4,6 +4,8 @@ use super::{Key, Kind};
 use crate::groups::consumer::assign::ASSIGNORS;
 
 pub(super) const INT_MAX: i64 = i32::MAX as i64;
+/// Kafka writes "as much as you like" as the largest number.
+const RATE_MAX: &str = "9223372036854775807";
 
 pub(super) const fn fixed(
     name: &'static str,
@@ -83,6 +85,12 @@ pub(super) const OWN: &[Key] = &[
         Kind::Int(1024, INT_MAX),
         "57671680",
         "The most bytes of records in one fetch response, whatever the client asks for.",
+    ),
+    live(
+        "follower.replication.throttled.rate",
+        Kind::Long(0, i64::MAX),
+        RATE_MAX,
+        "How many bytes a second this node fetches for throttled replicas (follower.replication.throttled.replicas), all together.",
     ),
     live(
         "group.consumer.assignors",
@@ -173,6 +181,12 @@ pub(super) const OWN: &[Key] = &[
         Kind::Int(1, INT_MAX),
         "100000",
         "How many consumer groups the broker keeps.",
+    ),
+    live(
+        "leader.replication.throttled.rate",
+        Kind::Long(0, i64::MAX),
+        RATE_MAX,
+        "How many bytes a second this node gives to followers of throttled replicas (leader.replication.throttled.replicas), all together.",
     ),
     fixed(
         "listeners",

@@ -9,6 +9,7 @@ mod broker_keys;
 pub mod client_metrics;
 pub mod group;
 pub mod nodes;
+pub mod throttled;
 pub mod topic;
 pub mod transactions;
 
@@ -41,6 +42,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Comma-separated words, each out of a list; an empty list of words admits any.
     List(&'static [&'static str]),
+    /// Replicas of a topic's partitions ([`throttled::ThrottledReplicas`]).
+    Replicas,
     /// Any text.
     Text,
 }
@@ -54,7 +57,7 @@ impl Kind {
             Self::Int(..) => 3,
             Self::Long(..) => 5,
             Self::Double(..) => 6,
-            Self::List(_) => 7,
+            Self::List(_) | Self::Replicas => 7,
         }
     }
 
@@ -66,10 +69,17 @@ impl Kind {
             Self::Double(min, max) => parse_double(value, min, max).map(drop),
             Self::Choice(words) => one_of(value, words),
             Self::List(words) => list_items(value).try_for_each(|word| one_of(word, words)),
+            Self::Replicas => match throttled::ThrottledReplicas::parse(value) {
+                Some(_) => Ok(()),
+                None => Err(REPLICAS_WANTED.to_owned()),
+            },
             Self::Text => Ok(()),
         }
     }
 }
+
+/// Kafka's words.
+const REPLICAS_WANTED: &str = "Must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],...";
 
 fn parse_bool(value: &str) -> Result<bool, String> {
     match value.trim() {

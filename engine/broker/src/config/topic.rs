@@ -6,6 +6,7 @@ use std::time::Duration;
 use ringmill_log::{CompactionConfig, LogConfig};
 pub use ringmill_log::{Durability, TimestampType};
 
+use super::throttled::ThrottledReplicas;
 use super::{ConfigError, Key, Kind, Overrides, Reader, Table, list_items};
 
 const LONG_MAX: &str = "9223372036854775807";
@@ -87,6 +88,13 @@ pub static TABLE: Table = Table {
             "Flush a partition when its oldest unflushed record is so old, in milliseconds, whether or not somebody waits for it.",
         ),
         key(
+            "follower.replication.throttled.replicas",
+            Kind::Replicas,
+            "",
+            None,
+            "Whose fetching is held to follower.replication.throttled.rate while they are not in sync: PARTITION:NODE of replicas, separated by commas, or * for all of the topic.",
+        ),
+        key(
             "index.interval.bytes",
             Kind::Int(0, i32::MAX as i64),
             "4096",
@@ -94,6 +102,13 @@ pub static TABLE: Table = Table {
             "Bytes of records between two entries of Kafka's sparse index. Kept for tools; Ringmill's index has a fixed step.",
         )
         .changes_nothing(BY_DESIGN),
+        key(
+            "leader.replication.throttled.replicas",
+            Kind::Replicas,
+            "",
+            None,
+            "Which leaders hold what they give to followers that are not in sync to leader.replication.throttled.rate: PARTITION:NODE of replicas, separated by commas, or * for all of the topic.",
+        ),
         key(
             "max.compaction.lag.ms",
             Kind::Long(1, i64::MAX),
@@ -250,6 +265,10 @@ pub struct TopicConfig {
     pub min_insync_replicas: u32,
     /// Whether a replica that may lack acknowledged records can lead when no other is left.
     pub unclean_leader_election: bool,
+    /// Whose leaders hold back what they give to followers.
+    pub leader_throttled: ThrottledReplicas,
+    /// Whose followers hold back.
+    pub follower_throttled: ThrottledReplicas,
     /// The most bytes that a partition keeps.
     pub retention_bytes: Option<u64>,
     /// How long records are kept.
@@ -271,6 +290,7 @@ impl TopicConfig {
         let read = Reader::new(&TABLE, overrides, fallback);
         let policy = read.text("cleanup.policy");
         let millis = |name| Duration::from_millis(read.u64(name));
+        let replicas = |name| ThrottledReplicas::parse(&read.text(name)).unwrap_or_default();
         Self {
             delete: list_items(&policy).any(|word| word == "delete"),
             compact: list_items(&policy).any(|word| word == "compact"),
@@ -292,6 +312,8 @@ impl TopicConfig {
             },
             min_insync_replicas: read.u32("min.insync.replicas"),
             unclean_leader_election: read.bool("unclean.leader.election.enable"),
+            leader_throttled: replicas("leader.replication.throttled.replicas"),
+            follower_throttled: replicas("follower.replication.throttled.replicas"),
             retention_bytes: read.limit("retention.bytes"),
             retention: read.limit("retention.ms").map(Duration::from_millis),
             segment_bytes: read.u32("segment.bytes"),
@@ -338,7 +360,7 @@ impl Default for TopicConfig {
 }
 
 /// Kafka writes "never" as the largest number.
-fn finite(value: u64) -> Option<u64> {
+pub(super) fn finite(value: u64) -> Option<u64> {
     (value != i64::MAX as u64).then_some(value)
 }
 

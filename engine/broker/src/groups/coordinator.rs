@@ -342,7 +342,8 @@ impl Coordinator {
         match self.partitions.get(&partition).map(|state| &state.load) {
             Some(Load::Ready) => Ok(()),
             Some(Load::Loading(_)) => Err(GroupError::LoadInProgress),
-            Some(Load::Failed) | None => Err(GroupError::CoordinatorNotAvailable),
+            Some(Load::Failed) => Err(GroupError::CoordinatorNotAvailable),
+            None => Err(GroupError::NotCoordinator),
         }
     }
 

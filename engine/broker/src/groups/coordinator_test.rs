@@ -529,8 +529,21 @@ fn requests_are_refused_while_loading_and_after_a_failure() {
     assert_eq!(node.coordinator.deadline(), None);
     assert_eq!(
         node.coordinator.describe("", 1),
-        Err(GroupError::CoordinatorNotAvailable)
+        Err(GroupError::NotCoordinator)
     );
+}
+
+#[test]
+fn groups_leave_with_their_partition() {
+    let mut node = Node::new();
+    let claim = node.form("g");
+    node.coordinator.resign(0);
+    assert_eq!(
+        node.coordinator.heartbeat(node.now, "g", 0, &claim),
+        Err(GroupError::NotCoordinator)
+    );
+    assert!(node.coordinator.is_empty());
+    assert_eq!(node.coordinator.deadline(), None);
 }
 
 #[test]

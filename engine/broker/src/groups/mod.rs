@@ -44,6 +44,9 @@ pub enum GroupError {
     /// The group's log could not be read or written, or no further group is admitted.
     #[error("the group's coordinator is not available")]
     CoordinatorNotAvailable,
+    /// Another node leads the group's partition.
+    #[error("the group is another node's")]
+    NotCoordinator,
     /// The group's log is still being read.
     #[error("the group's coordinator is still loading")]
     LoadInProgress,

@@ -110,10 +110,19 @@ struct Settling {
     done: oneshot::Sender<Result<()>>,
 }
 
+/// Whoever waits for a group's answer, and the group's partition.
+struct Parked {
+    home: i32,
+    sender: oneshot::Sender<Answered>,
+}
+
+/// A group's answer, or why there is none.
+type Answered = std::result::Result<Reply, GroupError>;
+
 /// The groups of one core.
 pub(crate) struct Groups {
     pub(super) coordinator: RefCell<Coordinator>,
-    parked: RefCell<HashMap<Token, oneshot::Sender<Reply>, FixedState>>,
+    parked: RefCell<HashMap<Token, Parked, FixedState>>,
     next_token: Cell<u64>,
     /// Rings when the coordinator may want to be woken earlier.
     earlier: Notify,
@@ -121,9 +130,15 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    /// A partition is led by another node now: so are its groups.
+    /// A partition is led by another node now: so are its groups, and whoever waits here is to go
+    /// there.
     pub(crate) fn leave(&self, home: i32) {
-        self.coordinator.borrow_mut().fail(home);
+        self.coordinator.borrow_mut().resign(home);
+        let mut parked = self.parked.borrow_mut();
+        for (_, parked) in parked.extract_if(|_, parked| parked.home == home) {
+            // The client may be gone.
+            let _ = parked.sender.send(Err(GroupError::NotCoordinator));
+        }
     }
 
     pub(crate) fn new(config: &BrokerConfig, cores: usize) -> Self {
@@ -153,20 +168,21 @@ impl Groups {
         self.parked.borrow_mut().clear();
     }
 
-    fn park(&self) -> (Token, oneshot::Receiver<Reply>) {
+    fn park(&self, home: i32) -> (Token, oneshot::Receiver<Answered>) {
         let token = Token(self.next_token.get());
         self.next_token.set(token.0 + 1);
         let (sender, receiver) = oneshot::channel();
-        self.parked.borrow_mut().insert(token, sender);
+        let parked = Parked { home, sender };
+        self.parked.borrow_mut().insert(token, parked);
         (token, receiver)
     }
 
     fn reply(&self, replies: Vec<Reply>) {
         for reply in replies {
             let parked = self.parked.borrow_mut().remove(&reply.token());
-            if let Some(sender) = parked {
+            if let Some(parked) = parked {
                 // The client may be gone; the group finds out by its silence.
-                let _ = sender.send(reply);
+                let _ = parked.sender.send(Ok(reply));
             }
         }
     }
@@ -187,6 +203,7 @@ fn told(error: ErrorCode) -> ErrorCode {
         | ErrorCode::InvalidTxnState
         | ErrorCode::TransactionCoordinatorFenced
         | ErrorCode::ConcurrentTransactions => error,
+        ErrorCode::NotLeaderOrFollower => ErrorCode::NotCoordinator,
         _ => ErrorCode::CoordinatorNotAvailable,
     }
 }
@@ -197,31 +214,38 @@ fn ready(answer: GroupAnswer) -> Answering {
     Box::pin(std::future::ready(answer))
 }
 
-/// Waits for a join; whoever is let go while it waits finds no coordinator.
-async fn join_answer(parked: oneshot::Receiver<Reply>) -> GroupAnswer {
-    match parked.await {
-        Ok(Reply::Join(_, result)) => GroupAnswer::Join(result),
-        _ => GroupAnswer::Join(Err(JoinRefused {
-            error: GroupError::CoordinatorNotAvailable,
+/// Waits for an answer; whoever is let go while it waits finds no coordinator.
+async fn answered(parked: oneshot::Receiver<Answered>) -> Answered {
+    let not_available = Err(GroupError::CoordinatorNotAvailable);
+    parked.await.unwrap_or(not_available)
+}
+
+async fn join_answer(parked: oneshot::Receiver<Answered>) -> GroupAnswer {
+    GroupAnswer::Join(match answered(parked).await {
+        Ok(Reply::Join(_, result)) => result,
+        Ok(_) => unreachable!("a join has a join's answer"),
+        Err(error) => Err(JoinRefused {
+            error,
             member_id: String::new(),
-        })),
-    }
+        }),
+    })
 }
 
-/// As [`join_answer`], for a sync.
-async fn sync_answer(parked: oneshot::Receiver<Reply>) -> GroupAnswer {
-    match parked.await {
-        Ok(Reply::Sync(_, result)) => GroupAnswer::Sync(result),
-        _ => GroupAnswer::Sync(Err(GroupError::CoordinatorNotAvailable)),
-    }
+async fn sync_answer(parked: oneshot::Receiver<Answered>) -> GroupAnswer {
+    GroupAnswer::Sync(match answered(parked).await {
+        Ok(Reply::Sync(_, result)) => result,
+        Ok(_) => unreachable!("a sync has a sync's answer"),
+        Err(error) => Err(error),
+    })
 }
 
-/// As [`join_answer`], for a heartbeat whose records are on their way.
-async fn beat_answer(parked: oneshot::Receiver<Reply>) -> GroupAnswer {
-    match parked.await {
-        Ok(Reply::Beat(_, result)) => GroupAnswer::Beat(result),
-        _ => GroupAnswer::Beat(Err(GroupError::CoordinatorNotAvailable.into())),
-    }
+/// Of a heartbeat whose records are on their way.
+async fn beat_answer(parked: oneshot::Receiver<Answered>) -> GroupAnswer {
+    GroupAnswer::Beat(match answered(parked).await {
+        Ok(Reply::Beat(_, result)) => result,
+        Ok(_) => unreachable!("a heartbeat has a heartbeat's answer"),
+        Err(error) => Err(error.into()),
+    })
 }
 
 impl Shard {
@@ -234,14 +258,14 @@ impl Shard {
         let mut coordinator = groups.coordinator.borrow_mut();
         match ask {
             GroupAsk::Join(join) => {
-                let (token, parked) = groups.park();
+                let (token, parked) = groups.park(home);
                 let outcome = coordinator.join(now, &group, home, token, join);
                 drop(coordinator);
                 self.perform(outcome);
                 Box::pin(join_answer(parked))
             }
             GroupAsk::Sync(sync) => {
-                let (token, parked) = groups.park();
+                let (token, parked) = groups.park(home);
                 let outcome = coordinator.sync(now, &group, home, token, sync);
                 drop(coordinator);
                 self.perform(outcome);
@@ -263,7 +287,7 @@ impl Shard {
                 }))
             }
             GroupAsk::Beat(beat) => {
-                let (token, parked) = groups.park();
+                let (token, parked) = groups.park(home);
                 let outcome = coordinator.beat(now, &group, home, token, *beat);
                 drop(coordinator);
                 self.perform(outcome);

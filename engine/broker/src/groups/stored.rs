@@ -146,9 +146,15 @@ impl Coordinator {
 
     /// The partition could not be read, or its log is lost: its groups are refused from now on.
     pub fn fail(&mut self, partition: i32) {
+        self.resign(partition);
         let load = Load::Failed;
         let queue = VecDeque::new();
         self.partitions.insert(partition, Partition { load, queue });
+    }
+
+    /// Another node leads the partition: its groups are that one's.
+    pub fn resign(&mut self, partition: i32) {
+        self.partitions.remove(&partition);
         self.pending.forget_home(partition);
         let gone: Vec<String> = self
             .groups

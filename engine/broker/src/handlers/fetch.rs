@@ -16,6 +16,7 @@ use futures_util::future::{Either, LocalBoxFuture, select, select_all};
 use ringmill_log::FetchData;
 use ringmill_replication::partition::NodeId;
 use ringmill_ring::{Instant, now, sleep_until};
+use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::fetch::{
     FetchRequest, FetchResponse, FetchedPartition, FetchedTopic, IsolationLevel, NO_SESSION_ID,
@@ -37,6 +38,9 @@ use crate::stage::{Chunk, Response, Stage};
 /// The longest that a fetch waits, whatever it asks for.
 const MAX_WAIT: Duration = Duration::from_secs(300);
 
+/// From here on consumers know that they may be sent to another replica (KIP-392).
+const FIRST_ROAMING: i16 = 11;
+
 /// What a request asks for beside its partitions.
 struct Terms {
     deadline: Instant,
@@ -45,6 +49,10 @@ struct Terms {
     isolation: IsolationLevel,
     /// The node that asks, and which of its lives it is in, if it follows.
     follower: Option<(NodeId, i64)>,
+    /// A consumer that also reads from followers.
+    roams: bool,
+    /// Where the consumer is, if replicas are selected by that.
+    rack: Option<StrBytes>,
 }
 
 /// Takes a request's first stage.
@@ -77,6 +85,9 @@ pub(crate) async fn begin(
         },
         isolation: request.isolation_level,
         follower,
+        roams: follower.is_none() && header.version >= FIRST_ROAMING,
+        rack: Some(request.rack_id.clone())
+            .filter(|rack| shard.config.nodes.selects_by_rack && !rack.is_empty()),
     };
     let shard = Rc::clone(shard);
     Ok(Stage::waits(async move {
@@ -158,8 +169,9 @@ async fn gather(shard: &Rc<Shard>, plan: &Plan, terms: &Terms) -> Vec<LocalFound
     loop {
         let (found, is_enough) = read(shard, plan, terms).await;
         let bytes: u64 = found.iter().map(|part| part.len as u64).sum();
-        let must_tell =
-            |part: &LocalFound| part.error != ErrorCode::None || part.diverging.is_some();
+        let must_tell = |part: &LocalFound| {
+            part.error != ErrorCode::None || part.diverging.is_some() || part.preferred.is_some()
+        };
         if bytes >= terms.min_bytes
             || is_enough
             || found.is_empty()
@@ -210,6 +222,8 @@ fn want(
             node_epoch,
             safe_end: part.safe_end,
         }),
+        roams: terms.roams,
+        rack: terms.rack.clone(),
     }
 }
 
@@ -279,6 +293,10 @@ async fn wait(shard: &Rc<Shard>, plan: &Plan, found: &[LocalFound], terms: &Term
     let pressed = pin!(shard.gate.pressed());
     let mut by_core: Vec<Vec<(PartitionId, Seen)>> = vec![Vec::new(); shard.router.cores()];
     for (wanted, found) in plan.wanted.iter().zip(found) {
+        // What is held back is there, and has its time.
+        if found.is_throttled {
+            continue;
+        }
         if let Ok(id) = resolve(shard, wanted) {
             let committed = terms.isolation == IsolationLevel::ReadCommitted;
             let seen = Seen {
@@ -329,7 +347,8 @@ fn answer(
             high_watermark: part.high_watermark,
             log_start: part.log_start,
             bytes: part.len,
-            diverging: part.diverging.is_some(),
+            // Either is to be told, whatever the session knows.
+            diverging: part.diverging.is_some() || part.preferred.is_some(),
         })
         .collect();
     let fresh_id = ringmill_ring::random_u64() as i32;
@@ -377,6 +396,7 @@ fn fetched(index: i32, part: &LocalFound, isolation: IsolationLevel) -> FetchedP
         last_stable_offset: part.last_stable,
         log_start_offset: part.log_start,
         diverging_epoch: part.diverging,
+        preferred_read_replica: part.preferred.unwrap_or(-1),
         aborted: match part.error {
             ErrorCode::None if is_committed => Some(part.aborted.clone()),
             // As Kafka: none of what is not known, null of what cannot be read.

@@ -1,6 +1,10 @@
 //! What the handlers' tests share: a broker's metadata, kept by applying what the handlers ask for,
 //! and the sight of a client, which reads responses from their bytes in its version.
 
+use ringmill_replication::nodes::Registration;
+use ringmill_replication::partition::NodeId;
+use ringmill_replication::partition::state::{Change, PartitionState};
+use ringmill_replication::quorum::Address;
 use ringmill_wire::api::ApiKey;
 use ringmill_wire::control::{self, Answer, Call};
 use ringmill_wire::error::ErrorCode;
@@ -12,6 +16,7 @@ use ringmill_wire::{StrBytes, Uuid};
 use super::Context;
 use crate::cluster::command::Command;
 use crate::cluster::image::{Image, on_one_node};
+use crate::cluster::members;
 use crate::config::{BrokerConfig, Overrides};
 
 /// A broker's metadata.
@@ -35,6 +40,76 @@ impl Lab {
             host: StrBytes::from_static_str("broker.test"),
             ids: 0,
         }
+    }
+
+    /// Nodes that are up, and a topic of which each partition is on the nodes given.
+    pub(super) fn with_nodes(nodes: &[NodeId], topic: &str, partitions: &[&[NodeId]]) -> Self {
+        let mut lab = Self::new(&[]);
+        lab.image = Image::new(&lab.config);
+        for node in nodes {
+            let registration = Registration {
+                node: *node,
+                folder: *node as u128,
+                address: Address {
+                    host: "h".to_owned(),
+                    port: *node as u16,
+                },
+                rack: None,
+            };
+            lab.apply(&members::register(&lab.image, registration).unwrap());
+            lab.apply(&members::unfence(&lab.image, *node));
+        }
+        let state = |nodes: &&[NodeId]| PartitionState::new(nodes.to_vec(), |_| true);
+        lab.apply(&[Command::CreateTopic {
+            id: Uuid::from_u128(1),
+            name: topic.to_owned(),
+            partitions: partitions.iter().map(state).collect(),
+            overrides: Overrides::new(),
+        }]);
+        lab
+    }
+
+    /// A node falls silent.
+    pub(super) fn fence(&mut self, node: NodeId) {
+        self.apply(&members::fence(&self.image, node));
+    }
+
+    /// A partition of a topic that exists.
+    pub(super) fn partition(&self, topic: &str, index: i32) -> PartitionState {
+        let topic = self.image.topic(topic).unwrap();
+        PartitionState::clone(topic.partition(index).unwrap())
+    }
+
+    /// Makes of a partition what `change` makes of it.
+    pub(super) fn set_state(
+        &mut self,
+        topic: &str,
+        index: i32,
+        change: impl FnOnce(&mut PartitionState),
+    ) {
+        let mut state = self.partition(topic, index);
+        change(&mut state);
+        state.partition_epoch += 1;
+        let topic = self.image.topic(topic).unwrap().id;
+        let partitions = vec![(index, state)];
+        self.apply(&[Command::SetPartitions { topic, partitions }]);
+    }
+
+    /// Its leader says that these are in sync.
+    pub(super) fn set_isr(&mut self, topic: &str, index: i32, isr: &[NodeId]) {
+        let before = self.partition(topic, index);
+        let next = Change::of(&before, 1, &|_| true).isr(isr.to_vec()).build();
+        self.set_state(topic, index, |state| {
+            *state = next.unwrap();
+            state.partition_epoch -= 1;
+        });
+    }
+
+    /// Sets something on a topic.
+    pub(super) fn configure(&mut self, topic: &str, name: &str, value: &str) {
+        let id = self.image.topic(topic).unwrap().id;
+        let overrides = Overrides::from([(name.to_owned(), value.to_owned())]);
+        self.apply(&[Command::ConfigureTopic { id, overrides }]);
     }
 
     pub(super) fn ctx(&self) -> Context<'_> {

@@ -226,6 +226,9 @@ fn is_for_leader(key: ApiKey) -> bool {
             | ApiKey::AlterConfigs
             | ApiKey::AlterClientQuotas
             | ApiKey::IncrementalAlterConfigs
+            | ApiKey::ElectLeaders
+            | ApiKey::AlterPartitionReassignments
+            | ApiKey::ListPartitionReassignments
             | ApiKey::BrokerRegistration
             | ApiKey::DescribeQuorum
             | ApiKey::UnregisterBroker

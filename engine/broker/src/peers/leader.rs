@@ -22,6 +22,7 @@ use ringmill_wire::kafka_protocol::messages::{
 };
 
 use super::describe::describe_quorum;
+use super::elections::Elections;
 use super::voters::Electorate;
 use crate::cluster::command::Command;
 use crate::cluster::identity::id_text;
@@ -49,6 +50,7 @@ pub(crate) struct Leadership {
     last: Cell<Option<NodeId>>,
     is_fencing: Cell<bool>,
     is_changing_members: Cell<bool>,
+    pub(super) elections: Elections,
 }
 
 impl Leadership {
@@ -295,6 +297,7 @@ impl Shard {
             let leads = view.leader == Some(self.config.node_id);
             if leads {
                 self.fence_silent();
+                self.hold_elections();
                 self.keep_members(&store, &view);
             }
             let is_alone = image.nodes().len() <= 1 && view.nodes.len() <= 1;
@@ -338,6 +341,7 @@ impl Shard {
             beats.on_heartbeat(before, now_ms.saturating_sub(SILENT_MS));
         }
         self.nodes.leadership.beats.replace(Some(beats));
+        self.nodes.leadership.elections.begin(now_ms);
         tracing::info!("this node leads the metadata's quorum");
     }
 

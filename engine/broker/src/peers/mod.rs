@@ -4,6 +4,7 @@
 //! behind what is large.
 
 mod describe;
+mod elections;
 mod forward;
 mod leader;
 mod link;
@@ -50,6 +51,8 @@ pub(crate) enum Lane {
     Control,
     /// Records.
     Replication,
+    /// Records of copies that are far behind.
+    CatchUp,
     /// To the node of a seed address, of which nothing else is known: `node` counts the seeds.
     Seed,
 }

@@ -206,12 +206,12 @@ impl Coordinator {
     pub fn fail(&mut self, home: i32) {
         self.forget(home);
         self.homes.insert(home, Load::Failed);
-        self.ids.retain(|_, entry| entry.home != home);
-        let left = self
-            .ids
-            .values()
-            .map(|entry| entry.current.partition_count());
-        self.partitions = left.sum();
+    }
+
+    /// Another node leads the partition: its transactions are that one's.
+    pub fn resign(&mut self, home: i32) {
+        self.forget(home);
+        self.homes.remove(&home);
     }
 
     /// The transactions that were decided when the log was read and whose markers are to be
@@ -384,7 +384,8 @@ impl Coordinator {
         match self.homes.get(&home) {
             Some(Load::Ready) => Ok(()),
             Some(Load::Loading(_)) => Err(TransactionError::LoadInProgress),
-            Some(Load::Failed) | None => Err(TransactionError::CoordinatorNotAvailable),
+            Some(Load::Failed) => Err(TransactionError::CoordinatorNotAvailable),
+            None => Err(TransactionError::NotCoordinator),
         }
     }
 

@@ -451,8 +451,17 @@ fn limits_and_wrong_requests_are_told_apart() {
     let effects = node.coordinator.add(node.now, 0, token, add);
     assert_eq!(effects.writes.len(), 1);
     let unknown = node.coordinator.verify(1, "t", producer, &[]);
-    assert_eq!(unknown, Err(TransactionError::CoordinatorNotAvailable));
+    assert_eq!(unknown, Err(TransactionError::NotCoordinator));
     node.coordinator.begin_load(1);
     let loading = node.coordinator.verify(1, "t", producer, &[]);
     assert_eq!(loading, Err(TransactionError::LoadInProgress));
+    // Another node takes over what is here.
+    assert!(!node.coordinator.is_empty());
+    node.coordinator.resign(0);
+    let elsewhere = node.coordinator.verify(0, "t", producer, &[]);
+    assert_eq!(elsewhere, Err(TransactionError::NotCoordinator));
+    assert_eq!(
+        (node.coordinator.len(), node.coordinator.partitions),
+        (0, 0)
+    );
 }

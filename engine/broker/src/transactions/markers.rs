@@ -5,7 +5,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{LocalBoxFuture, join};
 use ringmill_log::EndTxnMarker;
 use ringmill_ring::sleep;
 use ringmill_wire::error::ErrorCode;
@@ -78,15 +78,24 @@ impl Shard {
         partitions: Vec<TopicPartition>,
     ) -> Vec<TopicPartition> {
         let (mut asked, mut calls) = (Vec::new(), Vec::new());
+        let mut elsewhere = Vec::new();
         for part in partitions {
             // What is deleted needs no decision.
-            if let Ok(id) = self.partition_id(&part.topic, part.partition) {
-                asked.push(part);
-                calls.push((self.router.owner(id), (id, marker)));
+            let Ok(id) = self.partition_id(&part.topic, part.partition) else {
+                continue;
+            };
+            match self.led_elsewhere(&part.topic, part.partition) {
+                Some(leader) => elsewhere.push((leader, part)),
+                None => {
+                    asked.push(part);
+                    calls.push((self.router.owner(id), (id, marker)));
+                }
             }
         }
-        let results = self.scatter(calls, Call::Markers, take_marked).await.await;
-        let results = asked.into_iter().zip(results);
+        let here = self.scatter(calls, Call::Markers, take_marked).await;
+        let there = self.write_markers_elsewhere(marker, elsewhere);
+        let (here, there) = join(here, there).await;
+        let results = asked.into_iter().zip(here).chain(there);
         let failed = results.filter(|(part, result)| match result {
             Ok(()) => false,
             Err(ErrorCode::InvalidProducerEpoch | ErrorCode::TransactionCoordinatorFenced) => {

@@ -10,6 +10,7 @@ pub mod admin;
 pub mod coordinator;
 #[cfg(test)]
 mod coordinator_test;
+mod elsewhere;
 pub(crate) mod markers;
 #[cfg(test)]
 mod model_test;
@@ -78,6 +79,9 @@ pub enum TransactionError {
     /// The coordinator's log could not be read or written.
     #[error("the transaction's coordinator is not available")]
     CoordinatorNotAvailable,
+    /// Another node leads the transactional id's partition.
+    #[error("the transactional id is another node's")]
+    NotCoordinator,
     /// The coordinator's log is still being read.
     #[error("the transaction's coordinator is still loading")]
     LoadInProgress,

@@ -69,17 +69,29 @@ impl TransactionAnswer {
 
 type Answering = LocalBoxFuture<'static, TransactionAnswer>;
 
+/// Whoever waits for an answer about a transactional id, and the id's partition.
+struct Waiting {
+    home: i32,
+    sender: oneshot::Sender<Reply>,
+}
+
 /// The transactions of one core.
 pub(crate) struct Transactions {
     pub(super) coordinator: RefCell<Coordinator>,
-    waiting: RefCell<HashMap<Token, oneshot::Sender<Reply>, FixedState>>,
+    waiting: RefCell<HashMap<Token, Waiting, FixedState>>,
     next_token: Cell<u64>,
 }
 
 impl Transactions {
-    /// A partition is led by another node now: so are its transactional ids.
+    /// A partition is led by another node now: so are its transactional ids, and whoever waits here is
+    /// to go there.
     pub(crate) fn leave(&self, home: i32) {
-        self.coordinator.borrow_mut().fail(home);
+        self.coordinator.borrow_mut().resign(home);
+        let mut waiting = self.waiting.borrow_mut();
+        for (_, waiting) in waiting.extract_if(|_, waiting| waiting.home == home) {
+            // The client may be gone.
+            let _ = waiting.sender.send(Err(TransactionError::NotCoordinator));
+        }
     }
 
     pub(crate) fn new(config: &BrokerConfig, cores: usize) -> Self {
@@ -92,19 +104,20 @@ impl Transactions {
         }
     }
 
-    fn wait(&self) -> (Token, oneshot::Receiver<Reply>) {
+    fn wait(&self, home: i32) -> (Token, oneshot::Receiver<Reply>) {
         let token = Token(self.next_token.get());
         self.next_token.set(token.0 + 1);
         let (sender, receiver) = oneshot::channel();
-        self.waiting.borrow_mut().insert(token, sender);
+        let waiting = Waiting { home, sender };
+        self.waiting.borrow_mut().insert(token, waiting);
         (token, receiver)
     }
 
     fn reply(&self, token: Token, reply: Reply) {
         let waiting = self.waiting.borrow_mut().remove(&token);
-        if let Some(sender) = waiting {
+        if let Some(waiting) = waiting {
             // The client may be gone; the transaction's time-out deals with it.
-            let _ = sender.send(reply);
+            let _ = waiting.sender.send(reply);
         }
     }
 }
@@ -189,7 +202,7 @@ impl Shard {
     /// A request that may need a producer id that nobody has. It runs to its end even if the client
     /// goes away.
     fn decide(self: &Rc<Self>, home: i32, ask: TransactionAsk) -> Answering {
-        let (token, receiver) = self.transactions.wait();
+        let (token, receiver) = self.transactions.wait(home);
         let shard = Rc::clone(self);
         let run = move || {
             let effects = {
@@ -222,7 +235,7 @@ impl Shard {
     }
 
     fn add_partitions(self: &Rc<Self>, home: i32, add: Add) -> Answering {
-        let (token, mut receiver) = self.transactions.wait();
+        let (token, mut receiver) = self.transactions.wait(home);
         let id = add.id.clone();
         let effects = {
             let mut coordinator = self.transactions.coordinator.borrow_mut();

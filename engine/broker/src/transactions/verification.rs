@@ -19,6 +19,7 @@ use ringmill_wire::error::ErrorCode;
 use super::requests::Add;
 use super::service::{TransactionAnswer, TransactionAsk};
 use super::{ClientVersion, Producer, TopicPartition, TransactionError};
+use crate::cluster::image::TRANSACTIONS_TOPIC;
 use crate::partition::{Hosted, Ordered, Told};
 use crate::router::Result;
 use crate::shard::Shard;
@@ -72,7 +73,8 @@ impl Support {
             (
                 TransactionError::ConcurrentTransactions
                 | TransactionError::LoadInProgress
-                | TransactionError::CoordinatorNotAvailable,
+                | TransactionError::CoordinatorNotAvailable
+                | TransactionError::NotCoordinator,
                 _,
             ) => retry,
             (error, _) => error.into(),
@@ -128,7 +130,14 @@ impl Shard {
     ) -> std::result::Result<(), TransactionError> {
         let id = terms.id.to_string();
         let (topic, partition) = (hosted.topic.to_string(), hosted.id.index);
-        let partitions = vec![TopicPartition { topic, partition }];
+        let part = TopicPartition { topic, partition };
+        let home = self.home_of_transaction(&terms.id)?.1;
+        if let Some(coordinator) = self.led_elsewhere(TRANSACTIONS_TOPIC, home) {
+            let verify_only = !matches!(terms.support, Support::Joins);
+            let asked = self.ask_coordinator_at(&coordinator, (&id, producer), part, verify_only);
+            return asked.await;
+        }
+        let partitions = vec![part];
         let ask = match terms.support {
             Support::Joins => TransactionAsk::Add(Add {
                 id,

@@ -468,3 +468,32 @@ pub(super) static DESCRIBE_QUORUM: Shape = Shape(&[array!("topics" => [
 ])]);
 
 pub(super) static UNREGISTER_BROKER: Shape = Shape(&[int32("broker_id")]);
+
+pub(super) static ELECT_LEADERS: Shape = Shape(&[
+    int8("election_type").since(1),
+    array!("topic_partitions" => [
+        string("topic"),
+        int32s("partitions"),
+    ]),
+    int32("timeout_ms"),
+]);
+
+pub(super) static ALTER_PARTITION_REASSIGNMENTS: Shape = Shape(&[
+    int32("timeout_ms"),
+    boolean("allow_replication_factor_change").since(1),
+    array!("topics" => [
+        string("name"),
+        array!("partitions" => [
+            int32("partition_index"),
+            int32s("replicas"),
+        ]),
+    ]),
+]);
+
+pub(super) static LIST_PARTITION_REASSIGNMENTS: Shape = Shape(&[
+    int32("timeout_ms"),
+    array!("topics" => [
+        string("name"),
+        int32s("partition_indexes"),
+    ]),
+]);

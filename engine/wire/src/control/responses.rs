@@ -720,3 +720,46 @@ pub(super) static UNREGISTER_BROKER: Shape = Shape(&[
     int16("error_code"),
     string("error_message"),
 ]);
+
+pub(super) static ELECT_LEADERS: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    int16("error_code").since(1),
+    array!("replica_election_results" => [
+        string("topic"),
+        array!("partition_result" => [
+            int32("partition_id"),
+            int16("error_code"),
+            string("error_message"),
+        ]),
+    ]),
+]);
+
+pub(super) static ALTER_PARTITION_REASSIGNMENTS: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    boolean("allow_replication_factor_change").since(1),
+    int16("error_code"),
+    string("error_message"),
+    array!("responses" => [
+        string("name"),
+        array!("partitions" => [
+            int32("partition_index"),
+            int16("error_code"),
+            string("error_message"),
+        ]),
+    ]),
+]);
+
+pub(super) static LIST_PARTITION_REASSIGNMENTS: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    int16("error_code"),
+    string("error_message"),
+    array!("topics" => [
+        string("name"),
+        array!("partitions" => [
+            int32("partition_index"),
+            int32s("replicas"),
+            int32s("adding_replicas"),
+            int32s("removing_replicas"),
+        ]),
+    ]),
+]);

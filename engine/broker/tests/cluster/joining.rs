@@ -1,0 +1,207 @@
+//! Nodes find each other, leave, come back, and let nobody in who does not belong to them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use ringmill_ring::sleep;
+use ringmill_wire::api::ApiKey;
+use ringmill_wire::error::ErrorCode;
+use ringmill_wire::kafka_protocol::messages::UnregisterBrokerRequest;
+use ringmill_wire::quorum::{QuorumRequest, QuorumResponse};
+
+use crate::wire_client::Client;
+use crate::world::{Cluster, NODES, SOON, address, ask, brokers, create_by, quorum, topics};
+
+#[test]
+fn three_nodes_become_one_cluster() {
+    for seed in 0..8 {
+        let mut cluster = Cluster::new(seed, NODES);
+        cluster.start_all();
+        cluster.formed(&[1, 2, 3], SOON);
+        let shown = cluster.client(SOON, async {
+            let mut shown = Vec::new();
+            for node in 1..=NODES {
+                shown.push(brokers(node).await.unwrap());
+            }
+            shown
+        });
+        for one in &shown {
+            assert_eq!(one.cluster_id, shown[0].cluster_id, "seed {seed}");
+            let racks: Vec<_> = one.racks.iter().flatten().collect();
+            assert_eq!(racks, ["rack1", "rack2", "rack3"], "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn who_does_not_belong_is_told_why() {
+    let mut cluster = Cluster::new(1, 4);
+    cluster.start(1);
+    cluster.start(2);
+    cluster.formed(&[1, 2], SOON);
+    // the number of another
+    cluster.set(3, "node.id", "2");
+    cluster.start(3);
+    let why = cluster.refusal(3);
+    assert!(
+        why.contains("node 2 runs already, at 10.0.0.2:9092"),
+        "{why}"
+    );
+    // the address of another
+    cluster.set(3, "node.id", "3");
+    cluster.set(3, "advertised.listeners", "10.0.0.2:9092");
+    cluster.start(3);
+    let why = cluster.refusal(3);
+    assert!(why.contains("reached at 10.0.0.2:9092 already"), "{why}");
+    // nowhere in particular
+    cluster.set(3, "advertised.listeners", "");
+    cluster.set(3, "listeners", "0.0.0.0:9092");
+    cluster.start(3);
+    let why = cluster.refusal(3);
+    assert!(why.contains("advertised.listeners"), "{why}");
+    // a cluster of its own, told to join
+    cluster.set(3, "listeners", &address(3));
+    cluster.set(3, "cluster.seeds", "");
+    cluster.start(3);
+    cluster.formed(&[3], SOON);
+    cluster.kill(3);
+    cluster.set(3, "cluster.seeds", &address(1));
+    cluster.start(3);
+    let why = cluster.refusal(3);
+    assert!(why.contains("the data folder belongs to cluster"), "{why}");
+    // a name
+    cluster.set(4, "cluster.seeds", "node1.example:9092");
+    cluster.start(4);
+    let why = cluster.refusal(4);
+    assert!(why.contains("by IP addresses"), "{why}");
+    // nobody but itself
+    cluster.set(4, "cluster.seeds", &address(4));
+    cluster.start(4);
+    let why = cluster.refusal(4);
+    assert!(why.contains("names this node alone"), "{why}");
+    assert!(cluster.is_running(1) && cluster.is_running(2));
+    cluster.formed(&[1, 2], SOON);
+}
+
+/// What is not of this cluster, or no message at all, changes nothing.
+#[test]
+fn a_message_of_another_cluster_is_refused() {
+    let mut cluster = Cluster::new(2, NODES);
+    cluster.start_all();
+    cluster.formed(&[1, 2, 3], SOON);
+    let codes = cluster.client(SOON, async {
+        let mut client = Client::try_connect(address(1).parse().unwrap())
+            .await
+            .unwrap();
+        let mut codes = Vec::new();
+        let own = ringmill_wire::Uuid::from_bytes(own_cluster().await);
+        for cluster in [ringmill_wire::Uuid::from_u128(1), own] {
+            let header = client.header(ApiKey::QuorumMessage, 0);
+            let request = QuorumRequest {
+                cluster,
+                sender: 2,
+                message: Bytes::from_static(b"\x07nonsense"),
+            };
+            client.send(request.encode(&header).unwrap()).await;
+            let frame = client.frame().await.expect("an answer");
+            codes.push(QuorumResponse::decode(&frame).unwrap().error_code);
+        }
+        codes
+    });
+    let expected = [
+        ErrorCode::InconsistentClusterId,
+        ErrorCode::UnknownServerError,
+    ];
+    assert_eq!(codes, expected.map(ErrorCode::code));
+    cluster.formed(&[1, 2, 3], SOON);
+}
+
+/// The cluster's id out of its text, which is base64 for URLs.
+async fn own_cluster() -> [u8; 16] {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let text = brokers(1).await.expect("an answer").cluster_id;
+    let mut bits = 0_u128;
+    for (at, digit) in text.bytes().enumerate() {
+        let six = DIGITS.iter().position(|d| *d == digit).unwrap() as u128;
+        bits = if at == 21 {
+            bits << 2 | six >> 4
+        } else {
+            bits << 6 | six
+        };
+    }
+    bits.to_be_bytes()
+}
+
+/// A node that is up stays, one that has stopped leaves, and the quorum goes on without it.
+#[test]
+fn a_node_that_has_stopped_leaves_for_good() {
+    let mut cluster = Cluster::new(6, NODES);
+    cluster.start_all();
+    cluster.formed(&[1, 2, 3], SOON);
+    let leave = |node: i32| UnregisterBrokerRequest::default().with_broker_id(node.into());
+    let code = cluster.client(SOON, async move {
+        ask(2, 0, leave(3)).await.unwrap().error_code
+    });
+    assert_eq!(code, ErrorCode::InvalidRequest.code());
+    cluster.kill(3);
+    cluster.formed(&[1, 2], SOON);
+    let code = cluster.client(SOON, async move {
+        ask(2, 0, leave(3)).await.unwrap().error_code
+    });
+    assert_eq!(code, 0);
+    let code = cluster.client(SOON, async move {
+        ask(1, 0, leave(3)).await.unwrap().error_code
+    });
+    assert_eq!(code, ErrorCode::BrokerIdNotRegistered.code());
+    let members = cluster.client(SOON, async {
+        loop {
+            let quorum = quorum(1).await;
+            if quorum.len() == 2 {
+                return quorum;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let voters = members.iter().filter(|(_, votes)| *votes).count();
+    assert_eq!(voters, 1, "{members:?}");
+}
+
+/// A node of the same number on a new disk, when the old one is out.
+#[test]
+fn a_node_whose_disk_was_replaced_takes_its_old_place() {
+    let mut cluster = Cluster::new(3, NODES);
+    cluster.start_all();
+    cluster.formed(&[1, 2, 3], SOON);
+    cluster.client(SOON, create_by(1, "kept"));
+    cluster.kill(3);
+    cluster.formed(&[1, 2], SOON);
+    cluster.set(3, "log.dirs", "/new");
+    cluster.start(3);
+    cluster.formed(&[1, 2, 3], SOON);
+    let seen = cluster.client(SOON, topics(3)).expect("an answer");
+    assert_eq!(seen.len(), 1);
+}
+
+#[test]
+fn a_node_that_moves_is_found_where_it_is() {
+    let mut cluster = Cluster::new(4, NODES);
+    cluster.start_all();
+    cluster.formed(&[1, 2, 3], SOON);
+    cluster.world.run_for(Duration::from_secs(2));
+    cluster.kill(3);
+    cluster.formed(&[1, 2], SOON);
+    cluster.set(3, "listeners", "10.0.0.3:9999");
+    cluster.start(3);
+    cluster.client(SOON, async move {
+        loop {
+            let shown = brokers(1).await.expect("an answer");
+            if shown.brokers == [1, 2, 3] {
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+    // It votes where it is: with it and one other there is a majority.
+    cluster.kill(2);
+    cluster.client(SOON, create_by(1, "news"));
+}
