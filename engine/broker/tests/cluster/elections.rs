@@ -94,7 +94,10 @@ fn with_nobody_to_lead(seed: u64) -> Cluster {
     cluster.start_all();
     cluster.formed(&[1, 2, 3, 4], SOON);
     cluster.world.run_for(Duration::from_secs(2));
-    cluster.client(SOON, create_on(3, "t", &[&[1, 2]], &[]));
+    cluster.client(
+        SOON,
+        create_on(3, "t", &[&[1, 2]], &[("min.insync.replicas", "1")]),
+    );
     cluster.kill(2);
     cluster.formed(&[1, 3, 4], SOON);
     cluster.client(SOON, async {
