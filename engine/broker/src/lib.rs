@@ -33,6 +33,7 @@ mod stage;
 pub mod telemetry;
 pub mod transactions;
 mod upkeep;
+mod witness;
 
 pub use config::{BrokerConfig, ConfigError};
 pub use peers::Refused;

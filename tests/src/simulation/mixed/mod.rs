@@ -10,20 +10,20 @@
 
 mod admin;
 mod brief;
-mod claims;
+pub(super) mod claims;
 mod cluster;
-mod commits;
+pub(super) mod commits;
 mod consumers;
-mod groups;
-mod members;
+pub(super) mod groups;
+pub(super) mod members;
 mod metered;
 mod readers;
-mod reading;
-mod scene;
-mod topics;
-mod transactional;
-mod transactor;
-mod writers;
+pub(super) mod reading;
+pub(super) mod scene;
+pub(super) mod topics;
+pub(super) mod transactional;
+pub(super) mod transactor;
+pub(super) mod writers;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
