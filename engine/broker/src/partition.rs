@@ -496,6 +496,19 @@ impl Hosted {
         found
     }
 
+    /// Where a follower's log has parted from this one, if it has.
+    pub(crate) fn parted(&self, want: &ReadWant, follower: &FollowerWant) -> Option<Answer> {
+        let fetch = Fetch {
+            leader: -1,
+            leader_epoch: self.replica.epoch(),
+            offset: want.offset,
+            last_epoch: want.last_fetched_epoch,
+            durable_end: follower.safe_end,
+        };
+        let ends = (self.log.log_start_offset(), self.log.log_end_offset());
+        parting(&fetch, ends, self.log.end_of_epoch(fetch.last_epoch))
+    }
+
     /// Reads for another replica: all that is written, visible or not, and where the logs part.
     async fn read_for_follower(&self, want: &ReadWant, follower: FollowerWant) -> LocalFound {
         let (start, end) = (self.log.log_start_offset(), self.log.log_end_offset());
@@ -509,15 +522,7 @@ impl Hosted {
             len: 0,
             data: FetchData::Empty,
         };
-        let fetch = Fetch {
-            leader: -1,
-            leader_epoch: self.replica.epoch(),
-            offset: want.offset,
-            last_epoch: want.last_fetched_epoch,
-            durable_end: follower.safe_end,
-        };
-        let end_of_epoch = self.log.end_of_epoch(want.last_fetched_epoch);
-        match parting(&fetch, (start, end), end_of_epoch) {
+        match self.parted(want, &follower) {
             Some(Answer::Diverging { epoch, end_offset }) => {
                 found.diverging = Some(EpochEnd { epoch, end_offset });
                 return found;
@@ -612,12 +617,15 @@ impl Hosted {
     ) -> Result<OffsetFound> {
         self.replica.check_epoch(current_epoch)?;
         self.check_leads()?;
+        // Of what was visible before it led, a new leader may not know yet that it is (KIP-207).
+        let is_new = !self.replica.knows_what_was_visible() && !planted("latest-goes-back");
         let plain = |offset| OffsetFound {
             offset,
             timestamp: -1,
             leader_epoch: self.log.epoch_of(offset).unwrap_or(self.replica.epoch()),
         };
         let found = match query {
+            OffsetQuery::Latest if is_new => return Err(ErrorCode::OffsetNotAvailable),
             OffsetQuery::Latest => {
                 return Ok(plain(match isolation {
                     IsolationLevel::ReadUncommitted => self.log.visible_end(),
@@ -632,6 +640,9 @@ impl Hosted {
         let decided = self.log.last_stable_offset();
         let hidden = |offset| isolation == IsolationLevel::ReadCommitted && offset >= decided;
         let found = found.filter(|found| !hidden(found.offset));
+        if found.is_none() && is_new {
+            return Err(ErrorCode::OffsetNotAvailable);
+        }
         Ok(found.map_or(NO_OFFSET, |found| OffsetFound {
             timestamp: found.timestamp,
             ..plain(found.offset)

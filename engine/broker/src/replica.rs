@@ -87,6 +87,15 @@ impl Replica {
         }
     }
 
+    /// Whether all that was visible before this leadership is known to be: the high watermark has
+    /// come to where it began.
+    pub(crate) fn knows_what_was_visible(&self) -> bool {
+        match &*self.role.borrow() {
+            Role::Leads(leader) => leader.high_watermark() >= leader.epoch_start(),
+            _ => true,
+        }
+    }
+
     fn leader<T>(&self, work: impl FnOnce(&mut Leader) -> T) -> Option<T> {
         match &mut *self.role.borrow_mut() {
             Role::Leads(leader) => Some(work(leader)),

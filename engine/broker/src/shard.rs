@@ -15,7 +15,7 @@ use foldhash::fast::FixedState;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{self, StreamExt};
 use ringmill_log::{ActiveProducer, CacheLimits, CoreCaches, LogConfig, Partition};
-use ringmill_ring::{Notified, Notify, Port, now, spawn, wall_clock_ms};
+use ringmill_ring::{Notified, Notify, Port, now, planted, spawn, wall_clock_ms};
 use ringmill_wire::Uuid;
 use ringmill_wire::batch::BatchView;
 use ringmill_wire::error::ErrorCode;
@@ -615,6 +615,10 @@ impl Shard {
         let hosted = self.hosted(want.partition)?;
         if let Some(follower) = &want.follower {
             hosted.replica.check_epoch(want.current_leader_epoch)?;
+            // What it has beyond the place where its log parted from this one is not ours.
+            if hosted.parted(want, follower).is_some() && !planted("parted-followers-count") {
+                return Ok(hosted);
+            }
             let from = (follower.node, follower.node_epoch);
             let now_ms = self.now().mono_ms;
             let wish = hosted.on_replica_fetch(from, want.offset, follower.safe_end, now_ms)?;

@@ -122,6 +122,11 @@ impl Leader {
         self.high_watermark
     }
 
+    /// Where the log ended when the leadership began.
+    pub fn epoch_start(&self) -> i64 {
+        self.epoch_start
+    }
+
     /// Who is in sync, as the cluster has agreed.
     pub fn isr(&self) -> &[NodeId] {
         &self.isr

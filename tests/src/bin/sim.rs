@@ -171,7 +171,46 @@ impl Total {
     }
 }
 
+/// Looks for each planted bug, or for one of them, and tells which seed finds it.
+#[cfg(feature = "mutations")]
+fn find_mutations(name: Option<String>) -> ExitCode {
+    use cluster::mutations::{ALL, find};
+    let wanted = |mutation: &&cluster::mutations::Mutation| {
+        name.as_ref().is_none_or(|name| mutation.name == name)
+    };
+    let (next, missed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let wanted: Vec<_> = ALL.iter().filter(wanted).collect();
+    let workers = std::thread::available_parallelism().map_or(1, Into::into);
+    println!("| bug | the engine | found by seed | as |");
+    println!("|---|---|---|---|");
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(mutation) = wanted.get(next.fetch_add(1, Ordering::Relaxed) as usize)
+                {
+                    let found = find(mutation, mutation.within);
+                    missed.fetch_add(u64::from(found.is_none()), Ordering::Relaxed);
+                    let (seed, how) = found.map_or_else(
+                        || (format!("none of {}", mutation.within), String::new()),
+                        |(seed, how)| (seed.to_string(), how),
+                    );
+                    let how = how.replace('|', "/");
+                    println!("| {} | {} | {seed} | {how} |", mutation.name, mutation.does);
+                }
+            });
+        }
+    });
+    match missed.into_inner() {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
 fn main() -> ExitCode {
+    #[cfg(feature = "mutations")]
+    if let Some("--mutations") = std::env::args().nth(1).as_deref() {
+        return find_mutations(std::env::args().nth(2));
+    }
     let Some(args) = Args::parse() else {
         eprintln!("sim: usage: {USAGE}");
         return ExitCode::from(2);

@@ -118,6 +118,11 @@ fn listed(index: i32, found: Result<OffsetFound>, version: i16) -> ListOffsetsPa
                 _ => answer.with_leader_epoch(found.leader_epoch),
             }
         }
+        // clients of before KIP-207 know another word for it
+        Err(ErrorCode::OffsetNotAvailable) if version < 5 => answer
+            .with_error_code(ErrorCode::LeaderNotAvailable.code())
+            .with_timestamp(-1)
+            .with_offset(-1),
         Err(error) => answer
             .with_error_code(error.code())
             .with_timestamp(-1)

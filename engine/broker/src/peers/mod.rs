@@ -48,6 +48,8 @@ pub(crate) enum Lane {
     Heartbeats,
     /// Requests about nodes and metadata.
     Control,
+    /// How transactions end, and who takes part in them.
+    Transactions,
     /// Records.
     Replication,
     /// To the node of a seed address, of which nothing else is known: `node` counts the seeds.

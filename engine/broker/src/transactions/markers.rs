@@ -2,17 +2,20 @@
 //! is written to every partition until all have it, however long that takes, and then the
 //! transaction is complete. A partition that was deleted needs no decision.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{LocalBoxFuture, join, join_all};
 use ringmill_log::EndTxnMarker;
+use ringmill_replication::partition::NodeId;
 use ringmill_ring::sleep;
 use ringmill_wire::error::ErrorCode;
 
 use super::{Markers, TopicPartition};
 use crate::cluster::image::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::partition::{Hosted, Ordered};
+use crate::peers::Destination;
 use crate::router::{Answer, Call, PartitionId, Result};
 use crate::shard::Shard;
 
@@ -78,15 +81,32 @@ impl Shard {
         partitions: Vec<TopicPartition>,
     ) -> Vec<TopicPartition> {
         let (mut asked, mut calls) = (Vec::new(), Vec::new());
+        let mut elsewhere: BTreeMap<NodeId, (Destination, Vec<TopicPartition>)> = BTreeMap::new();
         for part in partitions {
             // What is deleted needs no decision.
-            if let Ok(id) = self.partition_id(&part.topic, part.partition) {
-                asked.push(part);
-                calls.push((self.router.owner(id), (id, marker)));
+            let Ok(id) = self.partition_id(&part.topic, part.partition) else {
+                continue;
+            };
+            match self.led_elsewhere(&part.topic, part.partition) {
+                Some(to) => {
+                    let (_, parts) = elsewhere.entry(to.node).or_insert((to, Vec::new()));
+                    parts.push(part);
+                }
+                None => {
+                    asked.push(part);
+                    calls.push((self.router.owner(id), (id, marker)));
+                }
             }
         }
-        let results = self.scatter(calls, Call::Markers, take_marked).await.await;
-        let results = asked.into_iter().zip(results);
+        let sent = elsewhere
+            .values()
+            .map(|(to, parts)| self.write_markers_at(to, marker, parts));
+        let sent = join_all(sent);
+        let written = async { self.scatter(calls, Call::Markers, take_marked).await.await };
+        let (written, sent) = join(written, sent).await;
+        let parts = elsewhere.into_values().flat_map(|(_, parts)| parts);
+        let results = asked.into_iter().chain(parts);
+        let results = results.zip(written.into_iter().chain(sent.into_iter().flatten()));
         let failed = results.filter(|(part, result)| match result {
             Ok(()) => false,
             Err(ErrorCode::InvalidProducerEpoch | ErrorCode::TransactionCoordinatorFenced) => {

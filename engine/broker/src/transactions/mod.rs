@@ -10,6 +10,7 @@ pub mod admin;
 pub mod coordinator;
 #[cfg(test)]
 mod coordinator_test;
+mod elsewhere;
 pub(crate) mod markers;
 #[cfg(test)]
 mod model_test;

@@ -128,7 +128,15 @@ impl Shard {
     ) -> std::result::Result<(), TransactionError> {
         let id = terms.id.to_string();
         let (topic, partition) = (hosted.topic.to_string(), hosted.id.index);
-        let partitions = vec![TopicPartition { topic, partition }];
+        let part = TopicPartition { topic, partition };
+        if let Some(to) = self.coordinated_elsewhere(&terms.id) {
+            let verify_only = !matches!(terms.support, Support::Joins);
+            let whose = (&*terms.id, producer);
+            return self
+                .ask_coordinator_at(&to, whose, &part, verify_only)
+                .await;
+        }
+        let partitions = vec![part];
         let ask = match terms.support {
             Support::Joins => TransactionAsk::Add(Add {
                 id,

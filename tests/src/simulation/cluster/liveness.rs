@@ -6,14 +6,17 @@ use std::rc::Rc;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use ringmill_wire::batch::ProducerStamp;
+use ringmill_wire::kafka_protocol::messages::InitProducerIdRequest;
 
-use super::super::mixed::reading;
-use super::super::mixed::scene::Scene;
-use super::super::mixed::topics::TOPICS;
+use super::super::mixed::commits::Committer;
+use super::super::mixed::groups::EAGER;
+use super::super::mixed::scene::{GROUP, Scene, TRANSACTION, text};
+use super::super::mixed::topics::{ORDERS, PARTITIONS, TOPICS};
 use super::super::mixed::writers::{Plan, acknowledge, draft, request, verdict};
+use super::super::mixed::{reading, transactor};
 use super::nodes::Nodes;
 use super::routes::Routes;
-use super::{COPIES, COUNT};
+use super::{COPIES, COUNT, Cast};
 use crate::ask::PRODUCE_VERSION;
 use crate::checkers::{Inspection, Place};
 use crate::plain::PlainError;
@@ -38,6 +41,44 @@ pub(super) async fn serve_again(scene: Scene, waits_for: WaitsFor, seed: u64) {
             Routes::back_off(&mut random).await;
         }
     }
+    for place in [(0, 0), (0, 1)] {
+        waits_for.replace(format!(
+            "the coordinator of group {}",
+            GROUPS[place.1 as usize].0
+        ));
+        while !commit(&scene, place, &mut random).await.unwrap_or(false) {
+            Routes::back_off(&mut random).await;
+        }
+    }
+    for name in ["probe-1", "probe-2"] {
+        waits_for.replace(format!("the coordinator of transactional id {name}"));
+        while !begin(&scene, name, &mut random).await.unwrap_or(false) {
+            Routes::back_off(&mut random).await;
+        }
+    }
+}
+
+/// Groups that commit an offset each; of different coordinators, maybe.
+const GROUPS: [(&str, u32); 2] = [("probe-1", 11), ("probe-2", 12)];
+
+/// A commit that is acknowledged.
+async fn commit(scene: &Scene, place: Place, random: &mut SmallRng) -> Result<bool, PlainError> {
+    let group = GROUPS[place.1 as usize];
+    let mut client = scene.coordinator(random, GROUP, group.0).await?;
+    let nobody = Committer::nobody(group);
+    let code = nobody.commit(scene, &mut client, place, 1).await?;
+    Ok(code == 0)
+}
+
+/// A transactional producer that may begin.
+async fn begin(scene: &Scene, name: &str, random: &mut SmallRng) -> Result<bool, PlainError> {
+    let mut client = scene.coordinator(random, TRANSACTION, name).await?;
+    let request = InitProducerIdRequest::default()
+        .with_transactional_id(Some(text(name).into()))
+        .with_transaction_timeout_ms(1_000)
+        .with_producer_id((-1).into())
+        .with_producer_epoch(-1);
+    Ok(client.call(4, &request).await?.error_code == 0)
 }
 
 /// What a node does not show yet.
@@ -102,8 +143,8 @@ async fn write(scene: &Scene, routes: &mut Routes, place: Place, random: &mut Sm
     }
 }
 
-/// All logs, as their leaders show them.
-pub(super) async fn read_logs(scene: Scene, seed: u64) -> Result<Inspection, String> {
+/// All logs, as their leaders show them, and the committed offsets of all groups.
+pub(super) async fn read_all(scene: Scene, cast: Cast, seed: u64) -> Result<Inspection, String> {
     let mut random = SmallRng::seed_from_u64(seed);
     let mut routes = Routes::new(&scene);
     let mut inspection = Inspection::default();
@@ -131,5 +172,37 @@ pub(super) async fn read_logs(scene: Scene, seed: u64) -> Result<Inspection, Str
             Routes::back_off(&mut random).await;
         }
     }
+    let mut groups = vec![(GROUPS[0], (0, 0)), (GROUPS[1], (0, 1))];
+    let with = |group, topic| (0..PARTITIONS).map(move |partition| (group, (topic, partition)));
+    if cast.members {
+        groups.extend(with(EAGER.name, EAGER.topic));
+    }
+    if cast.transactors {
+        groups.extend(with(transactor::GROUP, ORDERS));
+    }
+    for (group, place) in groups {
+        while !look_up(&scene, group, place, &mut random).await? {
+            Routes::back_off(&mut random).await;
+        }
+    }
     Ok(inspection)
+}
+
+/// Asks for a committed offset; false if that is to be done again.
+async fn look_up(
+    scene: &Scene,
+    group: (&'static str, u32),
+    place: Place,
+    random: &mut SmallRng,
+) -> Result<bool, String> {
+    let Ok(mut client) = scene.coordinator(random, GROUP, group.0).await else {
+        return Ok(false);
+    };
+    let nobody = Committer::nobody(group);
+    match nobody.committed(scene, &mut client, place, true).await {
+        Ok(Ok(_)) => Ok(true),
+        Ok(Err(code)) if Routes::is_news_of_leaders(code) => Ok(false),
+        Ok(Err(code)) => Err(format!("{}: error {code}", group.0)),
+        Err(_) => Ok(false),
+    }
 }

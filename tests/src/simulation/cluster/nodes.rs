@@ -9,6 +9,7 @@ use ringmill_ring::{Cores, RingConfig};
 use ringmill_wire::batch::Batches;
 
 use super::super::mixed::topics::{PARTITIONS, TOPICS};
+use super::super::mixed::transactional::ABORT_CHECK;
 use super::COUNT;
 use crate::checkers::Place;
 use crate::checkers::copies::{Copied, CopiedBatch};
@@ -157,6 +158,10 @@ fn settings(world: &mut World) -> Vec<(&'static str, String)> {
         ("transaction.state.log.num.partitions", "2".to_owned()),
         ("transaction.state.log.replication.factor", replication()),
         ("transaction.state.log.min.isr", "2".to_owned()),
+        (
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms",
+            ABORT_CHECK.as_millis().to_string(),
+        ),
         ("group.initial.rebalance.delay.ms", "500".to_owned()),
     ]
 }

@@ -84,8 +84,17 @@ impl Producer<'_> {
         for _ in 0..random.random_range(1..=IN_FLIGHT_MAX) {
             pending.push(self.draft(scene, place, random));
         }
-        let began = now();
-        while self.send(scene, place, &mut pending, random).await {
+        let (began, mut is_first) = (now(), true);
+        while self
+            .send(
+                scene,
+                place,
+                &mut pending,
+                std::mem::take(&mut is_first),
+                random,
+            )
+            .await
+        {
             if pending.is_empty() {
                 return true;
             }
@@ -127,6 +136,7 @@ impl Producer<'_> {
         scene: &Scene,
         place: Place,
         pending: &mut Vec<Draft>,
+        is_first: bool,
         random: &mut SmallRng,
     ) -> bool {
         let requests: Vec<_> = pending
@@ -143,6 +153,9 @@ impl Producer<'_> {
                     return true;
                 }
                 Some(ErrorCode::UnknownProducerId) => return false,
+                // as with Kafka: of several in flight the first was refused, and the next taken by a
+                // leader that knew nothing of the producer yet
+                Some(ErrorCode::OutOfOrderSequenceNumber) if !is_first => return false,
                 other => {
                     let name = scene.topic(place);
                     scene.scandal(|| {

@@ -47,7 +47,7 @@ use crate::plain::PlainError;
 /// Actors finish what they are in the middle of within this time.
 const QUIET_WITHIN: Duration = Duration::from_secs(300);
 /// Transactions whose producers died are over by then.
-const TIMED_OUT: Duration =
+pub(super) const TIMED_OUT: Duration =
     Duration::from_secs(5).saturating_add(TIMEOUT.saturating_add(ABORT_CHECK));
 /// How long, in seconds, nothing happens before some inspections: long enough for what must be
 /// over by then, in some.
