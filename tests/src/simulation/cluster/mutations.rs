@@ -10,7 +10,7 @@ pub struct Mutation {
     pub name: &'static str,
     /// What the engine does wrong.
     pub does: &'static str,
-    /// It is found within so many seeds, from 1 on.
+    /// So many seeds, from 1 on, are to find it.
     pub within: u64,
 }
 
@@ -32,7 +32,7 @@ pub const ALL: [Mutation; 23] = [
     ),
     mutation(
         "ack-before-isr",
-        100,
+        10,
         "acks=all is answered when the leader alone has the records",
     ),
     mutation(
@@ -42,12 +42,12 @@ pub const ALL: [Mutation; 23] = [
     ),
     mutation(
         "anybody-leads",
-        20,
+        30,
         "a node takes and serves records of partitions that it does not lead",
     ),
     mutation(
         "epochs-unchecked",
-        400,
+        20,
         "leader epochs that clients and followers claim are not compared",
     ),
     mutation(
@@ -67,7 +67,7 @@ pub const ALL: [Mutation; 23] = [
     ),
     mutation(
         "high-watermark-goes-back",
-        100,
+        30,
         "the high watermark follows the slowest, also back",
     ),
     mutation(
@@ -97,7 +97,7 @@ pub const ALL: [Mutation; 23] = [
     ),
     mutation(
         "unclean-election",
-        400,
+        10,
         "who is out of sync is elected if nobody else is there",
     ),
     mutation(
@@ -112,7 +112,7 @@ pub const ALL: [Mutation; 23] = [
     ),
     mutation(
         "followers-forget-producers",
-        100,
+        30,
         "followers do not follow what producers wrote last",
     ),
     mutation(
