@@ -102,7 +102,7 @@ pub const ALL: [Mutation; 23] = [
     ),
     mutation(
         "new-life-keeps-leaderships",
-        400,
+        20,
         "a node that has restarted leads on in the same epoch, and stays in sync",
     ),
     mutation(
@@ -117,12 +117,12 @@ pub const ALL: [Mutation; 23] = [
     ),
     mutation(
         "groups-loaded-in-part",
-        400,
+        20,
         "a new coordinator of groups reads only every other record of theirs",
     ),
     mutation(
         "markers-not-sent",
-        100,
+        50,
         "transactions know partitions and coordinators of their own node alone",
     ),
     mutation(
@@ -132,7 +132,7 @@ pub const ALL: [Mutation; 23] = [
     ),
     mutation(
         "vote-not-stored",
-        1_000,
+        20,
         "a voter of the quorum forgets with its power whom it has voted for",
     ),
 ];

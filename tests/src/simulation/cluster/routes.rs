@@ -3,6 +3,7 @@
 //! forgotten, and asked for again.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -58,11 +59,13 @@ impl Routes {
 
     /// A connection to a node.
     pub(super) async fn at(&mut self, addr: SocketAddr) -> Result<&mut RingClient, PlainError> {
-        if !self.open.contains_key(&addr) {
-            let client = RingClient::connect_for(addr, "cluster", PATIENCE).await?;
-            self.open.insert(addr, client);
+        match self.open.entry(addr) {
+            Entry::Occupied(open) => Ok(open.into_mut()),
+            Entry::Vacant(place) => {
+                let client = RingClient::connect_for(addr, "cluster", PATIENCE).await?;
+                Ok(place.insert(client))
+            }
         }
-        Ok(self.open.get_mut(&addr).expect("just opened"))
     }
 
     /// Any of the nodes.
