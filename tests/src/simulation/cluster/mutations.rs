@@ -82,7 +82,7 @@ pub const ALL: [Mutation; 23] = [
     ),
     mutation(
         "expand-behind",
-        400,
+        40,
         "a follower that lacks records is taken in sync",
     ),
     mutation(
@@ -92,7 +92,7 @@ pub const ALL: [Mutation; 23] = [
     ),
     mutation(
         "any-isr-will-do",
-        400,
+        40,
         "min.insync.replicas is not asked for",
     ),
     mutation(
