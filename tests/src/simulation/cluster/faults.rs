@@ -63,6 +63,9 @@ const KINDS: [Kind; 16] = [
     Kind::Swarm,
 ];
 
+/// A clock jumps so far, at most.
+const CLOCKS_BACK: Duration = Duration::from_secs(60);
+
 /// What ends a fault.
 #[derive(Debug)]
 enum Relief {
@@ -96,6 +99,14 @@ impl Faults {
             kinds,
             clients,
             reliefs: Vec::new(),
+        }
+    }
+
+    /// How far clocks may have been set back: what is to happen after a while happens as much later.
+    pub(super) fn clocks_back(&self) -> Duration {
+        match self.kinds.contains(&Kind::Clock) {
+            true => CLOCKS_BACK * 2,
+            false => Duration::ZERO,
         }
     }
 
@@ -205,7 +216,8 @@ impl Faults {
                 self.after(world, time, Relief::Repair(which));
             }
             Kind::Clock => {
-                let by = world.random().below(120_000) as i64 - 60_000;
+                let most = CLOCKS_BACK.as_millis() as u64;
+                let by = world.random().below(2 * most) as i64 - most as i64;
                 world.jump_wall_clock(machine, by);
             }
             Kind::Swarm => world.swarm(),

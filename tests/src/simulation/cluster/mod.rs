@@ -270,7 +270,7 @@ impl Story {
 
     fn inspect(&mut self) -> Result<Inspection, String> {
         let settled = match self.cast.transactors {
-            true => TIMED_OUT,
+            true => TIMED_OUT + self.faults.clocks_back(),
             false => SETTLED,
         };
         self.scene.pass(&mut self.world, settled, |_| false);
