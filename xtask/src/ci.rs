@@ -16,12 +16,16 @@ const SIM_SEEDS: u64 = 10_000;
 const MIXED_SEEDS: u64 = 6;
 const MIXED_MINUTES: u64 = 4;
 
+/// Seeds of a whole cluster that one check runs: what two cores get through in about six minutes, at
+/// 0.5 to 0.6 s of a core each.
+const CLUSTER_SEEDS: u64 = 1_000;
+
 /// How long each fuzz target runs; longer runs are `cargo xtask fuzz NAME --seconds N`.
 const FUZZ_SMOKE_SECONDS: u64 = 5;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these steps (fmt, clippy, docs, fuzz, sim, mixed, interop, conformance); all if none is named
+    /// Only these steps (fmt, clippy, docs, fuzz, sim, mixed, cluster, interop, conformance); all if none is named
     #[arg(value_parser = step_names())]
     steps: Vec<String>,
 }
@@ -70,6 +74,10 @@ const STEPS: &[Step] = &[
     Step {
         name: "mixed",
         run: || crate::mixed(MIXED_SEEDS, 1, MIXED_MINUTES),
+    },
+    Step {
+        name: "cluster",
+        run: || crate::cluster(CLUSTER_SEEDS, 1, None),
     },
     Step {
         name: "interop",

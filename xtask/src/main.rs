@@ -94,6 +94,15 @@ struct SimArgs {
     /// Everything that clients do at once: groups, transactions, compaction, administration, …
     #[arg(long)]
     mixed: bool,
+    /// A whole cluster, of three or five nodes as the seed says, and clients that follow its leaders
+    #[arg(long, conflicts_with = "mixed")]
+    cluster: bool,
+    /// With `--cluster`: so many nodes in each seed
+    #[arg(long, requires = "cluster")]
+    nodes: Option<usize>,
+    /// Plant each known bug into the engine, and look which seed of a cluster finds it; a table
+    #[arg(long, conflicts_with_all = ["mixed", "cluster"])]
+    mutations: bool,
     /// Virtual minutes of a mixed load in each seed
     #[arg(long, default_value_t = MIXED_MINUTES)]
     minutes: u64,
@@ -112,6 +121,10 @@ fn main() -> ExitCode {
         Chore::Sim(args) if args.mixed => {
             let seeds = (args.hours * 60).div_ceil(args.minutes.max(1));
             mixed(args.seeds.unwrap_or(seeds), args.seed, args.minutes)
+        }
+        Chore::Sim(args) if args.mutations => mutations(),
+        Chore::Sim(args) if args.cluster => {
+            cluster(args.seeds.unwrap_or(1_000), args.seed, args.nodes)
         }
         Chore::Sim(args) => sim(args.seeds.unwrap_or(1_000), args.seed),
         Chore::Crash { rounds, seed } => kill("crash", rounds, seed),
@@ -158,6 +171,22 @@ fn sim(seeds: u64, seed: u64) -> Result<(), Failure> {
 /// A mixed load for so many virtual minutes in each seed.
 fn mixed(seeds: u64, seed: u64, minutes: u64) -> Result<(), Failure> {
     simulate(seeds, seed, &["--mixed", "--minutes", &minutes.to_string()])
+}
+
+/// Lives of whole clusters.
+fn cluster(seeds: u64, seed: u64, nodes: Option<usize>) -> Result<(), Failure> {
+    match nodes {
+        Some(nodes) => simulate(seeds, seed, &["--cluster", "--nodes", &nodes.to_string()]),
+        None => simulate(seeds, seed, &["--cluster"]),
+    }
+}
+
+/// Each bug that can be planted into the engine, and the seed that finds it.
+fn mutations() -> Result<(), Failure> {
+    let mut command = cargo();
+    command.args(["run", "--release", "-p", "ringmill-tests", "--bin", "sim"]);
+    command.args(["--features", "mutations", "--", "--mutations"]);
+    run(&mut command)
 }
 
 fn simulate(seeds: u64, seed: u64, more: &[&str]) -> Result<(), Failure> {

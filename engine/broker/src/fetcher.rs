@@ -17,7 +17,7 @@ use futures_util::future::{join_all, select};
 use ringmill_log::AppendError;
 use ringmill_replication::partition::NodeId;
 use ringmill_replication::partition::follower::{Answer, Ends, Fetch, Follower, Step};
-use ringmill_ring::{Notify, sleep, spawn};
+use ringmill_ring::{Notify, planted, sleep, spawn};
 use ringmill_wire::StrBytes;
 use ringmill_wire::api::ApiKey;
 use ringmill_wire::batch::Batches;
@@ -311,7 +311,13 @@ impl Shard {
         let is_done = match step {
             Step::Append if part.records.is_empty() => Ok(()),
             Step::Append => append(&hosted, follower, &part.records).await,
-            Step::Truncate(offset) => self.cut(&hosted, offset, false).await,
+            Step::Truncate(offset) => {
+                let offset = match log.high_watermark() {
+                    Some(known) if planted("cut-at-high-watermark") => known.min(offset),
+                    _ => offset,
+                };
+                self.cut(&hosted, offset, false).await
+            }
             Step::Reset(offset) => self.cut(&hosted, offset, true).await,
             Step::Pause => return wait(),
         };
@@ -346,7 +352,10 @@ fn ends_of(hosted: &Hosted) -> Ends {
     let end = log.log_end_offset();
     Ends {
         end,
-        durable_end: log.safe_end(),
+        durable_end: match planted("follower-acks-before-flush") {
+            true => end,
+            false => log.safe_end(),
+        },
         last_epoch: match end > log.log_start_offset() {
             true => log.epoch_of(end - 1).unwrap_or(-1),
             false => -1,

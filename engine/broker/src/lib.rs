@@ -34,6 +34,7 @@ pub mod telemetry;
 mod throttle;
 pub mod transactions;
 mod upkeep;
+mod witness;
 
 pub use config::{BrokerConfig, ConfigError};
 pub use peers::Refused;

@@ -18,7 +18,7 @@ use ringmill_log::{
 use ringmill_replication::partition::NodeId;
 use ringmill_replication::partition::follower::{Answer, Fetch};
 use ringmill_replication::partition::leader::parting;
-use ringmill_ring::spawn;
+use ringmill_ring::{planted, spawn};
 use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::fetch::{AbortedTransaction, EpochEnd, IsolationLevel};
@@ -422,7 +422,7 @@ impl Hosted {
     ) -> Result<AppendedAt> {
         let appended = ordered.told().await?;
         let receipt = &appended.receipt;
-        match by_all {
+        match by_all && !planted("ack-before-isr") {
             true => self.while_leading(self.log.committed(receipt)).await?,
             false => self.while_leading(self.log.acknowledged(receipt)).await?,
         }
@@ -448,6 +448,9 @@ impl Hosted {
         let mut work = pin!(work);
         loop {
             let changed = self.replica.changed.notified();
+            if planted("ack-after-deposed") {
+                return work.as_mut().await.map_err(|error| error.to_code());
+            }
             self.check_takes()?;
             match select(work.as_mut(), pin!(changed)).await {
                 Either::Left((done, _)) => {
@@ -650,6 +653,7 @@ impl Hosted {
     ) -> Result<OffsetFound> {
         self.replica.check_epoch(current_epoch)?;
         self.check_leads()?;
+        // Of what was visible before it led, a new leader may not know yet that it is (KIP-207).
         let plain = |offset| OffsetFound {
             offset,
             timestamp: -1,

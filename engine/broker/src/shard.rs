@@ -15,7 +15,7 @@ use foldhash::fast::FixedState;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{self, StreamExt};
 use ringmill_log::{ActiveProducer, CacheLimits, CoreCaches, LogConfig, Partition};
-use ringmill_ring::{Notified, Notify, Port, now, spawn, wall_clock_ms};
+use ringmill_ring::{Notified, Notify, Port, now, planted, spawn, wall_clock_ms};
 use ringmill_wire::Uuid;
 use ringmill_wire::batch::BatchView;
 use ringmill_wire::error::ErrorCode;
@@ -639,7 +639,7 @@ impl Shard {
         if let Some(follower) = want.follower {
             hosted.replica.check_epoch(want.current_leader_epoch)?;
             hosted.check_leads()?;
-            if hosted.parting(want, follower).is_some() {
+            if hosted.parting(want, follower).is_some() && !planted("parted-followers-count") {
                 // What it has is not what is here: it counts for nothing until its log is cut.
                 return Ok(hosted);
             }

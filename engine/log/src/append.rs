@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
-use ringmill_ring::wall_clock_ms;
+use ringmill_ring::{planted, wall_clock_ms};
 use ringmill_wire::batch::{Assignment, BatchError, BatchHeader, BatchView, TimestampType};
 use ringmill_wire::marker::EndTxnMarker;
 
@@ -254,7 +254,10 @@ impl State {
         }
         self.appending.first_timestamp.get_or_insert(timestamp);
         let end = self.commit.appended().after(header);
-        let (undo, ended) = self.producers.on_batch(header, marker, now_ms);
+        let (undo, ended) = match assignment {
+            None if planted("followers-forget-producers") => (None, None),
+            _ => self.producers.on_batch(header, marker, now_ms),
+        };
         if undo.is_some() {
             self.upkeep.producers_end = end.offset;
         }

@@ -3,6 +3,8 @@
 //! The leader's *high watermark* is what all in-sync replicas have; followers learn it from the
 //! leader. Consumers see nothing beyond it. Replicas read further: all that is written.
 
+use ringmill_ring::planted;
+
 use crate::config::Durability;
 use crate::epochs::EpochEntry;
 use crate::error::ReadError;
@@ -21,6 +23,7 @@ impl State {
     /// What this replica has to do with a record before it counts.
     pub(crate) fn safe_level(&self) -> Level {
         match self.config.durability {
+            Durability::Flushed if planted("ack-before-flush") => Level::Written,
             Durability::Flushed => Level::Flushed,
             Durability::Replicated | Durability::Relaxed => Level::Written,
         }
@@ -52,7 +55,10 @@ impl Partition {
         let now = {
             let mut state = self.inner.state.borrow_mut();
             let known = state.high_watermark;
-            state.high_watermark = high_watermark.map(|hw| known.map_or(hw, |known| known.max(hw)));
+            state.high_watermark = high_watermark.map(|hw| match known {
+                Some(known) if !planted("high-watermark-goes-back") => known.max(hw),
+                _ => hw,
+            });
             state.clamp_high_watermark();
             state.high_watermark
         };
@@ -136,6 +142,9 @@ impl Partition {
         let mut state = self.inner.state.borrow_mut();
         state.leader_epoch = epoch;
         state.leads = true;
+        if planted("no-epoch-start") {
+            return;
+        }
         let end = state.commit.appended().offset;
         state.epochs_dirty |= state.epochs.on_batch(epoch, end);
     }

@@ -45,6 +45,7 @@ mod mailbox_test;
 mod model_test;
 mod notify;
 mod op;
+mod planted;
 pub mod sim;
 mod slab;
 mod stream;
@@ -65,6 +66,9 @@ pub use crate::launch::{Cores, RingConfig, Running, probe, run};
 pub use crate::mailbox::{Port, Sending};
 pub use crate::notify::{Notified, Notify};
 pub use crate::op::{DirEntry, Metadata, OpenOptions, Shutdown, Space};
+#[cfg(feature = "mutations")]
+pub use crate::planted::plant;
+pub use crate::planted::planted;
 pub use crate::task::{Aborted, JoinHandle, spawn, yield_now};
 pub use crate::tcp::{ListenOptions, TcpListener, TcpStream};
 pub use crate::time::{Elapsed, Sleep, sleep, sleep_until, timeout};

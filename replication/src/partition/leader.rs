@@ -11,6 +11,8 @@
 //! [KIP-497]: https://cwiki.apache.org/confluence/display/KAFKA/KIP-497
 //! [KIP-966]: https://cwiki.apache.org/confluence/display/KAFKA/KIP-966
 
+use ringmill_ring::planted;
+
 use super::NodeId;
 use super::follower::{Answer, Fetch};
 use super::state::PartitionState;
@@ -144,7 +146,8 @@ impl Leader {
 
     /// Whether so many are in sync that something can be acknowledged with `acks=all`.
     pub fn has_min_isr(&self) -> bool {
-        self.isr.len() >= self.min_isr.clamp(1, self.replicas.max(1))
+        let min_isr = self.min_isr.clamp(1, self.replicas.max(1));
+        self.isr.len() >= min_isr || planted("any-isr-will-do")
     }
 
     /// Whether nobody else who is in sync has fetched for so long, though there is somebody: most
@@ -160,6 +163,7 @@ impl Leader {
     /// Who is in sync, or may be as far as this leader knows.
     fn is_in_maximal_isr(&self, node: NodeId) -> bool {
         let proposed = self.proposed.as_ref();
+        let proposed = proposed.filter(|_| !planted("joiners-do-not-count"));
         self.isr.contains(&node) || proposed.is_some_and(|proposed| proposed.isr.contains(&node))
     }
 
@@ -269,6 +273,7 @@ impl Leader {
         let follower = self.followers.iter().find(|f| f.node == node)?;
         let durable_end = follower.durable_end?;
         let has_all = durable_end >= self.high_watermark && durable_end >= self.epoch_start;
+        let has_all = has_all || planted("expand-behind");
         let joining = Some((node, follower.node_epoch));
         let isr = (has_all && follower.is_eligible).then(|| [&self.isr[..], &[node]].concat())?;
         Some(self.propose(isr, joining))
@@ -290,6 +295,9 @@ impl Leader {
             })
         };
         let isr: Vec<NodeId> = self.isr.iter().copied().filter(stays).collect();
+        if planted("shrink-alone") {
+            self.isr.clone_from(&isr);
+        }
         (isr.len() < self.isr.len()).then(|| self.propose(isr, None))
     }
 
@@ -359,7 +367,10 @@ impl Leader {
             }
         }
         let moved = safe > self.high_watermark;
-        self.high_watermark = self.high_watermark.max(safe);
+        self.high_watermark = match planted("high-watermark-goes-back") {
+            true => safe,
+            false => self.high_watermark.max(safe),
+        };
         moved.then_some(self.high_watermark)
     }
 }

@@ -1,5 +1,5 @@
-//! `sim --seeds N --seed S [--mixed --minutes M]`: lives of nodes in simulated worlds, one for each
-//! seed from S on.
+//! `sim --seeds N --seed S [--mixed --minutes M | --cluster --nodes N]`: lives of nodes in simulated
+//! worlds, one for each seed from S on.
 
 #![forbid(unsafe_code)]
 
@@ -10,18 +10,33 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ringmill_tests::simulation::{self, Summary, mixed};
+use ringmill_tests::simulation::{self, Summary, cluster, mixed};
 
-const USAGE: &str = "sim [--seeds N] [--seed S] [--mixed [--minutes M] [--bug NAME]]";
+const USAGE: &str =
+    "sim [--seeds N] [--seed S] [--mixed [--minutes M] [--bug NAME] | --cluster [--nodes 3|5]]";
+
+/// What is lived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// One node, and records alone.
+    Records,
+    /// One node, and everything that clients do.
+    Mixed,
+    /// Several nodes.
+    Cluster,
+}
 
 /// What is to be lived.
 #[derive(Clone, Copy)]
 struct Args {
     seeds: u64,
     first: u64,
-    /// Virtual minutes of a mixed load in each seed; records alone, and as long as it takes, if 0.
+    kind: Kind,
+    /// Virtual minutes of a mixed load in each seed.
     minutes: u64,
     bug: Option<mixed::Bug>,
+    /// Nodes of a cluster; as the seed says if not given.
+    nodes: Option<usize>,
 }
 
 impl Args {
@@ -29,19 +44,26 @@ impl Args {
         let mut parsed = Self {
             seeds: 100,
             first: 1,
-            minutes: 0,
+            kind: Kind::Records,
+            minutes: 20,
             bug: None,
+            nodes: None,
         };
         let mut args = std::env::args().skip(1);
         while let Some(name) = args.next() {
-            if name == "--mixed" {
-                parsed.minutes = parsed.minutes.max(20);
+            match name.as_str() {
+                "--mixed" => parsed.kind = Kind::Mixed,
+                "--cluster" => parsed.kind = Kind::Cluster,
+                _ => {}
+            }
+            if name == "--mixed" || name == "--cluster" {
                 continue;
             }
             let value = args.next()?;
             match name.as_str() {
                 "--seeds" => parsed.seeds = value.parse().ok()?,
                 "--seed" => parsed.first = value.parse().ok()?,
+                "--nodes" => parsed.nodes = Some(value.parse().ok().filter(|n| *n >= 3)?),
                 "--minutes" => parsed.minutes = value.parse().ok()?,
                 "--bug" => {
                     let all = mixed::Bug::ALL.into_iter();
@@ -54,13 +76,17 @@ impl Args {
     }
 
     fn live(self, seed: u64) -> Result<Total, String> {
-        match self.minutes {
-            0 => simulation::run(seed).map(|lived| Total {
+        match self.kind {
+            Kind::Records => simulation::run(seed).map(|lived| Total {
                 records: lived,
                 ..Total::default()
             }),
-            minutes => {
-                let time = Duration::from_secs(minutes * 60);
+            Kind::Cluster => cluster::run(seed, self.nodes).map(|lived| Total {
+                cluster: lived,
+                ..Total::default()
+            }),
+            Kind::Mixed => {
+                let time = Duration::from_secs(self.minutes * 60);
                 mixed::run(seed, time, self.bug).map(|lived| Total {
                     mixed: lived,
                     ..Total::default()
@@ -70,11 +96,13 @@ impl Args {
     }
 
     fn replay(self, seed: u64) -> String {
-        let mixed = match self.minutes {
-            0 => String::new(),
-            minutes => format!(" --mixed --minutes {minutes}"),
+        let more = match (self.kind, self.nodes) {
+            (Kind::Records, _) => String::new(),
+            (Kind::Mixed, _) => format!(" --mixed --minutes {}", self.minutes),
+            (Kind::Cluster, None) => " --cluster".to_owned(),
+            (Kind::Cluster, Some(nodes)) => format!(" --cluster --nodes {nodes}"),
         };
-        format!("cargo xtask sim --seed {seed} --seeds 1{mixed}")
+        format!("cargo xtask sim --seed {seed} --seeds 1{more}")
     }
 }
 
@@ -83,6 +111,7 @@ impl Args {
 struct Total {
     records: Summary,
     mixed: mixed::Summary,
+    cluster: cluster::Summary,
     failed: u64,
     done: u64,
 }
@@ -94,18 +123,35 @@ impl Total {
         self.records.events += other.records.events;
         self.records.trace ^= other.records.trace;
         self.mixed.add(&other.mixed);
+        self.cluster.add(&other.cluster);
     }
 
-    fn words(&self, is_mixed: bool) -> String {
-        if !is_mixed {
+    fn words(&self, kind: Kind) -> String {
+        let hours = |time: Duration| time.as_secs_f64() / 3600.0;
+        if kind == Kind::Records {
             let lived = &self.records;
             return format!(
                 "{} batches acknowledged, {} unknown, {} events, trace {:016x}",
                 lived.acknowledged, lived.unknown, lived.events, lived.trace
             );
         }
+        if kind == Kind::Cluster {
+            let lived = &self.cluster;
+            return format!(
+                "{:.2} virtual hours, {} nodes, {} faults, {} leaderships; {} batches acknowledged, \
+                 {} unknown, {} fetches; {} events, trace {:016x}",
+                hours(lived.time),
+                lived.nodes,
+                lived.faults,
+                lived.elections,
+                lived.acknowledged,
+                lived.unknown,
+                lived.looks,
+                lived.events,
+                lived.trace
+            );
+        }
         let lived = &self.mixed;
-        let hours = |time: Duration| time.as_secs_f64() / 3600.0;
         format!(
             "{:.2} virtual hours, {:.2} under load, {} lives of nodes; {} batches acknowledged, {} \
              unknown, {} transactions, {} commits of offsets, {} claims on partitions, {} fetches; \
@@ -125,7 +171,46 @@ impl Total {
     }
 }
 
+/// Looks for each planted bug, or for one of them, and tells which seed finds it.
+#[cfg(feature = "mutations")]
+fn find_mutations(name: Option<String>) -> ExitCode {
+    use cluster::mutations::{ALL, find};
+    let wanted = |mutation: &&cluster::mutations::Mutation| {
+        name.as_ref().is_none_or(|name| mutation.name == name)
+    };
+    let (next, missed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let wanted: Vec<_> = ALL.iter().filter(wanted).collect();
+    let workers = std::thread::available_parallelism().map_or(1, Into::into);
+    println!("| bug | the engine | found by seed | as |");
+    println!("|---|---|---|---|");
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(mutation) = wanted.get(next.fetch_add(1, Ordering::Relaxed) as usize)
+                {
+                    let found = find(mutation, mutation.within);
+                    missed.fetch_add(u64::from(found.is_none()), Ordering::Relaxed);
+                    let (seed, how) = found.map_or_else(
+                        || (format!("none of {}", mutation.within), String::new()),
+                        |(seed, how)| (seed.to_string(), how),
+                    );
+                    let how = how.replace('|', "/");
+                    println!("| {} | {} | {seed} | {how} |", mutation.name, mutation.does);
+                }
+            });
+        }
+    });
+    match missed.into_inner() {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
 fn main() -> ExitCode {
+    #[cfg(feature = "mutations")]
+    if let Some("--mutations") = std::env::args().nth(1).as_deref() {
+        return find_mutations(std::env::args().nth(2));
+    }
     let Some(args) = Args::parse() else {
         eprintln!("sim: usage: {USAGE}");
         return ExitCode::from(2);
@@ -146,7 +231,7 @@ fn main() -> ExitCode {
         args.seeds,
         args.first,
         total.failed,
-        total.words(args.minutes > 0),
+        total.words(args.kind),
         began.elapsed().as_secs_f64()
     );
     if total.failed == 0 {
@@ -186,7 +271,8 @@ fn work(args: Args, next: &AtomicU64, total: &Mutex<Total>, began: Instant) {
 /// The bar, where somebody looks at it.
 fn show(total: &Total, args: Args, began: Instant) {
     const WIDTH: u64 = 30;
-    let often = args.minutes > 0 || total.done.is_multiple_of(50) || total.done == args.seeds;
+    let often =
+        args.kind == Kind::Mixed || total.done.is_multiple_of(50) || total.done == args.seeds;
     if !std::io::stdout().is_terminal() || !often {
         return;
     }

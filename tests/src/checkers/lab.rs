@@ -72,6 +72,7 @@ impl Lab {
             transaction: None,
             span,
             outcome,
+            by_leader: false,
         });
         self.batches.len() as u64 - 1
     }

@@ -5,10 +5,13 @@
 //! two. They know nothing of how many nodes there are, or of what went wrong meanwhile.
 
 pub mod compaction;
+pub mod copies;
 pub mod expiry;
 pub mod groups;
 #[cfg(test)]
 mod lab;
+pub mod latest;
+pub mod leadership;
 pub mod offsets;
 pub mod partition;
 pub mod quota;
@@ -101,6 +104,8 @@ pub struct Batch {
     pub span: Span,
     /// What came back in the end.
     pub outcome: Outcome,
+    /// Its leader alone acknowledges it (`acks=1`): it may be lost with its leader.
+    pub by_leader: bool,
 }
 
 /// How a transaction has ended, as its producer knows.
@@ -240,6 +245,9 @@ pub struct Look {
     pub found: Vec<Found>,
     /// The fetch.
     pub span: Span,
+    /// The leader epoch in which it was served, in a cluster: the next leader may know of a high
+    /// watermark a little later, and so show less, though never something else.
+    pub epoch: i32,
 }
 
 /// Everything between the ends of one partition, as the inspection has read it.
@@ -274,6 +282,8 @@ pub struct Inspection {
     pub transactional_ids: Vec<String>,
     /// The ids of producers that partitions know.
     pub producers: Vec<(Place, i64)>,
+    /// The copies of each partition, as they are on the nodes' disks.
+    pub copies: BTreeMap<Place, Vec<copies::Copied>>,
 }
 
 /// Bytes that a client with a quota got through.
@@ -306,6 +316,10 @@ pub struct Chronicle {
     pub claims: Vec<Claim>,
     /// Since the last inspection.
     pub looks: Vec<Look>,
+    /// Of the ends of logs.
+    pub listings: Vec<latest::Listing>,
+    /// What the nodes of a cluster say of who leads what.
+    pub leaders: leadership::Leaders,
     /// The highest offset up to which administrators asked to delete a partition's records.
     pub trims: BTreeMap<Place, i64>,
     /// Of the client with a quota.
@@ -409,6 +423,9 @@ pub fn check(
     broken.extend(retention::check(chronicle, inspection));
     broken.extend(transactions::check(chronicle, inspection));
     broken.extend(views::check(chronicle, inspection, before));
+    broken.extend(latest::check(chronicle));
+    broken.extend(copies::check(chronicle, inspection));
+    broken.extend(leadership::check(&chronicle.leaders));
     broken.extend(offsets::check(chronicle));
     broken.extend(expiry::check(chronicle, inspection));
     broken.extend(groups::check(chronicle));

@@ -99,14 +99,14 @@ fn ordered(chronicle: &Chronicle, place: Place, log: &PartitionLog, findings: &m
     }
 }
 
-/// Every acknowledged record stands where it was acknowledged.
+/// Every record that all in sync have acknowledged stands where it was acknowledged.
 fn lost(chronicle: &Chronicle, inspection: &Inspection, findings: &mut Findings) {
     let none = PartitionLog::default();
     for (attempt, batch) in (0..).zip(&chronicle.batches) {
         let Outcome::Acknowledged(base) = batch.outcome else {
             continue;
         };
-        if chronicle.topics[batch.place.0].keeps.is_compacted() {
+        if batch.by_leader || chronicle.topics[batch.place.0].keeps.is_compacted() {
             continue;
         }
         let log = inspection.logs.get(&batch.place).unwrap_or(&none);

@@ -18,15 +18,18 @@ use crate::ask;
 use crate::plain::PlainError;
 
 /// Virtual time that an answer may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 const MAX_FRAME: usize = 64 << 20;
 
 /// One connection.
 pub(super) struct RingClient {
     stream: TcpStream,
+    addr: SocketAddr,
     received: BytesMut,
     correlation_id: i32,
     client_id: &'static str,
+    /// How long it waits for an answer.
+    patience: Duration,
 }
 
 impl RingClient {
@@ -38,14 +41,30 @@ impl RingClient {
         addr: SocketAddr,
         client_id: &'static str,
     ) -> Result<Self, PlainError> {
-        let connected = timeout(ANSWER_WITHIN, TcpStream::connect(addr)).await;
+        Self::connect_for(addr, client_id, ANSWER_WITHIN).await
+    }
+
+    /// The same with another patience.
+    pub(super) async fn connect_for(
+        addr: SocketAddr,
+        client_id: &'static str,
+        patience: Duration,
+    ) -> Result<Self, PlainError> {
+        let connected = timeout(patience, TcpStream::connect(addr)).await;
         let stream = connected.map_err(std::io::Error::from)??;
         Ok(Self {
             stream,
+            addr,
             received: BytesMut::new(),
             correlation_id: 0,
             client_id,
+            patience,
         })
+    }
+
+    /// Whom it is connected to.
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
     fn header(&mut self, key: ApiKey, version: i16) -> RequestHeader {
@@ -66,14 +85,14 @@ impl RingClient {
     }
 
     async fn send(&mut self, request: Vec<Bytes>) -> Result<(), PlainError> {
-        let sent = timeout(ANSWER_WITHIN, self.stream.send(request)).await;
+        let sent = timeout(self.patience, self.stream.send(request)).await;
         sent.map_err(std::io::Error::from)??;
         Ok(())
     }
 
     /// The next answer, which must be to this request.
     async fn answer(&mut self, header: &RequestHeader) -> Result<Bytes, PlainError> {
-        let answered = timeout(ANSWER_WITHIN, async {
+        let answered = timeout(self.patience, async {
             loop {
                 let split = split_frame(&mut self.received, MAX_FRAME);
                 match split.map_err(|e| PlainError::Unexpected(e.to_string()))? {

@@ -5,6 +5,7 @@
 //! load and the moments; the same seed tells the same story.
 
 mod client;
+pub mod cluster;
 mod life;
 pub mod mixed;
 

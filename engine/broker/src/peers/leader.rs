@@ -32,6 +32,7 @@ use crate::cluster::{isr, members};
 use crate::handlers::Context;
 use crate::limits::{MAX_HOST_BYTES, MAX_NODES};
 use crate::shard::Shard;
+use crate::witness;
 
 /// How often a leader looks after its nodes, beside when something changes.
 const LOOK_TIME: Duration = Duration::from_millis(50);
@@ -324,6 +325,7 @@ impl Shard {
         if leader != me {
             leadership.term.set(None);
         } else if leadership.term.replace(Some(view.term)) != Some(view.term) {
+            witness::leads_quorum(me, view.term);
             self.begin_to_lead(before.filter(|before| *before != me));
         }
     }

@@ -49,6 +49,8 @@ pub(crate) enum Lane {
     Heartbeats,
     /// Requests about nodes and metadata.
     Control,
+    /// How transactions end, and who takes part in them.
+    Transactions,
     /// Records.
     Replication,
     /// Records of copies that are far behind.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use ringmill_log::EndTxnMarker;
 use ringmill_replication::partition::NodeId;
+use ringmill_ring::planted;
 use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::kafka_protocol::messages::add_partitions_to_txn_request::{
@@ -37,8 +38,9 @@ impl Shard {
         let image = self.image();
         let leader = image.topic(topic)?.partition(partition)?.leader?;
         let state = image.nodes().get(&leader)?;
-        (leader != self.config.node_id).then(|| Destination {
-            lane: Lane::Control,
+        let is_other = leader != self.config.node_id && !planted("markers-not-sent");
+        is_other.then(|| Destination {
+            lane: Lane::Transactions,
             node: leader,
             address: state.address.clone(),
         })

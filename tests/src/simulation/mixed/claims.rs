@@ -14,7 +14,7 @@ use crate::checkers::{Claim, Moment};
 use crate::plain::PlainError;
 
 /// A member's partitions: where it stands in each, and its claim in the history.
-pub(super) struct Owned {
+pub(in crate::simulation) struct Owned {
     scene: Scene,
     group: u32,
     member: u32,
@@ -31,7 +31,7 @@ impl Drop for Owned {
 }
 
 impl Owned {
-    pub(super) fn new(scene: &Scene, group: &Group, session: Duration) -> Self {
+    pub(in crate::simulation) fn new(scene: &Scene, group: &Group, session: Duration) -> Self {
         Self {
             scene: scene.clone(),
             group: group.name.1,
@@ -42,12 +42,17 @@ impl Owned {
         }
     }
 
-    pub(super) fn partitions(&self) -> Vec<i32> {
+    pub(in crate::simulation) fn partitions(&self) -> Vec<i32> {
         self.partitions.keys().copied().collect()
     }
 
     /// It was told to own these, and gives up all others. `heard` is when the request was sent.
-    pub(super) fn assign(&mut self, assigned: &[i32], generation: Option<i32>, heard: Moment) {
+    pub(in crate::simulation) fn assign(
+        &mut self,
+        assigned: &[i32],
+        generation: Option<i32>,
+        heard: Moment,
+    ) {
         let mut book = self.scene.book.borrow_mut();
         let now = book.moment();
         self.partitions.retain(|partition, (_, claim)| {
@@ -77,12 +82,12 @@ impl Owned {
     }
 
     /// It gives up everything.
-    pub(super) fn release(&mut self) {
+    pub(in crate::simulation) fn release(&mut self) {
         self.assign(&[], None, Moment::default());
     }
 
     /// A heartbeat that was sent then was answered well.
-    pub(super) fn heard(&self, asked: Moment) {
+    pub(in crate::simulation) fn heard(&self, asked: Moment) {
         let mut book = self.scene.book.borrow_mut();
         for (_, claim) in self.partitions.values() {
             book.claims[*claim].heard = asked;
@@ -90,7 +95,7 @@ impl Owned {
     }
 
     /// Processes some records of one of the partitions and commits; the answer's error code.
-    pub(super) async fn work(
+    pub(in crate::simulation) async fn work(
         &mut self,
         client: &mut RingClient,
         committer: &Committer,
@@ -113,9 +118,11 @@ impl Owned {
                 Err(code) => return Ok(code),
             },
         };
-        let end = client
-            .offset_for(&self.scene.topic(place), place.1, -1)
-            .await?;
+        let end = {
+            let mut leader = self.scene.way_to_leader(client, place).await?;
+            let name = self.scene.topic(place);
+            leader.offset_for(&name, place.1, -1).await?
+        };
         let to = from + random.random_range(0..50).min((end - from).max(0));
         let code = committer.commit(&self.scene, client, place, to).await?;
         if code == 0 {

@@ -22,25 +22,25 @@ const LAST_WITH_RETENTION: i16 = 4;
 
 /// In whose name offsets are committed.
 #[derive(Clone)]
-pub(super) struct Committer {
+pub(in crate::simulation) struct Committer {
     /// The group by name and by its number in the history.
-    pub(super) group: (&'static str, u32),
+    pub(in crate::simulation) group: (&'static str, u32),
     /// Empty for nobody.
-    pub(super) member: StrBytes,
-    pub(super) instance: Option<StrBytes>,
+    pub(in crate::simulation) member: StrBytes,
+    pub(in crate::simulation) instance: Option<StrBytes>,
     /// The generation, or the member's epoch; -1 for nobody.
-    pub(super) epoch: i32,
+    pub(in crate::simulation) epoch: i32,
     /// The member is of the classic protocol.
-    pub(super) classic: bool,
+    pub(in crate::simulation) classic: bool,
     /// Its group has members of both protocols, each with an epoch of its own.
-    pub(super) migrates: bool,
+    pub(in crate::simulation) migrates: bool,
     /// How long its offsets are kept; as long as any if not given.
-    pub(super) lives: Option<Duration>,
+    pub(in crate::simulation) lives: Option<Duration>,
 }
 
 impl Committer {
     /// Whoever is no member.
-    pub(super) fn nobody(group: (&'static str, u32)) -> Self {
+    pub(in crate::simulation) fn nobody(group: (&'static str, u32)) -> Self {
         Self {
             group,
             member: StrBytes::new(),
@@ -53,7 +53,7 @@ impl Committer {
     }
 
     /// Commits an offset; the answer's error code.
-    pub(super) async fn commit(
+    pub(in crate::simulation) async fn commit(
         &self,
         scene: &Scene,
         client: &mut RingClient,
@@ -111,7 +111,7 @@ impl Committer {
     }
 
     /// The committed offset of a partition, 0 if there is none; the answer's error code.
-    pub(super) async fn committed(
+    pub(in crate::simulation) async fn committed(
         &self,
         scene: &Scene,
         client: &mut RingClient,

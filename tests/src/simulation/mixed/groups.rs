@@ -8,30 +8,30 @@ use ringmill_wire::primitive::{Reader, put_string};
 use super::topics::{EVENTS, PLAIN, TOPICS};
 
 /// A group with members.
-pub(super) struct Group {
+pub(in crate::simulation) struct Group {
     /// By name and by its number in the history.
-    pub(super) name: (&'static str, u32),
-    pub(super) topic: usize,
+    pub(in crate::simulation) name: (&'static str, u32),
+    pub(in crate::simulation) topic: usize,
     /// Members of both protocols come and go.
-    pub(super) migrates: bool,
+    pub(in crate::simulation) migrates: bool,
 }
 
 /// Of the classic protocol.
-pub(super) static EAGER: Group = Group {
+pub(in crate::simulation) static EAGER: Group = Group {
     name: ("eager", 2),
     topic: PLAIN,
     migrates: false,
 };
 
 /// Of the consumer protocol.
-pub(super) static INCREMENTAL: Group = Group {
+pub(in crate::simulation) static INCREMENTAL: Group = Group {
     name: ("incremental", 3),
     topic: EVENTS,
     migrates: false,
 };
 
 /// Of the one or the other, as its members are.
-pub(super) static MIGRATING: Group = Group {
+pub(in crate::simulation) static MIGRATING: Group = Group {
     name: ("migrating", 4),
     topic: PLAIN,
     migrates: true,
@@ -40,7 +40,7 @@ pub(super) static MIGRATING: Group = Group {
 impl Group {
     /// Version, topics, no user data. Without owned partitions: members give everything up before
     /// they join.
-    pub(super) fn subscription(&self) -> Bytes {
+    pub(in crate::simulation) fn subscription(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_i16(0);
         out.put_i32(1);
@@ -50,7 +50,7 @@ impl Group {
     }
 
     /// Version, topics with their partitions, no user data.
-    pub(super) fn assignment(&self, partitions: &[i32]) -> Bytes {
+    pub(in crate::simulation) fn assignment(&self, partitions: &[i32]) -> Bytes {
         let mut out = BytesMut::new();
         out.put_i16(0);
         out.put_i32(1);
@@ -64,7 +64,7 @@ impl Group {
     }
 
     /// The partitions of an assignment; `None` if it is none, or of another topic.
-    pub(super) fn assigned(&self, bytes: &Bytes) -> Option<Vec<i32>> {
+    pub(in crate::simulation) fn assigned(&self, bytes: &Bytes) -> Option<Vec<i32>> {
         if bytes.is_empty() {
             return Some(Vec::new());
         }

@@ -27,7 +27,7 @@ const REBALANCE: Duration = Duration::from_secs(12);
 const HEARTBEAT: Duration = Duration::from_millis(2500);
 
 /// A member, life after life. With an instance name it is a static one.
-pub(super) async fn take_part(
+pub(in crate::simulation) async fn take_part(
     scene: Scene,
     group: &'static Group,
     instance: Option<String>,

@@ -78,6 +78,7 @@ async fn burst(
             transaction: None,
             stamp: ProducerStamp::NONE,
             keyed: false,
+            by_leader: false,
         };
         let draft = draft(scene, random, &plan);
         let bytes = draft.records.len() as u64;

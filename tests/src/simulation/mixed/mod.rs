@@ -10,20 +10,20 @@
 
 mod admin;
 mod brief;
-mod claims;
+pub(super) mod claims;
 mod cluster;
-mod commits;
+pub(super) mod commits;
 mod consumers;
-mod groups;
-mod members;
+pub(super) mod groups;
+pub(super) mod members;
 mod metered;
 mod readers;
-mod reading;
-mod scene;
-mod topics;
-mod transactional;
-mod transactor;
-mod writers;
+pub(super) mod reading;
+pub(super) mod scene;
+pub(super) mod topics;
+pub(super) mod transactional;
+pub(super) mod transactor;
+pub(super) mod writers;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,7 +47,7 @@ use crate::plain::PlainError;
 /// Actors finish what they are in the middle of within this time.
 const QUIET_WITHIN: Duration = Duration::from_secs(300);
 /// Transactions whose producers died are over by then.
-const TIMED_OUT: Duration =
+pub(super) const TIMED_OUT: Duration =
     Duration::from_secs(5).saturating_add(TIMEOUT.saturating_add(ABORT_CHECK));
 /// How long, in seconds, nothing happens before some inspections: long enough for what must be
 /// over by then, in some.

@@ -211,6 +211,7 @@ impl Reader {
             committed: self.committed,
             found,
             span,
+            epoch: 0,
         });
         Ok(())
     }

@@ -19,7 +19,7 @@ const DECODED_MAX: usize = 1 << 20;
 
 /// What one fetch brought from `from` on, and the offset after it. `visible` says what a reader of
 /// committed records makes of it with the help of the answer's aborted transactions.
-pub(super) fn read(
+pub(in crate::simulation) fn read(
     from: i64,
     fetched: &FetchedPartition<Bytes>,
 ) -> Result<(Vec<Found>, i64), String> {
@@ -97,7 +97,7 @@ fn what(record: &Record<'_>, transactional: Option<i64>) -> What {
 
 /// A whole partition, as a reader of everything sees it; what is visible to readers of committed
 /// records follows from the markers alone.
-pub(super) async fn read_all(
+pub(in crate::simulation) async fn read_all(
     client: &mut RingClient,
     topic: &str,
     partition: i32,
@@ -142,7 +142,7 @@ fn is_gap(log: &PartitionLog, next: i64) -> bool {
 }
 
 /// Each record of a transaction shares the fate of the first marker of its producer behind it.
-pub(super) fn judge(log: &mut PartitionLog) {
+pub(in crate::simulation) fn judge(log: &mut PartitionLog) {
     let mut fate: BTreeMap<i64, bool> = BTreeMap::new();
     for found in log.found.iter_mut().rev() {
         match found.what {

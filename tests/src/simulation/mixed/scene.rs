@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,9 +12,10 @@ use ringmill_ring::sim::World;
 use ringmill_ring::sleep;
 use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
-use ringmill_wire::kafka_protocol::messages::FindCoordinatorRequest;
+use ringmill_wire::kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use ringmill_wire::kafka_protocol::messages::{FindCoordinatorRequest, MetadataRequest, TopicName};
 
-use super::super::client::RingClient;
+use super::super::client::{ANSWER_WITHIN, RingClient};
 use crate::checkers::{Chronicle, Place, Span};
 use crate::plain::PlainError;
 
@@ -21,21 +23,24 @@ use crate::plain::PlainError;
 const REST: Duration = Duration::from_millis(500);
 
 /// What `key_type` FindCoordinator has for groups.
-pub(super) const GROUP: i8 = 0;
+pub(in crate::simulation) const GROUP: i8 = 0;
 /// And for transactional ids.
-pub(super) const TRANSACTION: i8 = 1;
+pub(in crate::simulation) const TRANSACTION: i8 = 1;
+
+/// The last version of Metadata that names topics by names alone.
+pub(in crate::simulation) const METADATA_VERSION: i16 = 9;
 
 /// A text of the protocol.
-pub(super) fn text(text: &str) -> StrBytes {
+pub(in crate::simulation) fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
 
 /// Shared by all actors; clones are cheap.
 #[derive(Clone)]
-pub(super) struct Scene {
+pub(in crate::simulation) struct Scene {
     /// Any of the brokers, for a start.
-    pub(super) bootstrap: Vec<SocketAddr>,
-    pub(super) book: Rc<RefCell<Chronicle>>,
+    pub(in crate::simulation) bootstrap: Vec<SocketAddr>,
+    pub(in crate::simulation) book: Rc<RefCell<Chronicle>>,
     /// Actors begin nothing new.
     resting: Rc<Cell<bool>>,
     /// Actors that are in the middle of something.
@@ -43,11 +48,46 @@ pub(super) struct Scene {
     /// Numbers for whoever needs one that nobody else has.
     next: Rc<Cell<u32>>,
     /// The pause between two steps of an actor, at most.
-    pub(super) think: Duration,
+    pub(in crate::simulation) think: Duration,
+    /// How long actors wait for an answer.
+    pub(in crate::simulation) patience: Duration,
+}
+
+/// A connection to the one node that can answer: the one at hand, or another.
+pub(in crate::simulation) enum Way<'a> {
+    /// The one at hand.
+    Same(&'a mut RingClient),
+    /// One that is opened for this.
+    Other(RingClient),
+}
+
+impl Deref for Way<'_> {
+    type Target = RingClient;
+
+    fn deref(&self) -> &RingClient {
+        match self {
+            Self::Same(client) => client,
+            Self::Other(client) => client,
+        }
+    }
+}
+
+impl DerefMut for Way<'_> {
+    fn deref_mut(&mut self) -> &mut RingClient {
+        match self {
+            Self::Same(client) => client,
+            Self::Other(client) => client,
+        }
+    }
+}
+
+/// There is nobody to ask.
+fn nobody() -> PlainError {
+    std::io::Error::from(std::io::ErrorKind::NotConnected).into()
 }
 
 /// An actor is in the middle of something until this is dropped.
-pub(super) struct Turn(Rc<Cell<u32>>);
+pub(in crate::simulation) struct Turn(Rc<Cell<u32>>);
 
 impl Drop for Turn {
     fn drop(&mut self) {
@@ -56,7 +96,11 @@ impl Drop for Turn {
 }
 
 impl Scene {
-    pub(super) fn new(bootstrap: Vec<SocketAddr>, chronicle: Chronicle, think: Duration) -> Self {
+    pub(in crate::simulation) fn new(
+        bootstrap: Vec<SocketAddr>,
+        chronicle: Chronicle,
+        think: Duration,
+    ) -> Self {
         Self {
             bootstrap,
             book: Rc::new(RefCell::new(chronicle)),
@@ -64,27 +108,28 @@ impl Scene {
             busy: Rc::default(),
             next: Rc::default(),
             think,
+            patience: ANSWER_WITHIN,
         }
     }
 
     /// Actors begin nothing new from now on, or go on.
-    pub(super) fn rest(&self, rests: bool) {
+    pub(in crate::simulation) fn rest(&self, rests: bool) {
         self.resting.set(rests);
     }
 
     /// No actor is in the middle of anything.
-    pub(super) fn is_quiet(&self) -> bool {
+    pub(in crate::simulation) fn is_quiet(&self) -> bool {
         self.busy.get() == 0
     }
 
     /// A number that nobody else has.
-    pub(super) fn number(&self) -> u32 {
+    pub(in crate::simulation) fn number(&self) -> u32 {
         self.next.set(self.next.get() + 1);
         self.next.get()
     }
 
     /// Thinks for a while, waits until there is no rest, and begins a step.
-    pub(super) async fn turn(&self, random: &mut SmallRng) -> Turn {
+    pub(in crate::simulation) async fn turn(&self, random: &mut SmallRng) -> Turn {
         let longest = self.think.as_micros() as u64;
         sleep(Duration::from_micros(random.random_range(1..=longest))).await;
         while self.resting.get() {
@@ -95,19 +140,19 @@ impl Scene {
     }
 
     /// A connection to any of the brokers, as soon as there is one.
-    pub(super) async fn connect(&self, random: &mut SmallRng) -> RingClient {
+    pub(in crate::simulation) async fn connect(&self, random: &mut SmallRng) -> RingClient {
         self.connect_as(random, "mixed").await
     }
 
     /// The same under another name.
-    pub(super) async fn connect_as(
+    pub(in crate::simulation) async fn connect_as(
         &self,
         random: &mut SmallRng,
         client_id: &'static str,
     ) -> RingClient {
         loop {
             let addr = self.bootstrap[random.random_range(0..self.bootstrap.len())];
-            match RingClient::connect_as(addr, client_id).await {
+            match RingClient::connect_for(addr, client_id, self.patience).await {
                 Ok(client) => return client,
                 Err(_) => sleep(Duration::from_millis(random.random_range(5..200))).await,
             }
@@ -115,28 +160,78 @@ impl Scene {
     }
 
     /// A connection to the coordinator of a group or transactional id.
-    pub(super) async fn coordinator(
+    pub(in crate::simulation) async fn coordinator(
         &self,
         random: &mut SmallRng,
         key_type: i8,
         key: &str,
     ) -> Result<RingClient, PlainError> {
         let mut client = self.connect(random).await;
+        match self.way_to_coordinator(&mut client, key_type, key).await? {
+            Way::Other(coordinator) => Ok(coordinator),
+            Way::Same(_) => Ok(client),
+        }
+    }
+
+    /// The way to the coordinator of a group or transactional id, from any node.
+    pub(in crate::simulation) async fn way_to_coordinator<'a>(
+        &self,
+        client: &'a mut RingClient,
+        key_type: i8,
+        key: &str,
+    ) -> Result<Way<'a>, PlainError> {
         let request = FindCoordinatorRequest::default()
             .with_key_type(key_type)
             .with_coordinator_keys(vec![text(key)]);
         let response = client.call(4, &request).await?;
-        let code = response.coordinators.first().map_or(-1, |c| c.error_code);
-        match code {
-            // one node is every coordinator; of several, this is where the answer would be followed
-            0 => Ok(client),
-            _ => Err(std::io::Error::from(std::io::ErrorKind::NotConnected).into()),
+        let found = response.coordinators.first().filter(|c| c.error_code == 0);
+        let found = found.ok_or_else(nobody)?;
+        self.way(client, &found.host, found.port).await
+    }
+
+    /// The way to the leader of a partition, from any node.
+    pub(in crate::simulation) async fn way_to_leader<'a>(
+        &self,
+        client: &'a mut RingClient,
+        place: Place,
+    ) -> Result<Way<'a>, PlainError> {
+        if self.bootstrap.len() == 1 {
+            return Ok(Way::Same(client));
+        }
+        let topic = MetadataRequestTopic::default();
+        let topic = topic.with_name(Some(TopicName(text(&self.topic(place)))));
+        let request = MetadataRequest::default().with_topics(Some(vec![topic]));
+        let told = client.call(METADATA_VERSION, &request).await?;
+        let parts = told
+            .topics
+            .first()
+            .map_or(&[][..], |topic| &topic.partitions);
+        let part = parts.iter().find(|part| part.partition_index == place.1);
+        let leader = part.map(|part| part.leader_id).ok_or_else(nobody)?;
+        let broker = told.brokers.iter().find(|broker| broker.node_id == leader);
+        let broker = broker.ok_or_else(nobody)?;
+        self.way(client, &broker.host, broker.port).await
+    }
+
+    async fn way<'a>(
+        &self,
+        client: &'a mut RingClient,
+        host: &str,
+        port: i32,
+    ) -> Result<Way<'a>, PlainError> {
+        let addr = SocketAddr::new(host.parse().map_err(|_| nobody())?, port as u16);
+        match addr == client.addr() {
+            true => Ok(Way::Same(client)),
+            false => {
+                let other = RingClient::connect_for(addr, "mixed", self.patience);
+                Ok(Way::Other(other.await?))
+            }
         }
     }
 
     /// Lets time pass, until a condition is met or the time is over; true if it was met. The history
     /// knows the time meanwhile.
-    pub(super) fn pass(
+    pub(in crate::simulation) fn pass(
         &self,
         world: &mut World,
         time: Duration,
@@ -156,22 +251,22 @@ impl Scene {
     }
 
     /// A request is sent now.
-    pub(super) fn ask(&self) -> Span {
+    pub(in crate::simulation) fn ask(&self) -> Span {
         self.book.borrow_mut().ask()
     }
 
     /// It was done.
-    pub(super) fn done(&self, span: &mut Span) {
+    pub(in crate::simulation) fn done(&self, span: &mut Span) {
         span.done = Some(self.book.borrow_mut().moment());
     }
 
     /// The first thing that no broker may answer is kept.
-    pub(super) fn scandal(&self, what: impl FnOnce() -> String) {
+    pub(in crate::simulation) fn scandal(&self, what: impl FnOnce() -> String) {
         self.book.borrow_mut().scandal(what);
     }
 
     /// An error that is no lost connection, and not to be tried again, is a scandal.
-    pub(super) fn lost(&self, what: &str, error: &PlainError) {
+    pub(in crate::simulation) fn lost(&self, what: &str, error: &PlainError) {
         let retriable = |code| ErrorCode::from_code(code).is_some_and(ErrorCode::is_retriable);
         match error {
             PlainError::Connection(_) => {}
@@ -181,7 +276,7 @@ impl Scene {
     }
 
     /// A topic's name.
-    pub(super) fn topic(&self, place: Place) -> String {
+    pub(in crate::simulation) fn topic(&self, place: Place) -> String {
         self.book.borrow().topics[place.0].name.clone()
     }
 }

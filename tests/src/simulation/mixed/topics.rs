@@ -6,23 +6,23 @@ use std::time::Duration;
 use crate::checkers::{Keeps, Topic};
 
 /// A topic by its number in the history.
-pub(super) const ORDERS: usize = 0;
-pub(super) const PARCELS: usize = 1;
-pub(super) const BILLS: usize = 2;
-pub(super) const PLAIN: usize = 3;
-pub(super) const EVENTS: usize = 4;
-pub(super) const SIZED: usize = 5;
-pub(super) const AGING: usize = 6;
-pub(super) const TRIMMED: usize = 7;
-pub(super) const STATE: usize = 8;
-pub(super) const LEDGER: usize = 9;
-pub(super) const RECENT: usize = 10;
+pub(in crate::simulation) const ORDERS: usize = 0;
+pub(in crate::simulation) const PARCELS: usize = 1;
+pub(in crate::simulation) const BILLS: usize = 2;
+pub(in crate::simulation) const PLAIN: usize = 3;
+pub(in crate::simulation) const EVENTS: usize = 4;
+pub(in crate::simulation) const SIZED: usize = 5;
+pub(in crate::simulation) const AGING: usize = 6;
+pub(in crate::simulation) const TRIMMED: usize = 7;
+pub(in crate::simulation) const STATE: usize = 8;
+pub(in crate::simulation) const LEDGER: usize = 9;
+pub(in crate::simulation) const RECENT: usize = 10;
 
 /// Those that are compacted.
-pub(super) const COMPACTED: [usize; 3] = [STATE, LEDGER, RECENT];
+pub(in crate::simulation) const COMPACTED: [usize; 3] = [STATE, LEDGER, RECENT];
 
 /// Every topic has as many partitions.
-pub(super) const PARTITIONS: i32 = 3;
+pub(in crate::simulation) const PARTITIONS: i32 = 3;
 /// What "sized" keeps at least.
 const SIZED_BYTES: u64 = 131_072;
 /// What "aging" keeps at least.
@@ -31,9 +31,9 @@ const AGE: Duration = Duration::from_secs(60);
 const RECENT_AGE: Duration = Duration::from_secs(150);
 
 /// A topic and what its creator asks for.
-pub(super) struct Spec {
-    pub(super) name: &'static str,
-    pub(super) keeps: Keeps,
+pub(in crate::simulation) struct Spec {
+    pub(in crate::simulation) name: &'static str,
+    pub(in crate::simulation) keeps: Keeps,
     configs: &'static [(&'static str, &'static str)],
 }
 
@@ -72,7 +72,7 @@ const COMPACT_AND_DELETE: &[(&str, &str)] = &[
 ];
 
 /// By number.
-pub(super) const TOPICS: [Spec; 11] = [
+pub(in crate::simulation) const TOPICS: [Spec; 11] = [
     spec("orders", Keeps::All, FOREVER),
     spec("parcels", Keeps::All, FOREVER),
     spec("bills", Keeps::All, &[("retention.ms", "-1")]),
@@ -99,7 +99,7 @@ pub(super) const TOPICS: [Spec; 11] = [
 ];
 
 /// The topics as the history has them.
-pub(super) fn known() -> Vec<Topic> {
+pub(in crate::simulation) fn known() -> Vec<Topic> {
     let topic = |spec: &Spec| Topic {
         name: spec.name.to_owned(),
         keeps: spec.keeps,
@@ -152,7 +152,7 @@ impl Bug {
     ];
 
     /// Settings of the node.
-    pub(super) fn settings(self) -> &'static [(&'static str, &'static str)] {
+    pub(in crate::simulation) fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::ForgetsProducers => &[("producer.id.expiration.ms", "1")],
             Self::ForgetsOffsets => &[
@@ -181,7 +181,10 @@ impl Bug {
 }
 
 /// What the creator of a topic asks for.
-pub(super) fn configs(number: usize, bug: Option<Bug>) -> Vec<(&'static str, &'static str)> {
+pub(in crate::simulation) fn configs(
+    number: usize,
+    bug: Option<Bug>,
+) -> Vec<(&'static str, &'static str)> {
     let mut configs = TOPICS[number].configs.to_vec();
     for (name, value) in bug.map_or(&[][..], |bug| bug.configs(number)) {
         configs.retain(|(other, _)| other != name);

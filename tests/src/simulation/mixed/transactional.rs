@@ -16,20 +16,20 @@ use ringmill_wire::kafka_protocol::messages::{
 };
 
 use super::super::client::RingClient;
-use super::scene::{Scene, text};
+use super::scene::{GROUP, Scene, text};
 use crate::checkers::{Incarnation, Place, Transaction, TxnEnd};
 use crate::plain::PlainError;
 
 /// A transaction whose producer is silent is aborted after so long.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(8);
+pub(in crate::simulation) const TIMEOUT: Duration = Duration::from_secs(8);
 /// How often the coordinator looks for those.
-pub(super) const ABORT_CHECK: Duration = Duration::from_secs(2);
+pub(in crate::simulation) const ABORT_CHECK: Duration = Duration::from_secs(2);
 /// A request is sent again so often, at most.
 const TRIES_MAX: usize = 400;
 
 /// A request that was refused, or whose answer did not come.
 #[derive(Debug)]
-pub(super) enum Failed {
+pub(in crate::simulation) enum Failed {
     /// The broker says no to this request, with this code.
     Refused(&'static str, i16),
     /// As [`Failed::Refused`], to a request that may have been taken before.
@@ -48,12 +48,12 @@ impl From<PlainError> for Failed {
 
 impl Failed {
     /// The request has certainly done nothing.
-    pub(super) fn was_never_taken(&self) -> bool {
+    pub(in crate::simulation) fn was_never_taken(&self) -> bool {
         matches!(self, Self::Refused(..))
     }
 
     /// What no broker may answer is a scandal.
-    pub(super) fn tell(&self, scene: &Scene) {
+    pub(in crate::simulation) fn tell(&self, scene: &Scene) {
         match self {
             Self::Lost(error) => scene.lost("a transaction", error),
             Self::Refused(what, code) | Self::RefusedAgain(what, code) => {
@@ -79,10 +79,10 @@ fn ends_an_incarnation(error: ErrorCode) -> bool {
     )
 }
 
-pub(super) type Done<T> = Result<T, Failed>;
+pub(in crate::simulation) type Done<T> = Result<T, Failed>;
 
 /// Sends a request again for as long as it is told to.
-pub(super) async fn until_served(
+pub(in crate::simulation) async fn until_served(
     what: &'static str,
     mut ask: impl AsyncFnMut() -> Result<i16, PlainError>,
 ) -> Done<()> {
@@ -91,6 +91,11 @@ pub(super) async fn until_served(
         let code = ask().await?;
         match ErrorCode::from_code(code) {
             Some(ErrorCode::None) => return Ok(()),
+            // another node coordinates by now
+            Some(ErrorCode::NotCoordinator) => {
+                let error = std::io::Error::from(std::io::ErrorKind::NotConnected);
+                return Err(Failed::Lost(error.into()));
+            }
             Some(ErrorCode::ConcurrentTransactions) => sleep(Duration::from_millis(25)).await,
             Some(error) if error.is_retriable() => {
                 refused = Failed::RefusedAgain;
@@ -103,24 +108,24 @@ pub(super) async fn until_served(
 }
 
 /// One incarnation.
-pub(super) struct Producer {
-    pub(super) client: RingClient,
-    pub(super) name: String,
-    pub(super) number: u32,
-    pub(super) is_new: bool,
-    pub(super) producer_id: i64,
-    pub(super) producer_epoch: i16,
-    pub(super) sequences: BTreeMap<Place, i32>,
+pub(in crate::simulation) struct Producer {
+    pub(in crate::simulation) client: RingClient,
+    pub(in crate::simulation) name: String,
+    pub(in crate::simulation) number: u32,
+    pub(in crate::simulation) is_new: bool,
+    pub(in crate::simulation) producer_id: i64,
+    pub(in crate::simulation) producer_epoch: i16,
+    pub(in crate::simulation) sequences: BTreeMap<Place, i32>,
     /// Its number as a writer.
-    pub(super) writer: u32,
+    pub(in crate::simulation) writer: u32,
     incarnation: usize,
     /// The present transaction, or the one before.
-    pub(super) transaction: Option<usize>,
+    pub(in crate::simulation) transaction: Option<usize>,
 }
 
 impl Producer {
     /// Takes over from the incarnation before.
-    pub(super) async fn init(
+    pub(in crate::simulation) async fn init(
         scene: &Scene,
         mut client: RingClient,
         name: String,
@@ -161,7 +166,11 @@ impl Producer {
     }
 
     /// The next transaction makes something of these records.
-    pub(super) fn begin(&mut self, scene: &Scene, source: (Place, i64, i64)) -> usize {
+    pub(in crate::simulation) fn begin(
+        &mut self,
+        scene: &Scene,
+        source: (Place, i64, i64),
+    ) -> usize {
         let mut book = scene.book.borrow_mut();
         book.transactions.push(Transaction {
             incarnation: self.incarnation,
@@ -175,7 +184,7 @@ impl Producer {
     }
 
     /// Tells the coordinator of a partition, as the old protocol does.
-    pub(super) async fn add(&mut self, topic: &str, partition: i32) -> Done<()> {
+    pub(in crate::simulation) async fn add(&mut self, topic: &str, partition: i32) -> Done<()> {
         let topic = AddPartitionsToTxnTopic::default()
             .with_name(TopicName(text(topic)))
             .with_partitions(vec![partition]);
@@ -194,8 +203,9 @@ impl Producer {
     }
 
     /// Commits an offset within the transaction.
-    pub(super) async fn commit_offset(
+    pub(in crate::simulation) async fn commit_offset(
         &mut self,
+        scene: &Scene,
         group: &str,
         topic: &str,
         partition: i32,
@@ -231,7 +241,9 @@ impl Producer {
             .with_topics(vec![topic]);
         let version = if self.is_new { 5 } else { 3 };
         until_served("TxnOffsetCommit", async || {
-            let response = self.client.call(version, &request).await?;
+            let client = &mut self.client;
+            let mut coordinator = scene.way_to_coordinator(client, GROUP, group).await?;
+            let response = coordinator.call(version, &request).await?;
             let partition = response.topics.first().and_then(|t| t.partitions.first());
             Ok(partition.map_or(-1, |p| p.error_code))
         })
@@ -239,7 +251,7 @@ impl Producer {
     }
 
     /// Ends the transaction.
-    pub(super) async fn end(&mut self, committed: bool) -> Done<()> {
+    pub(in crate::simulation) async fn end(&mut self, committed: bool) -> Done<()> {
         let request = EndTxnRequest::default()
             .with_transactional_id(text(&self.name).into())
             .with_producer_id(self.producer_id.into())

@@ -10,17 +10,17 @@ use ringmill_wire::batch::ProducerStamp;
 use ringmill_wire::error::ErrorCode;
 
 use super::commits::Committer;
-use super::scene::{Scene, TRANSACTION, Turn};
+use super::scene::{GROUP as OFFSETS, Scene, TRANSACTION, Turn};
 use super::topics::{BILLS, COMPACTED, LEDGER, ORDERS, PARCELS, PARTITIONS};
 use super::transactional::{Done, Failed, Producer, until_served};
 use super::writers::{Plan, acknowledge, draft, request, verdict};
 use crate::checkers::{Commit, Place, Span, Transaction, TxnEnd};
 
 /// The group whose offsets the transactions commit.
-pub(super) const GROUP: (&str, u32) = ("transform", 1);
+pub(in crate::simulation) const GROUP: (&str, u32) = ("transform", 1);
 
 /// One transactional id, incarnation after incarnation. It has a partition of the source to itself.
-pub(super) async fn transact(scene: Scene, number: u32, seed: u64) {
+pub(in crate::simulation) async fn transact(scene: Scene, number: u32, seed: u64) {
     let mut random = SmallRng::seed_from_u64(seed);
     loop {
         let name = format!("transactor-{number}");
@@ -63,7 +63,10 @@ async fn live(scene: &Scene, producer: &mut Producer, random: &mut SmallRng) -> 
         };
         position = Some(from);
         let (topic, index) = (scene.topic(source), source.1);
-        let end = producer.client.offset_for(&topic, index, -1).await?;
+        let end = {
+            let mut leader = scene.way_to_leader(&mut producer.client, source).await?;
+            leader.offset_for(&topic, index, -1).await?
+        };
         let count = random.random_range(1..20).min(end - from);
         if count <= 0 {
             continue;
@@ -116,10 +119,14 @@ async fn haunt(scene: Scene, mut producer: Producer, seed: u64) {
 async fn committed(scene: &Scene, producer: &mut Producer, source: Place) -> Done<i64> {
     let nobody = Committer::nobody(GROUP);
     for _ in 0..1000 {
-        match nobody
-            .committed(scene, &mut producer.client, source, true)
-            .await?
-        {
+        let found = {
+            let client = &mut producer.client;
+            let mut coordinator = scene.way_to_coordinator(client, OFFSETS, GROUP.0).await?;
+            nobody
+                .committed(scene, &mut coordinator, source, true)
+                .await?
+        };
+        match found {
             Ok(offset) => return Ok(offset),
             Err(code) => {
                 let error = ErrorCode::from_code(code);
@@ -141,6 +148,8 @@ async fn write(
     topics: &[usize],
     random: &mut SmallRng,
 ) -> Done<()> {
+    let count = scene.book.borrow().topics.len();
+    let topics: Vec<usize> = topics.iter().copied().filter(|t| *t < count).collect();
     let place = (
         topics[random.random_range(0..topics.len())],
         random.random_range(0..PARTITIONS),
@@ -160,6 +169,7 @@ async fn write(
             transactional: true,
         },
         keyed: COMPACTED.contains(&place.0),
+        by_leader: false,
     };
     let draft = draft(scene, random, &plan);
     *sequence += draft.count;
@@ -168,7 +178,8 @@ async fn write(
     let version = if producer.is_new { 12 } else { 11 };
     let mut base = -1;
     until_served("Produce", async || {
-        let (mut answers, failed) = producer.client.produce_all(version, &produced).await;
+        let mut leader = scene.way_to_leader(&mut producer.client, place).await?;
+        let (mut answers, failed) = leader.produce_all(version, &produced).await;
         let Some(answer) = answers.pop() else {
             return Err(failed.expect("no answer has a reason"));
         };
@@ -206,7 +217,7 @@ async fn commit_offset(
     };
     let topic = scene.topic(place);
     producer
-        .commit_offset(GROUP.0, &topic, place.1, offset, number)
+        .commit_offset(scene, GROUP.0, &topic, place.1, offset, number)
         .await?;
     Ok(number)
 }

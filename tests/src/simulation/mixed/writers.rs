@@ -27,7 +27,7 @@ use crate::history::{self, Author, Outcome};
 use crate::plain::PlainError;
 
 /// Keys of each partition of a compacted topic.
-pub(super) const KEYS: u32 = 40;
+pub(in crate::simulation) const KEYS: u32 = 40;
 /// Batches of one producer that are on their way at a time.
 const IN_FLIGHT_MAX: usize = 3;
 /// A batch is sent again for so long (`delivery.timeout.ms`): brokers forget producers that are
@@ -35,23 +35,25 @@ const IN_FLIGHT_MAX: usize = 3;
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A batch that is to be written, as the history has it and as bytes.
-pub(super) struct Draft {
-    pub(super) attempt: usize,
-    pub(super) records: Bytes,
-    pub(super) count: i32,
+pub(in crate::simulation) struct Draft {
+    pub(in crate::simulation) attempt: usize,
+    pub(in crate::simulation) records: Bytes,
+    pub(in crate::simulation) count: i32,
 }
 
 /// What goes into a batch.
-pub(super) struct Plan {
-    pub(super) place: Place,
-    pub(super) writer: u32,
-    pub(super) transaction: Option<usize>,
-    pub(super) stamp: ProducerStamp,
-    pub(super) keyed: bool,
+pub(in crate::simulation) struct Plan {
+    pub(in crate::simulation) place: Place,
+    pub(in crate::simulation) writer: u32,
+    pub(in crate::simulation) transaction: Option<usize>,
+    pub(in crate::simulation) stamp: ProducerStamp,
+    pub(in crate::simulation) keyed: bool,
+    /// It is to be acknowledged by its leader alone, who may lose it in a cluster.
+    pub(in crate::simulation) by_leader: bool,
 }
 
 /// Makes a batch and writes it into the history as sent, with nothing known of it.
-pub(super) fn draft(scene: &Scene, random: &mut SmallRng, plan: &Plan) -> Draft {
+pub(in crate::simulation) fn draft(scene: &Scene, random: &mut SmallRng, plan: &Plan) -> Draft {
     let count: u32 = match random.random_ratio(1, 12) {
         true => random.random_range(20..40),
         false => random.random_range(1..6),
@@ -96,6 +98,7 @@ pub(super) fn draft(scene: &Scene, random: &mut SmallRng, plan: &Plan) -> Draft 
         transaction: plan.transaction,
         span,
         outcome: Outcome::Unknown,
+        by_leader: plan.by_leader,
     });
     Draft {
         attempt,
@@ -105,7 +108,7 @@ pub(super) fn draft(scene: &Scene, random: &mut SmallRng, plan: &Plan) -> Draft 
 }
 
 /// A request with one batch.
-pub(super) fn request(
+pub(in crate::simulation) fn request(
     scene: &Scene,
     place: Place,
     transactional_id: Option<&str>,
@@ -128,13 +131,13 @@ pub(super) fn request(
 }
 
 /// The answer to a request with one batch: error code and base offset.
-pub(super) fn verdict(response: &ProduceResponse) -> (i16, i64) {
+pub(in crate::simulation) fn verdict(response: &ProduceResponse) -> (i16, i64) {
     let partition = response.topics.first().and_then(|t| t.partitions.first());
     partition.map_or((-1, -1), |p| (p.error_code, p.base_offset))
 }
 
 /// A batch was acknowledged.
-pub(super) fn acknowledge(scene: &Scene, attempt: usize, base: i64) {
+pub(in crate::simulation) fn acknowledge(scene: &Scene, attempt: usize, base: i64) {
     let mut book = scene.book.borrow_mut();
     let done = book.moment();
     let batch = &mut book.batches[attempt];
@@ -143,7 +146,9 @@ pub(super) fn acknowledge(scene: &Scene, attempt: usize, base: i64) {
 }
 
 /// A producer id and its epoch, without a transactional id.
-async fn identity(client: &mut RingClient) -> Result<Option<(i64, i16)>, PlainError> {
+pub(in crate::simulation) async fn identity(
+    client: &mut RingClient,
+) -> Result<Option<(i64, i16)>, PlainError> {
     let request = InitProducerIdRequest::default()
         .with_transactional_id(None)
         .with_producer_id((-1).into())
@@ -164,7 +169,7 @@ fn any_place(random: &mut SmallRng) -> Place {
 }
 
 /// An idempotent producer: identity after identity.
-pub(super) async fn write(scene: Scene, seed: u64) {
+pub(in crate::simulation) async fn write(scene: Scene, seed: u64) {
     let mut random = SmallRng::seed_from_u64(seed);
     loop {
         let mut client = scene.connect(&mut random).await;
@@ -222,6 +227,7 @@ impl Writer {
                     transactional: false,
                 },
                 keyed: COMPACTED.contains(&place.0),
+                by_leader: false,
             };
             let draft = draft(&self.scene, random, &plan);
             *sequence += draft.count;
@@ -290,6 +296,7 @@ impl Writer {
             transaction: None,
             stamp: ProducerStamp::NONE,
             keyed: COMPACTED.contains(&place.0),
+            by_leader: false,
         };
         let draft = draft(&self.scene, random, &plan);
         let acks = if random.random_bool(0.5) { 1 } else { -1 };

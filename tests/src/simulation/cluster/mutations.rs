@@ -1,0 +1,152 @@
+//! Bugs that are planted into the engine, each of which the simulation has to find: the checkers are
+//! worth what they find.
+
+use super::run;
+
+/// A bug, by the name under which it stands in the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mutation {
+    /// The name.
+    pub name: &'static str,
+    /// What the engine does wrong.
+    pub does: &'static str,
+    /// So many seeds, from 1 on, are to find it.
+    pub within: u64,
+}
+
+const fn mutation(name: &'static str, within: u64, does: &'static str) -> Mutation {
+    Mutation { name, does, within }
+}
+
+/// All of them.
+pub const ALL: [Mutation; 23] = [
+    mutation(
+        "ack-before-flush",
+        100,
+        "what is written counts as safe before it is flushed, on leaders and followers",
+    ),
+    mutation(
+        "follower-acks-before-flush",
+        400,
+        "a follower tells its leader that what it has appended is safe",
+    ),
+    mutation(
+        "ack-before-isr",
+        10,
+        "acks=all is answered when the leader alone has the records",
+    ),
+    mutation(
+        "ack-after-deposed",
+        400,
+        "who does not lead any more acknowledges what it appended when it led",
+    ),
+    mutation(
+        "anybody-leads",
+        30,
+        "a node takes and serves records of partitions that it does not lead",
+    ),
+    mutation(
+        "epochs-unchecked",
+        20,
+        "leader epochs that clients and followers claim are not compared",
+    ),
+    mutation(
+        "no-epoch-start",
+        400,
+        "a new leader does not write down where its epoch begins",
+    ),
+    mutation(
+        "cut-at-high-watermark",
+        400,
+        "a follower cuts its log at its high watermark, not where the epochs part (KIP-101)",
+    ),
+    mutation(
+        "parted-followers-count",
+        400,
+        "what a follower has counts though its log has parted from its leader's",
+    ),
+    mutation(
+        "high-watermark-goes-back",
+        30,
+        "the high watermark follows the slowest, also back",
+    ),
+    mutation(
+        "latest-goes-back",
+        100,
+        "a new leader tells the end of the log before it knows it (KIP-207)",
+    ),
+    mutation(
+        "shrink-alone",
+        400,
+        "a leader takes a slow follower out of sync without the quorum",
+    ),
+    mutation(
+        "expand-behind",
+        40,
+        "a follower that lacks records is taken in sync",
+    ),
+    mutation(
+        "joiners-do-not-count",
+        1_000,
+        "a follower that was proposed for the in-sync set is not waited for (KIP-497)",
+    ),
+    mutation(
+        "any-isr-will-do",
+        40,
+        "min.insync.replicas is not asked for",
+    ),
+    mutation(
+        "unclean-election",
+        10,
+        "who is out of sync is elected if nobody else is there",
+    ),
+    mutation(
+        "new-life-keeps-leaderships",
+        20,
+        "a node that has restarted leads on in the same epoch, and stays in sync",
+    ),
+    mutation(
+        "stale-metadata-counts",
+        1_000,
+        "a change of the metadata counts though it was decided by older metadata",
+    ),
+    mutation(
+        "followers-forget-producers",
+        30,
+        "followers do not follow what producers wrote last",
+    ),
+    mutation(
+        "groups-loaded-in-part",
+        20,
+        "a new coordinator of groups reads only every other record of theirs",
+    ),
+    mutation(
+        "markers-not-sent",
+        50,
+        "transactions know partitions and coordinators of their own node alone",
+    ),
+    mutation(
+        "markers-unfenced",
+        1_000,
+        "partitions take the decisions of coordinators that were replaced",
+    ),
+    mutation(
+        "vote-not-stored",
+        20,
+        "a voter of the quorum forgets with its power whom it has voted for",
+    ),
+];
+
+/// Which seed finds a mutation first, if one of its number does, and how.
+pub fn find(mutation: &Mutation, seeds: u64) -> Option<(u64, String)> {
+    (1..=seeds).find_map(|seed| {
+        ringmill_ring::plant(Some(mutation.name));
+        let lived = std::panic::catch_unwind(|| run(seed, None));
+        ringmill_ring::plant(None);
+        match lived {
+            Ok(Ok(_)) => None,
+            Ok(Err(broken)) => Some((seed, broken)),
+            Err(_) => Some((seed, "an assertion of the engine".to_owned())),
+        }
+    })
+}

@@ -1,0 +1,135 @@
+//! What nodes say of themselves: the engine tells it as events of [`tracing`], and here they are
+//! gathered, for the world that this thread runs.
+
+use std::cell::RefCell;
+use std::fmt::Debug;
+use std::sync::Once;
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::{Interest, set_global_default};
+use tracing::{Event, Metadata, Subscriber};
+
+use crate::checkers::leadership::Leaders;
+
+/// The target of these events.
+const TARGET: &str = "ringmill_engine::witness";
+
+thread_local! {
+    static HEARD: RefCell<Leaders> = RefCell::default();
+}
+
+/// Listens from now on, and forgets what was heard before.
+pub(super) fn listen() {
+    static LISTENS: Once = Once::new();
+    // whoever has set another listens to nothing here, and checks less
+    LISTENS.call_once(|| {
+        let tells_all = std::env::var_os("RINGMILL_SIM_LOG").is_some();
+        drop(set_global_default(Witness { tells_all }));
+    });
+    HEARD.take();
+}
+
+/// What this thread's nodes have said since.
+pub(super) fn heard() -> Leaders {
+    HEARD.with_borrow(Leaders::clone)
+}
+
+struct Witness {
+    /// Everything is written to standard error as well (`RINGMILL_SIM_LOG=1`).
+    tells_all: bool,
+}
+
+/// The fields of an event.
+#[derive(Default)]
+struct Fields {
+    node: i32,
+    partition: String,
+    epoch: Option<i32>,
+    term: Option<u64>,
+    version: u64,
+    hash: u64,
+}
+
+impl Visit for Fields {
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        match field.name() {
+            "node" => self.node = value as i32,
+            "epoch" => self.epoch = Some(value as i32),
+            _ => {}
+        }
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        match field.name() {
+            "term" => self.term = Some(value),
+            "version" => self.version = value,
+            "hash" => self.hash = value,
+            _ => {}
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "partition" {
+            value.clone_into(&mut self.partition);
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() == "partition" {
+            self.partition = format!("{value:?}");
+        }
+    }
+}
+
+impl Subscriber for Witness {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        match self.enabled(metadata) {
+            true => Interest::always(),
+            false => Interest::never(),
+        }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let is_quiet = !metadata.target().starts_with("openraft");
+        metadata.target() == TARGET || self.tells_all && is_quiet
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        if self.tells_all {
+            let mut line = format!("{:<32}", event.metadata().target());
+            event.record(&mut |field: &Field, value: &dyn Debug| {
+                line += &format!(" {}={value:?}", field.name());
+            });
+            eprintln!("{line}");
+        }
+        if event.metadata().target() != TARGET {
+            return;
+        }
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        HEARD.with_borrow_mut(|heard| match (fields.epoch, fields.term) {
+            (Some(epoch), _) => {
+                let led = (fields.partition, epoch, fields.node);
+                heard.partitions.push(led);
+            }
+            (None, Some(term)) => heard.terms.push((fields.node, term)),
+            (None, None) => {
+                let image = (fields.node, fields.version, fields.hash);
+                heard.images.push(image);
+            }
+        });
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
