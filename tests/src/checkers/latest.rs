@@ -1,5 +1,6 @@
-//! The end of a log, as it is told to whoever asks for it (ListOffsets): whoever leads, it is never
-//! below what was visible before the question ([KIP-207]).
+//! The end of a log, as it is told to whoever asks for it (ListOffsets): it is never below what was
+//! visible in the same or an earlier leader epoch before the question ([KIP-207]). Who was paused while
+//! another was elected may answer for his own epoch before he hears of it.
 //!
 //! [KIP-207]: https://cwiki.apache.org/confluence/display/KAFKA/KIP-207
 
@@ -16,33 +17,29 @@ pub struct Listing {
     pub end: i64,
     /// The request.
     pub span: Span,
+    /// The leader epoch in which it was answered.
+    pub epoch: i32,
 }
 
 /// Checks every listing against all that was seen before it was asked for.
 pub fn check(chronicle: &Chronicle) -> Vec<Broken> {
     let mut findings = Findings::of("latest");
     let looks = chronicle.looks.iter();
-    let seen = looks.map(|look| (look.place, look.span, look.ends[1]));
-    let listed = chronicle.listings.iter().map(|l| (l.place, l.span, l.end));
-    let mut known: BTreeMap<Place, Vec<(Moment, i64)>> = BTreeMap::new();
-    for (place, span, end) in seen.chain(listed) {
+    let seen = looks.map(|look| (look.place, look.span, look.epoch, look.ends[1]));
+    let listings = chronicle.listings.iter();
+    let listed = listings.map(|l| (l.place, l.span, l.epoch, l.end));
+    let mut known: BTreeMap<Place, Vec<(Moment, i32, i64)>> = BTreeMap::new();
+    for (place, span, epoch, end) in seen.chain(listed) {
         if let Some(done) = span.done {
-            known.entry(place).or_default().push((done, end));
-        }
-    }
-    for ends in known.values_mut() {
-        ends.sort_unstable();
-        // the largest so far
-        let mut most = 0;
-        for (_, end) in ends {
-            most = most.max(*end);
-            *end = most;
+            known.entry(place).or_default().push((done, epoch, end));
         }
     }
     for listing in &chronicle.listings {
         let ends = known.get(&listing.place).map_or(&[][..], |ends| ends);
-        let before = ends.partition_point(|(done, _)| *done < listing.span.asked);
-        let least = before.checked_sub(1).map_or(0, |at| ends[at].1);
+        let before = ends
+            .iter()
+            .filter(|(done, epoch, _)| *done < listing.span.asked && *epoch <= listing.epoch);
+        let least = before.map(|(.., end)| *end).max().unwrap_or(0);
         if listing.end < least {
             findings.add(format!(
                 "{}: the log ends at {}, of which {least} was seen before ({:?})",
@@ -62,8 +59,16 @@ mod tests {
 
     fn list(lab: &mut Lab, end: i64) {
         let span = lab.span(true);
-        let place = (0, 0);
-        lab.listings.push(Listing { place, end, span });
+        list_in(lab, end, span, 5);
+    }
+
+    fn list_in(lab: &mut Lab, end: i64, span: Span, epoch: i32) {
+        lab.listings.push(Listing {
+            place: (0, 0),
+            end,
+            span,
+            epoch,
+        });
     }
 
     #[test]
@@ -82,12 +87,19 @@ mod tests {
         list(&mut lab, 7);
         let done = Some(lab.moment());
         let span = Span { asked, done };
-        let place = (0, 0);
-        lab.listings.push(Listing {
-            place,
-            end: 6,
-            span,
-        });
+        list_in(&mut lab, 6, span, 5);
         assert_eq!(check(&lab), []);
+    }
+
+    #[test]
+    fn who_was_deposed_may_not_know_it_yet() {
+        let mut lab = chronicle();
+        list(&mut lab, 7);
+        let span = lab.span(true);
+        list_in(&mut lab, 6, span, 4);
+        assert_eq!(check(&lab), []);
+        let span = lab.span(true);
+        list_in(&mut lab, 6, span, 6);
+        assert_eq!(check(&lab).len(), 1);
     }
 }

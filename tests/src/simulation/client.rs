@@ -166,7 +166,19 @@ impl RingClient {
         partition: i32,
         timestamp: i64,
     ) -> Result<i64, PlainError> {
-        let request = ask::list_offsets(topic, partition, timestamp);
+        self.offset_in_epoch((topic, partition, timestamp), -1)
+            .await
+    }
+
+    /// The same of a leader of this epoch alone (KIP-320).
+    pub(super) async fn offset_in_epoch(
+        &mut self,
+        (topic, partition, timestamp): (&str, i32, i64),
+        epoch: i32,
+    ) -> Result<i64, PlainError> {
+        let mut request = ask::list_offsets(topic, partition, timestamp);
+        let partitions = request.topics.iter_mut().flat_map(|t| &mut t.partitions);
+        partitions.for_each(|partition| partition.current_leader_epoch = epoch);
         ask::listed(&self.call(ask::LIST_OFFSETS_VERSION, &request).await?)
     }
 

@@ -184,9 +184,10 @@ fn so_many_elections_are_held_at_a_time() {
 #[test]
 fn nobody_is_elected_uncleanly_where_no_setting_allows_it() {
     let mut lab = Lab::new(&[1, 2], &[&[1, 2], &[2, 1]]);
+    let alone = ("min.insync.replicas".to_owned(), "1".to_owned());
     lab.apply(vec![Command::ConfigureTopic {
         id: TOPIC,
-        overrides: Overrides::new(),
+        overrides: Overrides::from([alone.clone()]),
     }]);
     // 2 falls behind, and 1 is gone with everything.
     lab.fence(2);
@@ -200,7 +201,7 @@ fn nobody_is_elected_uncleanly_where_no_setting_allows_it() {
     );
     lab.apply(vec![Command::ConfigureTopic {
         id: TOPIC,
-        overrides: Overrides::from([allowed]),
+        overrides: Overrides::from([alone, allowed]),
     }]);
     let elected = elect_uncleanly(&lab.image, 9);
     assert_eq!(elected.count, 2);

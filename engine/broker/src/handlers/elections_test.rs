@@ -71,6 +71,7 @@ fn whoever_is_there_leads_after_an_unclean_election() {
     for index in 0..2 {
         lab.set_state("t", index, |state| {
             state.isr = vec![1];
+            state.elr = Vec::new();
             state.leader = None;
         });
     }

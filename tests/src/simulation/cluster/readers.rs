@@ -83,13 +83,21 @@ impl Reader {
         };
         let mut span = self.scene.ask();
         let listed = match self.routes.at(leader.addr).await {
-            Ok(client) => client.offset_for(TOPICS[place.0].name, place.1, -1).await,
+            Ok(client) => {
+                let asked = (TOPICS[place.0].name, place.1, -1);
+                client.offset_in_epoch(asked, leader.epoch).await
+            }
             Err(error) => Err(error),
         };
         match listed {
             Ok(end) => {
                 self.scene.done(&mut span);
-                let listing = Listing { place, end, span };
+                let listing = Listing {
+                    place,
+                    end,
+                    span,
+                    epoch: leader.epoch,
+                };
                 self.scene.book.borrow_mut().listings.push(listing);
             }
             Err(PlainError::Refused(code)) if Routes::is_news_of_leaders(code) => {
