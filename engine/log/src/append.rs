@@ -435,6 +435,11 @@ impl Partition {
             .begin_verification(producer_id, producer_epoch)
     }
 
+    /// Whether no marker has come since the guard was given out.
+    pub fn is_valid(&self, guard: &VerificationGuard) -> bool {
+        self.inner.state.borrow().producers.is_valid(guard)
+    }
+
     /// Whether the producer has a transaction open here in this epoch: its batches need no
     /// verification.
     pub fn has_open_transaction(&self, producer_id: i64, producer_epoch: i16) -> bool {

@@ -345,6 +345,11 @@ impl Producers {
         self.verifications.begin(producer_id, producer_epoch)
     }
 
+    /// Whether the guard still allows its producer to open a transaction.
+    pub fn is_valid(&self, guard: &VerificationGuard) -> bool {
+        self.verifications.allows(guard, guard.producer())
+    }
+
     /// The first offset that no marker has decided, or whose marker is not visible yet.
     pub fn first_unstable(&self) -> Option<i64> {
         self.txns.first_unstable()

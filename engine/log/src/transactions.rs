@@ -112,6 +112,11 @@ impl VerificationGuard {
     pub(crate) fn wants_zero(&self) -> bool {
         self.from_zero
     }
+
+    /// The producer's id and epoch.
+    pub(crate) fn producer(&self) -> (i64, i16) {
+        (self.producer_id, self.producer_epoch)
+    }
 }
 
 /// The guards that are valid, by producer.

@@ -84,14 +84,7 @@ impl Shard {
             None => Err("it is not open".to_owned()),
         };
         match loaded {
-            Ok(true) => {
-                coordinator.borrow_mut().finish_load(home);
-                // At a start the partitions that are to be told are not known yet: whoever makes
-                // them known goes on.
-                if self.image().topic(TRANSACTIONS_TOPIC).is_some() {
-                    self.resume_transactions();
-                }
-            }
+            Ok(true) => coordinator.borrow_mut().finish_load(home),
             // Another load has begun, or the partition's transactions are another node's.
             Ok(false) => {}
             Err(reason) => {

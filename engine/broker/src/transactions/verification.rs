@@ -2,8 +2,8 @@
 //! it belongs to it. Old clients have added the partition before; for new ones the question adds it.
 //!
 //! Asking takes time, and order matters: the batches of a producer that come meanwhile wait behind
-//! the first, while other producers go on. A marker that comes in between makes the answer void; the
-//! log's guard sees to that.
+//! the first, while other producers go on. A marker that comes in between makes the answer void, which
+//! the log's guard sees to, and the coordinator is asked again.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -23,6 +23,9 @@ use crate::cluster::image::TRANSACTIONS_TOPIC;
 use crate::partition::{Hosted, Ordered, Told};
 use crate::router::Result;
 use crate::shard::Shard;
+
+/// So often the coordinator is asked anew because a marker came in between.
+const ASKS_MAX: usize = 3;
 
 /// What the client understands of a refusal, and whether it counts on being added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,18 +111,25 @@ impl Shard {
         terms: &Terms,
         retry: ErrorCode,
     ) -> Result<Verified> {
-        if hosted.log.has_open_transaction(producer.id, producer.epoch) {
-            return Ok(None);
+        for _ in 0..ASKS_MAX {
+            if hosted.log.has_open_transaction(producer.id, producer.epoch) {
+                return Ok(None);
+            }
+            let guard = hosted.log.begin_verification(producer.id, producer.epoch);
+            if let Err(error) = self.ask_coordinator(hosted, producer, terms).await {
+                return Err(terms.support.code(error, retry));
+            }
+            // The marker that came meanwhile may be that of the transaction before, if the question
+            // was slow on its way to another node; or this one has ended.
+            if hosted.log.is_valid(&guard) {
+                return Ok(Some(match terms.support {
+                    Support::Joins => guard.from_zero(),
+                    Support::Classic | Support::Abortable => guard,
+                }));
+            }
         }
-        let guard = hosted.log.begin_verification(producer.id, producer.epoch);
-        let asked = self.ask_coordinator(hosted, producer, terms).await;
-        match asked {
-            Ok(()) => Ok(Some(match terms.support {
-                Support::Joins => guard.from_zero(),
-                Support::Classic | Support::Abortable => guard,
-            })),
-            Err(error) => Err(terms.support.code(error, retry)),
-        }
+        let error = TransactionError::ConcurrentTransactions;
+        Err(terms.support.code(error, retry))
     }
 
     async fn ask_coordinator(
