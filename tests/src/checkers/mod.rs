@@ -274,6 +274,8 @@ pub struct PartitionLog {
 pub struct Inspection {
     /// When it began.
     pub at: Moment,
+    /// How long it took: what was read last may have gone in the meantime.
+    pub took: Duration,
     /// All nodes were up, and nothing went wrong, for so long before.
     pub calm: Duration,
     /// By partition.

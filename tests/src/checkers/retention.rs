@@ -45,11 +45,12 @@ fn deleted_young(
     start: i64,
     age: Duration,
 ) -> Option<String> {
+    let read_at = inspection.at.at + inspection.took;
     chronicle.batches.iter().find_map(|batch| {
         let Outcome::Acknowledged(base) = batch.outcome else {
             return None;
         };
-        let old = inspection.at.at.saturating_sub(batch.span.asked.at) + CLOCKS;
+        let old = read_at.saturating_sub(batch.span.asked.at) + CLOCKS;
         (batch.place == place && base < start && old < age)
             .then(|| format!("{base} is only {old:?} old, of {age:?}"))
     })
@@ -82,5 +83,8 @@ mod tests {
         let broken = |start| check(&history, &inspect((2, 0), start, Vec::new())).len();
         assert_eq!(broken(1), 0);
         assert_eq!(broken(2), 1);
+        let mut slow = inspect((2, 0), 2, Vec::new());
+        slow.took = Duration::from_secs(3600);
+        assert_eq!(check(&history, &slow).len(), 0, "read when it was old");
     }
 }

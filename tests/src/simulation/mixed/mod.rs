@@ -363,8 +363,10 @@ impl Story {
         for (place, log) in &mut read.logs {
             (log.clean_end, log.active) = clean.get(place).copied().unwrap_or((0, 0));
         }
+        let read_at = self.scene.book.borrow_mut().moment();
         Ok(Inspection {
             at,
+            took: read_at.at - at.at,
             calm: at.at - self.calm_since,
             ..read
         })
