@@ -6,6 +6,11 @@ use ringmill_replication::partition::state::PartitionState;
 use ringmill_wire::Uuid;
 
 use super::command::Command;
+use crate::limits::MAX_CHANGES_PER_REQUEST;
+
+/// One request changes more partitions than it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooManyChanges;
 
 /// Partitions as they are to be. Each of them changes once: what becomes of it was decided by the
 /// metadata before all of these.
@@ -16,11 +21,6 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// How many partitions change.
-    pub fn count(&self) -> usize {
-        self.count
-    }
-
     /// Whether a partition changes already.
     pub fn contains(&self, topic: Uuid, partition: i32) -> bool {
         let changed = self.by_topic.get(&topic);
@@ -29,13 +29,25 @@ impl Changes {
 
     /// A partition is to be so.
     ///
+    /// # Errors
+    /// [`TooManyChanges`].
+    ///
     /// # Panics
     /// If it changes already.
-    pub fn add(&mut self, topic: Uuid, partition: i32, state: PartitionState) {
+    pub fn add(
+        &mut self,
+        topic: Uuid,
+        partition: i32,
+        state: PartitionState,
+    ) -> Result<(), TooManyChanges> {
+        if self.count >= MAX_CHANGES_PER_REQUEST {
+            return Err(TooManyChanges);
+        }
         let changed = self.by_topic.entry(topic).or_default();
         let before = changed.insert(partition, state);
         assert!(before.is_none(), "a partition changes once");
         self.count += 1;
+        Ok(())
     }
 
     /// The commands that make it so.

@@ -17,7 +17,6 @@ use crate::cluster::changes::Changes;
 use crate::cluster::command::Command;
 use crate::cluster::image::Image;
 use crate::cluster::members::change_of;
-use crate::limits::MAX_CHANGES_PER_REQUEST;
 
 /// The election types on the wire.
 const PREFERRED: i8 = 0;
@@ -124,14 +123,7 @@ fn elect_leader(
             ),
         });
     };
-    if changes.count() >= MAX_CHANGES_PER_REQUEST {
-        return Err(Refusal::new(
-            ErrorCode::PolicyViolation,
-            "Unable to perform excessively large batch operation.",
-        ));
-    }
-    changes.add(topic.id, index, next);
-    Ok(())
+    Ok(changes.add(topic.id, index, next)?)
 }
 
 /// An answer to ElectLeaders of which nothing counts.

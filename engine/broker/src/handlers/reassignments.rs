@@ -23,7 +23,6 @@ use crate::cluster::command::Command;
 use crate::cluster::image::{Image, Topic};
 use crate::cluster::members::change_of;
 use crate::cluster::topics;
-use crate::limits::MAX_CHANGES_PER_REQUEST;
 
 /// Answers AlterPartitionReassignments.
 pub fn alter_partition_reassignments(
@@ -83,14 +82,7 @@ fn alter(
     let Some(next) = next else {
         return Ok(());
     };
-    if changes.count() >= MAX_CHANGES_PER_REQUEST {
-        return Err(Refusal::new(
-            ErrorCode::PolicyViolation,
-            "Unable to perform excessively large batch operation.",
-        ));
-    }
-    changes.add(topic.id, index, next);
-    Ok(())
+    Ok(changes.add(topic.id, index, next)?)
 }
 
 /// The partition with its copies on their way; none if they are where they are to be.

@@ -3,6 +3,7 @@
 use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
 
+use crate::cluster::changes::TooManyChanges;
 use crate::cluster::topics::TopicError;
 use crate::config::ConfigError;
 
@@ -14,6 +15,13 @@ const MESSAGE_BYTES_MAX: usize = 1024;
 pub(crate) struct Refusal {
     pub(crate) code: ErrorCode,
     message: String,
+}
+
+impl From<TooManyChanges> for Refusal {
+    fn from(_: TooManyChanges) -> Self {
+        let text = "Unable to perform excessively large batch operation.";
+        Self::new(ErrorCode::PolicyViolation, text)
+    }
 }
 
 impl Refusal {
