@@ -11,10 +11,12 @@ mod bare;
 mod broker;
 mod chart;
 mod compact;
+mod compare;
 mod consume;
 mod disk;
 mod fill;
 mod flush;
+mod idle;
 mod latency;
 mod measure;
 mod options;
@@ -58,8 +60,12 @@ enum Measure {
     Fdatasync(disk::Args),
     /// Single-record durable requests beside the disk's own writes and fdatasyncs, in turn
     Flush(flush::Args),
+    /// The same work against several systems that run already, in turn
+    Compare(compare::Args),
     /// How long a broker with a large log takes to stop, and to start again
     Restart(restart::Args),
+    /// What many partitions cost that nobody writes to: memory, files, and the time to start
+    Idle(idle::Args),
     /// What compacting a log of many keys takes, and what its clients notice of it
     Compact(compact::Args),
 }
@@ -91,7 +97,9 @@ fn main() -> ExitCode {
             Measure::Latency(args) => latency::run(args).await,
             Measure::Fdatasync(args) => disk::run(args).await,
             Measure::Flush(args) => flush::run(args).await,
+            Measure::Compare(args) => compare::run(args).await,
             Measure::Restart(args) => restart::run(args).await,
+            Measure::Idle(args) => idle::run(args).await,
             Measure::Compact(args) => compact::run(args).await,
         }
     });

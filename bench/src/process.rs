@@ -54,6 +54,14 @@ pub(crate) fn resident(pid: u32) -> Result<u64, Failure> {
     Ok(kilobytes * 1024)
 }
 
+/// How many files a process has open.
+pub(crate) fn open_files(pid: u32) -> Result<u64, Failure> {
+    let path = format!("/proc/{pid}/fd");
+    let files =
+        std::fs::read_dir(&path).map_err(|error| Failure::new(format!("{path}: {error}")))?;
+    Ok(files.count() as u64)
+}
+
 /// Bytes of all files below a folder. One that vanishes meanwhile does not count.
 pub(crate) fn folder_size(path: &std::path::Path) -> Result<u64, Failure> {
     let mut bytes = 0;

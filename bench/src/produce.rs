@@ -138,17 +138,18 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         .zip(shares)
         .enumerate()
         .map(|(nth, ((producer, topic), records))| {
-            spawn(send(Load {
+            let load = Load {
                 producer: producer.clone(),
                 topic: topic.clone(),
-                records,
+                enough: Enough::Records(records),
                 payload: Payload::new(args.record_size, nth as u64),
                 burst: (args.batch_size / args.record_size.max(1)).max(1) as u64,
                 rate: args
                     .rate
                     .map(|rate| rate as f64 / args.producers.max(1) as f64),
                 gathered: gathered.clone(),
-            }))
+            };
+            spawn(load.send())
         })
         .collect();
     for task in tasks {
@@ -233,27 +234,36 @@ impl Payload {
     }
 }
 
-/// What one producer has to do.
-struct Load {
-    producer: Producer,
-    topic: ProducerTopic,
-    records: u64,
-    payload: Payload,
-    /// Records between two looks at the rest of the program.
-    burst: u64,
-    rate: Option<f64>,
-    gathered: Gathered,
+/// When a producer has sent enough.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Enough {
+    Records(u64),
+    After(Duration),
 }
 
-async fn send(mut load: Load) -> Result<(), Failure> {
-    match load.rate {
-        Some(rate) => load.at_rate(rate).await?,
-        None => load.flat_out().await?,
-    }
-    load.producer.flush().await.map_err(Failure::new)
+/// What one producer has to do.
+pub(crate) struct Load {
+    pub(crate) producer: Producer,
+    pub(crate) topic: ProducerTopic,
+    pub(crate) enough: Enough,
+    pub(crate) payload: Payload,
+    /// Records between two looks at the rest of the program.
+    pub(crate) burst: u64,
+    /// Records per second; as many as the broker takes if not given.
+    pub(crate) rate: Option<f64>,
+    pub(crate) gathered: Gathered,
 }
 
 impl Load {
+    /// Sends all of it, and waits until all is acknowledged.
+    pub(crate) async fn send(mut self) -> Result<(), Failure> {
+        match self.rate {
+            Some(rate) => self.at_rate(rate).await?,
+            None => self.flat_out().await?,
+        }
+        self.producer.flush().await.map_err(Failure::new)
+    }
+
     async fn take(&mut self) -> Result<(), Failure> {
         loop {
             let record = Record::of(self.payload.next());
@@ -266,8 +276,12 @@ impl Load {
     }
 
     async fn flat_out(&mut self) -> Result<(), Failure> {
+        let (most, until) = match self.enough {
+            Enough::Records(records) => (records, None),
+            Enough::After(time) => (u64::MAX, Some(now() + time)),
+        };
         let mut sent = 0;
-        while sent < self.records {
+        while sent < most && until.is_none_or(|until| now() < until) {
             let started = now();
             let record = Record::of(self.payload.next());
             let delivery = self.producer.send(&self.topic, &record).await;
@@ -278,7 +292,7 @@ impl Load {
                     gathered.took(now() - started);
                 }
             });
-            let burst = self.burst.min(self.records - sent);
+            let burst = self.burst.min(most - sent);
             for _ in 1..burst {
                 self.take().await?;
             }
@@ -292,11 +306,15 @@ impl Load {
     /// acknowledged with it or before.
     async fn at_rate(&mut self, rate: f64) -> Result<(), Failure> {
         let start = now();
+        let most = match self.enough {
+            Enough::Records(records) => records,
+            Enough::After(time) => (time.as_secs_f64() * rate) as u64,
+        };
         let due_at = move |record: u64| start + Duration::from_secs_f64(record as f64 / rate);
         let mut sent = 0;
-        while sent < self.records {
+        while sent < most {
             let due = ((now() - start).as_secs_f64() * rate) as u64 + 1;
-            let due = due.min(self.records);
+            let due = due.min(most);
             if due <= sent {
                 sleep_until(due_at(sent).max(now() + TICK)).await;
                 continue;
@@ -337,8 +355,13 @@ fn count_deliveries(
     })
 }
 
+/// How many records were delivered.
+pub(crate) fn counted<'a>(producers: impl IntoIterator<Item = &'a Producer>) -> u64 {
+    producers.into_iter().map(|p| p.stats().delivered).sum()
+}
+
 fn count_now(producers: &[(Producer, ProducerTopic)], record_size: usize, gathered: &Gathered) {
-    let delivered: u64 = producers.iter().map(|(p, _)| p.stats().delivered).sum();
+    let delivered = counted(producers.iter().map(|(producer, _)| producer));
     let records = delivered - gathered.series().records();
     gathered.done(records, records * record_size as u64);
 }

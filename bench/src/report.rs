@@ -57,6 +57,11 @@ impl Report {
         self.comparison = Some(Comparison { x, y, curves });
     }
 
+    /// A row that is no key of the JSON.
+    pub(crate) fn row(&mut self, name: &str, shown: String) {
+        self.rows.push((name.to_owned(), shown));
+    }
+
     /// A figure: a row, and a key with the bare value.
     pub(crate) fn figure(&mut self, name: &str, key: &str, value: Value, shown: String) {
         self.rows.push((name.to_owned(), shown));

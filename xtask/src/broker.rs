@@ -27,6 +27,21 @@ pub(crate) enum Build {
     Debug,
 }
 
+/// Builds the binary; gives its path.
+fn built(build: Build) -> Result<PathBuf, Failure> {
+    let mut cargo = cargo();
+    cargo.args(["build", "-p", "ringmill"]);
+    let program = match build {
+        Build::Release => {
+            cargo.arg("--release");
+            "release/ringmill"
+        }
+        Build::Debug => "debug/ringmill",
+    };
+    run(&mut cargo)?;
+    Ok(target_dir().join(program))
+}
+
 /// A running broker; killed if dropped without [`Broker::stop`].
 pub(crate) struct Broker {
     child: Child,
@@ -42,17 +57,36 @@ impl Broker {
     /// Builds the binary and starts it below `scratch`, whose data folder is emptied, with further
     /// arguments.
     pub(crate) fn start(scratch: &Path, build: Build, more: &[&str]) -> Result<Broker, Failure> {
-        let mut cargo = cargo();
-        cargo.args(["build", "-p", "ringmill"]);
-        let program = match build {
-            Build::Release => {
-                cargo.arg("--release");
-                "release/ringmill"
+        let program = built(build)?;
+        Broker::launch(Command::new(program), scratch, more)
+    }
+
+    /// Builds the binary and starts several nodes of one cluster, each below a folder of its own.
+    pub(crate) fn nodes(
+        scratch: &Path,
+        build: Build,
+        count: usize,
+        more: &[&str],
+    ) -> Result<Vec<Broker>, Failure> {
+        let program = built(build)?;
+        let mut nodes: Vec<Broker> = Vec::new();
+        for id in 1..=count {
+            let id = id.to_string();
+            let mut more = more.to_vec();
+            more.extend(["--node-id", &id]);
+            if let Some(first) = nodes.first() {
+                more.extend(["--join", &first.bootstrap]);
             }
-            Build::Debug => "debug/ringmill",
-        };
-        run(&mut cargo)?;
-        Broker::launch(Command::new(target_dir().join(program)), scratch, more)
+            let folder = scratch.join(format!("node-{id}"));
+            let node = Broker::launch(Command::new(&program), &folder, &more)?;
+            nodes.push(node);
+        }
+        Ok(nodes)
+    }
+
+    /// Its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
     }
 
     fn launch(mut command: Command, scratch: &Path, more: &[&str]) -> Result<Broker, Failure> {

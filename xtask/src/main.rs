@@ -7,6 +7,7 @@
 mod broker;
 mod ci;
 mod clients;
+mod compare;
 mod conformance;
 mod differential;
 mod fuzz;
@@ -17,6 +18,7 @@ mod peer;
 mod process;
 mod report;
 mod rpc_bench;
+mod tla;
 
 use std::process::ExitCode;
 
@@ -68,12 +70,16 @@ enum Chore {
     Conformance(conformance::Args),
     /// Real nodes in network namespaces, each fault with each client: nothing lost, how long silent
     Matrix(matrix::Args),
+    /// The model of replication (docs/tla) before TLC, as it is and with each rule taken away
+    Tla(tla::Args),
     /// The published cases of gRPC against grpcio and grpc-go, both ways
     Interop,
     /// Unary calls of net/rpc beside tonic on tokio, in turn: calls per second per core, and p99
     RpcBench(rpc_bench::Args),
     /// The same seeded requests to Ringmill and to Apache Kafka: their answers, field by field
     Differential(differential::Args),
+    /// Ringmill beside Apache Kafka, of one node or several: `ringmill-bench compare` on both
+    Compare(compare::Args),
     /// Start another system to compare with, in the foreground
     Peer(peer::Args),
     /// `ringmill-bench` in release, arguments passed on
@@ -132,9 +138,11 @@ fn main() -> ExitCode {
         Chore::Fuzz(args) => fuzz::fuzz(&args),
         Chore::Conformance(args) => conformance::conformance(&args),
         Chore::Matrix(args) => matrix::matrix(&args),
+        Chore::Tla(args) => tla::tla(&args),
         Chore::Interop => interop::interop(),
         Chore::RpcBench(args) => rpc_bench::rpc_bench(&args),
         Chore::Differential(args) => differential::differential(&args),
+        Chore::Compare(args) => compare::compare(&args),
         Chore::Peer(args) => peer::peer(&args),
         Chore::Bench { args } => bench(&args),
     };

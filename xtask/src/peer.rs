@@ -76,7 +76,7 @@ pub(crate) fn kafka_tools() -> Result<(PathBuf, PathBuf), Failure> {
 }
 
 fn start_kafka(args: &Kafka) -> Result<(), Failure> {
-    let mut server = kafka_server(args)?;
+    let mut server = kafka_server(args, &[args.port])?;
     if args.install_only {
         return Ok(());
     }
@@ -88,7 +88,8 @@ fn start_kafka(args: &Kafka) -> Result<(), Failure> {
 
 /// An Apache Kafka for the length of a chore; killed when dropped.
 pub(crate) struct RunningKafka {
-    child: Child,
+    nodes: Vec<Child>,
+    /// Its first node.
     pub(crate) bootstrap: String,
 }
 
@@ -96,43 +97,68 @@ impl RunningKafka {
     /// Starts one with an empty folder of the chore's name and further settings, and waits until it
     /// listens.
     pub(crate) fn start(chore: &str, settings: &[&str]) -> Result<Self, Failure> {
-        let args = Kafka {
-            port: two_free_ports()?,
-            data: Some(kafka_home(KAFKA_VERSION).join(chore)),
-            keep: false,
-            version: KAFKA_VERSION.to_owned(),
-            settings: settings
-                .iter()
-                .map(|setting| (*setting).to_owned())
-                .collect(),
-            heap: "1g".to_owned(),
-            install_only: false,
+        Self::nodes(chore, settings, 1)
+    }
+
+    /// The same of several nodes.
+    pub(crate) fn nodes(chore: &str, settings: &[&str], count: usize) -> Result<Self, Failure> {
+        let ports: Result<Vec<u16>, Failure> = (0..count).map(|_| two_free_ports()).collect();
+        let ports = ports?;
+        let mut running = RunningKafka {
+            nodes: Vec::new(),
+            bootstrap: format!("127.0.0.1:{}", ports[0]),
         };
-        let mut server = kafka_server(&args)?;
-        let log = kafka_home(&args.version).join(format!("{chore}.log"));
-        println!("$ {} >{}", shown(&server), log.display());
-        let child = server
-            .stdin(Stdio::null())
-            .stdout(File::create(&log)?)
-            .stderr(Stdio::null())
-            .spawn()?;
-        let bootstrap = format!("127.0.0.1:{}", args.port);
-        let running = RunningKafka { child, bootstrap };
+        for (at, port) in ports.iter().enumerate() {
+            let name = match count {
+                1 => chore.to_owned(),
+                _ => format!("{chore}-{}", at + 1),
+            };
+            let args = Kafka {
+                port: *port,
+                data: Some(kafka_home(KAFKA_VERSION).join(&name)),
+                keep: false,
+                version: KAFKA_VERSION.to_owned(),
+                settings: settings
+                    .iter()
+                    .map(|setting| (*setting).to_owned())
+                    .collect(),
+                heap: "1g".to_owned(),
+                install_only: false,
+            };
+            let mut server = kafka_server(&args, &ports)?;
+            let log = kafka_home(&args.version).join(format!("{name}.log"));
+            println!("$ {} >{}", shown(&server), log.display());
+            let child = server
+                .stdin(Stdio::null())
+                .stdout(File::create(&log)?)
+                .stderr(Stdio::null())
+                .spawn()?;
+            running.nodes.push(child);
+        }
         let began = Instant::now();
-        while TcpStream::connect(&running.bootstrap).is_err() {
-            if began.elapsed() > KAFKA_STARTS_WITHIN {
-                return Err(Failure(format!("kafka does not listen: {}", log.display())));
+        for port in ports {
+            while TcpStream::connect(("127.0.0.1", port)).is_err() {
+                if began.elapsed() > KAFKA_STARTS_WITHIN {
+                    return Err(Failure(format!("kafka does not listen on {port}")));
+                }
+                std::thread::sleep(Duration::from_millis(200));
             }
-            std::thread::sleep(Duration::from_millis(200));
         }
         Ok(running)
+    }
+
+    /// The processes of its nodes.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        self.nodes.iter().map(Child::id).collect()
     }
 }
 
 impl Drop for RunningKafka {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        for node in &mut self.nodes {
+            let _ = node.kill();
+            let _ = node.wait();
+        }
     }
 }
 
@@ -148,8 +174,8 @@ fn two_free_ports() -> Result<u16, Failure> {
     Err(Failure("no two free ports".into()))
 }
 
-/// Installs a server and prepares its folder; returns what starts it.
-fn kafka_server(args: &Kafka) -> Result<Command, Failure> {
+/// Installs a server and prepares its folder; returns what starts it. `ports` are those of all nodes.
+fn kafka_server(args: &Kafka, ports: &[u16]) -> Result<Command, Failure> {
     let home = kafka_home(&args.version);
     install_kafka(&home, &args.version)?;
     // Before its data is emptied: another one may be running on it.
@@ -167,7 +193,7 @@ fn kafka_server(args: &Kafka) -> Result<Command, Failure> {
     }
     // beside the data, whose name tells one server from another
     let properties = data.with_extension("properties");
-    std::fs::write(&properties, kafka_properties(args, &data))?;
+    std::fs::write(&properties, kafka_properties(args, &data, ports))?;
     println!("(wrote {})", properties.display());
     if !data.join("meta.properties").exists() {
         run(java(&home)
@@ -263,25 +289,34 @@ appender.stdout.layout.type = PatternLayout
 appender.stdout.layout.pattern = [%d] %p %m (%c)%n
 ";
 
-/// One node that is broker and controller, with internal topics of one replica, and groups that
-/// form at once.
-fn kafka_properties(args: &Kafka, data: &Path) -> String {
+/// A node that is broker and controller, with internal topics of as many replicas as there are nodes
+/// (three at most), and groups that form at once.
+fn kafka_properties(args: &Kafka, data: &Path, ports: &[u16]) -> String {
     let Kafka { port, .. } = args;
     let controller = port + 1;
+    let id = 1 + ports.iter().position(|other| other == port).unwrap_or(0);
+    let voters: Vec<String> = (1..)
+        .zip(ports)
+        .map(|(id, port)| format!("{id}@127.0.0.1:{}", port + 1))
+        .collect();
+    let voters = voters.join(",");
+    let replicas = ports.len().min(3);
+    let min_isr = replicas.div_ceil(2);
     let mut text = format!(
         "process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
+node.id={id}
+controller.quorum.voters={voters}
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 log.dirs={}
-offsets.topic.replication.factor=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
+min.insync.replicas={min_isr}
+offsets.topic.replication.factor={replicas}
+transaction.state.log.replication.factor={replicas}
+transaction.state.log.min.isr={min_isr}
+share.coordinator.state.topic.replication.factor={replicas}
+share.coordinator.state.topic.min.isr={min_isr}
 group.initial.rebalance.delay.ms=0
 ",
         data.display()
