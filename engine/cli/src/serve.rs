@@ -29,9 +29,12 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     .map_err(Failure::new)
 }
 
+/// What is logged unless `RUST_LOG` says otherwise: of the quorum's library, what goes wrong.
+const LOGGED: &str = "info,openraft=warn";
+
 /// Logs go to stderr, as `RUST_LOG` says, `info` if it says nothing.
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
     let colours = std::io::stderr().is_terminal();
     // A second call, in a test, keeps the first one's.
     let _ = tracing_subscriber::fmt()

@@ -168,6 +168,11 @@ impl Commit {
         }
     }
 
+    /// Gives back the memory of pairs that are over.
+    pub fn give_back(&mut self) {
+        self.pairs.shrink_to_fit();
+    }
+
     /// Where the next append goes.
     pub fn appended(&self) -> Mark {
         self.appended

@@ -70,8 +70,8 @@ impl Inner {
         }
     }
 
-    /// What is idle keeps no files.
-    pub(crate) fn let_files_go(&self) {
+    /// What is idle keeps no files, and no memory for what comes next.
+    pub(crate) fn let_go(&self) {
         let mut state = self.state.borrow_mut();
         // what has failed may still be looked at
         if state.failure.is_some() || !state.commit.narrow() {
@@ -81,6 +81,9 @@ impl Inner {
         let flushed = state.commit.flushed().offset == state.commit.written().offset;
         if flushed && !state.prewrite.is_filling() {
             state.active.file = None;
+            state.queue.give_back();
+            state.commit.give_back();
+            state.waits.give_back();
         }
         drop(state);
         // whoever has them is busy

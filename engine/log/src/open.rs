@@ -209,7 +209,7 @@ async fn try_open(
     };
     let inner = assembled.into_inner(dir, caches);
     settle(&inner, changed).await;
-    inner.let_files_go();
+    inner.let_go();
     Ok(Some(inner))
 }
 

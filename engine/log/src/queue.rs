@@ -257,6 +257,13 @@ impl Queue {
         }
     }
 
+    /// Gives back the memory of an empty queue.
+    pub(crate) fn give_back(&mut self) {
+        if self.items.is_empty() && self.taken.is_empty() {
+            *self = Self::default();
+        }
+    }
+
     /// Gives up everything: the runs, in the order of the log, those included that were taken.
     pub(crate) fn drain(&mut self) -> Vec<Run> {
         let runs = self.items.drain(..).filter_map(|item| match item {

@@ -128,7 +128,7 @@ impl Inner {
         }
         drop(meta);
         // an idle partition keeps no files
-        self.let_files_go();
+        self.let_go();
         Ok(())
     }
 

@@ -170,7 +170,7 @@ impl Inner {
     async fn run_upkeep(self: &Rc<Self>) {
         // a failure was told by whoever met it
         let failed = self.checkpoint(false).await.is_err();
-        self.let_files_go();
+        self.let_go();
         {
             let mut state = self.state.borrow_mut();
             state.upkeep.running = false;
@@ -282,5 +282,6 @@ async fn wait_then_upkeep(inner: Weak<Inner>) {
         }
         state.upkeep.running = true;
     }
-    inner.run_upkeep().await;
+    // apart: what waits here for its time is small
+    Box::pin(inner.run_upkeep()).await;
 }

@@ -68,6 +68,16 @@ impl Waits {
         }
     }
 
+    /// Gives back the memory of levels that nobody waits for.
+    pub(crate) fn give_back(&mut self) {
+        for waits in [&mut self.written, &mut self.flushed, &mut self.visible] {
+            if waits.is_empty() {
+                // an emptied map keeps its root
+                *waits = BTreeMap::new();
+            }
+        }
+    }
+
     /// The partition has failed or closed.
     pub(crate) fn wake_all(&mut self) {
         self.wake_from(-1);
