@@ -1,6 +1,7 @@
 //! Other systems to compare with, installed from their own registry under `target/peers/` and
 //! started on this machine.
 
+use std::fmt::Write;
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
@@ -311,7 +312,6 @@ advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 log.dirs={}
-min.insync.replicas={min_isr}
 offsets.topic.replication.factor={replicas}
 transaction.state.log.replication.factor={replicas}
 transaction.state.log.min.isr={min_isr}
@@ -321,6 +321,9 @@ group.initial.rebalance.delay.ms=0
 ",
         data.display()
     );
+    if min_isr > 1 {
+        let _ = writeln!(text, "min.insync.replicas={min_isr}");
+    }
     for setting in &args.settings {
         text.push_str(setting);
         text.push('\n');

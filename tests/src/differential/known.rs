@@ -39,8 +39,8 @@ pub const KNOWN: &[Known] = &[
     Known {
         api: "CreateTopics",
         path: "topics.configs[min.insync.replicas].value",
-        ours: "2",
-        theirs: "1",
+        ours: "\"2\"",
+        theirs: "\"1\"",
         reason: "two replicas hold what acks=all acknowledges, where there are two: no lost disk takes it away",
     },
     Known {
@@ -116,8 +116,8 @@ pub const KNOWN: &[Known] = &[
     Known {
         api: "DescribeConfigs",
         path: "results.configs[min.insync.replicas].value",
-        ours: "2",
-        theirs: "1",
+        ours: "\"2\"",
+        theirs: "\"1\"",
         reason: "two replicas hold what acks=all acknowledges, where there are two: no lost disk takes it away",
     },
     Known {
