@@ -116,6 +116,13 @@ impl Shard {
                 let of_leader = now.entry(follower.leader()).or_default();
                 let known = leaders.get(&follower.leader());
                 let known = known.and_then(|leading| leading.progress(&hosted, follower));
+                if known.is_none() && planted("cut-at-high-watermark") {
+                    let (shard, hosted) = (Rc::clone(self), Rc::clone(&hosted));
+                    spawn(async move {
+                        let safe = hosted.log.high_watermark().unwrap_or(0);
+                        let _ = shard.cut(&hosted, safe, false).await;
+                    });
+                }
                 let followed = Followed {
                     follower,
                     progress: known.unwrap_or_default(),
@@ -311,13 +318,7 @@ impl Shard {
         let is_done = match step {
             Step::Append if part.records.is_empty() => Ok(()),
             Step::Append => append(&hosted, follower, &part.records).await,
-            Step::Truncate(offset) => {
-                let offset = match log.high_watermark() {
-                    Some(known) if planted("cut-at-high-watermark") => known.min(offset),
-                    _ => offset,
-                };
-                self.cut(&hosted, offset, false).await
-            }
+            Step::Truncate(offset) => self.cut(&hosted, offset, false).await,
             Step::Reset(offset) => self.cut(&hosted, offset, true).await,
             Step::Pause => return wait(),
         };

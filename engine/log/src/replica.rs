@@ -142,9 +142,6 @@ impl Partition {
         let mut state = self.inner.state.borrow_mut();
         state.leader_epoch = epoch;
         state.leads = true;
-        if planted("no-epoch-start") {
-            return;
-        }
         let end = state.commit.appended().offset;
         state.epochs_dirty |= state.epochs.on_batch(epoch, end);
     }
