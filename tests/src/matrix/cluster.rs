@@ -301,6 +301,14 @@ impl Cluster {
         Ok(Some(first))
     }
 
+    /// Who leads a partition, as whoever knows the latest leader epoch shows it.
+    pub fn leader(&self, topic: &str, partition: i32) -> Option<i32> {
+        let all = self.nodes.keys().map(|node| self.shown_by(*node, topic));
+        let seen = all.filter_map(|shown| shown.ok()?.remove(&partition));
+        let latest = seen.max_by_key(|seen| seen.leader_epoch)?;
+        (latest.leader > 0).then_some(latest.leader)
+    }
+
     fn shown_by(&self, node: u8, topic: &str) -> Result<Partitions, PlainError> {
         let name = TopicName(StrBytes::from_string(topic.to_owned()));
         let asked = MetadataRequestTopic::default().with_name(Some(name));

@@ -71,8 +71,7 @@ fn produce(
     batch: Bytes,
 ) -> Result<i64, PlainError> {
     let nobody = || PlainError::Unexpected("nobody is known to lead".to_owned());
-    let seen = cluster.partitions(topic)?.ok_or_else(nobody)?;
-    let leader = seen.get(&partition).ok_or_else(nobody)?.leader;
+    let leader = cluster.leader(topic, partition).ok_or_else(nobody)?;
     let answer = cluster
         .client(leader)?
         .produce(topic, partition, ALL, batch)?;

@@ -151,7 +151,10 @@ pub fn page(results: &[Result]) -> String {
             .iter()
             .filter(|((fault, _), _)| *fault == Fault::Grown)
         {
-            page += &moved(client, &well(results));
+            let seen = well(results);
+            if !seen.is_empty() {
+                page += &moved(client, &seen);
+            }
         }
     }
     page + TAIL
