@@ -148,6 +148,14 @@ impl Heartbeats {
         Self { session_ms, heard }
     }
 
+    /// These nodes are up. Whoever is not watched yet has a whole session from now on: a new leader may
+    /// hear of some only when it has come to all that was agreed on before it led.
+    pub fn watch(&mut self, nodes: impl Iterator<Item = NodeId>, now_ms: u64) {
+        for node in nodes {
+            self.heard.entry(node).or_insert(now_ms);
+        }
+    }
+
     /// A node is there.
     pub fn on_heartbeat(&mut self, node: NodeId, now_ms: u64) {
         self.heard.insert(node, now_ms);
@@ -255,5 +263,9 @@ mod tests {
         assert_eq!(beats.expired(1151), [1, 2]);
         beats.forget(1);
         assert_eq!(beats.next_expiry(), Some(1151));
+        // Who is watched already has no new session, who is heard of only now has one.
+        beats.watch([2, 4].into_iter(), 1140);
+        assert_eq!(beats.expired(1151), [2]);
+        assert_eq!(beats.expired(1241), [2, 4]);
     }
 }

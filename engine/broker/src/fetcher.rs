@@ -340,9 +340,9 @@ impl Shard {
         let is_far = part.records.len() >= FAR_BEHIND_BYTES;
         progress.is_far.set(is_far);
         if !is_far {
-            let (end, changed) = (log.log_end_offset(), hosted.replica.changed.notified());
-            let safe = pin!(log.safe_beyond(end - 1));
-            select(safe, pin!(changed)).await;
+            let changed = hosted.replica.changed.notified();
+            // A full disk takes back what was appended, and it is asked for again.
+            select(pin!(log.all_safe()), pin!(changed)).await;
         }
     }
 }

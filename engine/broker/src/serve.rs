@@ -332,8 +332,9 @@ impl Shard {
         spawn(Rc::clone(self).watch_quorum());
         let epoch = self.register(&own).await?;
         let image = self.own_life(epoch, |_| true).await;
-        self.publish_first(&image).await;
         let store = Rc::clone(self.metadata_store());
+        store.settle().await?;
+        self.publish_first(&image).await;
         spawn(Rc::clone(self).keep_published(store, Arc::clone(&image)));
         let mut beats = spawn(Rc::clone(self).send_beats(own));
         let is_in = std::pin::pin!(self.own_life(epoch, |own| !own.is_fenced));

@@ -114,6 +114,7 @@ impl Shard {
                 node_id,
                 folder: random_id(),
                 has_joined: false,
+                is_joining: false,
             },
             false => self.join(own).await?,
         };
@@ -196,6 +197,7 @@ impl Shard {
                             node_id: self.config.node_id,
                             folder,
                             has_joined: true,
+                            is_joining: true,
                         });
                     }
                     Err(Unregistered::Refused(refused)) => return Err(refused.into()),
