@@ -17,6 +17,8 @@ mod quorum;
 mod reassignment;
 #[path = "cluster/records.rs"]
 mod records;
+#[path = "cluster/stopping.rs"]
+mod stopping;
 #[path = "cluster/throttle.rs"]
 mod throttle;
 #[path = "cluster/transactions.rs"]

@@ -458,9 +458,23 @@ impl Shard {
         });
         if left.await.is_err() {
             tracing::warn!("nobody has taken over what this node leads");
+        } else if timeout(HAND_OVER_TIME, self.knows_its_leave())
+            .await
+            .is_err()
+        {
+            tracing::debug!("this node does not hear who has taken over what it led");
         }
         // Without another leader the others find one by themselves.
         let _ = timeout(HAND_OVER_TIME, self.hand_over()).await;
+    }
+
+    /// Waits until all cores know that others lead what this node led: its producers are to be sent to
+    /// them, and not to be left with a leader that is none. What it does not hear before its
+    /// connections close it never hears.
+    async fn knows_its_leave(&self) {
+        let epoch = self.nodes.epoch.get().unwrap_or(-1);
+        let image = self.own_life(epoch, |own| own.is_stopping).await;
+        self.published.reached(image.version).await;
     }
 
     /// Hands the quorum to whoever has most of its log.
