@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
@@ -679,6 +680,8 @@ impl Shard {
                 if let Err(error) = hosted.log.close().await {
                     let folder = hosted.log.dir().display().to_string();
                     tracing::error!(folder, %error, "a partition was not closed cleanly");
+                    let has_closed_all = &self.launched.has_closed_all;
+                    has_closed_all.store(false, Ordering::Release);
                 }
             })
             .await;

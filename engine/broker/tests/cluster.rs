@@ -11,6 +11,8 @@ mod joining;
 mod metadata;
 #[path = "cluster/nearest.rs"]
 mod nearest;
+#[path = "cluster/power.rs"]
+mod power;
 #[path = "cluster/quorum.rs"]
 mod quorum;
 #[path = "cluster/reassignment.rs"]
