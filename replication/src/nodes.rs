@@ -48,6 +48,8 @@ pub struct Registration {
     pub address: Address,
     /// Where it stands.
     pub rack: Option<String>,
+    /// What it had not flushed may be gone: its machine has lost its power, as far as is known.
+    pub lost_unflushed: bool,
 }
 
 /// Why a node is not let in.
@@ -98,6 +100,7 @@ pub fn register(
         folder,
         address,
         rack,
+        lost_unflushed: _,
     } = registration;
     let before = nodes.get(&node);
     if let Some(before) = before
@@ -198,6 +201,7 @@ mod tests {
             folder,
             address: address(port),
             rack: None,
+            lost_unflushed: false,
         }
     }
 

@@ -504,5 +504,6 @@ fn registration(request: &BrokerRegistrationRequest) -> Option<Registration> {
             port: listener.port,
         },
         rack: request.rack.as_ref().map(ToString::to_string),
+        lost_unflushed: request.previous_broker_epoch < 0,
     })
 }
