@@ -28,7 +28,7 @@ use crate::config::ClientConfig;
 use crate::connection::{CallError, ConnectError, Connection};
 use crate::consumer::MemberId;
 use crate::group_offsets::{self, CommittedOffsets};
-use crate::metadata::{Image, Topic, error_code};
+use crate::metadata::{Image, LeadersTold, Topic, error_code};
 use crate::pool::Pool;
 use crate::transport::{JoinHandle, Notify, now, random_u64, sleep, spawn, timeout};
 
@@ -233,6 +233,15 @@ impl Client {
     pub(crate) fn doubt(&self, node: i32) {
         self.0.doubted.set(Some(node));
         self.request_refresh();
+    }
+
+    /// A broker has told of leaders beside its answer (KIP-951); tells whether that is news.
+    pub(crate) fn on_leaders(&self, told: &LeadersTold) -> bool {
+        let is_news = self.0.image.borrow_mut().on_leaders(told);
+        if is_news {
+            self.0.refreshed.notify_all();
+        }
+        is_news
     }
 
     /// The next time that the picture is refreshed, from this call on.

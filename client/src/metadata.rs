@@ -12,6 +12,7 @@ use ringmill_wire::kafka_protocol::messages::MetadataResponse;
 use ringmill_wire::kafka_protocol::messages::metadata_response::{
     MetadataResponsePartition, MetadataResponseTopic,
 };
+use ringmill_wire::leader::{CurrentLeader, NodeEndpoint};
 
 /// A broker and where to reach it.
 ///
@@ -173,6 +174,31 @@ impl Image {
         }
     }
 
+    /// Takes in what a broker says of leaders beside its answer (KIP-951), and tells whether that is
+    /// news. Only later epochs are, and only of brokers that are known or named along.
+    pub(crate) fn on_leaders(&mut self, told: &LeadersTold) -> bool {
+        let mut is_news = false;
+        for (topic, index, leader) in &told.leaders {
+            let endpoint = told.endpoints.iter();
+            let endpoint = endpoint.clone().find(|at| at.node_id == leader.leader_id);
+            let is_known = self.brokers.contains_key(&leader.leader_id);
+            let topic = self.topics.get_mut(topic).and_then(|t| t.as_mut().ok());
+            let place = usize::try_from(*index).ok();
+            let partition = topic.and_then(|topic| topic.partitions.get_mut(place?));
+            let later = partition.filter(|known| known.leader_epoch < leader.leader_epoch);
+            let Some(partition) = later.filter(|_| is_known || endpoint.is_some()) else {
+                continue;
+            };
+            partition.leader = node(leader.leader_id);
+            partition.leader_epoch = leader.leader_epoch;
+            is_news = true;
+            if let Some(at) = endpoint {
+                self.brokers.insert(at.node_id, broker(at));
+            }
+        }
+        is_news
+    }
+
     fn on_topic(&mut self, answer: MetadataResponseTopic) {
         let Some(name) = answer.name.as_ref().map(|name| Arc::from(&*name.0)) else {
             return;
@@ -213,6 +239,24 @@ impl Image {
             is_internal: answer.is_internal,
             partitions,
         }
+    }
+}
+
+/// What a broker says of leaders beside its answer (KIP-951).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct LeadersTold {
+    /// By topic and partition.
+    pub(crate) leaders: Vec<(Arc<str>, i32, CurrentLeader)>,
+    /// Where they are.
+    pub(crate) endpoints: Vec<NodeEndpoint>,
+}
+
+fn broker(at: &NodeEndpoint) -> Broker {
+    Broker {
+        id: at.node_id,
+        host: at.host.to_string(),
+        port: at.port,
+        rack: at.rack.as_ref().map(ToString::to_string),
     }
 }
 
@@ -309,6 +353,35 @@ mod tests {
         assert_eq!(late.leader("t", 0), Some(4));
         let newer = image([topic(1, &[(0, 4, 7)]), topic(1, &[(0, 5, 8)])]);
         assert_eq!(newer.leader("t", 0), Some(5));
+    }
+
+    fn told(leader_id: i32, leader_epoch: i32, endpoints: &[i32]) -> LeadersTold {
+        let leader = CurrentLeader {
+            leader_id,
+            leader_epoch,
+        };
+        let endpoint = |node_id: &i32| NodeEndpoint {
+            node_id: *node_id,
+            host: StrBytes::from_static_str("h"),
+            port: 9093,
+            rack: None,
+        };
+        LeadersTold {
+            leaders: vec![("t".into(), 0, leader)],
+            endpoints: endpoints.iter().map(endpoint).collect(),
+        }
+    }
+
+    #[test]
+    fn a_leader_that_is_told_along_is_news_if_it_is_later_and_can_be_reached() {
+        let mut image = image([topic(1, &[(0, 4, 7)])]);
+        assert!(!image.on_leaders(&told(5, 7, &[5])), "no later epoch");
+        assert!(!image.on_leaders(&told(5, 8, &[6])), "nobody knows where");
+        assert!(image.on_leaders(&told(5, 8, &[5])));
+        assert_eq!(image.leader("t", 0), Some(5));
+        assert_eq!(image.brokers[&5].address(), "h:9093");
+        assert!(image.on_leaders(&told(4, 9, &[])), "a broker that is known");
+        assert_eq!(image.leader("t", 0), Some(4));
     }
 
     #[test]

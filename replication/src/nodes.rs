@@ -48,6 +48,8 @@ pub struct Registration {
     pub address: Address,
     /// Where it stands.
     pub rack: Option<String>,
+    /// What it had not flushed may be gone: its machine has lost its power, as far as is known.
+    pub lost_unflushed: bool,
 }
 
 /// Why a node is not let in.
@@ -98,6 +100,7 @@ pub fn register(
         folder,
         address,
         rack,
+        lost_unflushed: _,
     } = registration;
     let before = nodes.get(&node);
     if let Some(before) = before
@@ -148,6 +151,14 @@ impl Heartbeats {
         Self { session_ms, heard }
     }
 
+    /// These nodes are up. Whoever is not watched yet has a whole session from now on: a new leader may
+    /// hear of some only when it has come to all that was agreed on before it led.
+    pub fn watch(&mut self, nodes: impl Iterator<Item = NodeId>, now_ms: u64) {
+        for node in nodes {
+            self.heard.entry(node).or_insert(now_ms);
+        }
+    }
+
     /// A node is there.
     pub fn on_heartbeat(&mut self, node: NodeId, now_ms: u64) {
         self.heard.insert(node, now_ms);
@@ -190,6 +201,7 @@ mod tests {
             folder,
             address: address(port),
             rack: None,
+            lost_unflushed: false,
         }
     }
 
@@ -255,5 +267,9 @@ mod tests {
         assert_eq!(beats.expired(1151), [1, 2]);
         beats.forget(1);
         assert_eq!(beats.next_expiry(), Some(1151));
+        // Who is watched already has no new session, who is heard of only now has one.
+        beats.watch([2, 4].into_iter(), 1140);
+        assert_eq!(beats.expired(1151), [2]);
+        assert_eq!(beats.expired(1241), [2, 4]);
     }
 }

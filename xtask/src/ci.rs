@@ -17,8 +17,8 @@ const MIXED_SEEDS: u64 = 6;
 const MIXED_MINUTES: u64 = 4;
 
 /// Seeds of a whole cluster that one check runs: what two cores get through in about six minutes, at
-/// 0.5 to 0.6 s of a core each.
-const CLUSTER_SEEDS: u64 = 1_000;
+/// 0.3 to 0.4 s of a core each.
+const CLUSTER_SEEDS: u64 = 2_000;
 
 /// How long each fuzz target runs; longer runs are `cargo xtask fuzz NAME --seconds N`.
 const FUZZ_SMOKE_SECONDS: u64 = 5;

@@ -264,7 +264,11 @@ impl Fetcher {
         for (partition, state) in &mut self.partitions {
             let topic = image.topic(&partition.topic).and_then(Result::ok);
             let known = topic.and_then(|topic| topic.partition(partition.partition));
-            state.leader = known.and_then(|known| known.leader);
+            let before = std::mem::replace(&mut state.leader, known.and_then(|known| known.leader));
+            if state.leader.is_some() && before != state.leader {
+                // It has not failed yet.
+                state.retry_at = Instant::default();
+            }
             state.leader_epoch = known.map_or(-1, |known| known.leader_epoch);
             // a broker that is gone serves nothing
             let is_there = |(node, _): &(i32, Instant)| image.brokers.contains_key(node);

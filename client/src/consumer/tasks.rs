@@ -16,6 +16,7 @@ use ringmill_wire::fetch::{
     CONSUMER_REPLICA_ID, FINAL_SESSION_EPOCH, FetchPartition, FetchRequest, FetchResponse,
     FetchTopic, FetchedPartition, NO_SESSION_ID,
 };
+use ringmill_wire::leader::CurrentLeader;
 use ringmill_wire::topic::TopicRef;
 
 use super::fetcher::{Plan, Start, Unlocated};
@@ -23,7 +24,7 @@ use super::protocol::AnyMembership;
 use super::{PollError, Shared};
 use crate::assignor::TopicPartition;
 use crate::connection::CallError;
-use crate::metadata::error_code;
+use crate::metadata::{LeadersTold, error_code};
 use crate::offsets::OffsetSpec;
 use crate::transport::{Notify, now, random_u64, sleep, sleep_until};
 
@@ -48,10 +49,12 @@ pub(super) async fn fetch_from(shared: Rc<Shared>, node: i32, bell: Rc<Notify>) 
             continue;
         };
         match fetch(&shared, node, &plan).await {
-            Ok(answers) => {
+            Ok((answers, told)) => {
                 let mut fetcher = shared.fetcher.borrow_mut();
                 let effects = fetcher.on_response(now(), &plan, answers, random_u64());
                 drop(fetcher);
+                // Whoever watches the metadata goes on with other leaders.
+                shared.client.on_leaders(&told);
                 if effects.moved {
                     shared.ring_all();
                 }
@@ -79,7 +82,11 @@ pub(super) async fn fetch_from(shared: Rc<Shared>, node: i32, bell: Rc<Notify>) 
 
 type Answers = Vec<Option<FetchedPartition<Bytes>>>;
 
-async fn fetch(shared: &Shared, node: i32, plan: &Plan) -> Result<Answers, CallError> {
+async fn fetch(
+    shared: &Shared,
+    node: i32,
+    plan: &Plan,
+) -> Result<(Answers, LeadersTold), CallError> {
     let connection = shared.fetching.get(&shared.client, node).await?;
     let ids: BTreeMap<Arc<str>, Uuid> = {
         let image = shared.client.image();
@@ -109,7 +116,13 @@ async fn fetch(shared: &Shared, node: i32, plan: &Plan) -> Result<Answers, CallE
     let response =
         FetchResponse::decode(version, &frame).map_err(|error| malformed(error.to_string()))?;
     match error_code(response.error_code) {
-        ErrorCode::None => Ok(in_order(plan, &ids, response)),
+        ErrorCode::None => {
+            let told = LeadersTold {
+                leaders: leaders_told(&ids, &response),
+                endpoints: response.node_endpoints.clone(),
+            };
+            Ok((in_order(plan, &ids, response), told))
+        }
         code => Err(malformed(code.to_string())),
     }
 }
@@ -156,6 +169,32 @@ fn request(shared: &Shared, plan: &Plan, ids: Option<&BTreeMap<Arc<str>, Uuid>>)
     }
 }
 
+fn leaders_told(
+    ids: &BTreeMap<Arc<str>, Uuid>,
+    response: &FetchResponse<Bytes>,
+) -> Vec<(Arc<str>, i32, CurrentLeader)> {
+    let mut leaders = Vec::new();
+    for topic in &response.topics {
+        for part in &topic.partitions {
+            if let Some((leader, name)) = part.current_leader.zip(named(ids, &topic.topic)) {
+                leaders.push((name.clone(), part.partition, leader));
+            }
+        }
+    }
+    leaders
+}
+
+/// The name of a topic that an answer names.
+fn named<'a>(ids: &'a BTreeMap<Arc<str>, Uuid>, topic: &TopicRef) -> Option<&'a Arc<str>> {
+    match topic {
+        TopicRef::Name(name) => ids.get_key_value(&**name).map(|(name, _)| name),
+        TopicRef::Id(id) => {
+            let found = ids.iter().find(|(_, known)| *known == id);
+            found.map(|(name, _)| name)
+        }
+    }
+}
+
 /// The answers in the order of the plan.
 fn in_order(
     plan: &Plan,
@@ -170,14 +209,7 @@ fn in_order(
         .collect();
     let mut answers: Answers = plan.wanted.iter().map(|_| None).collect();
     for topic in response.topics {
-        let name = match &topic.topic {
-            TopicRef::Name(name) => ids.get_key_value(&**name).map(|(name, _)| name),
-            TopicRef::Id(id) => ids
-                .iter()
-                .find(|(_, known)| *known == id)
-                .map(|(name, _)| name),
-        };
-        let Some(name) = name else {
+        let Some(name) = named(ids, &topic.topic) else {
             continue;
         };
         for partition in topic.partitions {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use ringmill_wire::Uuid;
 use ringmill_wire::builder::NewRecord;
 use ringmill_wire::produce::ProducedPartition;
+use ringmill_wire::topic::TopicRef;
 
 use super::batcher::{Appended, Batcher, Builders, TooLarge};
 use super::delivery::DeliveryError;
@@ -166,6 +167,14 @@ impl Core {
 
     pub(crate) fn topic(&self, at: usize) -> &Topic {
         &self.topics[at]
+    }
+
+    /// The topic that an answer names.
+    pub(crate) fn find_topic(&self, named: &TopicRef) -> Option<&Topic> {
+        self.topics.iter().find(|topic| match named {
+            TopicRef::Id(id) => topic.id == *id,
+            TopicRef::Name(name) => *topic.name == **name,
+        })
     }
 
     /// How many partitions a topic has.
@@ -429,7 +438,7 @@ impl Core {
             let settled = match &answer {
                 Answer::Parts(_) => {
                     let produced = answers.next().and_then(Option::as_ref);
-                    self.on_produced(now, part, produced, random)
+                    self.on_produced((now, random), request.node, part, produced)
                 }
                 Answer::Unanswered => {
                     let sent = written_somewhere(part.key.1 as i32);
@@ -438,7 +447,8 @@ impl Core {
                 Answer::Broken { uncertain, text } => {
                     let (uncertain, text) = (*uncertain, text.clone());
                     self.wakes.insert(Wake::Metadata);
-                    self.retry(now, part, Failure::Retry { uncertain, text }, random)
+                    let failure = Failure::Retry { uncertain, text };
+                    self.retry((now, random), request.node, part, failure)
                 }
                 Answer::Impossible(text) => {
                     let failed = Err(DeliveryError::Failed(text.clone()));
@@ -456,10 +466,10 @@ impl Core {
 
     fn on_produced(
         &mut self,
-        now: Instant,
+        moment: (Instant, u64),
+        node: i32,
         part: &Part,
         produced: Option<&ProducedPartition>,
-        random: u64,
     ) -> Option<Settled> {
         let topic = &self.topics[part.key.0].name;
         match judge(topic, part.key.1 as i32, produced) {
@@ -471,21 +481,27 @@ impl Core {
                 if stale {
                     self.wakes.insert(Wake::Metadata);
                 }
-                self.retry(now, part, failure, random)
+                self.retry(moment, node, part, failure)
             }
         }
     }
 
+    /// Another attempt, at once if another broker than `node` is known to lead by now (KIP-951).
     fn retry(
         &mut self,
-        now: Instant,
+        (now, random): (Instant, u64),
+        node: i32,
         part: &Part,
         failure: Failure,
-        random: u64,
     ) -> Option<Settled> {
         self.stats.retries += 1;
+        let leader = self.topics[part.key.0].partitions[part.key.1].leader;
+        let has_moved = leader.is_some_and(|leader| leader != node);
         let (first, max) = self.retry_backoff;
-        let wait = |attempts| backoff::delay(first, max, attempts, random);
+        let wait = |attempts| match has_moved {
+            true => Duration::ZERO,
+            false => backoff::delay(first, max, attempts, random),
+        };
         self.lane(part.key)
             .on_failed(now, part.serial, failure, wait)
     }

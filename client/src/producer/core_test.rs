@@ -315,3 +315,31 @@ fn a_closed_producer_gives_everything_up_and_late_answers_change_nothing() {
     answer(&mut core, ms(1), &request, ErrorCode::None);
     assert_eq!((core.buffered(), core.stats.delivered), (0, 0));
 }
+
+/// KIP-951: the pause is for a broker that has failed, and another has not.
+#[test]
+fn a_batch_goes_to_another_leader_without_a_pause() {
+    let moved = ErrorCode::NotLeaderOrFollower;
+    // The news come with the answer, or after it.
+    for before in [true, false] {
+        let mut core = core_with(&config(), &[7]);
+        append(&mut core, ms(0), 0, 900);
+        core.hurry();
+        let request = core.drain(ms(0), 7).unwrap();
+        if before {
+            core.on_metadata(&image(&[8]));
+        }
+        answer(&mut core, ms(1), &request, moved);
+        if !before {
+            assert_eq!(core.drain(ms(2), 7), None, "7 has failed");
+            core.on_metadata(&image(&[8]));
+        }
+        assert!(core.take_wakes().contains(&Wake::Node(8)));
+        assert_eq!(core.drain(ms(2), 7), None);
+        let again = core.drain(ms(2), 8).expect("at once");
+        assert_eq!(again.parts[0].serial, request.parts[0].serial);
+        // The same broker is not asked again at the speed of the wire.
+        answer(&mut core, ms(3), &again, moved);
+        assert_eq!(core.drain(ms(4), 8), None);
+    }
+}

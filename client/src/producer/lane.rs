@@ -136,6 +136,11 @@ impl Lane {
         self.retry_at
     }
 
+    /// There is nothing to wait for any more before the next attempt.
+    pub(crate) fn end_wait(&mut self) {
+        self.retry_at = Instant::default();
+    }
+
     /// Seals what `builder` holds as the next batch, named `serial`, begun at `created`. Returns its
     /// bytes.
     pub(crate) fn seal(

@@ -16,6 +16,7 @@ use super::Shared;
 use super::core::{Answer, Core, Drained};
 use crate::config::Acks;
 use crate::connection::{CallError, Connection, Reply};
+use crate::metadata::LeadersTold;
 use crate::transport::{Notify, now, random_u64, spawn, timeout};
 
 /// The last version that names topics by name.
@@ -192,8 +193,29 @@ fn read(shared: &Shared, drained: &Drained, frame: &Bytes, version: i16) -> Answ
     };
     let pause = u64::try_from(response.throttle_time_ms).unwrap_or(0);
     let mut core = shared.core.borrow_mut();
+    if shared.client.on_leaders(&leaders_told(&core, &response)) {
+        core.on_metadata(&shared.client.image());
+    }
     core.on_throttled(now(), drained.node, Duration::from_millis(pause));
     Answer::Parts(in_order(&core, drained, response))
+}
+
+fn leaders_told(core: &Core, response: &ProduceResponse) -> LeadersTold {
+    let mut told = LeadersTold {
+        leaders: Vec::new(),
+        endpoints: response.node_endpoints.clone(),
+    };
+    for produced in &response.topics {
+        let Some(topic) = core.find_topic(&produced.topic) else {
+            continue;
+        };
+        for part in &produced.partitions {
+            if let Some(leader) = part.current_leader {
+                told.leaders.push((topic.name.clone(), part.index, leader));
+            }
+        }
+    }
+    told
 }
 
 /// The answers in the order of the request's parts: brokers may answer in another.

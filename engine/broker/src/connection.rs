@@ -219,6 +219,7 @@ impl Connection {
                 Err(closed) => return self.end_after_answers(closed).await,
             };
             self.active.set(now());
+            self.peer.arrivals.on_request();
             let bytes = frame.len() as u64;
             let admission = self.admitted(bytes, is_urgent(&frame)).await;
             drop(room);

@@ -54,7 +54,7 @@ pub(crate) async fn dispatch(
     match header.key {
         ApiKey::QuorumMessage => messages::answer(shard, header, &body),
         ApiKey::Produce => produce::begin(shard, header, body).await,
-        ApiKey::Fetch => fetch::begin(shard, header, body).await,
+        ApiKey::Fetch => fetch::begin(shard, peer, header, body).await,
         _ => {
             let request = decode_request(&header, &body)?;
             drop(body);

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{join_all, select};
+use futures_util::future::{Either, join, join_all, select};
 use ringmill_log::AppendError;
 use ringmill_replication::partition::NodeId;
 use ringmill_replication::partition::follower::{Answer, Ends, Fetch, Follower, Step};
@@ -34,13 +34,16 @@ use crate::peers::{Destination, Lane};
 use crate::router::PartitionId;
 use crate::shard::Shard;
 
-/// How long a leader may keep a fetch that it has nothing for. News of another leadership wait for
-/// it as well.
+/// How long a leader may keep a fetch that it has nothing for. What it has begun to lead meanwhile is
+/// asked for beside.
 const WAIT: Duration = Duration::from_millis(100);
 /// How long an answer may take beyond that.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// After an answer that makes no sense yet, or none.
+/// After an answer that makes no sense, or none.
 const PAUSE: Duration = Duration::from_millis(50);
+/// After the first answer that makes no sense yet: the leader may be about to learn that it is one.
+/// Doubled with each further one, up to [`PAUSE`].
+const PAUSE_MIN: Duration = Duration::from_millis(2);
 /// Bytes of one answer.
 const ANSWER_BYTES: i32 = 8 << 20;
 /// Of one partition.
@@ -78,23 +81,65 @@ struct Progress {
     is_far: Cell<bool>,
     /// It had everything that is safe at its last answer.
     has_all: Cell<bool>,
+    /// It is being asked for.
+    is_asked: Cell<bool>,
+    /// Answers that made no sense, one after the other.
+    failures: Cell<u32>,
+}
+
+impl Progress {
+    /// An answer made no sense, at least not yet.
+    fn on_failure(&self, now_ms: u64) {
+        let pause = (PAUSE_MIN * (1 << self.failures.get().min(10))).min(PAUSE);
+        self.failures.set(self.failures.get().saturating_add(1));
+        self.not_before.set(now_ms + pause.as_millis() as u64);
+    }
+}
+
+/// Copies that are being asked for, until this is dropped.
+struct Asked(Vec<Rc<Progress>>);
+
+impl Asked {
+    fn of(due: &[Followed]) -> Self {
+        let asked: Vec<Rc<Progress>> = due.iter().map(|f| Rc::clone(&f.progress)).collect();
+        asked
+            .iter()
+            .for_each(|progress| progress.is_asked.set(true));
+        Self(asked)
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0
+            .iter()
+            .for_each(|progress| progress.is_asked.set(false));
+    }
 }
 
 impl Leading {
     /// Of the copies that are far behind, or of the others: those that can be asked for now, and
-    /// whether there are any that cannot yet.
-    fn due(&self, shard: &Shard, is_far: bool) -> (Vec<Followed>, bool) {
+    /// when to look again if there are any that cannot yet.
+    fn due(&self, shard: &Shard, is_far: bool) -> (Vec<Followed>, Option<Duration>) {
         let now_ms = shard.now().mono_ms;
         let followed = self.followed.borrow();
         let ours = followed
             .values()
-            .filter(|f| f.progress.is_far.get() == is_far);
+            .filter(|f| f.progress.is_far.get() == is_far && !f.progress.is_asked.get());
         let (due, later): (Vec<&Followed>, Vec<&Followed>) = ours.partition(|followed| {
             let progress = &followed.progress;
             let is_free = progress.has_all.get() || !shard.must_wait_to_fetch(followed.hosted.id);
             progress.not_before.get() <= now_ms && is_free
         });
-        (due.into_iter().cloned().collect(), !later.is_empty())
+        let pauses = later.iter().map(|followed| {
+            let wait = followed.progress.not_before.get().saturating_sub(now_ms);
+            match wait {
+                0 => PAUSE,
+                wait => Duration::from_millis(wait),
+            }
+        });
+        let pause = pauses.min();
+        (due.into_iter().cloned().collect(), pause)
     }
 
     /// What is known of a copy that follows the same leader still.
@@ -116,6 +161,13 @@ impl Shard {
                 let of_leader = now.entry(follower.leader()).or_default();
                 let known = leaders.get(&follower.leader());
                 let known = known.and_then(|leading| leading.progress(&hosted, follower));
+                if known.is_none() && planted("cut-at-high-watermark") {
+                    let (shard, hosted) = (Rc::clone(self), Rc::clone(&hosted));
+                    spawn(async move {
+                        let safe = hosted.log.high_watermark().unwrap_or(0);
+                        let _ = shard.cut(&hosted, safe, false).await;
+                    });
+                }
                 let followed = Followed {
                     follower,
                     progress: known.unwrap_or_default(),
@@ -144,26 +196,25 @@ impl Shard {
     async fn fetch_from(self: Rc<Self>, leader: NodeId, leading: Rc<Leading>, is_far: bool) {
         loop {
             let bell = leading.bell.notified();
-            let (due, is_more_later) = leading.due(&self, is_far);
+            let (due, later) = leading.due(&self, is_far);
             if self.is_stopping() {
                 return;
             }
             if due.is_empty() {
-                match is_more_later {
-                    false => bell.await,
-                    true => {
-                        select(pin!(bell), pin!(sleep(PAUSE))).await;
+                match later {
+                    None => bell.await,
+                    Some(pause) => {
+                        select(pin!(bell), pin!(sleep(pause))).await;
                     }
                 }
                 continue;
             }
-            let lane = if is_far {
-                Lane::CatchUp
-            } else {
-                Lane::Replication
-            };
             let moved: Vec<Rc<Progress>> = due.iter().map(|f| Rc::clone(&f.progress)).collect();
-            if self.fetch_once(leader, lane, due).await.is_none() {
+            if self
+                .fetch_due(leader, &leading, is_far, due)
+                .await
+                .is_none()
+            {
                 sleep(PAUSE).await;
             }
             if moved.iter().any(|progress| progress.is_far.get() != is_far) {
@@ -172,13 +223,42 @@ impl Shard {
         }
     }
 
+    /// Fetches what is due. What becomes due meanwhile, because the leader has just begun to lead it,
+    /// does not wait for the answer: asking for it beside ends the wait.
+    async fn fetch_due(
+        self: &Rc<Self>,
+        leader: NodeId,
+        leading: &Leading,
+        is_far: bool,
+        due: Vec<Followed>,
+    ) -> Option<()> {
+        let lane = match is_far {
+            true => Lane::CatchUp,
+            false => Lane::Replication,
+        };
+        let mut first = pin!(self.fetch_once((leader, lane), due, WAIT));
+        loop {
+            let bell = leading.bell.notified();
+            let (late, _) = leading.due(self, is_far);
+            if !late.is_empty() {
+                let beside = self.fetch_once((leader, lane), late, Duration::ZERO);
+                let (first, beside) = join(first, beside).await;
+                return first.and(beside);
+            }
+            if let Either::Left((done, _)) = select(first.as_mut(), pin!(bell)).await {
+                return done;
+            }
+        }
+    }
+
     /// One fetch, and what follows from the answer; none if there is no answer.
     async fn fetch_once(
         self: &Rc<Self>,
-        leader: NodeId,
-        lane: Lane,
+        (leader, lane): (NodeId, Lane),
         due: Vec<Followed>,
+        wait: Duration,
     ) -> Option<()> {
+        let _asked = Asked::of(&due);
         let asked: Vec<(Followed, Fetch)> = due
             .into_iter()
             .map(|followed| {
@@ -186,7 +266,7 @@ impl Shard {
                 (followed, fetch)
             })
             .collect();
-        let request = self.request(&asked)?;
+        let request = self.request(&asked, wait)?;
         let to = Destination {
             lane,
             node: leader,
@@ -228,7 +308,7 @@ impl Shard {
         Some(())
     }
 
-    fn request(&self, asked: &[(Followed, Fetch)]) -> Option<FetchRequest> {
+    fn request(&self, asked: &[(Followed, Fetch)], wait: Duration) -> Option<FetchRequest> {
         let (replica_id, replica_epoch) = self.life_in_cluster()?;
         let mut topics: Vec<FetchTopic> = Vec::new();
         for (followed, fetch) in asked {
@@ -254,7 +334,7 @@ impl Shard {
         Some(FetchRequest {
             replica_id,
             replica_epoch,
-            max_wait_ms: WAIT.as_millis() as i32,
+            max_wait_ms: wait.as_millis() as i32,
             min_bytes: 1,
             max_bytes: ANSWER_BYTES,
             isolation_level: IsolationLevel::ReadUncommitted,
@@ -294,10 +374,7 @@ impl Shard {
             progress,
         } = followed;
         self.has_fetched(hosted.id, part.records.len());
-        let wait = || {
-            let until = self.now().mono_ms + PAUSE.as_millis() as u64;
-            progress.not_before.set(until);
-        };
+        let wait = || progress.on_failure(self.now().mono_ms);
         // The metadata has gone on meanwhile: somebody else leads, if not this node.
         if hosted.replica.follower() != Some(follower) {
             return;
@@ -311,13 +388,7 @@ impl Shard {
         let is_done = match step {
             Step::Append if part.records.is_empty() => Ok(()),
             Step::Append => append(&hosted, follower, &part.records).await,
-            Step::Truncate(offset) => {
-                let offset = match log.high_watermark() {
-                    Some(known) if planted("cut-at-high-watermark") => known.min(offset),
-                    _ => offset,
-                };
-                self.cut(&hosted, offset, false).await
-            }
+            Step::Truncate(offset) => self.cut(&hosted, offset, false).await,
             Step::Reset(offset) => self.cut(&hosted, offset, true).await,
             Step::Pause => return wait(),
         };
@@ -326,6 +397,7 @@ impl Shard {
             tracing::warn!(%folder, ?step, reason, "a copy cannot follow its leader");
             return wait();
         }
+        progress.failures.set(0);
         if step == Step::Append && hosted.replica.follower() == Some(follower) {
             hosted.on_leaders_high_watermark(part.high_watermark);
             if part.log_start_offset > log.log_start_offset() {
@@ -339,9 +411,9 @@ impl Shard {
         let is_far = part.records.len() >= FAR_BEHIND_BYTES;
         progress.is_far.set(is_far);
         if !is_far {
-            let (end, changed) = (log.log_end_offset(), hosted.replica.changed.notified());
-            let safe = pin!(log.safe_beyond(end - 1));
-            select(safe, pin!(changed)).await;
+            let changed = hosted.replica.changed.notified();
+            // A full disk takes back what was appended, and it is asked for again.
+            select(pin!(log.all_safe()), pin!(changed)).await;
         }
     }
 }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod arrivals;
 pub mod cleaner;
 mod clock;
 pub mod cluster;

@@ -33,6 +33,7 @@ use thiserror::Error;
 use crate::cluster::folder::{Folder, PREDECESSOR_PAUSE, PREDECESSOR_TIME};
 use crate::cluster::identity::{Identity, id_text};
 use crate::cluster::image::Image;
+use crate::cluster::last_use;
 use crate::cluster::store::{Store, StoreError};
 use crate::config::BrokerConfig;
 use crate::connection;
@@ -155,6 +156,8 @@ pub(crate) struct Launched {
     pub(crate) leader_throttle: Throttle,
     /// What it takes as one.
     pub(crate) follower_throttle: Throttle,
+    /// No partition has failed to close.
+    pub(crate) has_closed_all: AtomicBool,
     stopper: Stopper,
     on_ready: Box<dyn Fn(SocketAddr) + Send + Sync>,
     /// Taken by each core when it starts.
@@ -199,6 +202,7 @@ impl Launch {
             connections: AtomicUsize::new(0),
             leader_throttle: Throttle::default(),
             follower_throttle: Throttle::default(),
+            has_closed_all: AtomicBool::new(true),
             stopper,
             on_ready: Box::new(on_ready),
             ports: Mutex::new(ports),
@@ -232,6 +236,7 @@ impl Launch {
         }
         let result = shard.lead().await;
         shard.ask_all(|| Call::Close).await;
+        shard.end_use().await;
         result
     }
 }
@@ -313,11 +318,26 @@ impl Shard {
         ended
     }
 
+    /// Writes down that all that was written is on the disk, if so; the folder is held still.
+    async fn end_use(&self) {
+        let is_held = self.store.get().is_some();
+        if !is_held || !self.launched.has_closed_all.load(Ordering::Acquire) {
+            return;
+        }
+        let (folder, boot) = (&self.config.data_dir, self.config.boot_id.as_deref());
+        if let Err(error) = last_use::end(folder, boot).await {
+            tracing::warn!(%error, "that this node has stopped in order is not written down");
+        }
+    }
+
     /// Takes part in the cluster, and serves clients; ends if another takes this node's place.
     async fn live(self: &Rc<Self>) -> std::result::Result<(), ServeError> {
         let address = self.config.listen;
         let failed = |error| ServeError::Listen { address, error };
         let (folder, identity) = Folder::open(&self.config).await?;
+        let boot = self.config.boot_id.as_deref();
+        let has_kept_all = last_use::begin(folder.path(), boot).await?;
+        self.nodes.set_kept_all(has_kept_all);
         let listener = bind_first(address, self.router.cores()).await;
         let listener = listener.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
@@ -332,8 +352,9 @@ impl Shard {
         spawn(Rc::clone(self).watch_quorum());
         let epoch = self.register(&own).await?;
         let image = self.own_life(epoch, |_| true).await;
-        self.publish_first(&image).await;
         let store = Rc::clone(self.metadata_store());
+        store.settle().await?;
+        self.publish_first(&image).await;
         spawn(Rc::clone(self).keep_published(store, Arc::clone(&image)));
         let mut beats = spawn(Rc::clone(self).send_beats(own));
         let is_in = std::pin::pin!(self.own_life(epoch, |own| !own.is_fenced));

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
@@ -21,6 +22,7 @@ use ringmill_wire::batch::BatchView;
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::topic::TopicRef;
 
+use crate::arrivals::Arrivals;
 use crate::clock::Now;
 use crate::cluster::image::{Image, OFFSETS_TOPIC, TRANSACTIONS_TOPIC, Topic};
 use crate::cluster::store::Store;
@@ -52,7 +54,7 @@ const TAIL_BYTES: u64 = 32 << 20;
 const OPEN_FILES: u64 = 512;
 
 /// A client as the broker knows it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Peer {
     /// Its address as Kafka writes it.
     pub(crate) host: String,
@@ -64,6 +66,8 @@ pub(crate) struct Peer {
     pub(crate) software: RefCell<Option<Software>>,
     /// The client instance that it has made known last (KIP-714).
     pub(crate) instance: Cell<Option<Uuid>>,
+    /// Its requests as they come.
+    pub(crate) arrivals: Rc<Arrivals>,
 }
 
 /// The bytes of requests that a core has in work.
@@ -676,6 +680,8 @@ impl Shard {
                 if let Err(error) = hosted.log.close().await {
                     let folder = hosted.log.dir().display().to_string();
                     tracing::error!(folder, %error, "a partition was not closed cleanly");
+                    let has_closed_all = &self.launched.has_closed_all;
+                    has_closed_all.store(false, Ordering::Release);
                 }
             })
             .await;
@@ -692,6 +698,7 @@ impl Peer {
             address,
             software: RefCell::default(),
             instance: Cell::default(),
+            arrivals: Rc::default(),
         }
     }
 

@@ -11,12 +11,16 @@ mod joining;
 mod metadata;
 #[path = "cluster/nearest.rs"]
 mod nearest;
+#[path = "cluster/power.rs"]
+mod power;
 #[path = "cluster/quorum.rs"]
 mod quorum;
 #[path = "cluster/reassignment.rs"]
 mod reassignment;
 #[path = "cluster/records.rs"]
 mod records;
+#[path = "cluster/stopping.rs"]
+mod stopping;
 #[path = "cluster/throttle.rs"]
 mod throttle;
 #[path = "cluster/transactions.rs"]

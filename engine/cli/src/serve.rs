@@ -11,7 +11,8 @@ use crate::settings::ServeArgs;
 use crate::{Failure, signals};
 
 pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
-    let config = args.config()?;
+    let mut config = args.config()?;
+    config.boot_id = boot_id();
     log_to_stderr();
     raise_open_files();
     let stopper = Stopper::new();
@@ -31,6 +32,12 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
 
 /// What is logged unless `RUST_LOG` says otherwise: of the quorum's library, what goes wrong.
 const LOGGED: &str = "info,openraft=warn";
+
+/// Which boot of this machine it is (random(4)); none if the kernel does not say.
+fn boot_id() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
+}
 
 /// Logs go to stderr, as `RUST_LOG` says, `info` if it says nothing.
 fn log_to_stderr() {

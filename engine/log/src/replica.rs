@@ -117,20 +117,39 @@ impl Partition {
             if safe > offset {
                 return Ok(safe);
             }
-            let woken = {
-                let mut state = self.inner.state.borrow_mut();
-                state.check_readable()?;
-                let level = state.safe_level();
-                if level == Level::Flushed {
-                    let end = state.commit.appended().offset;
-                    state.commit.want(end);
-                }
-                state.waits.register(level, offset + 1)
-            };
-            self.inner.schedule_pump();
-            // told or dropped, it looks again
-            let _ = woken.await;
+            self.safe_or_woken(offset + 1).await?;
         }
+    }
+
+    /// Waits until all that the log has now is safe, or taken back because the disk is full, and has
+    /// it flushed if that takes a flush. Fails once the partition has failed or closed.
+    pub async fn all_safe(&self) -> Result<(), ReadError> {
+        let wanted = self.log_end_offset();
+        loop {
+            let end = self.log_end_offset().min(wanted);
+            if self.safe_end() >= end {
+                return Ok(());
+            }
+            self.safe_or_woken(end).await?;
+        }
+    }
+
+    /// Waits once for [`Partition::safe_end`] to come to `end`; whoever is woken looks again.
+    async fn safe_or_woken(&self, end: i64) -> Result<(), ReadError> {
+        let woken = {
+            let mut state = self.inner.state.borrow_mut();
+            state.check_readable()?;
+            let level = state.safe_level();
+            if level == Level::Flushed {
+                let end = state.commit.appended().offset;
+                state.commit.want(end);
+            }
+            state.waits.register(level, end)
+        };
+        self.inner.schedule_pump();
+        // told or dropped
+        let _ = woken.await;
+        Ok(())
     }
 
     /// This node leads the partition from now on: appends are stamped with `epoch`, and the epoch
@@ -142,9 +161,6 @@ impl Partition {
         let mut state = self.inner.state.borrow_mut();
         state.leader_epoch = epoch;
         state.leads = true;
-        if planted("no-epoch-start") {
-            return;
-        }
         let end = state.commit.appended().offset;
         state.epochs_dirty |= state.epochs.on_batch(epoch, end);
     }

@@ -360,6 +360,7 @@ impl Leader {
             // would always be a little behind what is safe without it.
             let is_close = now_ms.is_some_and(|now| follower.lags_at_most(self.max_lag_ms, now));
             let joins = follower.is_eligible && is_close && follower.last_fetch.is_some();
+            let joins = joins && !planted("joiners-do-not-count");
             if self.is_in_maximal_isr(follower.node) {
                 safe = safe.min(follower.durable_end?);
             } else if joins {
@@ -388,7 +389,7 @@ pub fn parting(
     if fetch.offset < start {
         return Some(Answer::OutOfRange { start, end });
     }
-    if fetch.last_epoch >= 0 {
+    if fetch.last_epoch >= 0 && !planted("partings-unseen") {
         // All records here are of later epochs.
         let (epoch, end_offset) = end_of_epoch.unwrap_or((-1, start));
         if epoch < fetch.last_epoch || end_offset < fetch.offset {

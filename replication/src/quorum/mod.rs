@@ -24,6 +24,7 @@ pub mod runtime;
 mod stored;
 mod types;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -125,6 +126,7 @@ pub struct View {
 pub struct Quorum<M: Machine> {
     raft: Raft<Types, Applied<M>>,
     journal: Rc<Journal>,
+    is_settled: Rc<Cell<bool>>,
 }
 
 impl<M: Machine> Clone for Quorum<M> {
@@ -132,13 +134,16 @@ impl<M: Machine> Clone for Quorum<M> {
         Self {
             raft: self.raft.clone(),
             journal: Rc::clone(&self.journal),
+            is_settled: Rc::clone(&self.is_settled),
         }
     }
 }
 
 impl<M: Machine> Quorum<M> {
     /// Opens the journal in `folder`, brings `machine` to what its snapshot says, and takes part as
-    /// `node`.
+    /// `node`. One that is not settled listens alone, until [`Quorum::settle`]: its disk may have been
+    /// lost, and then it reads again in the log that it votes, once even as the only one, and has
+    /// forgotten what it has voted for and acknowledged.
     ///
     /// # Errors
     /// The journal or its snapshot cannot be used.
@@ -147,19 +152,35 @@ impl<M: Machine> Quorum<M> {
         node: i32,
         machine: Rc<M>,
         links: Rc<dyn Links>,
+        is_settled: bool,
     ) -> Result<Self, OpenError> {
         let journal = Journal::open(folder).await?;
         let applied = Applied::new(machine, Rc::clone(&journal)).map_err(OpenError::Machine)?;
-        let config = Arc::new(config().validate().expect("the constants fit each other"));
+        let config = Config {
+            enable_elect: is_settled,
+            ..config()
+        };
+        let config = Arc::new(config.validate().expect("the constants fit each other"));
         let log = Log(Rc::clone(&journal));
         let raft = Raft::new(node, config, Ways(links), log, applied).await;
         let raft = raft.map_err(OpenError::Raft)?;
-        let quorum = Self { raft, journal };
-        if quorum.view().voters.iter().eq([&node]) {
+        let quorum = Self {
+            raft,
+            journal,
+            is_settled: Rc::new(Cell::new(is_settled)),
+        };
+        if is_settled && quorum.view().voters.iter().eq([&node]) {
             // Nobody else is to be waited for. It fails only with the node.
             let _ = quorum.raft.trigger().elect(false).await;
         }
         Ok(quorum)
+    }
+
+    /// This node's log has come to where it was taken in with the disk that it has: it votes, and may
+    /// lead.
+    pub fn settle(&self) {
+        self.is_settled.set(true);
+        self.raft.runtime_config().elect(true);
     }
 
     /// Whether this node has ever been a part of a quorum.
@@ -247,9 +268,16 @@ impl<M: Machine> Quorum<M> {
     /// Answers another node's message.
     ///
     /// # Errors
-    /// It is malformed, or this node has ended.
+    /// It is malformed, or this node has ended, or is not settled and cannot vote.
     pub async fn answer(&self, message: Bytes) -> io::Result<Bytes> {
         let message = Message::decode(message).ok_or(io::ErrorKind::InvalidData)?;
+        let is_about_leaders = matches!(
+            message,
+            Message::Vote(_) | Message::PreVote(_) | Message::TransferLeader(_)
+        );
+        if is_about_leaders && !self.is_settled.get() {
+            return Err(io::Error::other("this node has yet to learn who votes"));
+        }
         let ended = |error: RaftError<Types>| io::Error::other(error.to_string());
         Ok(match message {
             Message::Append(request) => {

@@ -5,6 +5,13 @@ mod history;
 mod node;
 mod story;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ringmill_ring::sim::World;
+use ringmill_ring::sleep;
+
+use node::{address, alone, wait_to_lead};
 use story::{Summary, run};
 
 fn seeds(default: u64) -> std::ops::RangeInclusive<u64> {
@@ -24,6 +31,29 @@ fn what_the_quorum_acknowledged_stays_whatever_happens() {
     }
     println!("{all:?}");
     assert!(all.acknowledged > 100, "{all:?}");
+}
+
+#[test]
+fn a_node_that_is_not_settled_does_not_lead_though_its_log_names_it_alone() {
+    let mut world = World::new(5);
+    let node = world.add_node("n1", [10, 0, 0, 1].into());
+    let outputs = world.start(node, async {
+        let begun = alone(true).await;
+        begun
+            .begin(BTreeMap::from([(1, address(1))]))
+            .await
+            .unwrap();
+        wait_to_lead(&begun).await;
+        begun.close().await;
+        let again = alone(false).await;
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(again.view().voters, BTreeSet::from([1]));
+        assert_eq!(again.view().leader, None);
+        again.settle();
+        wait_to_lead(&again).await;
+    });
+    world.run_for(Duration::from_secs(30));
+    assert_eq!(outputs.take().len(), 1);
 }
 
 #[test]

@@ -151,7 +151,7 @@ pub(crate) async fn live(plan: Plan) -> Result<(), String> {
     fs::create_dir_all(folder)
         .await
         .map_err(|e| e.to_string())?;
-    let opened = Quorum::open(folder, plan.node, list, Rc::new(Tcp)).await;
+    let opened = Quorum::open(folder, plan.node, list, Rc::new(Tcp), true).await;
     let quorum = opened.map_err(|error: OpenError| error.to_string())?;
     let bind = SocketAddr::new(address(plan.node).host.parse().expect("an IP"), PORT);
     let listener = TcpListener::bind(bind, ListenOptions::default()).await;
@@ -167,6 +167,27 @@ pub(crate) async fn live(plan: Plan) -> Result<(), String> {
         spawn(grow(quorum.clone(), plan.nodes));
     }
     propose(quorum, plan).await
+}
+
+/// The first node of a quorum, nobody else being there.
+pub(crate) async fn alone(is_settled: bool) -> Quorum<List> {
+    let list = Rc::new(List {
+        node: 1,
+        history: Shared::default(),
+        state: RefCell::default(),
+    });
+    let folder = Path::new("/data");
+    fs::create_dir_all(folder).await.expect("a disk");
+    let opened = Quorum::open(folder, 1, list, Rc::new(Tcp), is_settled).await;
+    opened.expect("a journal")
+}
+
+/// Waits until the first node leads.
+pub(crate) async fn wait_to_lead(quorum: &Quorum<List>) {
+    let mut view = quorum.view();
+    while view.leader != Some(1) {
+        view = quorum.changed(&view).await.expect("it goes on");
+    }
 }
 
 /// Takes everybody in, and tries until that is so.

@@ -1,25 +1,31 @@
-//! `matrix [--binary PATH] [--rounds N] [--fault NAME]... --client NAME=PROGRAM[,ARGUMENT]...`: each
-//! fault with each client, on three nodes in network namespaces of their own; it takes the rights of
-//! root.
+//! `matrix [--binary PATH] [--rounds N] [--fault NAME]... [--node-arg WORD]... [--keep FILE] [--page PATH]
+//! --client NAME=PROGRAM[,ARGUMENT]...`: each fault with each client, on nodes in network namespaces of
+//! their own; it takes the rights of root. What is kept is added to what the file has, and the page is of
+//! all of that; the chart goes beside it.
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
 
-use ringmill_tests::matrix::network::{Network, within};
-use ringmill_tests::matrix::{Fault, NODES, Plan, Seen, run};
+use ringmill_tests::matrix::fault::Fault;
+use ringmill_tests::matrix::network::{Network, within_apart};
+use ringmill_tests::matrix::page::{Result as Case, page};
+use ringmill_tests::matrix::seen::{Seen, median_and_most};
+use ringmill_tests::matrix::{Plan, chart, run};
 
-const USAGE: &str = "usage: matrix [--binary PATH] [--rounds N] [--fault NAME]... \
-                     --client NAME=PROGRAM[,ARGUMENT]...";
+const USAGE: &str = "usage: matrix [--binary PATH] [--rounds N] [--fault NAME]... [--node-arg WORD]... \
+                     [--keep FILE] [--page PATH] --client NAME=PROGRAM[,ARGUMENT]...";
 
 struct Asked {
     binary: PathBuf,
     rounds: usize,
     faults: Vec<Fault>,
     clients: Vec<(String, Vec<String>)>,
+    node_args: Vec<String>,
+    keep: Option<PathBuf>,
+    page: Option<PathBuf>,
     /// The network that this process runs in the hub of.
     within: Option<String>,
 }
@@ -30,6 +36,9 @@ fn asked() -> Result<Asked, String> {
         rounds: 1,
         faults: Vec::new(),
         clients: Vec::new(),
+        node_args: Vec::new(),
+        keep: None,
+        page: None,
         within: None,
     };
     let mut args = std::env::args().skip(1);
@@ -39,6 +48,9 @@ fn asked() -> Result<Asked, String> {
             "--binary" => asked.binary = value.into(),
             "--rounds" => asked.rounds = value.parse().map_err(|_| USAGE)?,
             "--fault" => asked.faults.push(value.parse()?),
+            "--node-arg" => asked.node_args.push(value),
+            "--keep" => asked.keep = Some(value.into()),
+            "--page" => asked.page = Some(value.into()),
             "--within" => asked.within = Some(value),
             "--client" => {
                 let (name, command) = value.split_once('=').ok_or(USAGE)?;
@@ -52,137 +64,155 @@ fn asked() -> Result<Asked, String> {
         return Err(USAGE.into());
     }
     if asked.faults.is_empty() {
-        asked.faults = Fault::ALL.to_vec();
+        asked.faults = Fault::all().collect();
     }
     Ok(asked)
 }
 
 fn main() -> ExitCode {
-    let asked = match asked() {
-        Ok(asked) => asked,
+    let done = asked().and_then(|asked| match &asked.within {
+        Some(prefix) => one(&asked, prefix).map(|()| 0),
+        None => all(&asked),
+    });
+    match done {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(failed) => {
+            eprintln!("matrix: {failed} cases failed");
+            ExitCode::FAILURE
+        }
         Err(why) => {
             eprintln!("matrix: {why}");
-            return ExitCode::from(2);
-        }
-    };
-    match &asked.within {
-        Some(prefix) => one(&asked, prefix),
-        None => all(&asked),
-    }
-}
-
-/// One case, within the hub: prints what it has seen in words for [`all`].
-fn one(asked: &Asked, prefix: &str) -> ExitCode {
-    let folder = std::env::temp_dir().join(format!("ringmill-matrix-{prefix}"));
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(&folder).expect("the temporary folder can be made");
-    let plan = Plan {
-        binary: asked.binary.clone(),
-        folder: folder.clone(),
-        client: asked.clients[0].1.clone(),
-        fault: asked.faults[0],
-    };
-    match run(&plan, Network::of(prefix, NODES)) {
-        Ok(seen) => {
-            let millis = |all: &[Duration]| {
-                let all = all.iter().map(|one| one.as_millis().to_string());
-                all.collect::<Vec<_>>().join(",")
-            };
-            let (struck, others) = (millis(&seen.struck), millis(&seen.others));
-            println!("{} {} {struck}; {others}", seen.acknowledged, seen.unknown);
-            let _ = std::fs::remove_dir_all(&folder);
-            ExitCode::SUCCESS
-        }
-        Err(why) => {
-            eprintln!("{why}; the data is kept in {}", folder.display());
             ExitCode::FAILURE
         }
     }
 }
 
-fn parse(line: &str) -> Option<Seen> {
-    let (counts, others) = line
-        .trim()
-        .split_once("; ")
-        .or(line.trim().split_once(';'))?;
-    let mut words = counts.split(' ');
-    let (acknowledged, unknown) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    let millis = |text: &str| -> Vec<Duration> {
-        let all = text.split(',').filter_map(|one| one.parse().ok());
-        all.map(Duration::from_millis).collect()
-    };
-    Some(Seen {
-        acknowledged,
-        unknown,
-        struck: millis(words.next().unwrap_or_default()),
-        others: millis(others),
-    })
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }
 
-fn all(asked: &Asked) -> ExitCode {
-    let mut silences: BTreeMap<(String, String), Vec<Duration>> = BTreeMap::new();
-    let mut failures = 0;
+/// One case, within the hub: prints what it has seen in words for [`all`].
+fn one(asked: &Asked, prefix: &str) -> Result<(), String> {
+    let folder = folder(prefix);
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).map_err(text)?;
+    let fault = asked.faults[0];
+    let own = std::env::current_exe().map_err(text)?;
+    let plan = Plan {
+        binary: asked.binary.clone(),
+        folder: folder.clone(),
+        client: asked.clients[0].1.clone(),
+        reader: own.with_file_name("matrix_reader"),
+        fault,
+        args: asked.node_args.clone(),
+    };
+    let seen = run(&plan, Network::of(prefix, fault.machines()))
+        .map_err(|why| format!("{why}; the data is kept in {}", folder.display()))?;
+    println!("{seen}");
+    Ok(())
+}
+
+/// Where a case has its data.
+fn folder(prefix: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("ringmill-matrix-{prefix}"))
+}
+
+/// All cases, one after the other; gives how many failed.
+fn all(asked: &Asked) -> Result<usize, String> {
+    let mut results = match &asked.keep {
+        Some(file) if file.exists() => kept(file)?,
+        _ => Vec::new(),
+    };
+    let total = asked.rounds * asked.faults.len() * asked.clients.len();
+    let (mut count, mut failed) = (0, 0);
     println!(
-        "fault      client        acknowledged unknown  longest silence of what it led, of the rest (ms)"
+        "  case       fault      client      acknowledged unknown given-up  silence of what it led, others; \
+         readers, others (ms)  p99 before, during (ms)"
     );
-    for round in 0..asked.rounds {
+    for _ in 0..asked.rounds {
         for fault in &asked.faults {
             for (name, words) in &asked.clients {
-                match case(asked, *fault, words, round) {
-                    Ok(seen) => {
-                        let most =
-                            |all: &[Duration]| all.iter().max().map_or(0, Duration::as_millis);
-                        println!(
-                            "{fault:<10} {name:<13} {:>12} {:>7}  {:>6} {:>6}",
-                            seen.acknowledged,
-                            seen.unknown,
-                            most(&seen.struck),
-                            most(&seen.others)
-                        );
-                        let of_case = silences.entry((fault.to_string(), name.clone()));
-                        of_case.or_default().extend(seen.struck);
-                    }
-                    Err(why) => {
-                        failures += 1;
-                        println!("{fault:<10} {name:<13} FAILED: {}", why.trim());
-                    }
+                count += 1;
+                let ended = case(asked, *fault, words, count);
+                failed += usize::from(ended.is_err());
+                let result = Case {
+                    fault: *fault,
+                    client: name.clone(),
+                    ended,
+                };
+                println!("{count:>4}/{total:<4}  {}", shown(&result));
+                if let Some(file) = &asked.keep {
+                    keep(file, &result)?;
                 }
+                results.push(result);
             }
         }
     }
-    println!("\nsilence of partitions whose leader was struck: median, most (ms)");
-    for ((fault, name), mut all) in silences {
-        all.sort_unstable();
-        let at = |index: usize| all.get(index).map_or(0, Duration::as_millis);
-        println!(
-            "{fault:<10} {name:<13} {:>6} {:>6}",
-            at(all.len() / 2),
-            at(all.len().saturating_sub(1))
-        );
+    if let Some(path) = &asked.page {
+        std::fs::write(path, page(&results)).map_err(text)?;
+        let drawn = chart::draw(&results)?;
+        std::fs::write(path.with_file_name("matrix.svg"), drawn).map_err(text)?;
     }
-    println!("{failures} cases failed");
-    match failures {
-        0 => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
+    Ok(failed)
+}
+
+fn kept(file: &Path) -> Result<Vec<Case>, String> {
+    let told = std::fs::read_to_string(file).map_err(text)?;
+    told.lines().map(str::parse).collect()
+}
+
+fn keep(file: &Path, result: &Case) -> Result<(), String> {
+    let mut options = std::fs::File::options();
+    let mut file = options.create(true).append(true).open(file).map_err(text)?;
+    writeln!(file, "{result}").map_err(text)
+}
+
+/// A case's line for people.
+fn shown(result: &Case) -> String {
+    let head = format!("{:<10} {:<11}", result.fault, result.client);
+    match &result.ended {
+        Err(why) => format!("{head} FAILED: {}", why.trim()),
+        Ok(seen) => {
+            let most = |times: &[std::time::Duration]| median_and_most(times).1;
+            format!(
+                "{head} {:>12} {:>7} {:>8}  {:>6} {:>6}; {:>6} {:>6}  {:>6} {:>6}",
+                seen.acknowledged,
+                seen.unknown,
+                seen.failed,
+                most(&seen.struck),
+                most(&seen.others),
+                most(&seen.readers_struck),
+                most(&seen.readers_others),
+                seen.p99_before.as_millis(),
+                seen.p99_during.as_millis(),
+            )
+        }
     }
 }
 
 /// One case in a network of its own, by this program again within its hub.
-fn case(asked: &Asked, fault: Fault, client: &[String], round: usize) -> Result<Seen, String> {
-    let prefix = format!("rm{}-{round}", std::process::id());
-    let network = Network::new(&prefix, NODES).map_err(|error| error.to_string())?;
-    let own = std::env::current_exe().map_err(|error| error.to_string())?;
-    let binary = std::path::absolute(&asked.binary).map_err(|error| error.to_string())?;
-    let mut command: Command = within(&network.hub(), &own);
+fn case(asked: &Asked, fault: Fault, client: &[String], nth: usize) -> Result<Seen, String> {
+    let prefix = format!("rm{}-{nth}", std::process::id());
+    let network = Network::new(&prefix, fault.machines()).map_err(text)?;
+    let own = std::env::current_exe().map_err(text)?;
+    let binary = std::path::absolute(&asked.binary).map_err(text)?;
+    let mut command: Command = within_apart(&network.hub(), &own);
     command
         .args(["--within", &prefix, "--fault", &fault.to_string()])
         .args(["--client", &format!("client={}", client.join(","))])
         .arg("--binary")
         .arg(binary);
-    let output = command.output().map_err(|error| error.to_string())?;
+    for word in &asked.node_args {
+        command.args(["--node-arg", word]);
+    }
+    let output = command.output().map_err(text)?;
     let told = String::from_utf8_lossy(&output.stdout);
     match output.status.success() {
-        true => parse(&told).ok_or_else(|| format!("it told {told:?}")),
+        true => {
+            // Only now are disks not mounted in it any more.
+            std::fs::remove_dir_all(folder(&prefix)).map_err(text)?;
+            told.trim_end_matches('\n').parse()
+        }
         false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
     }
 }

@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 
 use ringmill_tests::simulation::{self, Summary, cluster, mixed};
 
-const USAGE: &str =
-    "sim [--seeds N] [--seed S] [--mixed [--minutes M] [--bug NAME] | --cluster [--nodes 3|5]]";
+const USAGE: &str = "sim [--seeds N] [--seed S] [--threads T] [--mixed [--minutes M] [--bug NAME] | --cluster [--nodes 3|5]]";
 
 /// What is lived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +23,10 @@ enum Kind {
     Mixed,
     /// Several nodes.
     Cluster,
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, Into::into)
 }
 
 /// What is to be lived.
@@ -37,6 +40,8 @@ struct Args {
     bug: Option<mixed::Bug>,
     /// Nodes of a cluster; as the seed says if not given.
     nodes: Option<usize>,
+    /// Worlds that live at a time, one on each thread.
+    threads: usize,
 }
 
 impl Args {
@@ -48,6 +53,7 @@ impl Args {
             minutes: 20,
             bug: None,
             nodes: None,
+            threads: processors(),
         };
         let mut args = std::env::args().skip(1);
         while let Some(name) = args.next() {
@@ -64,6 +70,7 @@ impl Args {
                 "--seeds" => parsed.seeds = value.parse().ok()?,
                 "--seed" => parsed.first = value.parse().ok()?,
                 "--nodes" => parsed.nodes = Some(value.parse().ok().filter(|n| *n >= 3)?),
+                "--threads" => parsed.threads = value.parse().ok().filter(|n| *n >= 1)?,
                 "--minutes" => parsed.minutes = value.parse().ok()?,
                 "--bug" => {
                     let all = mixed::Bug::ALL.into_iter();
@@ -173,18 +180,17 @@ impl Total {
 
 /// Looks for each planted bug, or for one of them, and tells which seed finds it.
 #[cfg(feature = "mutations")]
-fn find_mutations(name: Option<String>) -> ExitCode {
+fn find_mutations(name: Option<String>, threads: usize) -> ExitCode {
     use cluster::mutations::{ALL, find};
     let wanted = |mutation: &&cluster::mutations::Mutation| {
         name.as_ref().is_none_or(|name| mutation.name == name)
     };
     let (next, missed) = (AtomicU64::new(0), AtomicU64::new(0));
     let wanted: Vec<_> = ALL.iter().filter(wanted).collect();
-    let workers = std::thread::available_parallelism().map_or(1, Into::into);
     println!("| bug | the engine | found by seed | as |");
     println!("|---|---|---|---|");
     std::thread::scope(|scope| {
-        for _ in 0..workers {
+        for _ in 0..threads {
             scope.spawn(|| {
                 while let Some(mutation) = wanted.get(next.fetch_add(1, Ordering::Relaxed) as usize)
                 {
@@ -209,7 +215,11 @@ fn find_mutations(name: Option<String>) -> ExitCode {
 fn main() -> ExitCode {
     #[cfg(feature = "mutations")]
     if let Some("--mutations") = std::env::args().nth(1).as_deref() {
-        return find_mutations(std::env::args().nth(2));
+        let mut more = std::env::args().skip(2);
+        let (name, threads) = (more.next(), more.next());
+        let name = name.filter(|name| name != "all");
+        let threads = threads.and_then(|threads| threads.parse().ok());
+        return find_mutations(name, threads.unwrap_or_else(processors));
     }
     let Some(args) = Args::parse() else {
         eprintln!("sim: usage: {USAGE}");
@@ -219,9 +229,8 @@ fn main() -> ExitCode {
     let next = AtomicU64::new(args.first);
     let total = Mutex::new(Total::default());
     // Each world lives on one thread; two processors run two worlds.
-    let workers = std::thread::available_parallelism().map_or(1, Into::into);
     std::thread::scope(|scope| {
-        for _ in 0..workers {
+        for _ in 0..args.threads {
             scope.spawn(|| work(args, &next, &total, began));
         }
     });

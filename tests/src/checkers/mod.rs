@@ -16,10 +16,11 @@ pub mod offsets;
 pub mod partition;
 pub mod quota;
 pub mod retention;
+pub mod topics;
 pub mod transactions;
 pub mod views;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::history::{Author, Outcome};
@@ -286,6 +287,8 @@ pub struct Inspection {
     pub producers: Vec<(Place, i64)>,
     /// The copies of each partition, as they are on the nodes' disks.
     pub copies: BTreeMap<Place, Vec<copies::Copied>>,
+    /// The names of all topics, as each node of a cluster tells them.
+    pub topics: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Bytes that a client with a quota got through.
@@ -324,6 +327,9 @@ pub struct Chronicle {
     pub leaders: leadership::Leaders,
     /// The highest offset up to which administrators asked to delete a partition's records.
     pub trims: BTreeMap<Place, i64>,
+    /// Whether a topic that an administrator has made for itself is there, as it was told last; `None`
+    /// if nobody knows.
+    pub own_topics: BTreeMap<String, Option<bool>>,
     /// Of the client with a quota.
     pub metered: Metered,
     /// An actor was answered what no broker may answer.
@@ -427,6 +433,7 @@ pub fn check(
     broken.extend(views::check(chronicle, inspection, before));
     broken.extend(latest::check(chronicle));
     broken.extend(copies::check(chronicle, inspection));
+    broken.extend(topics::check(chronicle, inspection));
     broken.extend(leadership::check(&chronicle.leaders));
     broken.extend(offsets::check(chronicle));
     broken.extend(expiry::check(chronicle, inspection));

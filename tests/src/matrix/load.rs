@@ -7,90 +7,72 @@
 //! after 1.5 seconds (`request.timeout.ms`), where most clients wait for 30. Its lines: `sent ID PARTITION`,
 //! `acked ID PARTITION OFFSET`, and `failed ID PARTITION WHY`, of which nobody knows more.
 
-use std::io::{self, BufRead, BufReader};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::collections::BTreeMap;
+use std::io;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use super::teller::{Teller, wait_until};
 use crate::history::{Attempt, Outcome};
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Became {
+    /// It is on its way.
+    Sent,
+    /// It stands at this offset.
+    Acknowledged(i64),
+    /// The client has given up.
+    Failed,
+}
 
 /// What a client told of a record, and when.
 #[derive(Debug, Clone, Copy)]
 pub struct Told {
-    /// Since the load began.
+    /// Since the case began.
     pub at: Duration,
     /// The record's.
     pub partition: i32,
-    /// As far as it is known now.
-    pub attempt: Attempt,
+    /// Its number.
+    pub id: u64,
+    /// As far as it was known then.
+    pub became: Became,
+}
+
+impl Told {
+    fn parse(line: &str, at: Duration) -> Option<Self> {
+        let mut words = line.split(' ');
+        let kind = words.next()?;
+        let id = words.next()?.parse().ok()?;
+        let partition = words.next()?.parse().ok()?;
+        let became = match kind {
+            "acked" => Became::Acknowledged(words.next()?.parse().ok()?),
+            "sent" => Became::Sent,
+            "failed" => Became::Failed,
+            _ => return None,
+        };
+        Some(Self {
+            at,
+            partition,
+            id,
+            became,
+        })
+    }
+
+    /// It says that the record is there.
+    pub fn is_acknowledged(&self) -> bool {
+        matches!(self.became, Became::Acknowledged(_))
+    }
 }
 
 /// A running client.
 #[derive(Debug)]
-pub struct Load {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    told: Arc<Mutex<Vec<Told>>>,
-    begun: Instant,
-    reader: Option<JoinHandle<()>>,
-}
-
-fn parse(line: &str) -> Option<(i32, Attempt)> {
-    let mut words = line.split(' ');
-    let kind = words.next()?;
-    let id = words.next()?.parse().ok()?;
-    let partition = words.next()?.parse().ok()?;
-    let outcome = match kind {
-        "acked" => Outcome::Acknowledged(words.next()?.parse().ok()?),
-        "sent" | "failed" => Outcome::Unknown,
-        _ => return None,
-    };
-    let attempt = Attempt {
-        id,
-        records: 1,
-        outcome,
-    };
-    Some((partition, attempt))
-}
+pub struct Load(Teller<Told>);
 
 impl Load {
-    /// Starts a client.
-    pub fn start(mut command: Command) -> io::Result<Self> {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let (told, begun) = (Arc::new(Mutex::new(Vec::new())), Instant::now());
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take().expect("piped"));
-        let here = Arc::clone(&told);
-        let reader = std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if let Some((partition, attempt)) = parse(&line) {
-                    let at = begun.elapsed();
-                    let told = Told {
-                        at,
-                        partition,
-                        attempt,
-                    };
-                    here.lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push(told);
-                }
-            }
-        });
-        Ok(Self {
-            child,
-            stdin,
-            told,
-            begun,
-            reader: Some(reader),
-        })
-    }
-
-    /// The time of the load.
-    pub fn now(&self) -> Duration {
-        self.begun.elapsed()
+    /// Starts a client; times are since `begun`.
+    pub fn start(command: Command, begun: Instant) -> io::Result<Self> {
+        Teller::start(command, move |line| Told::parse(line, begun.elapsed())).map(Self)
     }
 
     /// Waits until every partition has acknowledged something that is told after `since`.
@@ -100,90 +82,80 @@ impl Load {
         since: Duration,
         patience: Duration,
     ) -> io::Result<()> {
-        let deadline = Instant::now() + patience;
-        loop {
-            let waiting: Vec<i32> = {
-                let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        wait_until(patience, || {
+            let waiting: Vec<i32> = self.0.look(|told| {
                 let late = told.iter().rev().take_while(|told| told.at > since);
-                let acked = late.filter(|t| matches!(t.attempt.outcome, Outcome::Acknowledged(_)));
+                let acked = late.filter(|told| told.is_acknowledged());
                 let acked: Vec<i32> = acked.map(|told| told.partition).collect();
                 (0..partitions).filter(|p| !acked.contains(p)).collect()
-            };
-            if waiting.is_empty() {
-                return Ok(());
+            });
+            match waiting.is_empty() {
+                true => Ok(()),
+                false => Err(format!(
+                    "partitions {waiting:?} acknowledge nothing for {patience:?}"
+                )),
             }
-            if Instant::now() > deadline {
-                let text = format!("partitions {waiting:?} acknowledge nothing for {patience:?}");
-                return Err(io::Error::other(text));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        })
     }
 
     /// Has the client come to its end, and gives all that it has told.
-    pub fn end(mut self, patience: Duration) -> io::Result<Vec<Told>> {
-        drop(self.stdin.take());
-        let deadline = Instant::now() + patience;
-        let status = loop {
-            match self.child.try_wait()? {
-                Some(status) => break status,
-                None if Instant::now() > deadline => {
-                    return Err(io::Error::other("the client does not end"));
-                }
-                None => std::thread::sleep(Duration::from_millis(20)),
-            }
-        };
-        if let Some(reader) = self.reader.take() {
-            reader
-                .join()
-                .map_err(|_| io::Error::other("the reader panicked"))?;
-        }
-        if !status.success() {
-            return Err(io::Error::other(format!("the client ended with {status}")));
-        }
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(told.clone())
+    pub fn end(self, patience: Duration) -> io::Result<Vec<Told>> {
+        self.0.end(patience)
     }
 }
 
-impl Drop for Load {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// What became of each record of a partition: the last that was told of it.
+/// What became of each record of a partition, at last.
 pub fn attempts_of(told: &[Told], partition: i32) -> Vec<Attempt> {
-    let mut last = std::collections::BTreeMap::new();
+    let mut last = BTreeMap::new();
     for told in told.iter().filter(|told| told.partition == partition) {
-        let known = last.entry(told.attempt.id).or_insert(told.attempt);
-        if matches!(told.attempt.outcome, Outcome::Acknowledged(_)) {
-            *known = told.attempt;
+        let attempt = last.entry(told.id).or_insert(Attempt {
+            id: told.id,
+            records: 1,
+            outcome: Outcome::Unknown,
+        });
+        if let Became::Acknowledged(offset) = told.became {
+            attempt.outcome = Outcome::Acknowledged(offset);
         }
     }
     last.into_values().collect()
 }
 
-/// The longest time within `from..to` in which a partition acknowledged nothing.
+/// The longest time within `from..to` in which nothing happened, if `times`, in their order, are when
+/// something did.
 pub fn longest_silence(
-    told: &[Told],
-    partition: i32,
+    times: impl Iterator<Item = Duration>,
     (from, to): (Duration, Duration),
 ) -> Duration {
-    let acked = told.iter().filter(|told| {
-        told.partition == partition && matches!(told.attempt.outcome, Outcome::Acknowledged(_))
-    });
     let mut before = from;
     let mut longest = Duration::ZERO;
-    for at in acked
-        .map(|told| told.at)
-        .filter(|at| (from..to).contains(at))
-    {
-        longest = longest.max(at - before);
+    for at in times.filter(|at| (from..to).contains(at)) {
+        longest = longest.max(at.saturating_sub(before));
         before = at;
     }
     longest.max(to.saturating_sub(before))
+}
+
+/// The time that 99 of 100 records took from `sent` to `acked` at the most, of those that were sent
+/// within `from..to`.
+pub fn p99(told: &[Told], (from, to): (Duration, Duration)) -> Duration {
+    let mut sent = BTreeMap::new();
+    let mut took = Vec::new();
+    for told in told {
+        match told.became {
+            Became::Sent if (from..to).contains(&told.at) => {
+                sent.insert(told.id, told.at);
+            }
+            Became::Acknowledged(_) => {
+                took.extend(sent.remove(&told.id).map(|was| told.at.saturating_sub(was)));
+            }
+            _ => {}
+        }
+    }
+    took.sort_unstable();
+    let rank = (took.len() * 99).div_ceil(100);
+    took.get(rank.saturating_sub(1))
+        .copied()
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -191,32 +163,25 @@ mod tests {
     use super::*;
 
     fn told(at_ms: u64, partition: i32, id: u64, offset: Option<i64>) -> Told {
-        let outcome = offset.map_or(Outcome::Unknown, Outcome::Acknowledged);
-        let attempt = Attempt {
-            id,
-            records: 1,
-            outcome,
-        };
         Told {
             at: Duration::from_millis(at_ms),
             partition,
-            attempt,
+            id,
+            became: offset.map_or(Became::Sent, Became::Acknowledged),
         }
     }
 
     #[test]
-    fn the_longest_silence_is_between_acknowledgements_of_one_partition() {
-        let all = [
-            told(10, 0, 1, Some(0)),
-            told(20, 1, 2, Some(0)),
-            told(25, 0, 3, None),
-            told(90, 0, 3, Some(1)),
-            told(95, 0, 4, Some(2)),
-        ];
-        let within = (Duration::from_millis(5), Duration::from_millis(100));
-        assert_eq!(longest_silence(&all, 0, within), Duration::from_millis(80));
-        assert_eq!(longest_silence(&all, 1, within), Duration::from_millis(80));
-        assert_eq!(longest_silence(&all, 2, within), Duration::from_millis(95));
+    fn the_longest_silence_may_be_at_either_end() {
+        let ms = Duration::from_millis;
+        let silence = |times: &[u64]| {
+            let times = times.iter().copied().map(ms);
+            longest_silence(times, (ms(5), ms(100))).as_millis()
+        };
+        assert_eq!(silence(&[10, 90, 95]), 80);
+        assert_eq!(silence(&[1, 20]), 80);
+        assert_eq!(silence(&[70, 200]), 65);
+        assert_eq!(silence(&[]), 95);
     }
 
     #[test]
@@ -232,9 +197,26 @@ mod tests {
     }
 
     #[test]
+    fn the_slowest_of_a_hundred_is_left_out() {
+        let window = (Duration::from_millis(50), Duration::from_millis(101));
+        let p99_of = |slow: u64| {
+            let pairs = (0..200).flat_map(|id| {
+                let took = if id < slow { 900 } else { 5 };
+                [told(100, 0, id, None), told(100 + took, 0, id, Some(0))]
+            });
+            p99(&pairs.collect::<Vec<_>>(), window).as_millis()
+        };
+        assert_eq!((p99_of(2), p99_of(3)), (5, 900));
+        assert_eq!(p99(&[], window), Duration::ZERO);
+    }
+
+    #[test]
     fn lines_that_are_none_of_ours_are_passed_over() {
-        assert!(parse("acked 5 1 77").is_some_and(|(partition, _)| partition == 1));
-        assert!(parse("acked 5 1").is_none());
-        assert!(parse("WARN something").is_none());
+        let parse = |line: &str| Told::parse(line, Duration::ZERO);
+        assert!(parse("acked 5 1 77").is_some_and(|told| told.is_acknowledged()));
+        assert!(parse("failed 5 1 timed out").is_some());
+        for line in ["", "acked 5", "acked 5 1", "% a warning", "sent x 1"] {
+            assert!(parse(line).is_none(), "{line}");
+        }
     }
 }

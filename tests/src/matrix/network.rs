@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Nobody has it.
@@ -121,9 +122,26 @@ impl Drop for Network {
     }
 }
 
-/// A command that runs in a namespace, under the process id of the command that is spawned.
-pub fn within(namespace: &str, program: &std::path::Path) -> Command {
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", namespace]).arg(program);
+/// The nodes from one on, once around.
+pub fn nodes_after(first: u8, count: u8) -> impl Iterator<Item = u8> {
+    (0..count).map(move |step| (first - 1 + step) % count + 1)
+}
+
+/// A command that runs in a network namespace, under the process id of the command that is spawned.
+/// It sees the file systems of whoever starts it, those that are mounted later too: a file system
+/// that a node has of its own must not live on in the eyes of others.
+pub fn within(namespace: &str, program: &Path) -> Command {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/run/netns/{namespace}"));
+    command.arg(program);
+    command
+}
+
+/// The same with mounts of its own, which go when it ends.
+pub fn within_apart(namespace: &str, program: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "nsenter"]);
+    command.arg(format!("--net=/run/netns/{namespace}"));
+    command.arg(program);
     command
 }

@@ -40,7 +40,13 @@ impl Core {
             topic.id = known.id;
             for (number, known) in known.partitions.iter().enumerate() {
                 match topic.partitions.get_mut(number) {
-                    Some(partition) => partition.leader = known.leader,
+                    Some(partition) => {
+                        let before = std::mem::replace(&mut partition.leader, known.leader);
+                        if known.leader.is_some() && before != known.leader {
+                            // It has not failed yet.
+                            partition.batcher.lane.end_wait();
+                        }
+                    }
                     None => topic.partitions.push(Partition {
                         batcher: Batcher::new(identity),
                         leader: known.leader,

@@ -10,6 +10,8 @@ pub const FILE_NAME: &str = "meta.properties";
 
 /// A line that Kafka has not: the node came to others.
 const JOINED: &str = "ringmill.joined=true\n";
+/// Another one: it has yet to hear of itself.
+const JOINING: &str = "ringmill.joining=true\n";
 
 /// A data folder's owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub struct Identity {
     /// The node has joined a cluster that was there: it never begins one, even if a crash came
     /// before it had heard of any metadata.
     pub has_joined: bool,
+    /// It has not come yet to the metadata in which it was taken in with this folder.
+    pub is_joining: bool,
 }
 
 /// Why a data folder is not ours to use.
@@ -48,8 +52,9 @@ impl Identity {
         let node = self.node_id;
         let folder = id_text(self.folder);
         let joined = if self.has_joined { JOINED } else { "" };
+        let joining = if self.is_joining { JOINING } else { "" };
         Bytes::from(format!(
-            "version=1\ncluster.id={cluster}\nnode.id={node}\ndirectory.id={folder}\n{joined}"
+            "version=1\ncluster.id={cluster}\nnode.id={node}\ndirectory.id={folder}\n{joined}{joining}"
         ))
     }
 
@@ -74,11 +79,13 @@ impl Identity {
         let folder = value("directory.id")
             .and_then(parse_id)
             .ok_or(IdentityError::Damaged("directory.id"))?;
+        let has = |mark: &str| text.lines().any(|line| line == mark.trim_end());
         Ok(Self {
             cluster,
             node_id: stored,
             folder,
-            has_joined: text.lines().any(|line| line == JOINED.trim_end()),
+            has_joined: has(JOINED),
+            is_joining: has(JOINING),
         })
     }
 
@@ -137,6 +144,7 @@ mod tests {
             node_id: 3,
             folder: Uuid::from_u128(77),
             has_joined: false,
+            is_joining: false,
         };
         let file = alone.to_properties();
         assert_eq!(Identity::from_properties(&file, 3), Ok(alone.clone()));
@@ -145,7 +153,16 @@ mod tests {
             ..alone
         };
         let properties = joined.to_properties();
-        assert_eq!(Identity::from_properties(&properties, 3), Ok(joined));
+        assert_eq!(
+            Identity::from_properties(&properties, 3),
+            Ok(joined.clone())
+        );
+        let joining = Identity {
+            is_joining: true,
+            ..joined
+        };
+        let properties = joining.to_properties();
+        assert_eq!(Identity::from_properties(&properties, 3), Ok(joining));
         assert_eq!(
             Identity::from_properties(&file, 4),
             Err(IdentityError::OtherNode {

@@ -15,6 +15,7 @@ use ringmill_wire::Uuid;
 
 use super::command::Command;
 use super::image::{Image, Topic};
+use crate::config::topic::Durability;
 
 /// A node begins a life (BrokerRegistration). Its epoch is the version of the metadata that it is
 /// registered in, larger than any before.
@@ -22,7 +23,7 @@ use super::image::{Image, Topic};
 /// # Errors
 /// It would be taken for another node.
 pub fn register(image: &Image, registration: Registration) -> Result<Vec<Command>, NotRegistered> {
-    let node = registration.node;
+    let (node, lost_unflushed) = (registration.node, registration.lost_unflushed);
     let epoch = image.version as i64 + 1;
     let registered = admit(image.nodes(), registration, epoch)?;
     let set = Command::SetNode {
@@ -30,19 +31,33 @@ pub fn register(image: &Image, registration: Registration) -> Result<Vec<Command
         state: registered.state,
     };
     let gone = [node];
-    let lossy: &[NodeId] = if registered.has_lost_all { &gone } else { &[] };
+    let lossy = |topic: &Topic, state: &PartitionState| -> &[NodeId] {
+        let is_lossy = match registered.has_lost_all {
+            true => true,
+            false => lost_unflushed && may_lack(topic, state, node),
+        };
+        if is_lossy { &gone } else { &[] }
+    };
     let may_lead = |other: NodeId| other != node && image.is_usable(other);
     let mut commands = vec![set];
     commands.extend(change_partitions(image, |topic, state| {
-        let is_alone = state.replicas == gone && lossy.is_empty();
+        let is_alone = state.replicas == gone && !registered.has_lost_all;
         let is_alone = is_alone || planted("new-life-keeps-leaderships");
         if !state.replicas.contains(&node) || is_alone {
             return None;
         }
-        let change = change_of(topic, state, &may_lead).leave(&gone).lossy(lossy);
-        change.build()
+        let change = change_of(topic, state, &may_lead).leave(&gone);
+        change.lossy(lossy(topic, state)).build()
     }));
     Ok(commands)
+}
+
+/// Whether a node that has lost what it had not flushed may lack acknowledged records of a partition
+/// that others may have: acknowledgements of its topic do not wait for the disk, and another replica is
+/// safe. Of what nobody else has kept, its copy is the best there is.
+fn may_lack(topic: &Topic, state: &PartitionState, node: NodeId) -> bool {
+    let mut safe = state.isr.iter().chain(&state.elr);
+    topic.config.durability != Durability::Flushed && safe.any(|other| *other != node)
 }
 
 /// A node is up to date, and may take part (BrokerHeartbeat without a wish to be fenced).

@@ -41,6 +41,10 @@ impl Lab {
     }
 
     fn register(&mut self, node: NodeId, folder: u128) {
+        self.register_as(node, folder, false);
+    }
+
+    fn register_as(&mut self, node: NodeId, folder: u128, lost_unflushed: bool) {
         let registration = Registration {
             node,
             folder,
@@ -49,6 +53,7 @@ impl Lab {
                 port: node as u16,
             },
             rack: None,
+            lost_unflushed,
         };
         self.apply(register(&self.image, registration).unwrap());
     }
@@ -144,6 +149,51 @@ fn whoever_comes_with_another_disk_leads_nothing() {
     assert_eq!(lab.leader(0).0, Some(2));
     assert_eq!(lab.partition(0).isr, [2]);
     assert_eq!(lab.leader(1).0, None, "its only copy is gone");
+}
+
+/// KIP-966: it may not be elected before it has fetched again.
+#[test]
+fn a_machine_that_lost_its_power_is_no_eligible_replica_where_acknowledgements_do_not_wait_for_the_disk()
+ {
+    for (durability, leader) in [
+        ("flushed", Some(1)),
+        ("replicated", None),
+        ("relaxed", None),
+    ] {
+        let mut lab = Lab::new(&[1, 2], &[&[1, 2]]);
+        let set = [("min.insync.replicas", "2"), ("durability", durability)];
+        let set = set.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        lab.apply(vec![Command::ConfigureTopic {
+            id: TOPIC,
+            overrides: Overrides::from(set),
+        }]);
+        lab.fence(1);
+        lab.fence(2);
+        lab.register_as(1, 1, true);
+        lab.unfence(1);
+        assert_eq!(lab.leader(0).0, leader, "{durability}");
+        lab.register(2, 2);
+        lab.unfence(2);
+        assert_eq!(lab.leader(0).0, leader.or(Some(2)), "{durability}");
+    }
+}
+
+#[test]
+fn when_all_have_lost_their_power_the_last_copy_stays_as_it_is() {
+    let mut lab = Lab::new(&[1, 2], &[&[1, 2], &[1]]);
+    let set = ("durability".to_owned(), "relaxed".to_owned());
+    lab.apply(vec![Command::ConfigureTopic {
+        id: TOPIC,
+        overrides: Overrides::from([set]),
+    }]);
+    for node in [1, 2] {
+        lab.register_as(node, node as u128, true);
+    }
+    lab.unfence(1);
+    assert_eq!(lab.leader(0).0, None, "another is safer");
+    assert_eq!(lab.leader(1).0, Some(1), "the only copy");
+    lab.unfence(2);
+    assert_eq!(lab.leader(0).0, Some(2));
 }
 
 #[test]

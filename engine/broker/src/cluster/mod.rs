@@ -14,6 +14,7 @@ pub mod folder;
 pub mod identity;
 pub mod image;
 pub mod isr;
+pub mod last_use;
 pub mod machine;
 pub mod members;
 pub mod store;

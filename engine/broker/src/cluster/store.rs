@@ -84,7 +84,7 @@ pub struct Store {
     /// One change at a time: each is decided by what the one before has made.
     turn: Mutex<()>,
     /// Held for as long as it is in use.
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Store {
@@ -103,7 +103,9 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let metadata = Rc::new(Metadata::new(Arc::clone(&config)));
         let node = config.node_id;
-        let quorum = Quorum::open(folder.path(), node, Rc::clone(&metadata), links).await?;
+        let is_settled = !identity.is_joining;
+        let machine = Rc::clone(&metadata);
+        let quorum = Quorum::open(folder.path(), node, machine, links, is_settled).await?;
         if quorum.is_new() && !identity.has_joined {
             let alone = BTreeMap::from([(node, address)]);
             quorum.begin(alone).await?;
@@ -113,8 +115,25 @@ impl Store {
             metadata,
             quorum,
             turn: Mutex::new(()),
-            _folder: folder,
+            folder,
         })
+    }
+
+    /// This node has come to the metadata in which it was taken in with its folder: from now on it
+    /// votes in the quorum, after every start.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        if self.identity.is_joining {
+            let settled = Identity {
+                is_joining: false,
+                ..self.identity.clone()
+            };
+            self.folder.claim(&settled).await?;
+            self.quorum.settle();
+        }
+        Ok(())
     }
 
     /// The metadata as this node knows it.

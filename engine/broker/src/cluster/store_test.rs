@@ -52,6 +52,7 @@ async fn open(node_id: i32) -> Result<Store, StoreError> {
                 node_id,
                 folder: random_id(),
                 has_joined: false,
+                is_joining: false,
             };
             folder.claim(&new).await?;
             new

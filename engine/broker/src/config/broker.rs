@@ -52,6 +52,9 @@ pub struct BrokerConfig {
     pub advertised: Option<(String, u16)>,
     /// `node.id`.
     pub node_id: i32,
+    /// Which boot of its machine this is, as the kernel says; not a setting, but told by whoever
+    /// starts the broker.
+    pub boot_id: Option<String>,
     /// `cores`; 0 for all.
     pub cores: usize,
     /// `core.spin.us`.
@@ -241,6 +244,7 @@ impl BrokerConfig {
             listen: listen_address(&read.text("listeners"))?,
             advertised: advertised_address(&read.text("advertised.listeners"))?,
             node_id: read.i32("node.id"),
+            boot_id: None,
             cores: read.usize("cores"),
             core_spin: Duration::from_micros(read.u64("core.spin.us")),
             connection_idle: millis("connections.max.idle.ms"),

@@ -25,6 +25,8 @@ use ringmill_wire::fetch::{
 use ringmill_wire::header::RequestHeader;
 use ringmill_wire::topic::TopicRef;
 
+use super::leaders;
+use crate::arrivals::Behind;
 use crate::connection::Closed;
 use crate::delayed::watch;
 use crate::fetch_sessions::{Found as Told, Plan, Wanted};
@@ -32,7 +34,7 @@ use crate::limits::READ_ELSEWHERE_BYTES;
 use crate::partition::{FollowerWant, LocalFound, ReadFound, ReadWant, Seen};
 use crate::quotas::Limit;
 use crate::router::{Answer, Call, PartitionId, Result};
-use crate::shard::Shard;
+use crate::shard::{Peer, Shard};
 use crate::stage::{Chunk, Response, Stage};
 
 /// The longest that a fetch waits, whatever it asks for.
@@ -49,6 +51,8 @@ struct Terms {
     isolation: IsolationLevel,
     /// The node that asks, and which of its lives it is in, if it follows.
     follower: Option<(NodeId, i64)>,
+    /// Of a follower: its next request ends the wait of this one.
+    behind: Option<Behind>,
     /// A consumer that also reads from followers.
     roams: bool,
     /// Where the consumer is, if replicas are selected by that.
@@ -58,6 +62,7 @@ struct Terms {
 /// Takes a request's first stage.
 pub(crate) async fn begin(
     shard: &Rc<Shard>,
+    peer: &Peer,
     header: RequestHeader,
     body: Bytes,
 ) -> std::result::Result<Stage, Closed> {
@@ -85,6 +90,7 @@ pub(crate) async fn begin(
         },
         isolation: request.isolation_level,
         follower,
+        behind: follower.map(|_| peer.arrivals.behind()),
         roams: follower.is_none() && header.version >= FIRST_ROAMING,
         rack: Some(request.rack_id.clone())
             .filter(|rack| shard.config.nodes.selects_by_rack && !rack.is_empty()),
@@ -177,6 +183,7 @@ async fn gather(shard: &Rc<Shard>, plan: &Plan, terms: &Terms) -> Vec<LocalFound
             || found.is_empty()
             || found.iter().any(must_tell)
             || now() >= terms.deadline
+            || terms.behind.as_ref().is_some_and(Behind::has_come)
             || shard.gate.is_pressed()
             || shard.is_stopping()
         {
@@ -320,7 +327,13 @@ async fn wait(shard: &Rc<Shard>, plan: &Plan, found: &[LocalFound], terms: &Term
         }
     }
     let time_is_over = pin!(sleep_until(terms.deadline));
-    let ended = select(time_is_over, select(stopping, pressed));
+    let pushed = pin!(async {
+        match &terms.behind {
+            Some(behind) => behind.come().await,
+            None => std::future::pending().await,
+        }
+    });
+    let ended = select(time_is_over, select(pushed, select(stopping, pressed)));
     if watches.is_empty() {
         match ended.await {
             Either::Left(_) | Either::Right(_) => {}
@@ -375,12 +388,16 @@ fn answer(
         }
         slots.push(part.data);
     }
+    let node_endpoints = match header.version >= leaders::FIRST_FETCH {
+        true => leaders::tell_fetched(&shard.image(), &mut topics),
+        false => Vec::new(),
+    };
     let response = FetchResponse {
         throttle_time_ms: 0,
         error_code: ErrorCode::None.code(),
         session_id: shown.session_id,
         topics,
-        node_endpoints: Vec::new(),
+        node_endpoints,
     };
     match response.encode(header) {
         Ok(frame) => Response::Pieces(chunks(frame.pieces, &mut slots)),

@@ -55,6 +55,7 @@ impl Lab {
                     port: *node as u16,
                 },
                 rack: None,
+                lost_unflushed: false,
             };
             lab.apply(&members::register(&lab.image, registration).unwrap());
             lab.apply(&members::unfence(&lab.image, *node));

@@ -16,6 +16,7 @@ pub(crate) mod groups;
 pub(crate) mod inspect;
 #[cfg(test)]
 mod lab;
+mod leaders;
 pub mod metadata;
 pub(crate) mod offsets;
 pub(crate) mod produce;

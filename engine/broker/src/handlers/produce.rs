@@ -26,6 +26,7 @@ use ringmill_wire::produce::{
 use ringmill_wire::record::check_produced_records;
 use ringmill_wire::topic::TopicRef;
 
+use super::leaders;
 use super::record_faults::{RECORDS_TOLD_MAX, RecordFaults};
 use crate::cluster::image::Topic;
 use crate::connection::Closed;
@@ -132,6 +133,7 @@ pub(crate) async fn begin(
     let deadline = now() + allowed;
     Ok(Stage::Appends(Box::pin(async move {
         let (mut response, rest) = acknowledge(parts, owners, acks == ACKS_ALL, deadline).await;
+        leaders::tell_produced(&shard.image(), &mut response);
         let pause = charge(shard).await;
         response.throttle_time_ms = pause.as_millis().try_into().unwrap_or(i32::MAX);
         let response = match response.encode(&header) {

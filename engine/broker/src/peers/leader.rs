@@ -353,9 +353,15 @@ impl Shard {
         let now_ms = self.now().mono_ms;
         // Whoever looks is there.
         leadership.on_heartbeat(self.config.node_id, now_ms);
+        let image = self.metadata_store().image();
+        let up = image.nodes().iter().filter(|(_, state)| !state.is_fenced);
+        let up = up.map(|(node, _)| *node);
         let expired = {
-            let beats = leadership.beats.borrow();
-            let expired = beats.as_ref().map(|beats| beats.expired(now_ms));
+            let mut beats = leadership.beats.borrow_mut();
+            let expired = beats.as_mut().map(|beats| {
+                beats.watch(up, now_ms);
+                beats.expired(now_ms)
+            });
             expired.unwrap_or_default()
         };
         if expired.is_empty() || leadership.is_fencing.replace(true) {
@@ -498,5 +504,6 @@ fn registration(request: &BrokerRegistrationRequest) -> Option<Registration> {
             port: listener.port,
         },
         rack: request.rack.as_ref().map(ToString::to_string),
+        lost_unflushed: request.previous_broker_epoch < 0,
     })
 }

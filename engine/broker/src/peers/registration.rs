@@ -52,6 +52,8 @@ pub(crate) struct Nodes {
     is_ready: Cell<bool>,
     /// Which of this node's lives this is, once it is registered.
     epoch: Cell<Option<i64>>,
+    /// All that was written here before this process began is there.
+    has_kept_all: Cell<bool>,
     /// It wants to stop.
     wants_stop: Cell<bool>,
     /// It may stop: others lead what it led.
@@ -66,6 +68,27 @@ impl Nodes {
         let ready = self.ready.notified();
         if !self.is_ready.get() {
             ready.await;
+        }
+    }
+
+    /// How the last use of the data folder has ended: whether all that was written is there.
+    pub(crate) fn set_kept_all(&self, has_kept_all: bool) {
+        self.has_kept_all.set(has_kept_all);
+    }
+
+    /// The cluster knows of this life, and of what was lost before it.
+    fn on_registered(&self, epoch: i64) {
+        self.epoch.set(Some(epoch));
+        self.has_kept_all.set(true);
+    }
+
+    /// As registrations tell it (KIP-966): -1 of a node that may lack what it had not flushed. One
+    /// that comes with everything need not know which life was its last.
+    fn previous_epoch(&self) -> i64 {
+        match self.epoch.get() {
+            Some(epoch) => epoch,
+            None if self.has_kept_all.get() => 0,
+            None => -1,
         }
     }
 
@@ -114,6 +137,7 @@ impl Shard {
                 node_id,
                 folder: random_id(),
                 has_joined: false,
+                is_joining: false,
             },
             false => self.join(own).await?,
         };
@@ -190,12 +214,13 @@ impl Shard {
                 let request = self.registration_request(cluster, folder, own);
                 match self.ask_registration(seed, &request, &described).await {
                     Ok(epoch) => {
-                        self.nodes.epoch.set(Some(epoch));
+                        self.nodes.on_registered(epoch);
                         return Ok(Identity {
                             cluster,
                             node_id: self.config.node_id,
                             folder,
                             has_joined: true,
+                            is_joining: true,
                         });
                     }
                     Err(Unregistered::Refused(refused)) => return Err(refused.into()),
@@ -228,7 +253,7 @@ impl Shard {
             .with_listeners(vec![listener])
             .with_rack(rack.map(StrBytes::from_string))
             .with_log_dirs(vec![folder])
-            .with_previous_broker_epoch(self.nodes.epoch.get().unwrap_or(-1))
+            .with_previous_broker_epoch(self.nodes.previous_epoch())
     }
 
     /// Asks a node to have this one registered; gives its epoch.
@@ -287,7 +312,7 @@ impl Shard {
             };
             match found {
                 Ok(epoch) => {
-                    self.nodes.epoch.set(Some(epoch));
+                    self.nodes.on_registered(epoch);
                     return Ok(epoch);
                 }
                 Err(Unregistered::Refused(refused)) => return Err(refused.into()),
@@ -313,6 +338,7 @@ impl Shard {
             folder: identity.folder.as_u128(),
             address: own.clone(),
             rack: self.config.nodes.rack.clone(),
+            lost_unflushed: self.nodes.previous_epoch() < 0,
         };
         match self.admit_node(registration).await {
             Ok(Ok(epoch)) => Ok(epoch),
@@ -458,9 +484,23 @@ impl Shard {
         });
         if left.await.is_err() {
             tracing::warn!("nobody has taken over what this node leads");
+        } else if timeout(HAND_OVER_TIME, self.knows_its_leave())
+            .await
+            .is_err()
+        {
+            tracing::debug!("this node does not hear who has taken over what it led");
         }
         // Without another leader the others find one by themselves.
         let _ = timeout(HAND_OVER_TIME, self.hand_over()).await;
+    }
+
+    /// Waits until all cores know that others lead what this node led: its producers are to be sent to
+    /// them, and not to be left with a leader that is none. What it does not hear before its
+    /// connections close it never hears.
+    async fn knows_its_leave(&self) {
+        let epoch = self.nodes.epoch.get().unwrap_or(-1);
+        let image = self.own_life(epoch, |own| own.is_stopping).await;
+        self.published.reached(image.version).await;
     }
 
     /// Hands the quorum to whoever has most of its log.

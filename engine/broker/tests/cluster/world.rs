@@ -26,6 +26,8 @@ pub(crate) struct Member {
     pub(crate) stopper: Stopper,
     pub(crate) ends: Option<Outputs<Result<(), ServeError>>>,
     pub(crate) cores: usize,
+    /// How often its machine was switched on.
+    pub(crate) boots: u32,
 }
 
 pub(crate) struct Cluster {
@@ -64,6 +66,7 @@ impl Cluster {
                 stopper: Stopper::new(),
                 ends: None,
                 cores: 1 + (seed as usize + node) % 2,
+                boots: 1,
             }
         });
         let members = members.collect();
@@ -83,7 +86,8 @@ impl Cluster {
 
     pub(crate) fn start(&mut self, node: usize) {
         let member = &mut self.members[node - 1];
-        let config = BrokerConfig::from_pairs(member.settings.clone()).unwrap();
+        let mut config = BrokerConfig::from_pairs(member.settings.clone()).unwrap();
+        config.boot_id = Some(format!("boot {}", member.boots));
         let cores = Cores::new(member.cores);
         member.stopper = Stopper::new();
         let launch = Launch::new(config, &cores, member.stopper.clone(), |_| ());
@@ -103,6 +107,14 @@ impl Cluster {
     pub(crate) fn kill(&mut self, node: usize) {
         let machine = self.members[node - 1].machine;
         self.world.kill(machine);
+    }
+
+    /// A node's machine loses its power; it is switched on with the next start.
+    pub(crate) fn power_off(&mut self, node: usize) {
+        let member = &mut self.members[node - 1];
+        member.boots += 1;
+        let machine = member.machine;
+        self.world.power_off(machine);
     }
 
     pub(crate) fn is_running(&self, node: usize) -> bool {

@@ -120,6 +120,41 @@ fn service_resumes_in_the_same_life_when_space_returns() {
 }
 
 #[test]
+fn a_follower_does_not_wait_for_what_a_full_disk_has_taken_back() {
+    let mut machine = Machine::new(3);
+    let pieces = machine.life(small_segments(1 << 30), async |leader| {
+        let mut model = Model::default();
+        leader.begin_leadership(3);
+        for n in 0..30 {
+            append(&leader, &mut model, batch(1, 10_000, n)).await;
+        }
+        let slice = leader.read_for_replica(0, 1 << 20).await.unwrap();
+        vec![bytes_of(&slice).await]
+    });
+    fill(&machine, 60_000);
+    let node = machine.node;
+    let outputs = machine.world.start(node, async move {
+        let caches = CoreCaches::new(CacheLimits::default());
+        let config = small_segments(1 << 30);
+        let p = Partition::open("/data/f-0", config, &caches).await.unwrap();
+        let mut taken_back = 0;
+        while p.log_end_offset() < 30 {
+            p.append_replica(pieces[0].clone()).unwrap();
+            p.all_safe().await.unwrap();
+            taken_back += usize::from(p.log_end_offset() == 0);
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert!(taken_back > 0);
+        assert_eq!(p.safe_end(), 30);
+    });
+    machine.world.run_for(Duration::from_secs(2));
+    assert!(outputs.take().is_empty(), "the disk is full");
+    free(&machine);
+    machine.world.run_for(Duration::from_secs(10));
+    assert_eq!(outputs.take().len(), 1);
+}
+
+#[test]
 fn a_failed_write_or_flush_ends_all_acknowledgements() {
     type Knob = fn(&mut DiskFaults) -> &mut Chance;
     let knobs: [Knob; 2] = [|f| &mut f.write_error, |f| &mut f.sync_error];

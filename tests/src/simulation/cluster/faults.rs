@@ -1,11 +1,14 @@
 //! What goes wrong with a cluster: each seed has some of the kinds, each of which may come again and
-//! again, lasts for a while, and goes on beside the others.
+//! again, lasts for a while, and goes on beside the others. Kinds that take several steps, in an order
+//! that chance alone would seldom meet, are in [`super::scenarios`].
 
 use std::time::Duration;
 
-use ringmill_ring::sim::{DiskFaults, NodeId, World};
+use ringmill_ring::sim::{DiskFaults, Latency, NodeId, World};
 
 use super::nodes::{Nodes, STOPS_WITHIN};
+use super::scenarios::{SCENARIOS, Scenario};
+use super::witness;
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,8 @@ enum Kind {
     Clock,
     /// Everything is slow and lossy in a new way.
     Swarm,
+    /// Several steps.
+    Scenario(Scenario),
 }
 
 const KINDS: [Kind; 16] = [
@@ -66,9 +71,29 @@ const KINDS: [Kind; 16] = [
 /// A clock jumps so far, at most.
 const CLOCKS_BACK: Duration = Duration::from_secs(60);
 
-/// What ends a fault.
-#[derive(Debug)]
-enum Relief {
+/// A node is paused for minutes, in one of so many faults where nodes are paused at all.
+const LONG_PAUSES: u64 = 60;
+/// For so long at least.
+const LONG_PAUSE: Duration = Duration::from_secs(70);
+
+/// How a node ends, or is kept from the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Harm {
+    /// SIGKILL.
+    Kill,
+    /// Its machine loses its power.
+    PowerCut,
+    /// SIGSTOP.
+    Pause,
+    /// From all other nodes, both ways; not from clients.
+    CutOff,
+}
+
+pub(super) const HARMS: [Harm; 4] = [Harm::Kill, Harm::PowerCut, Harm::Pause, Harm::CutOff];
+
+/// What is to be done at some time.
+#[derive(Debug, Clone)]
+pub(super) enum Deed {
     Start(usize),
     /// A node that was to stop and has not is killed, and comes back.
     Restart(usize),
@@ -76,21 +101,66 @@ enum Relief {
     Unblock(Vec<(NodeId, NodeId)>),
     /// The disk is well again; what it has closed opens with the next start.
     Repair(usize),
+    /// The disk takes no longer than it should.
+    Hurry(usize),
+    /// The only one that harms: to one node, for a while.
+    Harm(usize, Harm, Duration),
+    /// To whoever leads this partition then.
+    HarmLeader(String, Harm, Duration),
+    /// To whoever leads the quorum then.
+    HarmQuorumLeader(Harm, Duration),
+    /// No way between these any more, for a while.
+    Block(Vec<(NodeId, NodeId)>, Duration),
+}
+
+impl Deed {
+    fn is_relief(&self) -> bool {
+        !matches!(
+            self,
+            Self::Harm(..) | Self::HarmLeader(..) | Self::HarmQuorumLeader(..) | Self::Block(..)
+        )
+    }
+}
+
+/// What is done as soon as a partition has a leader of a later epoch.
+#[derive(Debug, Clone)]
+pub(super) struct Trap {
+    pub(super) partition: String,
+    pub(super) after_epoch: i32,
+    /// So long after it.
+    pub(super) delay: Duration,
+    pub(super) deed: Deed,
+}
+
+impl Trap {
+    fn springs(&self) -> bool {
+        witness::leader(&self.partition).is_some_and(|(epoch, _)| epoch > self.after_epoch)
+    }
 }
 
 /// The faults of one seed.
 pub(super) struct Faults {
     kinds: Vec<Kind>,
     clients: Vec<NodeId>,
-    reliefs: Vec<(Duration, Relief)>,
+    agenda: Vec<(Duration, Deed)>,
+    traps: Vec<Trap>,
 }
 
 impl Faults {
-    /// Some of the kinds.
+    /// Some of the kinds; in half of the seeds one scenario is among few others.
     pub(super) fn new(world: &mut World, clients: Vec<NodeId>) -> Self {
-        let odds = world.random().pick(&[2, 3, 6]);
+        let is_staged = world.random().coin();
+        let odds = match is_staged {
+            true => world.random().pick(&[6, 20, 1_000]),
+            false => world.random().pick(&[2, 3, 6]),
+        };
         let mut kinds: Vec<Kind> = KINDS.to_vec();
         kinds.retain(|_| world.random().below(odds) == 0);
+        if is_staged {
+            let copies = kinds.len().max(1);
+            let scenario = Kind::Scenario(world.random().pick(&SCENARIOS));
+            kinds.extend(std::iter::repeat_n(scenario, copies));
+        }
         if kinds.is_empty() {
             let any = world.random().pick(&KINDS);
             kinds.push(any);
@@ -98,8 +168,14 @@ impl Faults {
         Self {
             kinds,
             clients,
-            reliefs: Vec::new(),
+            agenda: Vec::new(),
+            traps: Vec::new(),
         }
+    }
+
+    /// Whether a scenario is among what may go wrong.
+    pub(super) fn has(&self, scenario: Scenario) -> bool {
+        self.kinds.contains(&Kind::Scenario(scenario))
     }
 
     /// How far clocks may have been set back: what is to happen after a while happens as much later.
@@ -110,53 +186,155 @@ impl Faults {
         }
     }
 
-    /// When the next fault ends.
-    pub(super) fn next_relief(&self) -> Option<Duration> {
-        self.reliefs.iter().map(|(at, _)| *at).min()
+    /// When the next deed is due.
+    pub(super) fn next_due(&self) -> Option<Duration> {
+        self.agenda.iter().map(|(at, _)| *at).min()
     }
 
-    /// Ends what is over by then.
-    pub(super) fn relieve(&mut self, world: &mut World, nodes: &mut Nodes, then: Duration) {
-        let (over, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.reliefs)
+    /// Whether there is something to be done that no time was set for.
+    pub(super) fn is_sprung(&self) -> bool {
+        self.traps.iter().any(Trap::springs)
+    }
+
+    /// Does what is due by now.
+    pub(super) fn act(&mut self, world: &mut World, nodes: &mut Nodes) {
+        let now = world.now();
+        let (sprung, set): (Vec<_>, Vec<_>) = std::mem::take(&mut self.traps)
             .into_iter()
-            .partition(|(at, _)| *at <= then);
-        self.reliefs = rest;
-        let machines = nodes.machines();
-        for (_, relief) in over {
-            tracing::info!(at = ?world.now(), ?relief, "something is over");
-            match relief {
-                Relief::Start(which) => nodes.start(world, which),
-                Relief::Restart(which) => {
-                    world.kill(machines[which]);
-                    nodes.start(world, which);
-                }
-                Relief::Resume(which) => world.resume(machines[which]),
-                Relief::Unblock(pairs) => {
-                    let unblock = |(from, to)| world.network().unblock(from, to);
-                    pairs.into_iter().for_each(unblock);
-                }
-                Relief::Repair(which) => {
-                    *world.disk(machines[which]).faults() = DiskFaults::default();
-                    world.kill(machines[which]);
-                    nodes.start(world, which);
-                }
+            .partition(Trap::springs);
+        self.traps = set;
+        for trap in sprung {
+            self.agenda.push((now + trap.delay, trap.deed));
+        }
+        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.agenda)
+            .into_iter()
+            .partition(|(at, _)| *at <= now);
+        self.agenda = later;
+        for (_, deed) in due {
+            self.carry_out(world, nodes, deed);
+        }
+    }
+
+    /// Ends all that goes on, and lets nothing more happen.
+    pub(super) fn end(&mut self, world: &mut World, nodes: &mut Nodes) {
+        self.traps.clear();
+        for (_, deed) in std::mem::take(&mut self.agenda) {
+            if deed.is_relief() {
+                self.carry_out(world, nodes, deed);
             }
         }
     }
 
-    fn after(&mut self, world: &World, time: Duration, relief: Relief) {
-        self.reliefs.push((world.now() + time, relief));
+    fn carry_out(&mut self, world: &mut World, nodes: &mut Nodes, deed: Deed) {
+        tracing::info!(at = ?world.now(), ?deed, "its time has come");
+        let machines = nodes.machines();
+        let place_of = |node: Option<i32>| node.map(|node| node as usize - 1);
+        match deed {
+            Deed::Start(which) => nodes.start(world, which),
+            Deed::Restart(which) => {
+                world.kill(machines[which]);
+                nodes.start(world, which);
+            }
+            Deed::Resume(which) => world.resume(machines[which]),
+            Deed::Unblock(pairs) => {
+                let unblock = |(from, to)| world.network().unblock(from, to);
+                pairs.into_iter().for_each(unblock);
+            }
+            Deed::Repair(which) => {
+                *world.disk(machines[which]).faults() = DiskFaults::default();
+                world.kill(machines[which]);
+                nodes.start(world, which);
+            }
+            Deed::Hurry(which) => {
+                let honest = DiskFaults::default();
+                let disk = world.disk(machines[which]);
+                let mut faults = disk.faults();
+                faults.sync_latency = honest.sync_latency;
+                faults.name_latency = honest.name_latency;
+            }
+            Deed::Harm(which, harm, time) => self.harm(world, &machines, which, harm, time),
+            Deed::HarmLeader(partition, harm, time) => {
+                let node = witness::leader(&partition).map(|(_, node)| node);
+                if let Some(which) = place_of(node) {
+                    self.harm(world, &machines, which, harm, time);
+                }
+            }
+            Deed::HarmQuorumLeader(harm, time) => {
+                if let Some(which) = place_of(witness::quorum_leader()) {
+                    self.harm(world, &machines, which, harm, time);
+                }
+            }
+            Deed::Block(pairs, time) => self.block(world, time, pairs),
+        }
     }
 
-    fn block(&mut self, world: &World, time: Duration, pairs: Vec<(NodeId, NodeId)>) {
+    /// Does something later.
+    pub(super) fn after(&mut self, world: &World, time: Duration, deed: Deed) {
+        self.agenda.push((world.now() + time, deed));
+    }
+
+    pub(super) fn set_trap(&mut self, trap: Trap) {
+        self.traps.push(trap);
+    }
+
+    pub(super) fn block(&mut self, world: &World, time: Duration, pairs: Vec<(NodeId, NodeId)>) {
         for (from, to) in &pairs {
             world.network().block(*from, *to);
         }
-        self.after(world, time, Relief::Unblock(pairs));
+        self.after(world, time, Deed::Unblock(pairs));
     }
 
-    /// Something goes wrong.
-    pub(super) fn strike(&mut self, world: &mut World, nodes: &Nodes) {
+    /// Flushes of a disk, and calls for names, take at least so long.
+    pub(super) fn slow_down(&self, world: &World, machine: NodeId, least: Duration) {
+        let disk = world.disk(machine);
+        let mut faults = disk.faults();
+        faults.sync_latency = Latency::between(least, least * 2);
+        faults.name_latency = Latency::between(least / 4, least / 2);
+    }
+
+    /// Harms one node, for a while.
+    pub(super) fn harm(
+        &mut self,
+        world: &mut World,
+        machines: &[NodeId],
+        which: usize,
+        harm: Harm,
+        time: Duration,
+    ) {
+        let machine = machines[which];
+        match harm {
+            Harm::Kill => {
+                world.kill(machine);
+                self.after(world, time, Deed::Start(which));
+            }
+            Harm::PowerCut => {
+                world.power_off(machine);
+                self.after(world, time, Deed::Start(which));
+            }
+            Harm::Pause => {
+                world.pause(machine);
+                self.after(world, time, Deed::Resume(which));
+            }
+            Harm::CutOff => {
+                let pairs = cut_off(machines, which);
+                self.block(world, time, pairs);
+            }
+        }
+    }
+
+    /// Something goes wrong. Gives the time that the story is to take until the next.
+    pub(super) fn strike(&mut self, world: &mut World, nodes: &Nodes) -> Duration {
+        if self.kinds.contains(&Kind::Pause) && world.random().below(LONG_PAUSES) == 0 {
+            let which = world.random().index(nodes.count());
+            let time = LONG_PAUSE.mul_f64(1.0 + world.random().below(100) as f64 / 100.0);
+            self.harm(world, &nodes.machines(), which, Harm::Pause, time);
+            return time;
+        }
+        self.strike_for_a_while(world, nodes);
+        Duration::ZERO
+    }
+
+    fn strike_for_a_while(&mut self, world: &mut World, nodes: &Nodes) {
         let kind = world.random().pick(&self.kinds);
         let which = world.random().index(nodes.count());
         let time = some(world, Duration::from_secs(6));
@@ -164,40 +342,27 @@ impl Faults {
         let machine = machines[which];
         tracing::info!(at = ?world.now(), ?kind, node = which + 1, ?time, "something goes wrong");
         match kind {
-            Kind::Kill => {
-                world.kill(machine);
-                self.after(world, time, Relief::Start(which));
-            }
-            Kind::PowerCut => {
-                world.power_off(machine);
-                self.after(world, time, Relief::Start(which));
-            }
+            Kind::Kill => self.harm(world, &machines, which, Harm::Kill, time),
+            Kind::PowerCut => self.harm(world, &machines, which, Harm::PowerCut, time),
+            Kind::Pause => self.harm(world, &machines, which, Harm::Pause, time),
             Kind::Blackout => {
-                for (which, machine) in machines.iter().enumerate() {
-                    world.power_off(*machine);
+                for which in 0..machines.len() {
                     let time = some(world, Duration::from_secs(3));
-                    self.after(world, time, Relief::Start(which));
+                    self.harm(world, &machines, which, Harm::PowerCut, time);
                 }
             }
             Kind::Massacre => {
-                for (which, machine) in machines.iter().enumerate() {
+                for which in 0..machines.len() {
                     let apart = some(world, Duration::from_secs(1));
                     world.run_for(apart);
-                    match world.random().coin() {
-                        true => world.kill(*machine),
-                        false => world.power_off(*machine),
-                    }
+                    let harm = world.random().pick(&[Harm::Kill, Harm::PowerCut]);
                     let time = some(world, Duration::from_secs(3));
-                    self.after(world, time, Relief::Start(which));
+                    self.harm(world, &machines, which, harm, time);
                 }
             }
             Kind::Stop => {
                 nodes.stop(which);
-                self.after(world, time + STOPS_WITHIN / 4, Relief::Restart(which));
-            }
-            Kind::Pause => {
-                world.pause(machine);
-                self.after(world, time, Relief::Resume(which));
+                self.after(world, time + STOPS_WITHIN / 4, Deed::Restart(which));
             }
             Kind::CutOff | Kind::OneWay | Kind::Split | Kind::Link | Kind::Clients => {
                 let pairs = self.cut(world, kind, which, &machines);
@@ -208,12 +373,12 @@ impl Faults {
                 let room = world.random().pick(&[0, 4096, 1 << 20]);
                 let used = world.disk(machine).used();
                 world.disk(machine).faults().capacity = used + room;
-                self.after(world, time, Relief::Repair(which));
+                self.after(world, time, Deed::Repair(which));
             }
             Kind::Failing => {
                 let faults = DiskFaults::failing_swarm(world.random());
                 *world.disk(machine).faults() = faults;
-                self.after(world, time, Relief::Repair(which));
+                self.after(world, time, Deed::Repair(which));
             }
             Kind::Clock => {
                 let most = CLOCKS_BACK.as_millis() as u64;
@@ -221,6 +386,7 @@ impl Faults {
                 world.jump_wall_clock(machine, by);
             }
             Kind::Swarm => world.swarm(),
+            Kind::Scenario(scenario) => scenario.stage(self, world, &machines),
         }
     }
 
@@ -238,7 +404,7 @@ impl Faults {
         let client = self.clients[world.random().index(self.clients.len())];
         let both = |a: NodeId, b: NodeId| [(a, b), (b, a)];
         match kind {
-            Kind::CutOff => others.iter().flat_map(|m| both(one, *m)).collect(),
+            Kind::CutOff => cut_off(machines, which),
             Kind::OneWay => {
                 let out = world.random().coin();
                 let way = |m: &NodeId| if out { (one, *m) } else { (*m, one) };
@@ -254,6 +420,15 @@ impl Faults {
             }
         }
     }
+}
+
+/// All ways between one node and the others.
+pub(super) fn cut_off(machines: &[NodeId], which: usize) -> Vec<(NodeId, NodeId)> {
+    let one = machines[which];
+    let others = machines.iter().filter(|machine| **machine != one);
+    others
+        .flat_map(|other| [(one, *other), (*other, one)])
+        .collect()
 }
 
 /// A random time up to this one, short ones as likely as long ones.

@@ -1,22 +1,25 @@
 //! What has to work again, within a bounded time, once nothing goes wrong any more.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use ringmill_ring::now;
 use ringmill_wire::batch::ProducerStamp;
-use ringmill_wire::kafka_protocol::messages::InitProducerIdRequest;
+use ringmill_wire::kafka_protocol::messages::{InitProducerIdRequest, MetadataRequest};
 
 use super::super::mixed::commits::Committer;
 use super::super::mixed::groups::EAGER;
-use super::super::mixed::scene::{GROUP, Scene, TRANSACTION, text};
+use super::super::mixed::scene::{GROUP, METADATA_VERSION, Scene, TRANSACTION, text};
 use super::super::mixed::topics::{ORDERS, PARTITIONS, TOPICS};
 use super::super::mixed::writers::{Plan, acknowledge, draft, request, verdict};
 use super::super::mixed::{reading, transactor};
 use super::nodes::Nodes;
 use super::routes::Routes;
-use super::{COPIES, COUNT, Cast};
+use super::{CONSUMERS, COPIES, COUNT, Cast};
 use crate::ask::PRODUCE_VERSION;
 use crate::checkers::{Inspection, Place};
 use crate::plain::PlainError;
@@ -29,12 +32,7 @@ pub(super) type WaitsFor = Rc<RefCell<String>>;
 pub(super) async fn serve_again(scene: Scene, waits_for: WaitsFor, seed: u64) {
     let mut random = SmallRng::seed_from_u64(seed);
     let mut routes = Routes::new(&scene);
-    for addr in scene.bootstrap.clone() {
-        while let Some(lacks) = lacks(&mut routes, addr).await {
-            waits_for.replace(format!("{addr}: {lacks}"));
-            Routes::back_off(&mut random).await;
-        }
-    }
+    all_in_sync(&mut routes, &waits_for, &mut random).await;
     for place in Nodes::places() {
         waits_for.replace(format!("a batch for {}-{}", scene.topic(place), place.1));
         while !write(&scene, &mut routes, place, &mut random).await {
@@ -54,6 +52,18 @@ pub(super) async fn serve_again(scene: Scene, waits_for: WaitsFor, seed: u64) {
         waits_for.replace(format!("the coordinator of transactional id {name}"));
         while !begin(&scene, name, &mut random).await.unwrap_or(false) {
             Routes::back_off(&mut random).await;
+        }
+    }
+    // somebody who was cut off may have been told of as in sync before his silence was noticed
+    all_in_sync(&mut routes, &waits_for, &mut random).await;
+}
+
+/// Waits until every node shows every partition with a leader and all copies in sync.
+async fn all_in_sync(routes: &mut Routes, waits_for: &WaitsFor, random: &mut SmallRng) {
+    for addr in routes.scene.bootstrap.clone() {
+        while let Some(lacks) = lacks(routes, addr).await {
+            waits_for.replace(format!("{addr}: {lacks}"));
+            Routes::back_off(random).await;
         }
     }
 }
@@ -144,7 +154,14 @@ async fn write(scene: &Scene, routes: &mut Routes, place: Place, random: &mut Sm
 }
 
 /// All logs, as their leaders show them, and the committed offsets of all groups.
-pub(super) async fn read_all(scene: Scene, cast: Cast, seed: u64) -> Result<Inspection, String> {
+/// Transactions that are open may take so long to end.
+pub(super) async fn read_all(
+    scene: Scene,
+    cast: Cast,
+    patience: Duration,
+    seed: u64,
+) -> Result<Inspection, String> {
+    let began = now();
     let mut random = SmallRng::seed_from_u64(seed);
     let mut routes = Routes::new(&scene);
     let mut inspection = Inspection::default();
@@ -160,6 +177,9 @@ pub(super) async fn read_all(scene: Scene, cast: Cast, seed: u64) -> Result<Insp
                 Err(error) => Err(error),
             };
             match read {
+                // a transaction of somebody who died is open until its time is over, and what ends it
+                // may have come while this was read
+                Ok(log) if log.stable != log.end && now() < began + patience => {}
                 Ok(log) => {
                     inspection.logs.insert(place, log);
                     break;
@@ -172,10 +192,23 @@ pub(super) async fn read_all(scene: Scene, cast: Cast, seed: u64) -> Result<Insp
             Routes::back_off(&mut random).await;
         }
     }
+    for addr in scene.bootstrap.clone() {
+        let names = loop {
+            match names_of_topics(&mut routes, addr).await {
+                Some(names) => break names,
+                None => routes.drop_connection(addr),
+            }
+            Routes::back_off(&mut random).await;
+        };
+        inspection.topics.insert(addr.to_string(), names);
+    }
     let mut groups = vec![(GROUPS[0], (0, 0)), (GROUPS[1], (0, 1))];
     let with = |group, topic| (0..PARTITIONS).map(move |partition| (group, (topic, partition)));
     if cast.members {
         groups.extend(with(EAGER.name, EAGER.topic));
+    }
+    if cast.consumers {
+        groups.extend(with(CONSUMERS.name, CONSUMERS.topic));
     }
     if cast.transactors {
         groups.extend(with(transactor::GROUP, ORDERS));
@@ -186,6 +219,18 @@ pub(super) async fn read_all(scene: Scene, cast: Cast, seed: u64) -> Result<Insp
         }
     }
     Ok(inspection)
+}
+
+/// All topics that a node knows.
+async fn names_of_topics(
+    routes: &mut Routes,
+    addr: std::net::SocketAddr,
+) -> Option<BTreeSet<String>> {
+    let request = MetadataRequest::default().with_topics(None);
+    let client = routes.at(addr).await.ok()?;
+    let told = client.call(METADATA_VERSION, &request).await.ok()?;
+    let names = told.topics.into_iter().filter_map(|topic| topic.name);
+    Some(names.map(|name| name.to_string()).collect())
 }
 
 /// Asks for a committed offset; false if that is to be done again.

@@ -5,6 +5,7 @@
 //! Lives are short and many: rare orders of events are met by seeds, not by time. Actors, history and
 //! rules are those of the mixed load ([`super::mixed`], [`crate::checkers`]).
 
+mod administrators;
 mod faults;
 mod liveness;
 #[cfg(feature = "mutations")]
@@ -13,6 +14,7 @@ mod nodes;
 mod producers;
 mod readers;
 pub(super) mod routes;
+mod scenarios;
 mod witness;
 
 use std::time::Duration;
@@ -27,16 +29,23 @@ use self::faults::{Faults, some};
 use self::liveness::WaitsFor;
 use self::nodes::Nodes;
 use self::routes::Routes;
-use super::mixed::groups::EAGER;
+use self::scenarios::Scenario;
+use super::mixed::groups::{EAGER, Group};
 use super::mixed::scene::Scene;
-use super::mixed::topics::{PARTITIONS, TOPICS, known};
-use super::mixed::{TIMED_OUT, members, transactor};
+use super::mixed::topics::{PARCELS, PARTITIONS, TOPICS, known};
+use super::mixed::{TIMED_OUT, consumers, members, transactor};
 use crate::ask;
 use crate::checkers::{self, Chronicle, Inspection};
 use crate::history::Outcome;
 
 /// So many of the mixed load's topics are there.
 const COUNT: usize = 4;
+/// A group of the consumer protocol.
+static CONSUMERS: Group = Group {
+    name: ("incremental", 3),
+    topic: PARCELS,
+    migrates: false,
+};
 /// Of each partition.
 const COPIES: usize = 3;
 /// Of each topic: how many copies are to be in sync.
@@ -49,8 +58,10 @@ const SERVES_WITHIN: Duration = Duration::from_secs(60);
 const QUIET_WITHIN: Duration = Duration::from_secs(60);
 /// How long members of groups and transactional producers wait for an answer: joining takes a while.
 const COORDINATED: Duration = Duration::from_secs(15);
-/// Virtual time in which followers have all, and know it.
-const SETTLED: Duration = Duration::from_secs(2);
+/// Virtual time in which followers have all.
+const SETTLED: Duration = Duration::from_secs(20);
+/// Between two looks at what they have.
+const LOOKS_AGAIN: Duration = Duration::from_millis(100);
 
 /// What one seed came to.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -104,16 +115,22 @@ struct Story {
 /// Who takes part.
 #[derive(Debug, Clone, Copy)]
 struct Cast {
+    /// Of a group of the classic protocol.
     members: bool,
+    /// Of a group of the consumer protocol (KIP-848).
+    consumers: bool,
     transactors: bool,
+    administrators: bool,
 }
 
 impl Cast {
     /// Producers and readers always do.
-    fn new(world: &mut World) -> Self {
+    fn new(world: &mut World, faults: &Faults) -> Self {
         Self {
             members: world.random().below(3) == 0,
-            transactors: world.random().below(3) == 0,
+            consumers: world.random().below(4) == 0,
+            transactors: faults.has(Scenario::Late) || world.random().below(3) == 0,
+            administrators: faults.has(Scenario::Quorum) || world.random().below(3) == 0,
         }
     }
 }
@@ -169,10 +186,10 @@ impl Story {
             offsets_retention: Duration::from_secs(7 * 24 * 3600),
             ..Chronicle::default()
         };
-        let think = Duration::from_millis(world.random().pick(&[30, 100, 300]));
+        let think = Duration::from_millis(world.random().pick(&[10, 30, 100]));
         let mut scene = Scene::new(nodes.addresses(), chronicle, think);
         scene.patience = COORDINATED;
-        let cast = Cast::new(&mut world);
+        let cast = Cast::new(&mut world, &faults);
         Self {
             world,
             nodes,
@@ -218,29 +235,28 @@ impl Story {
             self.world.swarm();
         }
         let most = self.world.random().pick(&[3, 8, 16]);
+        let mut at_least = Duration::ZERO;
         for _ in 0..1 + self.world.random().below(most) {
-            let until = self.world.now() + some(&mut self.world, Duration::from_secs(5));
+            let time = some(&mut self.world, Duration::from_secs(5)).max(at_least);
+            let until = self.world.now() + time;
             while self.world.now() < until {
-                let next = self
-                    .faults
-                    .next_relief()
-                    .map_or(until, |next| next.min(until));
+                let next = self.faults.next_due().map_or(until, |next| next.min(until));
                 let time = next.saturating_sub(self.world.now());
-                self.scene.pass(&mut self.world, time, |_| false);
-                let now = self.world.now();
-                self.faults.relieve(&mut self.world, &mut self.nodes, now);
+                let faults = &self.faults;
+                self.scene
+                    .pass(&mut self.world, time, |_| faults.is_sprung());
+                self.faults.act(&mut self.world, &mut self.nodes);
             }
-            self.faults.strike(&mut self.world, &self.nodes);
+            at_least = self.faults.strike(&mut self.world, &self.nodes);
             self.struck += 1;
         }
-        let rest = some(&mut self.world, Duration::from_secs(3));
+        let rest = some(&mut self.world, Duration::from_secs(3)).max(at_least);
         self.scene.pass(&mut self.world, rest, |_| false);
     }
 
     /// Nothing goes wrong any more.
     fn recover(&mut self) -> Result<(), String> {
-        self.faults
-            .relieve(&mut self.world, &mut self.nodes, Duration::MAX);
+        self.faults.end(&mut self.world, &mut self.nodes);
         self.nodes.calm(&mut self.world);
         // a cluster has to get up from its knees, and from its grave
         let ends = self.world.random().below(4);
@@ -269,25 +285,27 @@ impl Story {
     }
 
     fn inspect(&mut self) -> Result<Inspection, String> {
-        let settled = match self.cast.transactors {
-            true => TIMED_OUT + self.faults.clocks_back(),
-            false => SETTLED,
-        };
-        self.scene.pass(&mut self.world, settled, |_| false);
         let at = self.scene.book.borrow_mut().moment();
         let seed = self.world.random().next_u64();
-        let reads = liveness::read_all(self.scene.clone(), self.cast, seed);
+        let patience = TIMED_OUT + self.faults.clocks_back();
+        let reads = liveness::read_all(self.scene.clone(), self.cast, patience, seed);
         let outputs = self.world.start(self.inspector, reads);
-        if !self.inspector_is_done(SERVES_WITHIN) {
+        if !self.inspector_is_done(SERVES_WITHIN + patience) {
             return Err("liveness: the logs are not served".to_owned());
         }
-        let read = outputs.take().pop().expect("it has ended")?;
-        let copies = Nodes::places().map(|place| (place, self.nodes.copies(&self.world, place)));
-        Ok(Inspection {
-            at,
-            copies: copies.collect(),
-            ..read
-        })
+        let mut inspection = outputs.take().pop().expect("it has ended")?;
+        inspection.at = at;
+        let until = self.world.now() + SETTLED;
+        loop {
+            let copies = Nodes::places();
+            let copies = copies.map(|place| (place, self.nodes.copies(&self.world, place)));
+            inspection.copies = copies.collect();
+            let differ = checkers::copies::check(&self.scene.book.borrow(), &inspection);
+            if differ.is_empty() || self.world.now() >= until {
+                return Ok(inspection);
+            }
+            self.scene.pass(&mut self.world, LOOKS_AGAIN, |_| false);
+        }
     }
 }
 
@@ -337,6 +355,15 @@ async fn actors(scene: Scene, cast: Cast, number: u32, seed: u64) {
     if cast.members {
         let take_part = members::take_part(scene.clone(), &EAGER, None, random.random());
         spawn(take_part);
+    }
+    if cast.consumers {
+        let take_part = consumers::take_part(scene.clone(), &CONSUMERS, None, random.random());
+        spawn(take_part);
+    }
+    if cast.administrators && number == 0 {
+        let nodes = scene.bootstrap.len();
+        let administer = administrators::administer(scene.clone(), nodes, random.random());
+        spawn(administer);
     }
     if cast.transactors {
         spawn(transactor::transact(scene.clone(), number, random.random()));

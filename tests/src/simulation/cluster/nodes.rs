@@ -8,6 +8,7 @@ use ringmill_ring::sim::{CpuFaults, DiskFaults, NetworkFaults, NodeId, World};
 use ringmill_ring::{Cores, RingConfig};
 use ringmill_wire::batch::Batches;
 
+use super::super::mixed::consumers;
 use super::super::mixed::topics::{PARTITIONS, TOPICS};
 use super::super::mixed::transactional::ABORT_CHECK;
 use super::COUNT;
@@ -144,14 +145,22 @@ impl Nodes {
 
 fn settings(world: &mut World) -> Vec<(&'static str, String)> {
     let random = world.random();
-    let lag = random.pick(&[1_000, 3_000, 10_000]);
+    let lag = random.pick(&[300, 1_000, 3_000, 10_000]);
     let session = random.pick(&[500, 500, 2_000]);
+    let balance = random.pick(&[1, 300]);
     let replication = || "3".to_owned();
+    let ms = |time: Duration| time.as_millis().to_string();
     vec![
         ("log.dirs", "/data".to_owned()),
         ("auto.create.topics.enable", "false".to_owned()),
         ("replica.lag.time.max.ms", lag.to_string()),
         ("broker.session.timeout.ms", session.to_string()),
+        // leaders move while all goes well, too
+        (
+            "leader.imbalance.check.interval.seconds",
+            balance.to_string(),
+        ),
+        ("leader.imbalance.per.broker.percentage", "0".to_owned()),
         ("min.insync.replicas", "2".to_owned()),
         ("offsets.topic.num.partitions", "2".to_owned()),
         ("offsets.topic.replication.factor", replication()),
@@ -160,9 +169,16 @@ fn settings(world: &mut World) -> Vec<(&'static str, String)> {
         ("transaction.state.log.min.isr", "2".to_owned()),
         (
             "transaction.abort.timed.out.transaction.cleanup.interval.ms",
-            ABORT_CHECK.as_millis().to_string(),
+            ms(ABORT_CHECK),
         ),
         ("group.initial.rebalance.delay.ms", "500".to_owned()),
+        ("group.consumer.min.session.timeout.ms", "6000".to_owned()),
+        ("group.consumer.session.timeout.ms", ms(consumers::SESSION)),
+        ("group.consumer.min.heartbeat.interval.ms", "500".to_owned()),
+        (
+            "group.consumer.heartbeat.interval.ms",
+            ms(consumers::HEARTBEAT),
+        ),
     ]
 }
 

@@ -51,10 +51,14 @@ pub(super) async fn watch(scene: Scene, seed: u64) {
             random.random_range(0..COUNT),
             random.random_range(0..PARTITIONS),
         );
-        let mut position = START;
+        let (mut position, mut epoch) = (START, -1);
         for _ in 0..random.random_range(5..60) {
             let turn = reader.scene.turn(&mut random).await;
-            if random.random_ratio(1, 4) {
+            let leader = reader.routes.leader(place, &mut random).await;
+            let before = epoch;
+            epoch = leader.map_or(epoch, |leader| leader.epoch);
+            // a new leader may not know the end yet
+            if epoch > before || random.random_ratio(1, 4) {
                 reader.list(place, &mut random).await;
             } else if !reader.step(place, &mut position, &mut random).await {
                 drop(turn);

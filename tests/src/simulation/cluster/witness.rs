@@ -2,6 +2,7 @@
 //! gathered, for the world that this thread runs.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Once;
 
@@ -17,6 +18,17 @@ const TARGET: &str = "ringmill_engine::witness";
 
 thread_local! {
     static HEARD: RefCell<Leaders> = RefCell::default();
+    static LATEST: RefCell<Latest> = RefCell::default();
+}
+
+/// A leader epoch and whose it is.
+pub(super) type Leadership = (i32, i32);
+
+/// Who has begun to lead last.
+#[derive(Default)]
+struct Latest {
+    partitions: BTreeMap<String, Leadership>,
+    quorum: Option<(u64, i32)>,
 }
 
 /// Listens from now on, and forgets what was heard before.
@@ -28,6 +40,22 @@ pub(super) fn listen() {
         drop(set_global_default(Witness { tells_all }));
     });
     HEARD.take();
+    LATEST.take();
+}
+
+/// A partition's latest leader epoch and whose it is, as far as was said.
+pub(super) fn leader(partition: &str) -> Option<Leadership> {
+    LATEST.with_borrow(|latest| latest.partitions.get(partition).copied())
+}
+
+/// All partitions that anybody has led.
+pub(super) fn partitions() -> Vec<String> {
+    LATEST.with_borrow(|latest| latest.partitions.keys().cloned().collect())
+}
+
+/// Who leads the quorum, as far as was said.
+pub(super) fn quorum_leader() -> Option<i32> {
+    LATEST.with_borrow(|latest| latest.quorum.map(|(_, node)| node))
 }
 
 /// What this thread's nodes have said since.
@@ -49,6 +77,22 @@ struct Fields {
     term: Option<u64>,
     version: u64,
     hash: u64,
+}
+
+impl Latest {
+    fn hear(&mut self, said: &Fields) {
+        match (said.epoch, said.term) {
+            (Some(epoch), _) => {
+                let led = self.partitions.entry(said.partition.clone());
+                let led = led.or_insert((epoch, said.node));
+                if epoch > led.0 {
+                    *led = (epoch, said.node);
+                }
+            }
+            (None, Some(term)) => self.quorum = self.quorum.max(Some((term, said.node))),
+            (None, None) => {}
+        }
+    }
 }
 
 impl Visit for Fields {
@@ -116,6 +160,7 @@ impl Subscriber for Witness {
         }
         let mut fields = Fields::default();
         event.record(&mut fields);
+        LATEST.with_borrow_mut(|latest| latest.hear(&fields));
         HEARD.with_borrow_mut(|heard| match (fields.epoch, fields.term) {
             (Some(epoch), _) => {
                 let led = (fields.partition, epoch, fields.node);

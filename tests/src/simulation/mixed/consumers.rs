@@ -22,15 +22,15 @@ use super::topics::TOPICS;
 use crate::plain::PlainError;
 
 /// As the node is configured.
-pub(super) const SESSION: Duration = Duration::from_secs(12);
-pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
+pub(in crate::simulation) const SESSION: Duration = Duration::from_secs(12);
+pub(in crate::simulation) const HEARTBEAT: Duration = Duration::from_secs(2);
 /// The epoch of a member that leaves.
 const LEAVES: i32 = -1;
 /// The epoch of a static member that leaves and will be back.
 const LEAVES_FOR_A_WHILE: i32 = -2;
 
 /// A member, life after life. With an instance name it is a static one.
-pub(super) async fn take_part(
+pub(in crate::simulation) async fn take_part(
     scene: Scene,
     group: &'static Group,
     instance: Option<String>,

@@ -13,7 +13,7 @@ mod brief;
 pub(super) mod claims;
 mod cluster;
 pub(super) mod commits;
-mod consumers;
+pub(super) mod consumers;
 pub(super) mod groups;
 pub(super) mod members;
 mod metered;

@@ -118,7 +118,7 @@ pub(in crate::simulation) async fn read_all(
             continue;
         }
         if fetched.error_code != 0 {
-            return unexpected(format!("fetch at {next}: error {}", fetched.error_code));
+            return Err(PlainError::Refused(fetched.error_code));
         }
         log.stable = fetched.last_stable_offset;
         log.bytes += fetched.records.len() as u64;

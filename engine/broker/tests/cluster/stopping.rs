@@ -1,0 +1,158 @@
+//! A node that stops in order gives its partitions away without a pause that anybody would notice, and
+//! whoever comes to it is told where to go.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringmill_ring::{Instant, now, sleep, spawn};
+use ringmill_wire::api::ApiKey;
+use ringmill_wire::error::ErrorCode;
+use ringmill_wire::produce::ProduceResponse;
+
+use crate::records::{create_on, until};
+use crate::wire_client::{Client, batch, produce_request};
+use crate::world::{Cluster, SOON, address, seeds};
+
+/// No partition is silent for longer when a node stops. Virtual time: the network takes 0.05 to 0.5 ms
+/// and a flush 0.1 to 0.7 ms.
+const SILENCE_MAX: Duration = Duration::from_millis(50);
+/// Between two records of a partition.
+const PACE: Duration = Duration::from_millis(5);
+/// Before a node is asked again that does not know better.
+const BACKOFF: Duration = Duration::from_millis(100);
+
+/// A producer of one partition, which goes where it is told to (KIP-951), and notes when something was
+/// acknowledged.
+struct Writer {
+    index: i32,
+    leader: usize,
+    clients: BTreeMap<usize, Client>,
+    acked: Rc<RefCell<Vec<Instant>>>,
+}
+
+impl Writer {
+    async fn write(mut self, is_over: Rc<Cell<bool>>) {
+        while !is_over.get() {
+            match self.try_write().await {
+                Some(None) => {
+                    self.acked.borrow_mut().push(now());
+                    sleep(PACE).await;
+                }
+                Some(Some(leader)) => self.leader = leader,
+                None => sleep(BACKOFF).await,
+            }
+        }
+    }
+
+    /// None if it is to be tried again later; else who leads, if that is somebody else.
+    async fn try_write(&mut self) -> Option<Option<usize>> {
+        let version = ApiKey::Produce.api().max.min(12);
+        if !self.clients.contains_key(&self.leader) {
+            let client = Client::try_connect(address(self.leader).parse().unwrap()).await?;
+            self.clients.insert(self.leader, client);
+        }
+        let client = self.clients.get_mut(&self.leader)?;
+        let header = client.header(ApiKey::Produce, version);
+        let request = produce_request(-1, "t", vec![(self.index, batch(&["v"]))]);
+        client.send(request.encode(&header).unwrap()).await;
+        let Some(frame) = client.frame().await else {
+            // It has stopped: the next one asks another.
+            self.clients.remove(&self.leader);
+            self.leader = self.leader % 3 + 1;
+            return Some(Some(self.leader));
+        };
+        let answer = ProduceResponse::decode(version, &frame).unwrap();
+        let part = &answer.topics[0].partitions[0];
+        match ErrorCode::from_code(part.error_code) {
+            Some(ErrorCode::None) => Some(None),
+            Some(ErrorCode::NotLeaderOrFollower) => {
+                let leader = part.current_leader?;
+                let mut told = answer.node_endpoints.iter();
+                let at = told.find(|node| node.node_id == leader.leader_id);
+                let at = at.expect("it is told where the leader is");
+                assert_eq!(&*at.host, format!("10.0.0.{}", leader.leader_id));
+                Some(Some(leader.leader_id as usize))
+            }
+            Some(code) if code.is_retriable() => None,
+            code => panic!("a writer is told {code:?}"),
+        }
+    }
+}
+
+type Acked = Vec<Rc<RefCell<Vec<Instant>>>>;
+
+/// The longest silence of each partition from `begun` on.
+fn silences(acked: &Acked, begun: Instant) -> Vec<Duration> {
+    let longest = acked.iter().map(|acked| {
+        let acked = acked.borrow();
+        let later = acked.iter().copied().filter(|at| *at >= begun);
+        let times: Vec<Instant> = std::iter::once(begun).chain(later).collect();
+        let pauses = times.windows(2).map(|pair| pair[1] - pair[0]);
+        pauses.max().expect("something was acknowledged")
+    });
+    longest.collect()
+}
+
+/// Stops `victim` of three nodes while all three partitions are written to.
+fn stop(seed: u64, victim: usize) -> Vec<Duration> {
+    let mut cluster = Cluster::new(seed, 3);
+    cluster.start_all();
+    cluster.formed(&[1, 2, 3], SOON);
+    cluster.client(SOON, async {
+        create_on(1, "t", &[&[1, 2, 3], &[2, 3, 1], &[3, 1, 2]], &[]).await;
+        for index in 0..3 {
+            until(1, ("t", index), |shown| shown.isr.len() == 3).await;
+        }
+    });
+    let acked: Acked = (0..3).map(|_| Rc::default()).collect();
+    let is_over = Rc::new(Cell::new(false));
+    let (there, over) = (acked.clone(), Rc::clone(&is_over));
+    let writers = cluster.world.start(cluster.clients, async move {
+        let tasks = there.into_iter().zip(0..).map(|(acked, index)| {
+            let writer = Writer {
+                index,
+                leader: index as usize + 1,
+                clients: BTreeMap::new(),
+                acked,
+            };
+            spawn(writer.write(Rc::clone(&over)))
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.expect("a writer goes on");
+        }
+    });
+    cluster.world.run_for(Duration::from_millis(300));
+    let begun = acked[0].borrow().last().copied().expect("it is written to");
+    cluster.members[victim - 1].stopper.stop();
+    let machine = cluster.members[victim - 1].machine;
+    let ended = cluster
+        .world
+        .run_until(SOON, |world| !world.is_running(machine));
+    ended.expect("it stops");
+    cluster.world.run_for(Duration::from_millis(300));
+    is_over.set(true);
+    let clients = cluster.clients;
+    let ended = cluster
+        .world
+        .run_until(SOON, |world| !world.is_running(clients));
+    ended.expect("the writers come to their end");
+    drop(writers.take());
+    silences(&acked, begun)
+}
+
+#[test]
+fn a_node_that_stops_keeps_no_partition_silent() {
+    for seed in 0..seeds(1) {
+        for victim in 1..=3 {
+            let silences = stop(seed, victim);
+            for (silence, index) in silences.iter().zip(0..) {
+                assert!(
+                    *silence <= SILENCE_MAX,
+                    "seed {seed}, node {victim}: partition {index} was silent for {silence:?}"
+                );
+            }
+        }
+    }
+}
