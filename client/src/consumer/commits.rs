@@ -1,33 +1,49 @@
 //! A consumer's commits: of its positions, by itself or when it is told to.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use ringmill_wire::error::ErrorCode;
 
+use super::membership::MemberId;
 use super::protocol::AnyMembership;
 use super::{CommitError, Shared};
 use crate::assignor::TopicPartition;
 use crate::cluster::LookupError;
 use crate::group_offsets::{self, Committed, CommittedOffsets};
-use crate::transport::now;
+use crate::transport::{now, spawn};
 
 impl Shared {
-    pub(super) async fn auto_commit_if_due(&self) -> Result<(), CommitError> {
+    /// Commits what earlier polls gave, if it is time to, behind the application's back: polls do not
+    /// wait for a coordinator that takes its time.
+    pub(super) fn auto_commit_if_due(self: &Rc<Self>) {
         let Some(interval) = self.config.auto_commit else {
-            return Ok(());
+            return;
         };
         if self.config.group_id.is_none() || now() < self.next_commit.get() {
-            return Ok(());
+            return;
         }
+        // One at a time, and from now on: what is committed later is to come later.
+        let Some(turn) = self.commits.try_lock_owned() else {
+            return;
+        };
         self.next_commit.set(now() + interval);
-        match self.commit_positions(&BTreeMap::new()).await {
-            // the group rebalances: what was processed is committed when partitions are given up
-            Err(CommitError::Refused {
-                code: ErrorCode::RebalanceInProgress,
-                ..
-            }) => Ok(()),
-            done => done.map(drop),
-        }
+        let offsets = self.positions_but(&BTreeMap::new());
+        let (shared, member) = (Rc::clone(self), self.member_id());
+        let task = spawn(async move {
+            let committed = shared.commit_as(&offsets, Some(&member)).await;
+            drop(turn);
+            match committed {
+                // the group rebalances: what was processed is committed when partitions are given up
+                Err(CommitError::Refused {
+                    code: ErrorCode::RebalanceInProgress,
+                    ..
+                })
+                | Ok(()) => {}
+                Err(error) => shared.fail(error.into()),
+            }
+        });
+        *self.committing.borrow_mut() = Some(task);
     }
 
     pub(super) async fn commit_if_automatic(
@@ -47,8 +63,16 @@ impl Shared {
         &self,
         held: &BTreeMap<TopicPartition, i64>,
     ) -> Result<CommittedOffsets, CommitError> {
+        let _turn = self.commits.lock().await;
+        let offsets = self.positions_but(held);
+        self.commit_as(&offsets, None).await?;
+        Ok(offsets)
+    }
+
+    /// The positions of all partitions, of those in `held` what it says.
+    fn positions_but(&self, held: &BTreeMap<TopicPartition, i64>) -> CommittedOffsets {
         let positions = self.fetcher.borrow().positions();
-        let offsets: CommittedOffsets = positions
+        positions
             .into_iter()
             .map(|(partition, (offset, leader_epoch))| {
                 let committed = Committed {
@@ -57,12 +81,28 @@ impl Shared {
                 };
                 (partition, committed)
             })
-            .collect();
-        self.commit(&offsets).await?;
-        Ok(offsets)
+            .collect()
     }
 
+    /// Commits what it is told.
     pub(super) async fn commit(&self, offsets: &CommittedOffsets) -> Result<(), CommitError> {
+        let _turn = self.commits.lock().await;
+        self.commit_as(offsets, None).await
+    }
+
+    fn member_id(&self) -> Option<MemberId> {
+        let membership = self.membership.borrow();
+        let member = membership.as_ref()?;
+        member.is_member().then(|| member.id())
+    }
+
+    /// Commits, again and again if need be; but not as anybody else than `only_as`, if that is given:
+    /// what a member has read in one generation may be another's in the next.
+    async fn commit_as(
+        &self,
+        offsets: &CommittedOffsets,
+        only_as: Option<&Option<MemberId>>,
+    ) -> Result<(), CommitError> {
         let Some(group) = self.config.group_id.as_deref() else {
             return Err(CommitError::NoGroup);
         };
@@ -70,7 +110,10 @@ impl Shared {
             return Ok(());
         }
         self.client
-            .retried(async || self.commit_once(group, offsets).await)
+            .retried(async || match only_as {
+                Some(member) if *member != self.member_id() => Ok(()),
+                _ => self.commit_once(group, offsets).await,
+            })
             .await
     }
 

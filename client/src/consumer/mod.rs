@@ -25,6 +25,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::lock::Mutex;
 use ringmill_wire::Uuid;
 use ringmill_wire::fetch::IsolationLevel;
 
@@ -149,6 +150,10 @@ struct Shared {
     told: RefCell<Option<BTreeSet<TopicPartition>>>,
     tasks: RefCell<Vec<JoinHandle>>,
     next_commit: Cell<Instant>,
+    /// Whose turn it is to commit.
+    commits: Arc<Mutex<()>>,
+    /// The last automatic commit.
+    committing: RefCell<Option<JoinHandle>>,
 }
 
 impl Consumer {
@@ -178,6 +183,8 @@ impl Consumer {
             told: RefCell::new(None),
             tasks: RefCell::default(),
             next_commit: Cell::new(now() + interval),
+            commits: Arc::default(),
+            committing: RefCell::default(),
         });
         let mut tasks = vec![
             spawn(tasks::watch_metadata(shared.clone())),
@@ -348,7 +355,7 @@ impl Consumer {
         if let Some(error) = shared.errors.borrow_mut().pop() {
             return Err(error);
         }
-        shared.auto_commit_if_due().await?;
+        shared.auto_commit_if_due();
         let mut fetcher = shared.fetcher.borrow_mut();
         if let Some(error) = fetcher.take_error() {
             return Err(error.into());
@@ -499,7 +506,7 @@ impl Shared {
     }
 
     fn stop(&self) {
-        for task in self.tasks.take() {
+        for task in self.tasks.take().into_iter().chain(self.committing.take()) {
             task.abort();
         }
     }

@@ -56,7 +56,7 @@ our consumers read them (one of a single member, one of two), and strikes. In th
 acknowledged has to be at its offset, once; everything that was read has to be there as it was read; no
 group may have been led past a record; every partition has to take records and show them again, and all
 copies be in sync. Otherwise the case has failed. Clients give a request up after 1.5 s
-(`request.timeout.ms`), else all settings are the defaults, `min.insync.replicas` 1 among them.
+(`request.timeout.ms`), else all settings are the defaults, `min.insync.replicas` 2 among them.
 
 A silence is the longest time for which a partition acknowledged nothing, or a group was given nothing of
 it, between the blow and half a second after everything was well again; it counts the client's own pauses.
