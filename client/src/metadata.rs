@@ -179,8 +179,8 @@ impl Image {
     pub(crate) fn on_leaders(&mut self, told: &LeadersTold) -> bool {
         let mut is_news = false;
         for (topic, index, leader) in &told.leaders {
-            let endpoint = told.endpoints.iter();
-            let endpoint = endpoint.clone().find(|at| at.node_id == leader.leader_id);
+            let mut endpoints = told.endpoints.iter();
+            let endpoint = endpoints.find(|at| at.node_id == leader.leader_id);
             let is_known = self.brokers.contains_key(&leader.leader_id);
             let topic = self.topics.get_mut(topic).and_then(|t| t.as_mut().ok());
             let place = usize::try_from(*index).ok();

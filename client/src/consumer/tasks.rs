@@ -176,7 +176,10 @@ fn leaders_told(
     let mut leaders = Vec::new();
     for topic in &response.topics {
         for part in &topic.partitions {
-            if let Some((leader, name)) = part.current_leader.zip(named(ids, &topic.topic)) {
+            // seldom: names are looked for only then
+            if let Some(leader) = part.current_leader
+                && let Some(name) = named(ids, &topic.topic)
+            {
                 leaders.push((name.clone(), part.partition, leader));
             }
         }

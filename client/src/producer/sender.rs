@@ -206,11 +206,11 @@ fn leaders_told(core: &Core, response: &ProduceResponse) -> LeadersTold {
         endpoints: response.node_endpoints.clone(),
     };
     for produced in &response.topics {
-        let Some(topic) = core.find_topic(&produced.topic) else {
-            continue;
-        };
         for part in &produced.partitions {
-            if let Some(leader) = part.current_leader {
+            // seldom: topics are looked for only then
+            if let Some(leader) = part.current_leader
+                && let Some(topic) = core.find_topic(&produced.topic)
+            {
                 told.leaders.push((topic.name.clone(), part.index, leader));
             }
         }
