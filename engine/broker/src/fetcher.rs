@@ -101,12 +101,16 @@ struct Asked(Vec<Rc<Progress>>);
 
 impl Asked {
     fn of(due: &[Followed]) -> Self {
-        let asked: Vec<Rc<Progress>> = due.iter().map(|f| Rc::clone(&f.progress)).collect();
+        let asked = progress_of(due);
         asked
             .iter()
             .for_each(|progress| progress.is_asked.set(true));
         Self(asked)
     }
+}
+
+fn progress_of(followed: &[Followed]) -> Vec<Rc<Progress>> {
+    followed.iter().map(|f| Rc::clone(&f.progress)).collect()
 }
 
 impl Drop for Asked {
@@ -209,16 +213,9 @@ impl Shard {
                 }
                 continue;
             }
-            let moved: Vec<Rc<Progress>> = due.iter().map(|f| Rc::clone(&f.progress)).collect();
-            if self
-                .fetch_due(leader, &leading, is_far, due)
-                .await
-                .is_none()
-            {
+            let done = self.fetch_due(leader, &leading, is_far, due).await;
+            if done.is_none() {
                 sleep(PAUSE).await;
-            }
-            if moved.iter().any(|progress| progress.is_far.get() != is_far) {
-                leading.bell.notify_all();
             }
         }
     }
@@ -236,29 +233,49 @@ impl Shard {
             true => Lane::CatchUp,
             false => Lane::Replication,
         };
+        let mut asked = progress_of(&due);
         let mut first = pin!(self.fetch_once((leader, lane), due, WAIT));
-        loop {
+        let done = loop {
             let bell = leading.bell.notified();
             let (late, _) = leading.due(self, is_far);
             if !late.is_empty() {
+                asked.extend(progress_of(&late));
                 let beside = self.fetch_once((leader, lane), late, Duration::ZERO);
                 let (first, beside) = join(first, beside).await;
-                return first.and(beside);
+                break first.and(beside);
             }
             if let Either::Left((done, _)) = select(first.as_mut(), pin!(bell)).await {
-                return done;
+                break done;
             }
+        };
+        // The other lane's from now on.
+        if asked.iter().any(|progress| progress.is_far.get() != is_far) {
+            leading.bell.notify_all();
+        }
+        done
+    }
+
+    /// One fetch, and what follows from the answer; none if there is no answer. Its copies count as
+    /// asked for at once, before this is polled: whoever looks what else is due is not to find them.
+    fn fetch_once(
+        self: &Rc<Self>,
+        to: (NodeId, Lane),
+        due: Vec<Followed>,
+        wait: Duration,
+    ) -> impl Future<Output = Option<()>> + use<> {
+        let (shard, asked) = (Rc::clone(self), Asked::of(&due));
+        async move {
+            let _asked = asked;
+            shard.ask_leader(to, due, wait).await
         }
     }
 
-    /// One fetch, and what follows from the answer; none if there is no answer.
-    async fn fetch_once(
+    async fn ask_leader(
         self: &Rc<Self>,
         (leader, lane): (NodeId, Lane),
         due: Vec<Followed>,
         wait: Duration,
     ) -> Option<()> {
-        let _asked = Asked::of(&due);
         let asked: Vec<(Followed, Fetch)> = due
             .into_iter()
             .map(|followed| {

@@ -5,6 +5,8 @@
 mod coordinators;
 #[path = "cluster/elections.rs"]
 mod elections;
+#[path = "cluster/following.rs"]
+mod following;
 #[path = "cluster/joining.rs"]
 mod joining;
 #[path = "cluster/metadata.rs"]
