@@ -97,7 +97,9 @@ impl Shard {
             // What is told of another is the news of what is so: they are on their way, or the next
             // tick asks again.
             if code == Some(ErrorCode::IneligibleReplica.code()) {
-                self.wish(wish.hosted.on_ineligible());
+                let withdrawal = wish.hosted.on_ineligible();
+                // One that is refused itself waits for its time: it would be again, at once.
+                self.wish(withdrawal.filter(|_| wish.proposal.joining.is_some()));
             }
         }
     }

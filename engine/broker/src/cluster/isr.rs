@@ -129,11 +129,14 @@ fn alter(
         let is_same = epoch == -1 || image.nodes().get(&node).is_some_and(|n| n.epoch == epoch);
         image.is_usable(node) && is_same
     };
-    let mut epochs = wanted.new_isr_with_epochs.iter();
-    if !epochs.all(|replica| is_eligible((*replica.broker_id, replica.broker_epoch))) {
+    // Who is in sync already is not let in: that it leaves is the cluster's to decide, and a leader that
+    // is about to stop may be the only one.
+    let replicas = wanted.new_isr_with_epochs.iter();
+    let mut joining = replicas.filter(|replica| !state.isr.contains(&*replica.broker_id));
+    if !joining.all(|replica| is_eligible((*replica.broker_id, replica.broker_epoch))) {
         return Err(ErrorCode::IneligibleReplica);
     }
-    let may_lead = |node: NodeId| image.is_usable(node);
+    let may_lead = |node: NodeId| node == leader || image.is_usable(node);
     let change = change_of(topic, state, &may_lead).isr(isr);
     let change = if recovers { change } else { change.recovered() };
     Ok(change

@@ -51,6 +51,15 @@ fn wanted(isr: &[(i32, i64)]) -> Wanted {
 }
 
 fn ask(leader: i32, epoch: i64, wanted: Vec<Wanted>) -> (AlterPartitionResponse, Vec<Command>) {
+    ask_of(&image(), leader, epoch, wanted)
+}
+
+fn ask_of(
+    image: &Image,
+    leader: i32,
+    epoch: i64,
+    wanted: Vec<Wanted>,
+) -> (AlterPartitionResponse, Vec<Command>) {
     let topic = WantedTopic::default()
         .with_topic_id(TOPIC)
         .with_partitions(wanted);
@@ -58,7 +67,7 @@ fn ask(leader: i32, epoch: i64, wanted: Vec<Wanted>) -> (AlterPartitionResponse,
         .with_broker_id(leader.into())
         .with_broker_epoch(epoch)
         .with_topics(vec![topic]);
-    alter_partitions(&image(), &request)
+    alter_partitions(image, &request)
 }
 
 fn refused(leader: i32, epoch: i64, wanted: Wanted) -> Option<ErrorCode> {
@@ -80,6 +89,25 @@ fn a_leader_takes_a_replica_into_the_isr() {
     assert_eq!(partitions[0].1.isr, [1, 2]);
     let mut image = image();
     image.apply(&BrokerConfig::default(), &commands[0]).unwrap();
+}
+
+/// Nobody could take over from it; it goes on until somebody can.
+#[test]
+fn a_leader_that_is_about_to_stop_may_say_who_is_in_sync() {
+    let mut image = image();
+    let state = NodeState {
+        is_stopping: true,
+        ..image.nodes()[&1].clone()
+    };
+    let stops = Command::SetNode { node: 1, state };
+    image.apply(&BrokerConfig::default(), &stops).unwrap();
+    for isr in [&[(1, -1)][..], &[(1, -1), (2, 12)]] {
+        let (response, commands) = ask_of(&image, 1, 11, vec![wanted(isr)]);
+        let part = &response.topics[0].partitions[0];
+        assert_eq!((part.error_code, part.leader_id), (0, BrokerId(1)));
+        assert_eq!(part.isr.len(), isr.len());
+        assert_eq!(commands.len(), 1);
+    }
 }
 
 #[test]
