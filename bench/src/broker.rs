@@ -146,6 +146,22 @@ impl Broker {
     }
 }
 
+/// Measures on the folder that was named, or on one that is removed at the end.
+pub(crate) async fn on_folder<T>(
+    target: &Target,
+    measure: impl AsyncFnOnce(&Path) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    match &target.broker_data {
+        Some(data) => measure(data).await,
+        None => {
+            let fresh = temporary_folder();
+            let measured = measure(&fresh).await;
+            remove_folder(&fresh);
+            measured
+        }
+    }
+}
+
 fn start(target: &Target, data: &Path) -> Result<Started, Failure> {
     let program = match &target.broker_bin {
         Some(program) => program.clone(),

@@ -17,10 +17,10 @@ use ringmill_ring::{now, sleep, spawn};
 use serde_json::json;
 
 use crate::Failure;
-use crate::broker::{Broker, Started};
+use crate::broker::{Broker, Started, on_folder};
 use crate::chart::Curve;
 use crate::options::{Output, Target, count, size};
-use crate::process::{folder_size, remove_folder, resident, temporary_folder};
+use crate::process::{folder_size, resident};
 use crate::produce::Payload;
 use crate::report::{Report, grouped};
 
@@ -97,13 +97,7 @@ struct Left {
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let fresh = temporary_folder();
-    let data = args.target.broker_data.clone();
-    let data = data.as_deref().unwrap_or(&fresh);
-    let measured = measure(&args, data).await;
-    if args.target.broker_data.is_none() {
-        remove_folder(data);
-    }
+    let measured = on_folder(&args.target, async |data| measure(&args, data).await).await;
     let (quiet, loud, left) = measured?;
     if (left.keys, left.records, left.old) != (args.keys, args.keys, 0) {
         return Err(Failure::new(format!(

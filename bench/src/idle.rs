@@ -9,9 +9,9 @@ use ringmill_ring::{now, sleep, yield_now};
 use serde_json::json;
 
 use crate::Failure;
-use crate::broker::{Broker, Started};
+use crate::broker::{Broker, Started, on_folder};
 use crate::options::{Output, Target, size, time};
-use crate::process::{open_files, remove_folder, resident, temporary_folder};
+use crate::process::{open_files, resident};
 use crate::produce::{Payload, make_topic};
 use crate::report::{Report, grouped};
 
@@ -69,13 +69,7 @@ struct Measured {
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let fresh = temporary_folder();
-    let data = args.target.broker_data.clone();
-    let data = data.as_deref().unwrap_or(&fresh);
-    let measured = measure(&args, data).await;
-    if args.target.broker_data.is_none() {
-        remove_folder(data);
-    }
+    let measured = on_folder(&args.target, async |data| measure(&args, data).await).await;
     report(&args, &measured?).finish(&args.output).await
 }
 

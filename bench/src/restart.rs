@@ -12,10 +12,9 @@ use ringmill_ring::{now, sleep, spawn, yield_now};
 use serde_json::json;
 
 use crate::Failure;
-use crate::broker::{Broker, Started};
+use crate::broker::{Broker, Started, on_folder};
 use crate::fill::fill;
 use crate::options::{Output, Target, size};
-use crate::process::{remove_folder, temporary_folder};
 use crate::produce::{Payload, make_topic};
 use crate::report::{Report, grouped};
 
@@ -54,13 +53,7 @@ struct Times {
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let fresh = temporary_folder();
-    let data = args.target.broker_data.clone();
-    let data = data.as_deref().unwrap_or(&fresh);
-    let measured = measure(&args, data).await;
-    if args.target.broker_data.is_none() {
-        remove_folder(data);
-    }
+    let measured = on_folder(&args.target, async |data| measure(&args, data).await).await;
     let (times, records) = measured?;
     let title = format!(
         "restart: a log of {} B in {} partition(s), {} rounds",
