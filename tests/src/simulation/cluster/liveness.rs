@@ -1,13 +1,13 @@
 //! What has to work again, within a bounded time, once nothing goes wrong any more.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use ringmill_ring::now;
+use ringmill_ring::{Instant, now};
 use ringmill_wire::batch::ProducerStamp;
 use ringmill_wire::kafka_protocol::messages::{InitProducerIdRequest, MetadataRequest};
 
@@ -192,16 +192,7 @@ pub(super) async fn read_all(
             Routes::back_off(&mut random).await;
         }
     }
-    for addr in scene.bootstrap.clone() {
-        let names = loop {
-            match names_of_topics(&mut routes, addr).await {
-                Some(names) => break names,
-                None => routes.drop_connection(addr),
-            }
-            Routes::back_off(&mut random).await;
-        };
-        inspection.topics.insert(addr.to_string(), names);
-    }
+    inspection.topics = known_topics(&scene, &mut routes, began + patience, &mut random).await;
     let mut groups = vec![(GROUPS[0], (0, 0)), (GROUPS[1], (0, 1))];
     let with = |group, topic| (0..PARTITIONS).map(move |partition| (group, (topic, partition)));
     if cast.members {
@@ -219,6 +210,35 @@ pub(super) async fn read_all(
         }
     }
     Ok(inspection)
+}
+
+/// What each node knows of topics: a node that was away may take until `until` to hear what the others
+/// have agreed on.
+async fn known_topics(
+    scene: &Scene,
+    routes: &mut Routes,
+    until: Instant,
+    random: &mut SmallRng,
+) -> BTreeMap<String, BTreeSet<String>> {
+    loop {
+        let mut known = BTreeMap::new();
+        for addr in scene.bootstrap.clone() {
+            let names = loop {
+                match names_of_topics(routes, addr).await {
+                    Some(names) => break names,
+                    None => routes.drop_connection(addr),
+                }
+                Routes::back_off(random).await;
+            };
+            known.insert(addr.to_string(), names);
+        }
+        let mut all = known.values();
+        let first = all.next();
+        if all.all(|names| Some(names) == first) || now() >= until {
+            return known;
+        }
+        Routes::back_off(random).await;
+    }
 }
 
 /// All topics that a node knows.
