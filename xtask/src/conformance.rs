@@ -14,8 +14,12 @@ use crate::report::{Outcome, compatibility, matrix, read};
 /// NRL's libnorm is no client of a broker: it speaks with our multicast, if it is named.
 const NORM: &str = "norm";
 
-/// No client's script may run longer: each of its steps has a deadline of its own.
+/// No client's script may run longer, beside what was asked for: each of its steps has a deadline of
+/// its own.
 const CLIENT_LIMIT: Duration = Duration::from_secs(600);
+
+/// `churn` has so many parts: the two protocols, and two assignors of the classic one.
+const CHURNS: u32 = 3;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -37,6 +41,9 @@ pub(crate) struct Args {
     /// Only features whose name contains this
     #[arg(long)]
     only: Option<String>,
+    /// How long each part of `churn` lasts, in seconds
+    #[arg(long, default_value_t = 40)]
+    churn_seconds: u32,
 }
 
 fn names() -> Vec<&'static str> {
@@ -120,6 +127,7 @@ pub(crate) fn checked_clients() -> Result<(), Failure> {
         build: Build::Release,
         records: 1_000_000,
         only: None,
+        churn_seconds: 40,
     })
 }
 
@@ -169,8 +177,10 @@ fn run_clients(
         if let Some(only) = &args.only {
             command.args(["--only", only]);
         }
+        command.env("CHURN_SECONDS", args.churn_seconds.to_string());
         // A failed feature is in the report; only a script that broke or hung fails itself.
-        let ended = run_within(CLIENT_LIMIT, &mut command);
+        let churn = Duration::from_secs(u64::from(args.churn_seconds));
+        let ended = run_within(CLIENT_LIMIT + CHURNS * churn, &mut command);
         let mut outcomes = read(&report)?;
         if let Err(failure) = ended {
             outcomes.push(Outcome {
