@@ -123,9 +123,11 @@ fn generations(chronicle: &Chronicle, findings: &mut Findings) {
         let over = begun
             .range(later)
             .find(|(_, from)| **from < commit.span.asked);
-        if let Some(((group, later), _)) = over {
+        if let Some(((group, later), from)) = over {
+            let (asked, from) = (commit.span.asked, *from);
             findings.add(format!(
-                "group {group}: commit {number} of generation {generation} was taken in {later}"
+                "group {group}: commit {number} of generation {generation}, asked at {asked:?}, was \
+                 taken in {later}, which began at {from:?}"
             ));
         }
     }

@@ -254,13 +254,6 @@ impl Coordinator {
         outcome
     }
 
-    /// A [`Write`] of a group is durable.
-    pub fn stored(&mut self, id: &str) {
-        if let Some(group) = self.groups.get_mut(id) {
-            group.in_flight = group.in_flight.saturating_sub(1);
-        }
-    }
-
     /// A [`Write`] of a consumer group could not be made durable: the group is ahead of the log, and
     /// says all again with the next event.
     pub(super) fn beat_not_stored(

@@ -94,10 +94,11 @@ impl Node {
                 self.coordinator.appended(0, changes);
                 self.log.append(&mut write.records);
                 self.coordinator.settled(self.now, 0, true);
-                if write.is_beat {
-                    self.coordinator.stored("g");
-                }
                 replies.extend(after);
+                let (is_beat, generation) = (write.is_beat, write.generation);
+                let more = self.coordinator.stored(self.now, "g", is_beat, generation);
+                assert!(more.write.is_none());
+                replies.extend(more.replies);
             } else {
                 self.coordinator.not_appended(changes);
                 let more =

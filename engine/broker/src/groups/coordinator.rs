@@ -289,6 +289,27 @@ impl Coordinator {
         outcomes
     }
 
+    /// A [`Write`] of a group is durable; `is_beat` and `generation` are the write's.
+    pub fn stored(
+        &mut self,
+        now: Now,
+        id: &str,
+        is_beat: bool,
+        generation: Option<i32>,
+    ) -> Outcome {
+        let Some(group) = self.groups.get_mut(id) else {
+            return Outcome::default();
+        };
+        group.in_flight = group.in_flight.saturating_sub(usize::from(is_beat));
+        match (&mut group.kind, generation) {
+            (Kind::Classic(classic), Some(generation)) => {
+                let effects = classic.on_stored(now, generation);
+                self.outcome(id, effects)
+            }
+            _ => Outcome::default(),
+        }
+    }
+
     /// A [`Write`] of a group could not be made durable: its members start over. `keys` are those of
     /// its records; `is_beat` is the write's, for the group may have changed its protocol since.
     pub fn store_failed(
@@ -379,6 +400,7 @@ impl Coordinator {
                 {
                     group.stored = true;
                     write.group(Some(&classic.record()));
+                    write.generation = Some(classic.generation());
                 }
                 write.after = effects.after_store;
                 outcome.write = Some(write);

@@ -395,21 +395,26 @@ impl Shard {
         let Some(mut write) = outcome.write else {
             return;
         };
-        let (group, after) = (write.group.clone(), std::mem::take(&mut write.after));
-        let (is_beat, keys) = (write.is_beat, write.keys());
+        let (group, mut after) = (write.group.clone(), std::mem::take(&mut write.after));
+        let (is_beat, generation, keys) = (write.is_beat, write.generation, write.keys());
         let stored = self.store_group(write, None);
         let shard = Rc::clone(self);
         spawn(async move {
-            if stored.await.is_ok() {
-                if is_beat {
-                    shard.groups.coordinator.borrow_mut().stored(&group);
-                }
-                return shard.groups.reply(after);
-            }
+            let is_stored = stored.await.is_ok();
+            let now = shard.now();
             let outcome = {
                 let mut coordinator = shard.groups.coordinator.borrow_mut();
-                coordinator.store_failed(shard.now(), &group, (is_beat, keys), after)
+                match is_stored {
+                    true => coordinator.stored(now, &group, is_beat, generation),
+                    false => coordinator.store_failed(
+                        now,
+                        &group,
+                        (is_beat, keys),
+                        std::mem::take(&mut after),
+                    ),
+                }
             };
+            shard.groups.reply(after);
             shard.perform(outcome);
         });
     }

@@ -67,6 +67,8 @@ pub struct Write {
     pub after: Vec<Reply>,
     /// Whether the group waits to hear what became of it.
     pub is_beat: bool,
+    /// Of a classic group's record, its generation.
+    pub generation: Option<i32>,
     pub(super) changes: Vec<Change>,
 }
 
@@ -79,6 +81,7 @@ impl Write {
             producer: None,
             after: Vec::new(),
             is_beat: false,
+            generation: None,
             changes: Vec::new(),
         }
     }

@@ -21,6 +21,9 @@ pub(super) struct Lab {
     pub(super) stores: usize,
     /// Whether stored records are confirmed at once.
     pub(super) disk_works: bool,
+    /// Whether they are confirmed by [`Self::settle`] alone.
+    pub(super) disk_waits: bool,
+    waiting: Option<(i32, Vec<Reply>)>,
     next_token: u64,
     replies: BTreeMap<Token, Reply>,
 }
@@ -37,6 +40,8 @@ impl Lab {
             group: ClassicGroup::new(now),
             stores: 0,
             disk_works: true,
+            disk_waits: false,
+            waiting: None,
             next_token: 0,
             replies: BTreeMap::new(),
         }
@@ -57,12 +62,37 @@ impl Lab {
     pub(super) fn take(&mut self, effects: Effects) {
         self.stores += usize::from(effects.store);
         let mut replies = effects.replies;
-        if self.disk_works {
+        if self.disk_waits && effects.store {
+            self.waiting = Some((self.group.generation(), effects.after_store));
+        } else if self.disk_works {
             replies.extend(effects.after_store);
+            if effects.store {
+                let more = self.group.on_stored(self.now, self.group.generation());
+                replies.extend(more.replies);
+            }
         } else if effects.store {
             let more = self.group.on_store_failed(self.now, effects.after_store);
             replies.extend(more.replies);
         }
+        self.answer(replies);
+    }
+
+    /// What waited for the disk is stored, or will not be.
+    pub(super) fn settle(&mut self, is_stored: bool) {
+        let (generation, mut replies) = self.waiting.take().expect("something waits");
+        let effects = match is_stored {
+            true => self.group.on_stored(self.now, generation),
+            false => {
+                let refused = std::mem::take(&mut replies);
+                self.group.on_store_failed(self.now, refused)
+            }
+        };
+        assert!(!effects.store, "nothing more is to be stored");
+        replies.extend(effects.replies);
+        self.answer(replies);
+    }
+
+    fn answer(&mut self, replies: Vec<Reply>) {
         for reply in replies {
             let token = reply.token();
             let old = self.replies.insert(token, reply);

@@ -107,6 +107,8 @@ impl JoinPhase {
 pub struct ClassicGroup {
     state: State,
     generation: i32,
+    /// The assignment is on its way to the log: nobody is told of it before it is there.
+    is_storing: bool,
     protocol_type: Option<String>,
     protocol: Option<String>,
     leader: Option<String>,
@@ -132,6 +134,7 @@ impl ClassicGroup {
         Self {
             state: State::Empty,
             generation: 0,
+            is_storing: false,
             protocol_type: None,
             protocol: None,
             leader: None,
@@ -362,6 +365,19 @@ impl ClassicGroup {
         }
         self.try_complete_join(now, &mut effects);
         self.wake_at = self.first_deadline();
+        effects
+    }
+
+    /// The group's record of this generation is stored: whoever asked for the assignment meanwhile
+    /// gets it.
+    pub fn on_stored(&mut self, now: Now, generation: i32) -> Effects {
+        let mut effects = Effects::default();
+        if generation == self.generation && std::mem::take(&mut self.is_storing) {
+            for (id, token) in self.take_syncs() {
+                self.renew(now, &id);
+                effects.sync(token, Ok(self.synced(&id)));
+            }
+        }
         effects
     }
 

@@ -204,6 +204,10 @@ impl World {
             replies.extend(more.replies);
         } else {
             replies.extend(effects.after_store);
+            if effects.store {
+                let more = self.group.on_stored(self.now, self.group.generation());
+                replies.extend(more.replies);
+            }
         }
         for reply in replies {
             self.answer(reply);

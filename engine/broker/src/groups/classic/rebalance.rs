@@ -24,7 +24,7 @@ impl ClassicGroup {
         }
         let id = sync.claim.member_id.as_str();
         self.pending_sync.remove(id);
-        if self.state == State::Stable {
+        if self.state == State::Stable && !self.is_storing {
             self.renew(now, id);
             effects.sync(token, Ok(self.synced(id)));
             return effects;
@@ -33,7 +33,7 @@ impl ClassicGroup {
         if let Some(old) = member.awaiting_sync.replace(token) {
             effects.sync(old, Err(GroupError::RebalanceInProgress));
         }
-        if self.is_leader(id) {
+        if self.state == State::CompletingRebalance && self.is_leader(id) {
             self.take_assignment(now, config, sync.assignments, &mut effects);
         }
         effects
@@ -78,6 +78,7 @@ impl ClassicGroup {
             self.members.assign(&id, assignment);
         }
         self.enter(now, State::Stable);
+        self.is_storing = true;
         effects.store = true;
         for (id, token) in self.take_syncs() {
             self.renew(now, &id);
@@ -87,7 +88,7 @@ impl ClassicGroup {
         }
     }
 
-    fn synced(&self, id: &str) -> Synced {
+    pub(super) fn synced(&self, id: &str) -> Synced {
         Synced {
             protocol_type: self.protocol_type.clone(),
             protocol: self.protocol.clone(),
@@ -126,7 +127,10 @@ impl ClassicGroup {
                 self.clear_assignments();
                 self.refuse_syncs(now, GroupError::RebalanceInProgress, effects);
             }
-            State::Stable => {}
+            State::Stable => {
+                self.is_storing = false;
+                self.refuse_syncs(now, GroupError::RebalanceInProgress, effects);
+            }
         }
         self.pending_sync.clear();
         self.phase = JoinPhase::Delayed {
@@ -309,7 +313,7 @@ impl ClassicGroup {
         }
     }
 
-    fn take_syncs(&mut self) -> BTreeMap<String, Token> {
+    pub(super) fn take_syncs(&mut self) -> BTreeMap<String, Token> {
         let waiting = self.members.iter_mut();
         waiting
             .filter_map(|member| Some((member.id.clone(), member.awaiting_sync.take()?)))

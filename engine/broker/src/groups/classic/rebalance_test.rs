@@ -62,6 +62,37 @@ fn an_assignment_is_told_only_when_it_is_stored() {
     assert!(lab.sync_reply(token).is_ok());
 }
 
+/// Who asks for its part while the leader's assignment is on its way to the disk: the generation may be
+/// gone with the node's power, and come again with other members in it.
+#[test]
+fn nobody_is_told_of_an_assignment_that_is_not_stored_yet() {
+    for is_stored in [true, false] {
+        let (mut lab, joined) = Lab::stable(&["a", "b"]);
+        let joined = rejoin(&mut lab, &["a", "b"], &joined);
+        lab.disk_waits = true;
+        let parts = [("a-1", "part of a"), ("b-1", "part of b")];
+        let leading = lab.sync(&joined[0], &parts);
+        assert_eq!(lab.group.state(), State::Stable);
+        let late = lab.sync(&joined[1], &[]);
+        let impatient = lab.sync(&joined[0], &[]);
+        assert!(lab.is_waiting(leading) && lab.is_waiting(late) && lab.is_waiting(impatient));
+        lab.settle(is_stored);
+        match is_stored {
+            true => {
+                assert!(lab.sync_reply(leading).is_ok() && lab.sync_reply(impatient).is_ok());
+                assert_eq!(&lab.sync_reply(late).unwrap().assignment[..], b"part of b");
+            }
+            false => {
+                let refusal = GroupError::CoordinatorNotAvailable;
+                assert_eq!(lab.sync_reply(leading), Err(refusal));
+                let refusal = GroupError::RebalanceInProgress;
+                assert_eq!(lab.sync_reply(late), Err(refusal));
+                assert_eq!(lab.sync_reply(impatient), Err(refusal));
+            }
+        }
+    }
+}
+
 #[test]
 fn stale_generations_and_foreign_protocols_are_refused() {
     let (mut lab, joined) = Lab::stable(&["a"]);
