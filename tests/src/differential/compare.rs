@@ -125,6 +125,18 @@ impl<'a> Comparison<'a> {
                 _,
                 _,
             ) => {}
+            (
+                Some(Mask {
+                    what: What::Partitions,
+                    ..
+                }),
+                Tree::Fields(_),
+                Tree::Fields(_),
+            ) => {
+                if partitions(ours) != partitions(theirs) {
+                    self.differ(path, ours, theirs);
+                }
+            }
             (_, Tree::Fields(a), Tree::Fields(b)) => {
                 for ((name, a), (_, b)) in a.iter().zip(b) {
                     let path = format!("{path}.{name}");
@@ -200,7 +212,9 @@ impl<'a> Comparison<'a> {
                 ours == theirs || (late(ours) && late(theirs))
             }
             What::Ignored => true,
-            What::OfThisRun | What::Unordered | What::Merged | What::ByName => ours == theirs,
+            What::Partitions | What::OfThisRun | What::Unordered | What::Merged | What::ByName => {
+                ours == theirs
+            }
         }
     }
 
@@ -231,6 +245,21 @@ impl<'a> Comparison<'a> {
                 let own = fields.iter().filter_map(text);
                 own.map(|text| text + "|").collect()
             }
+        }
+    }
+}
+
+/// How many partitions are named in all lists of them.
+fn partitions(tree: &Tree) -> usize {
+    match tree {
+        Tree::Leaf(_) => 0,
+        Tree::List(items) => items.iter().map(partitions).sum(),
+        Tree::Fields(fields) => {
+            let count = |(name, value): &(String, Tree)| match value {
+                Tree::List(items) if name == "partitions" => items.len(),
+                _ => partitions(value),
+            };
+            fields.iter().map(count).sum()
         }
     }
 }
@@ -387,5 +416,26 @@ mod tests {
         assert!(compare(names, "ListGroups", ours, theirs).is_empty());
         let theirs = r#"A { groups: [G { group_id: "d1-b" }] }"#;
         assert_eq!(compare(names, "ListGroups", ours, theirs).len(), 1);
+    }
+
+    #[test]
+    fn a_share_is_as_large_whatever_it_is_of() {
+        let names = &mut Names::default();
+        let answer = |topics: &[(&str, &str)]| {
+            let topics = topics
+                .iter()
+                .map(|(id, list)| format!("T {{ topic_id: {id}, partitions: [{list}] }}"));
+            let topics: Vec<_> = topics.collect();
+            format!(
+                "A {{ target_assignment: B {{ topic_partitions: [{}] }} }}",
+                topics.join(", ")
+            )
+        };
+        let api = "ConsumerGroupDescribe";
+        let ours = answer(&[("1-2", "0, 1")]);
+        let theirs = answer(&[("7-8", "0"), ("8-9", "2")]);
+        assert!(compare(names, api, &ours, &theirs).is_empty());
+        let theirs = answer(&[("7-8", "0")]);
+        assert_eq!(compare(names, api, &ours, &theirs).len(), 1);
     }
 }

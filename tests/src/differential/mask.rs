@@ -20,6 +20,8 @@ pub enum What {
     Merged,
     /// A list whose elements have names, in any order: one that only one side has is a difference.
     ByName,
+    /// How many partitions there are in it, of whatever topics.
+    Partitions,
     /// Not compared.
     Ignored,
 }
@@ -56,7 +58,7 @@ const fn mask(api: &'static str, field: &'static str, what: What, reason: &'stat
     }
 }
 
-use What::{ByName, Ignored, Late, Merged, Named, OfThisRun, Present, Sign, Unordered};
+use What::{ByName, Ignored, Late, Merged, Named, OfThisRun, Partitions, Present, Sign, Unordered};
 
 const BY_CHANCE: &str = "drawn at random by the broker";
 const COUNTED: &str = "counted by each broker for all of its clients";
@@ -158,6 +160,12 @@ pub const MASKS: &[Mask] = &[
         "a hash map's order",
     ),
     mask("", "topic_results", Unordered, "a hash map's order"),
+    mask(
+        "ConsumerGroupDescribe",
+        "target_assignment",
+        Partitions,
+        "shares of several topics go by the order of their ids, which are drawn at random",
+    ),
     mask("", "topic_partitions", Unordered, "a hash map's order"),
     mask(
         "",

@@ -66,6 +66,7 @@ pub fn page() -> String {
             What::Merged => "the elements, in any order and any number of parts".to_owned(),
             What::Unordered => "the elements, in any order".to_owned(),
             What::ByName => "the elements, by their names".to_owned(),
+            What::Partitions => "how many partitions there are".to_owned(),
             What::Ignored => "nothing".to_owned(),
         };
         page += &format!(
