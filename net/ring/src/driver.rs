@@ -4,6 +4,7 @@
 //! world. Everything above is the same code on both, down to the last byte.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,6 +119,15 @@ impl Driver {
             Driver::Uring(d) => d.close(out),
             // Ends with its process, which the world ends.
             Driver::Sim(_) => {}
+        }
+    }
+
+    /// The address of a machine of a simulated world, if it has one of this name; `None` if the world
+    /// is the real one.
+    pub(crate) fn simulated_host(&self, name: &str) -> Option<Option<IpAddr>> {
+        match self {
+            Driver::Uring(_) => None,
+            Driver::Sim(d) => Some(d.host(name)),
         }
     }
 

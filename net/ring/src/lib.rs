@@ -38,6 +38,7 @@ mod file;
 pub mod fs;
 mod future;
 mod launch;
+mod lookup;
 mod mailbox;
 #[cfg(test)]
 mod mailbox_test;
@@ -63,6 +64,7 @@ pub use crate::clock::Instant;
 pub use crate::core::{core_id, fresh_now, now, random_u64, wall_clock_ms};
 pub use crate::file::{DIRECT_ALIGNMENT, File, direct_buffer};
 pub use crate::launch::{Cores, RingConfig, Running, probe, run};
+pub use crate::lookup::lookup;
 pub use crate::mailbox::{Port, Sending};
 pub use crate::notify::{Notified, Notify};
 pub use crate::op::{DirEntry, Metadata, OpenOptions, Shutdown, Space};

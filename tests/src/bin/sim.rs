@@ -277,12 +277,20 @@ fn work(args: Args, next: &AtomicU64, total: &Mutex<Total>, began: Instant) {
     }
 }
 
-/// The bar, where somebody looks at it.
+/// The bar, where somebody looks at it; elsewhere a line for each tenth.
 fn show(total: &Total, args: Args, began: Instant) {
     const WIDTH: u64 = 30;
     let often =
         args.kind == Kind::Mixed || total.done.is_multiple_of(50) || total.done == args.seeds;
-    if !std::io::stdout().is_terminal() || !often {
+    let tenths = |done: u64| done * 10 / args.seeds.max(1);
+    if !std::io::stdout().is_terminal() {
+        if tenths(total.done) > tenths(total.done - 1) {
+            let (done, failed) = (total.done, total.failed);
+            println!("{done} of {} seeds, {failed} failed", args.seeds);
+        }
+        return;
+    }
+    if !often {
         return;
     }
     let full = (total.done * WIDTH / args.seeds.max(1)) as usize;

@@ -17,12 +17,14 @@ use bytes::{Bytes, BytesMut};
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 use ringmill_replication::quorum::Address;
-use ringmill_ring::{Notify, TcpStream, now, random_u64, sleep, sleep_until, timeout};
+use ringmill_ring::{Notify, TcpStream, lookup, now, random_u64, sleep, sleep_until, timeout};
 use ringmill_wire::frame::{DEFAULT_MAX_FRAME_LEN, Frame, split_frame};
 use ringmill_wire::header::response_correlation_id;
 
 use super::pending::Pending;
 
+/// How long the address of a name may take to be found.
+const LOOKUP_TIME: Duration = Duration::from_secs(5);
 /// How long a connection may take to be made.
 const CONNECT_TIME: Duration = Duration::from_secs(1);
 /// Before the second attempt to connect; doubled with each further one, and half of it is chance.
@@ -154,14 +156,12 @@ impl Link {
             }
             self.back_off().await;
             let address = self.address.borrow().clone();
-            let connecting = timeout(CONNECT_TIME, async {
-                TcpStream::connect(resolve(&address)?).await
-            });
+            let connecting = connect(&address);
             let Some(connected) = self.unless_ended(connecting).await else {
                 continue;
             };
             self.failures.set(self.failures.get().saturating_add(1));
-            let failed = match connected.unwrap_or_else(|elapsed| Err(elapsed.into())) {
+            let failed = match connected {
                 Ok(stream) => {
                     self.is_connected.set(true);
                     let failed = self.unless_ended(self.exchange(&stream)).await;
@@ -320,15 +320,18 @@ fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
 
-/// The socket's address of a node. Names are not looked up: that is no work for a core.
-pub(super) fn resolve(address: &Address) -> io::Result<SocketAddr> {
-    let host = match address.host.as_str() {
-        "localhost" => "127.0.0.1",
-        host => host,
-    };
-    let Ok(ip) = host.parse() else {
-        let why = format!("{address}: nodes reach each other by IP addresses, not by names");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-    };
-    Ok(SocketAddr::new(ip, address.port))
+/// Connects to a node. A name is looked up each time: it may stand for another address by now, as
+/// where machines come and go.
+async fn connect(address: &Address) -> io::Result<TcpStream> {
+    let found = timeout(LOOKUP_TIME, lookup(&address.host)).await??;
+    let mut failed = io::ErrorKind::NotFound.into();
+    for ip in found {
+        let connecting = TcpStream::connect(SocketAddr::new(ip, address.port));
+        match timeout(CONNECT_TIME, connecting).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => failed = error,
+            Err(elapsed) => failed = elapsed.into(),
+        }
+    }
+    Err(failed)
 }

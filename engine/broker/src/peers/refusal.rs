@@ -52,9 +52,6 @@ pub enum Refused {
     /// There is nobody to join.
     #[error("cluster.seeds names this node alone: name another, or none to begin a cluster")]
     OnlyItself,
-    /// A node is named, not addressed.
-    #[error("{0}: nodes reach each other by IP addresses, not by names")]
-    Name(Address),
     /// Others cannot be told where this node is.
     #[error(
         "the node listens on all addresses of its machine: say by advertised.listeners where others reach it"

@@ -2,6 +2,7 @@
 //! its leave. On core 0.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,7 +20,6 @@ use ringmill_wire::kafka_protocol::messages::{
 use ringmill_wire::{StrBytes, Uuid};
 
 use super::leader::Leadership;
-use super::link::resolve;
 use super::{Destination, Lane, Refused};
 use crate::cluster::folder::Folder;
 use crate::cluster::identity::{Identity, id_text, parse_id};
@@ -200,9 +200,6 @@ impl Shard {
         let seeds = self.seeds(own);
         if seeds.is_empty() {
             return Err(Refused::OnlyItself.into());
-        }
-        if let Some(named) = seeds.iter().find(|seed| resolve(&seed.address).is_err()) {
-            return Err(Refused::Name(named.address.clone()).into());
         }
         let folder = random_id();
         let mut complained = now();
@@ -537,8 +534,7 @@ fn address_of(described: &DescribeClusterResponse, node: NodeId) -> String {
 /// Where other nodes reach this one.
 ///
 /// # Errors
-/// It listens on all addresses of the machine, none of which is said to be the one, or is known by
-/// its name alone.
+/// It listens on all addresses of the machine, none of which is said to be the one.
 pub(crate) fn own_address(
     advertised: (StrBytes, u16),
     is_with_others: bool,
@@ -548,10 +544,10 @@ pub(crate) fn own_address(
         host: host.to_string(),
         port,
     };
-    match resolve(&address) {
-        _ if !is_with_others => Ok(address),
-        Ok(socket) if socket.ip().is_unspecified() => Err(Refused::Anywhere),
-        Ok(_) => Ok(address),
-        Err(_) => Err(Refused::Name(address)),
+    // a name is looked up by those who connect
+    let ip: Option<IpAddr> = address.host.parse().ok();
+    match ip {
+        Some(ip) if is_with_others && ip.is_unspecified() => Err(Refused::Anywhere),
+        _ => Ok(address),
     }
 }

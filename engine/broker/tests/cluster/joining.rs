@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ringmill_ring::sleep;
 use ringmill_wire::api::ApiKey;
 use ringmill_wire::error::ErrorCode;
-use ringmill_wire::kafka_protocol::messages::UnregisterBrokerRequest;
+use ringmill_wire::kafka_protocol::messages::{DescribeClusterRequest, UnregisterBrokerRequest};
 use ringmill_wire::quorum::{QuorumRequest, QuorumResponse};
 
 use crate::wire_client::Client;
@@ -69,11 +69,6 @@ fn who_does_not_belong_is_told_why() {
     cluster.start(3);
     let why = cluster.refusal(3);
     assert!(why.contains("the data folder belongs to cluster"), "{why}");
-    // a name
-    cluster.set(4, "cluster.seeds", "node1.example:9092");
-    cluster.start(4);
-    let why = cluster.refusal(4);
-    assert!(why.contains("by IP addresses"), "{why}");
     // nobody but itself
     cluster.set(4, "cluster.seeds", &address(4));
     cluster.start(4);
@@ -240,4 +235,36 @@ fn a_node_that_moves_is_found_where_it_is() {
     // It votes where it is: with it and one other there is a majority.
     cluster.kill(2);
     cluster.client(SOON, create_by(1, "news"));
+}
+
+/// As where machines get other addresses whenever they start: seeds and listeners are names, and clients
+/// are told the names.
+#[test]
+fn nodes_reach_each_other_by_name() {
+    for seed in 0..4 {
+        let mut cluster = Cluster::new(seed, NODES);
+        for node in 1..=NODES {
+            cluster.set(node, "advertised.listeners", &format!("node{node}:9092"));
+            let seeds = if node == 1 {
+                ""
+            } else {
+                "nowhere:9092,node1:9092"
+            };
+            cluster.set(node, "cluster.seeds", seeds);
+        }
+        cluster.start_all();
+        cluster.formed(&[1, 2, 3], SOON);
+        let hosts = cluster.client(SOON, async {
+            let request = DescribeClusterRequest::default().with_endpoint_type(1);
+            let told = ask(2, 1, request).await.unwrap().brokers;
+            let mut hosts: Vec<_> = told.iter().map(|broker| broker.host.to_string()).collect();
+            hosts.sort();
+            hosts
+        });
+        assert_eq!(hosts, ["node1", "node2", "node3"], "seed {seed}");
+        cluster.kill(1);
+        cluster.formed(&[2, 3], SOON);
+        cluster.start(1);
+        cluster.formed(&[1, 2, 3], SOON);
+    }
 }

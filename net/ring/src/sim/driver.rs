@@ -113,6 +113,10 @@ impl SimDriver {
         locked.map_err(io::Error::from_raw_os_error)
     }
 
+    pub(crate) fn host(&self, name: &str) -> Option<std::net::IpAddr> {
+        self.kernel.borrow().host(name)
+    }
+
     pub(crate) fn now_ns(&self) -> u64 {
         self.kernel.borrow().monotonic_ns(self.core)
     }

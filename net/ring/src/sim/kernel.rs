@@ -37,6 +37,7 @@ enum Event {
 #[derive(Debug)]
 pub(super) struct Node {
     pub name: String,
+    pub ip: std::net::IpAddr,
     pub disk: Disk,
     pub clock: NodeClock,
     pub descriptors_max: usize,
@@ -125,12 +126,19 @@ impl Kernel {
         clock.boot(self.now, &mut random);
         self.nodes.push(Node {
             name: name.to_owned(),
+            ip,
             disk: Disk::new(Random::new(self.seed, Purpose::Disk, salt)),
             clock,
             descriptors_max: DESCRIPTORS_MAX,
         });
         self.network.add_host(ip);
         self.nodes.len() - 1
+    }
+
+    /// The address of the machine of this name.
+    pub(super) fn host(&self, name: &str) -> Option<std::net::IpAddr> {
+        let found = self.nodes.iter().find(|node| node.name == name);
+        found.map(|node| node.ip)
     }
 
     /// A core of a new process. Returns its number, which no other core ever has.

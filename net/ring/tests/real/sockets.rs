@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use ringmill_ring::{
-    File, ListenOptions, OpenOptions, Shutdown, TcpListener, TcpStream, now, sleep, spawn, timeout,
+    File, ListenOptions, OpenOptions, Shutdown, TcpListener, TcpStream, lookup, now, sleep, spawn,
+    timeout,
 };
 
 use super::{alone, any, folder, pair, pattern, ring};
@@ -392,5 +393,32 @@ fn a_listener_that_is_dropped_closes_whom_it_had_not_handed_out() {
             let end = timeout(Duration::from_secs(10), client.recv(&mut BytesMut::new())).await;
             assert!(end.expect("still open").map_or(true, |count| count == 0));
         }
+    });
+}
+
+/// The system knows this machine; there is no machine of the other name (RFC 6761, 6.4).
+#[test]
+fn hosts_are_found_by_their_names() {
+    ring(async {
+        let local = lookup("localhost").await.unwrap();
+        assert!(
+            local.iter().all(|ip| ip.is_loopback()) && !local.is_empty(),
+            "{local:?}"
+        );
+        let itself = "::1".parse::<std::net::IpAddr>().unwrap();
+        assert_eq!(lookup("::1").await.unwrap(), [itself]);
+        // many at once are refused, not kept, and none of them is in the way of the next
+        let many: Vec<_> = (0..100)
+            .map(|_| spawn(async { lookup("localhost").await }))
+            .collect();
+        for one in many {
+            match one.await.unwrap() {
+                Ok(found) => assert_eq!(found, local),
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+            }
+        }
+        assert_eq!(lookup("localhost").await.unwrap(), local);
+        assert!(lookup("nowhere.invalid").await.is_err());
+        assert!(lookup("a name\0with a zero").await.is_err());
     });
 }
