@@ -17,7 +17,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use ringmill_ring::Instant;
+use ringmill_ring::{Instant, planted};
 
 use crate::checkpoint::Mark;
 use crate::config::{Durability, LogConfig};
@@ -190,7 +190,7 @@ impl Commit {
 
     /// What consumers may read, and what an acknowledgement may claim.
     pub fn visible(&self) -> Mark {
-        if self.policy.always {
+        if self.policy.always && !planted("ack-before-flush") {
             self.flushed
         } else {
             self.written

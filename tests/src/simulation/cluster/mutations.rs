@@ -27,7 +27,7 @@ pub const ALL: [Mutation; 23] = [
     ),
     mutation(
         "follower-acks-before-flush",
-        200,
+        1000,
         "a follower tells its leader that what it has appended is safe",
     ),
     mutation(
@@ -62,7 +62,7 @@ pub const ALL: [Mutation; 23] = [
     ),
     mutation(
         "parted-followers-count",
-        400,
+        1000,
         "what a follower has counts though its log has parted from its leader's",
     ),
     mutation(
@@ -107,7 +107,7 @@ pub const ALL: [Mutation; 23] = [
     ),
     mutation(
         "stale-metadata-counts",
-        400,
+        1000,
         "a change of the metadata counts though it was decided by older metadata",
     ),
     mutation(
@@ -127,7 +127,7 @@ pub const ALL: [Mutation; 23] = [
     ),
     mutation(
         "markers-unfenced",
-        400,
+        1000,
         "partitions take the decisions of coordinators that were replaced",
     ),
     mutation(
