@@ -427,7 +427,7 @@ impl Shard {
             .set(part.high_watermark <= log.log_end_offset());
         let is_far = part.records.len() >= FAR_BEHIND_BYTES;
         progress.is_far.set(is_far);
-        if !is_far {
+        if !is_far && !planted("follower-acks-before-flush") {
             let changed = hosted.replica.changed.notified();
             // A full disk takes back what was appended, and it is asked for again.
             select(pin!(log.all_safe()), pin!(changed)).await;

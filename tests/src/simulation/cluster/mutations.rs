@@ -42,7 +42,7 @@ pub const ALL: [Mutation; 23] = [
     ),
     mutation(
         "anybody-leads",
-        60,
+        500,
         "a node takes and serves records of partitions that it does not lead",
     ),
     mutation(
@@ -82,7 +82,7 @@ pub const ALL: [Mutation; 23] = [
     ),
     mutation(
         "expand-behind",
-        100,
+        500,
         "a follower that lacks records is taken in sync",
     ),
     mutation(
