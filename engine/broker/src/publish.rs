@@ -49,7 +49,7 @@ impl Shard {
     /// Makes the first metadata known: partitions are opened, and what is left of topics that do not
     /// exist any more goes.
     pub(crate) async fn publish_first(self: &Rc<Self>, image: &Arc<Image>) {
-        self.remove_strays(image).await;
+        self.tidy_folders(image).await;
         self.ask_all(|| Call::Prepare(Arc::clone(image))).await;
         self.ask_all(|| Call::Adopt(Arc::clone(image))).await;
         self.ask_all(|| Call::ForgetMissing).await;

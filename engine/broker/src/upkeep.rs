@@ -11,16 +11,17 @@ use bytes::Bytes;
 use ringmill_ring::{fs, now, sleep};
 use ringmill_wire::Uuid;
 
+use crate::cluster::folder::OWNER_FILE;
 use crate::cluster::identity::{id_text, parse_id};
 use crate::cluster::image::Image;
 use crate::shard::Shard;
 
 /// The longest sleep: so soon the core notices that the broker stops.
 const LOOK: Duration = Duration::from_secs(10);
-/// Kafka's file that says whose partition a folder is.
-const OWNER_FILE: &str = "partition.metadata";
 /// The end of the name of a partition's folder that is to be removed (Kafka's).
 const REMOVED_SUFFIX: &str = "-delete";
+/// The end of the name of one that nobody knows (Kafka's).
+const STRAY_SUFFIX: &str = "-stray";
 
 impl Shard {
     /// Runs the core's background work, for ever.
@@ -60,9 +61,11 @@ impl Shard {
         }
     }
 
-    /// Removes the folders of partitions that are deleted: the broker was interrupted in the
-    /// middle of it.
-    pub(crate) async fn remove_strays(&self, image: &Image) {
+    /// Removes the folders of partitions that are deleted, if the broker was interrupted in the middle
+    /// of it, and of those that have moved to other nodes. Those of topics that the metadata does not
+    /// know are moved aside, as Kafka does: most likely the topics were deleted while this node was
+    /// away; but it may be the metadata that has lost something.
+    pub(crate) async fn tidy_folders(&self, image: &Image) {
         let folder = &self.config.data_dir;
         let entries = match fs::read_dir(folder).await {
             Ok(entries) => entries,
@@ -70,34 +73,67 @@ impl Shard {
         };
         for entry in entries.into_iter().filter(|entry| entry.is_dir) {
             let path = folder.join(&entry.name);
-            let is_stray = entry.name.ends_with(REMOVED_SUFFIX) || is_orphan(image, &path).await;
-            if !is_stray {
-                continue;
-            }
-            match fs::remove_dir_all(&path).await {
-                Ok(()) => tracing::info!(folder = %path.display(), "removed a deleted partition"),
-                Err(error) => {
-                    tracing::warn!(folder = %path.display(), %error, "a deleted partition stays");
+            let standing = match &entry.name {
+                name if name.ends_with(REMOVED_SUFFIX) => Standing::Elsewhere,
+                name if name.ends_with(STRAY_SUFFIX) => continue,
+                _ => Standing::of(image, &path).await,
+            };
+            let done = match standing {
+                Standing::Ours => continue,
+                Standing::Elsewhere => fs::remove_dir_all(&path).await,
+                Standing::Unknown => move_aside(&path, STRAY_SUFFIX).await,
+            };
+            let folder = path.display();
+            match (done, standing) {
+                (Err(error), _) => {
+                    tracing::warn!(%folder, %error, "a partition that is not this node's stays");
+                }
+                (Ok(()), Standing::Unknown) => tracing::warn!(
+                    %folder,
+                    "the metadata does not know this partition: it is moved aside (-stray), to be removed by you"
+                ),
+                (Ok(()), _) => {
+                    tracing::info!(%folder, "removed a partition that is not here any more")
                 }
             }
         }
     }
 }
 
-/// Whether a folder is that of a partition whose topic is gone, or whose copies are on other nodes. A
-/// folder that does not say whose it is, is nobody's business here.
-async fn is_orphan(image: &Image, folder: &Path) -> bool {
-    let Ok(Some(owner)) = owner(folder).await else {
-        return false;
-    };
-    let Some(topic) = image.topic_by_id(owner) else {
-        return true;
-    };
-    let name = folder.file_name().and_then(|name| name.to_str());
-    let index = name.and_then(|name| name.strip_prefix(&*topic.name)?.strip_prefix('-'));
-    let index: Option<i32> = index.and_then(|index| index.parse().ok());
-    let state = index.and_then(|index| topic.partition(index));
-    state.is_some_and(|state| !state.replicas.contains(&image.node_id))
+/// What a folder is to this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// A partition that it has a copy of; or it does not say whose it is, and is nobody's business.
+    Ours,
+    /// It was deleted, or its copies are on other nodes.
+    Elsewhere,
+    /// There is no such topic.
+    Unknown,
+}
+
+impl Standing {
+    async fn of(image: &Image, folder: &Path) -> Self {
+        let Ok(Some(owner)) = owner(folder).await else {
+            return Self::Ours;
+        };
+        let Some(topic) = image.topic_by_id(owner) else {
+            return Self::Unknown;
+        };
+        let name = folder.file_name().and_then(|name| name.to_str());
+        let index = name.and_then(|name| name.strip_prefix(&*topic.name)?.strip_prefix('-'));
+        let index: Option<i32> = index.and_then(|index| index.parse().ok());
+        match index.and_then(|index| topic.partition(index)) {
+            Some(state) if !state.replicas.contains(&image.node_id) => Self::Elsewhere,
+            _ => Self::Ours,
+        }
+    }
+}
+
+/// Renames a folder out of the way.
+async fn move_aside(folder: &Path, suffix: &str) -> io::Result<()> {
+    let mut aside = folder.as_os_str().to_owned();
+    aside.push(format!(".{:016x}{suffix}", ringmill_ring::random_u64()));
+    fs::rename(folder, aside).await
 }
 
 /// The topic that a partition's folder belongs to, if it says so.
@@ -118,14 +154,10 @@ async fn owner(folder: &Path) -> io::Result<Option<Uuid>> {
 pub(crate) async fn claim_folder(folder: &Path, topic: Uuid) -> io::Result<()> {
     match owner(folder).await? {
         Some(found) if found == topic => return Ok(()),
+        // not at the start, when what is unknown was moved aside: it was deleted just now
         Some(_) => {
-            let mut aside = folder.as_os_str().to_owned();
-            aside.push(format!(
-                ".{:016x}{REMOVED_SUFFIX}",
-                ringmill_ring::random_u64()
-            ));
             tracing::warn!(folder = %folder.display(), "moved an older topic's partition aside");
-            fs::rename(folder, &aside).await?;
+            move_aside(folder, REMOVED_SUFFIX).await?;
         }
         None => {}
     }

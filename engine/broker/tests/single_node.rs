@@ -5,7 +5,7 @@ mod wire_client;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringmill_ring::{now, sleep, spawn};
+use ringmill_ring::{fs, now, sleep, spawn};
 use ringmill_wire::StrBytes;
 use ringmill_wire::batch::{Compression, ProducerStamp};
 use ringmill_wire::kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
@@ -511,4 +511,48 @@ fn old_segments_go_in_their_time() {
     });
     assert!(scene.world.disk(scene.broker).used() < 200_000);
     scene.stop(running);
+}
+
+fn metadata_of_all() -> MetadataRequest {
+    MetadataRequest::default().with_topics(None)
+}
+
+const JOURNAL: &str = "/data/quorum.journal";
+
+/// A metadata that is older than the partitions is no reason to throw them away.
+#[test]
+fn what_the_metadata_does_not_know_is_moved_aside_and_stays() {
+    let mut scene = Scene::new(3);
+    let running = scene.start();
+    scene.client(async { drop(Client::connect().await.call(9, &metadata_of_all()).await) });
+    scene.stop(running);
+    let node = scene.broker;
+    let old = scene
+        .world
+        .block_on(node, async { fs::read(JOURNAL).await.unwrap() });
+    let running = scene.start();
+    scene.client(async {
+        let mut client = Client::connect().await;
+        client.create_topic("t", 1).await;
+        assert_eq!(client.produce("t", 0, batch(&["a"])).await, (0, 0));
+    });
+    scene.stop(running);
+    scene.world.block_on(node, async move {
+        fs::write_atomic(JOURNAL, vec![old]).await.unwrap();
+    });
+    for _ in 0..2 {
+        let running = scene.start();
+        scene.client(async { drop(Client::connect().await.call(9, &metadata_of_all()).await) });
+        scene.stop(running);
+        let kept = scene.world.block_on(node, async {
+            let names = fs::read_dir("/data").await.unwrap();
+            let stray = |name: &str| name.starts_with("t-0.") && name.ends_with("-stray");
+            let mut strays = names.into_iter().filter(|entry| stray(&entry.name));
+            let folder = strays.next().expect("it is moved aside").name;
+            assert!(strays.next().is_none());
+            let log = format!("/data/{folder}/00000000000000000000.log");
+            fs::metadata(log).await.unwrap().len
+        });
+        assert!(kept > 60, "{kept} bytes");
+    }
 }

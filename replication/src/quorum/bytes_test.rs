@@ -227,3 +227,42 @@ fn a_log_with_a_gap_is_refused() {
     assert!(stored.entries(0..=9).is_empty());
     assert_eq!(stored.entries(0..=9).first().map(index_of), None);
 }
+
+/// Nobody's library has sent entries with gaps, or of terms that are yet to come.
+#[test]
+fn entries_have_to_follow_from_each_other() {
+    let message = |prev: Option<LogId>, ids: &[(u64, u64)]| {
+        let entries = ids
+            .iter()
+            .map(|(term, index)| Entry::new(log_id(*term, *index), Payload::Blank));
+        Message::Append(AppendEntriesRequest {
+            vote: Vote {
+                leader_id: leader_id_std::LeaderId::new(5, 2),
+                committed: true,
+            },
+            prev_log_id: prev,
+            entries: entries.collect(),
+            leader_commit: None,
+        })
+    };
+    let good = [
+        message(None, &[]),
+        message(None, &[(1, 0), (1, 1), (5, 2)]),
+        message(Some(log_id(3, 7)), &[(3, 8), (4, 9)]),
+    ];
+    for good in good {
+        assert!(good.is_in_order(), "{good:?}");
+        assert_eq!(good.term(), 5);
+    }
+    let bad = [
+        message(None, &[(1, 1)]),
+        message(Some(log_id(3, 7)), &[(3, 9)]),
+        message(Some(log_id(3, 7)), &[(3, 8), (3, 8)]),
+        message(Some(log_id(3, 7)), &[(2, 8)]),
+        message(Some(log_id(3, 7)), &[(6, 8)]),
+        message(Some(log_id(3, u64::MAX)), &[(3, 0)]),
+    ];
+    for bad in bad {
+        assert!(!bad.is_in_order(), "{bad:?}");
+    }
+}

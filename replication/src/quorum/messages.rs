@@ -38,6 +38,38 @@ pub(crate) enum Message {
 }
 
 impl Message {
+    /// The term that it is of.
+    pub(crate) fn term(&self) -> u64 {
+        let vote = match self {
+            Self::Append(request) => &request.vote,
+            Self::Vote(request) | Self::PreVote(request) => &request.vote,
+            Self::Snapshot(vote, _) => vote,
+            Self::TransferLeader(request) => request.from_leader(),
+        };
+        vote.leader_id.term
+    }
+
+    /// Whether entries that it brings are one behind the other, of no term after its own.
+    pub(crate) fn is_in_order(&self) -> bool {
+        let Self::Append(request) = self else {
+            return true;
+        };
+        let mut last = request.prev_log_id;
+        request.entries.iter().all(|entry| {
+            let id = entry.log_id;
+            let term = **id.committed_leader_id();
+            let follows = match last {
+                None => id.index() == 0,
+                Some(last) => {
+                    last.index().checked_add(1) == Some(id.index())
+                        && **last.committed_leader_id() <= term
+                }
+            };
+            last = Some(id);
+            follows && term <= self.term()
+        })
+    }
+
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         match self {

@@ -67,6 +67,10 @@ const SNAPSHOT_MS: u64 = 30_000;
 const SNAPSHOT_ENTRIES: u64 = 2_000;
 /// and so many stay behind it, for nodes that are a little late.
 const KEPT_ENTRIES: u64 = 500;
+/// No node is so many terms behind: each takes an election,
+const TERMS_AHEAD_MAX: u64 = 1 << 32;
+/// and there are never so many.
+const TERM_MAX: u64 = 1 << 62;
 /// Entries in one message.
 const MESSAGE_ENTRIES: u64 = 256;
 
@@ -278,6 +282,7 @@ impl<M: Machine> Quorum<M> {
         if is_about_leaders && !self.is_settled.get() {
             return Err(io::Error::other("this node has yet to learn who votes"));
         }
+        self.check_sense(&message)?;
         let ended = |error: RaftError<Types>| io::Error::other(error.to_string());
         Ok(match message {
             Message::Append(request) => {
@@ -302,6 +307,27 @@ impl<M: Machine> Quorum<M> {
                 encode_transferred(matches!(accepted, Ok(Ok(()))))
             }
         })
+    }
+
+    /// Whether a node of this quorum can have sent this: a message changes what is stored for good, and
+    /// anybody who reaches the port can send one.
+    fn check_sense(&self, message: &Message) -> io::Result<()> {
+        let view = self.view();
+        // one that reads its log anew comes by times in which it was alone
+        if self.is_settled.get() && view.voters.iter().eq([self.raft.node_id()]) {
+            // nobody can have been elected without its vote, nor have become a voter
+            return Err(io::Error::other("this node alone votes"));
+        }
+        let term = message.term();
+        if term > TERM_MAX || term.saturating_sub(view.term) > TERMS_AHEAD_MAX {
+            return Err(io::Error::other(format!("there cannot be a term {term}")));
+        }
+        match message.is_in_order() {
+            true => Ok(()),
+            false => Err(io::Error::other(
+                "its entries do not follow from each other",
+            )),
+        }
     }
 
     /// Waits until the disk refuses the journal.

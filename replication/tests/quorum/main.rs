@@ -8,6 +8,7 @@ mod story;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bytes::{BufMut, Bytes, BytesMut};
 use ringmill_ring::sim::World;
 use ringmill_ring::sleep;
 
@@ -51,6 +52,45 @@ fn a_node_that_is_not_settled_does_not_lead_though_its_log_names_it_alone() {
         assert_eq!(again.view().leader, None);
         again.settle();
         wait_to_lead(&again).await;
+    });
+    world.run_for(Duration::from_secs(30));
+    assert_eq!(outputs.take().len(), 1);
+}
+
+/// Bytes of an AppendEntries of this term from node 9, without entries.
+fn append_of(term: u64) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_u8(1);
+    out.put_u64(term);
+    out.put_i32(9);
+    // committed, nothing before it, nothing committed, no entries
+    out.put_slice(&[1, 0, 0]);
+    out.put_u32(0);
+    out.freeze()
+}
+
+/// Anybody who reaches the port can send them.
+#[test]
+fn who_votes_alone_takes_no_orders_and_nobody_takes_senseless_terms() {
+    let mut world = World::new(6);
+    let node = world.add_node("n1", [10, 0, 0, 1].into());
+    let outputs = world.start(node, async {
+        let quorum = alone(true).await;
+        for term in [u64::MAX, u64::MAX - 1, 1 << 62, 1 << 33] {
+            let refused = quorum.answer(append_of(term)).await;
+            assert!(refused.is_err(), "term {term}, of a node that knows nobody");
+        }
+        let first = BTreeMap::from([(1, address(1))]);
+        quorum.begin(first).await.unwrap();
+        wait_to_lead(&quorum).await;
+        let before = quorum.view();
+        for term in [u64::MAX, 1 << 40, before.term, before.term + 1] {
+            let refused = quorum.answer(append_of(term)).await;
+            assert!(refused.is_err(), "term {term}, of a node that votes alone");
+        }
+        let proposed = quorum.propose(Bytes::from_static(b"0123456789abcdef"));
+        proposed.await.expect("it leads on");
+        assert_eq!(quorum.view().term, before.term);
     });
     world.run_for(Duration::from_secs(30));
     assert_eq!(outputs.take().len(), 1);

@@ -15,6 +15,8 @@ pub(crate) const PREDECESSOR_TIME: Duration = Duration::from_secs(5);
 /// How often it looks.
 pub(crate) const PREDECESSOR_PAUSE: Duration = Duration::from_millis(10);
 const LOCK_NAME: &str = ".lock";
+/// Kafka's file that says whose partition a folder is.
+pub(crate) const OWNER_FILE: &str = "partition.metadata";
 /// The metadata of versions before there were several nodes.
 const OLD_JOURNAL: &str = "metadata.journal";
 
@@ -48,6 +50,24 @@ impl Folder {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether partitions were kept in it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn has_partitions(&self) -> Result<bool, StoreError> {
+        let failed = |error| StoreError::Io {
+            path: self.path.clone(),
+            error,
+        };
+        for entry in fs::read_dir(&self.path).await.map_err(failed)? {
+            let owner = self.path.join(&entry.name).join(OWNER_FILE);
+            if entry.is_dir && fs::metadata(owner).await.is_ok() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Writes down whose it is.

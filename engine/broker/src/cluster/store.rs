@@ -12,7 +12,9 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use futures_util::lock::Mutex;
 use ringmill_replication::partition::NodeId;
-use ringmill_replication::quorum::{Address, Links, OpenError, ProposeError, Quorum, View};
+use ringmill_replication::quorum::{
+    Address, JOURNAL_NAME, Links, OpenError, ProposeError, Quorum, View,
+};
 use ringmill_ring::{sleep, timeout};
 use ringmill_wire::Uuid;
 use thiserror::Error;
@@ -54,6 +56,11 @@ pub enum StoreError {
     /// The data folder is of a version that this one does not read.
     #[error("{0} holds metadata.journal: a version wrote it that this one does not read")]
     Old(PathBuf),
+    /// The metadata is gone, and the partitions are not.
+    #[error(
+        "{0} is missing or holds nothing, and the folder was in use: the metadata of its partitions is lost; restore the file from a copy (if other nodes have the metadata, start with an empty folder and join them)"
+    )]
+    Lost(PathBuf),
     /// The quorum's journal cannot be used.
     #[error(transparent)]
     Quorum(#[from] OpenError),
@@ -106,6 +113,11 @@ impl Store {
         let is_settled = !identity.is_joining;
         let machine = Rc::clone(&metadata);
         let quorum = Quorum::open(folder.path(), node, machine, links, is_settled).await?;
+        if quorum.is_new() && is_settled && (identity.has_joined || folder.has_partitions().await?)
+        {
+            // It has voted and decided, and does not know any more what.
+            return Err(StoreError::Lost(folder.path().join(JOURNAL_NAME)));
+        }
         if quorum.is_new() && !identity.has_joined {
             let alone = BTreeMap::from([(node, address)]);
             quorum.begin(alone).await?;

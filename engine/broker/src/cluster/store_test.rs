@@ -200,6 +200,39 @@ fn a_damaged_journal_is_mended_from_its_copies_or_stops_the_start() {
     });
 }
 
+/// Or the folders of its partitions would be taken for those of deleted topics.
+#[test]
+fn a_folder_whose_journal_is_gone_is_refused_if_it_has_partitions() {
+    for lost in ["", "garbage", "missing"] {
+        let mut world = World::new(1);
+        let node = world.add_node("a", "10.0.0.1".parse().unwrap());
+        world.block_on(node, async move {
+            let store = open(1).await.unwrap();
+            add(&store, "a").await.unwrap();
+            drop(store);
+            fs::create_dir_all("/data/a-0").await.unwrap();
+            let owner = Bytes::from_static(b"version: 0\n");
+            let written = fs::write_atomic("/data/a-0/partition.metadata", vec![owner]);
+            written.await.unwrap();
+            let path = PathBuf::from("/data").join(JOURNAL_NAME);
+            match lost {
+                "missing" => fs::remove_file(&path).await.unwrap(),
+                content => {
+                    let content = vec![Bytes::from(content)];
+                    fs::write_atomic(&path, content).await.unwrap();
+                }
+            }
+            for _ in 0..2 {
+                let error = open(1).await.err().expect("refused").to_string();
+                assert!(
+                    error.contains("the metadata of its partitions is lost"),
+                    "{error}"
+                );
+            }
+        });
+    }
+}
+
 #[test]
 fn a_long_journal_is_rewritten_short() {
     let mut world = World::new(1);
