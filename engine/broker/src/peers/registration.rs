@@ -317,7 +317,14 @@ impl Shard {
             }
             if now() - complained >= COMPLAINT_TIME {
                 complained = now();
-                tracing::warn!("the metadata's quorum has no leader that this node can reach");
+                match store.view().is_stuck {
+                    true => tracing::warn!(
+                        "the disk does not take what the metadata's quorum writes: the node cannot start before it does"
+                    ),
+                    false => tracing::warn!(
+                        "the metadata's quorum has no leader that this node can reach"
+                    ),
+                }
             }
             let view = store.view();
             let changed = std::pin::pin!(store.looks_new(&view));
