@@ -6,4 +6,5 @@ mod brokers;
 mod consuming;
 mod grouping;
 mod producing;
+mod stuck;
 mod transacting;

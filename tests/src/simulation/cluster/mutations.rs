@@ -22,7 +22,7 @@ const fn mutation(name: &'static str, within: u64, does: &'static str) -> Mutati
 pub const ALL: [Mutation; 23] = [
     mutation(
         "ack-before-flush",
-        100,
+        1000,
         "what is written counts as safe before it is flushed, on leaders and followers",
     ),
     mutation(
