@@ -47,7 +47,7 @@ pub const ALL: [Mutation; 23] = [
     ),
     mutation(
         "epochs-unchecked",
-        200,
+        500,
         "leader epochs that clients and followers claim are not compared",
     ),
     mutation(
@@ -67,12 +67,12 @@ pub const ALL: [Mutation; 23] = [
     ),
     mutation(
         "high-watermark-goes-back",
-        100,
+        200,
         "the high watermark follows the slowest, also back",
     ),
     mutation(
         "latest-goes-back",
-        50,
+        100,
         "a new leader tells the end of the log before it knows it (KIP-207)",
     ),
     mutation(
@@ -87,7 +87,7 @@ pub const ALL: [Mutation; 23] = [
     ),
     mutation(
         "joiners-do-not-count",
-        200,
+        500,
         "a follower that was proposed for the in-sync set is not waited for (KIP-497)",
     ),
     mutation(
@@ -102,7 +102,7 @@ pub const ALL: [Mutation; 23] = [
     ),
     mutation(
         "new-life-keeps-leaderships",
-        100,
+        200,
         "a node that has restarted leads on in the same epoch, and stays in sync",
     ),
     mutation(
@@ -122,7 +122,7 @@ pub const ALL: [Mutation; 23] = [
     ),
     mutation(
         "markers-not-sent",
-        100,
+        200,
         "transactions know partitions and coordinators of their own node alone",
     ),
     mutation(
