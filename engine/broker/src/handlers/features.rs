@@ -1,6 +1,8 @@
 //! UpdateFeatures (KIP-584, KIP-778, KIP-1022): the cluster goes to other levels of features. Pure; the
 //! rules and words are those of Kafka's `FeatureControlManager`.
 
+use std::collections::BTreeMap;
+
 use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::features::{Levels, RINGMILL_VERSION};
@@ -64,13 +66,10 @@ pub fn update_features(
     for update in &request.feature_updates {
         set(&mut levels, update);
     }
-    // Of a feature that is named twice the last counts, as the levels do.
-    let updates = request.feature_updates.iter().enumerate();
-    let last = updates.filter(|(at, update)| {
-        let later = request.feature_updates[at + 1..].iter();
-        !later.clone().any(|later| later.feature == update.feature)
-    });
-    let mut checked = last.map(|(_, update)| {
+    // Of a feature that is named twice the last counts, as for the levels.
+    let updates = request.feature_updates.iter();
+    let last: BTreeMap<&str, _> = updates.map(|update| (&*update.feature, update)).collect();
+    let mut checked = last.into_values().map(|update| {
         check(image, ctx, update, version, asked)?;
         recordable(image, &levels, update)
     });

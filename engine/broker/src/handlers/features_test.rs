@@ -1,7 +1,5 @@
 //! Levels go up when every node has them, down where that is asked for, and nowhere else.
 
-use std::collections::BTreeMap;
-
 use ringmill_replication::partition::NodeId;
 use ringmill_wire::api::ApiKey;
 use ringmill_wire::features::{
