@@ -45,9 +45,9 @@ mod versions;
 
 pub use admin::{
     AdminError, ClusterDescription, ConfigChange, ConfigEntry, ConfigKind, ConfigResource,
-    ConfigSource, Feature, GroupDescription, GroupFilter, GroupKind, GroupListing, GroupMember,
-    LogDir, NewTopic, PartitionReplicas, ProducerState, QuotaChange, QuotaEntity, QuotaFilter,
-    QuotaMatch, Quotas, TransactionDescription, TransactionFilter, TransactionListing,
+    ConfigSource, Feature, FeatureUpdate, GroupDescription, GroupFilter, GroupKind, GroupListing,
+    GroupMember, LogDir, NewTopic, PartitionReplicas, ProducerState, QuotaChange, QuotaEntity,
+    QuotaFilter, QuotaMatch, Quotas, TransactionDescription, TransactionFilter, TransactionListing,
 };
 #[cfg(feature = "tokio")]
 pub use application::{
@@ -94,9 +94,9 @@ pub use ringmill_wire::fetch::IsolationLevel;
 /// root of the crate, which any thread may hold.
 pub mod local {
     pub use crate::admin::{
-        Admin, AdminError, ClusterDescription, ClusterNode, ConfigChange, ConfigEntry,
-        ConfigSource, GroupDescription, GroupListing, GroupMember, NewTopic, QuorumDescription,
-        QuorumMember, Reassignment,
+        Admin, AdminError, ClusterDescription, ClusterFeatures, ClusterNode, ConfigChange,
+        ConfigEntry, ConfigSource, GroupDescription, GroupListing, GroupMember, NewTopic,
+        QuorumDescription, QuorumMember, Reassignment,
     };
     pub use crate::assignor::protocol::GroupProtocolError;
     pub use crate::assignor::{Assignor, TopicPartition};

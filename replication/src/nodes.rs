@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use ringmill_wire::features::{LevelRange, Levels, Supported};
 use thiserror::Error;
 
 use crate::partition::NodeId;
@@ -24,6 +25,8 @@ pub struct NodeState {
     pub address: Address,
     /// Where it stands (`broker.rack`).
     pub rack: Option<String>,
+    /// Which levels of which features it supports; nothing where the metadata does not say it.
+    pub supported: Supported,
     /// It is not heard from, or has not come up yet: it leads nothing.
     pub is_fenced: bool,
     /// It is about to stop, and gives its leaderships away.
@@ -48,6 +51,8 @@ pub struct Registration {
     pub address: Address,
     /// Where it stands.
     pub rack: Option<String>,
+    /// Which levels of which features it supports.
+    pub supported: Supported,
     /// What it had not flushed may be gone: its machine has lost its power, as far as is known.
     pub lost_unflushed: bool,
 }
@@ -75,6 +80,20 @@ pub enum NotRegistered {
         /// Where.
         address: Address,
     },
+    /// The cluster is at a level of a feature that the node does not have.
+    #[error(
+        "node {node} supports {feature} {range}, and the cluster is at {level}: start it with a build that has that level"
+    )]
+    Level {
+        /// The one that comes.
+        node: NodeId,
+        /// The feature's name.
+        feature: String,
+        /// What the node supports.
+        range: LevelRange,
+        /// Where the cluster is.
+        level: i16,
+    },
 }
 
 /// What a registration makes of a node.
@@ -86,12 +105,13 @@ pub struct Registered {
     pub has_lost_all: bool,
 }
 
-/// Lets a node in. `epoch` is larger than any before.
+/// Lets a node into a cluster whose features are at `levels`. `epoch` is larger than any before.
 ///
 /// # Errors
-/// Another node would be taken for it.
+/// Another node would be taken for it, or it does not support what the cluster is at.
 pub fn register(
     nodes: &BTreeMap<NodeId, NodeState>,
+    levels: &Levels,
     registration: Registration,
     epoch: i64,
 ) -> Result<Registered, NotRegistered> {
@@ -100,6 +120,7 @@ pub fn register(
         folder,
         address,
         rack,
+        supported,
         lost_unflushed: _,
     } = registration;
     let before = nodes.get(&node);
@@ -122,6 +143,17 @@ pub fn register(
             address,
         });
     }
+    for (feature, level) in levels {
+        let range = supported.get(feature).copied().unwrap_or_default();
+        if !range.contains(*level) {
+            return Err(NotRegistered::Level {
+                node,
+                feature: feature.clone(),
+                range,
+                level: *level,
+            });
+        }
+    }
     Ok(Registered {
         has_lost_all: before.is_some_and(|before| before.folder != folder),
         state: NodeState {
@@ -129,6 +161,7 @@ pub fn register(
             folder,
             address,
             rack,
+            supported,
             is_fenced: true,
             is_stopping: false,
         },
@@ -201,6 +234,7 @@ mod tests {
             folder,
             address: address(port),
             rack: None,
+            supported: Supported::from([("f".to_owned(), LevelRange::new(1, 2))]),
             lost_unflushed: false,
         }
     }
@@ -209,7 +243,7 @@ mod tests {
         let mut nodes = BTreeMap::new();
         for node in [1, 2] {
             let new = registration(node, node as u128, node as u16);
-            let registered = register(&nodes, new, 5).unwrap();
+            let registered = register(&nodes, &Levels::new(), new, 5).unwrap();
             assert!(!registered.has_lost_all && registered.state.is_fenced);
             let up = NodeState {
                 is_fenced: false,
@@ -222,7 +256,7 @@ mod tests {
 
     #[test]
     fn the_same_folder_is_the_same_node_in_a_new_life() {
-        let again = register(&cluster(), registration(2, 2, 9), 6).unwrap();
+        let again = register(&cluster(), &Levels::new(), registration(2, 2, 9), 6).unwrap();
         assert_eq!((again.state.epoch, again.has_lost_all), (6, false));
         assert_eq!(again.state.address, address(9));
         assert!(!again.state.is_usable(), "until it is up to date");
@@ -231,29 +265,46 @@ mod tests {
     #[test]
     fn another_folder_is_somebody_else_while_the_node_runs() {
         let mut nodes = cluster();
-        let error = register(&nodes, registration(2, 7, 9), 6).unwrap_err();
+        let error = register(&nodes, &Levels::new(), registration(2, 7, 9), 6).unwrap_err();
         assert!(
             error.to_string().contains("node 2 runs already, at h:2"),
             "{error}"
         );
         nodes.get_mut(&2).unwrap().is_fenced = true;
-        let again = register(&nodes, registration(2, 7, 9), 6).unwrap();
+        let again = register(&nodes, &Levels::new(), registration(2, 7, 9), 6).unwrap();
         assert!(again.has_lost_all, "its disk was replaced");
     }
 
     #[test]
     fn two_nodes_are_not_reached_at_one_address() {
         let mut nodes = cluster();
-        let error = register(&nodes, registration(3, 3, 2), 6).unwrap_err();
+        let error = register(&nodes, &Levels::new(), registration(3, 3, 2), 6).unwrap_err();
         assert!(
             error.to_string().contains("node 2 is reached at h:2"),
             "{error}"
         );
         nodes.get_mut(&2).unwrap().is_fenced = true;
         assert!(
-            register(&nodes, registration(3, 3, 2), 6).is_ok(),
+            register(&nodes, &Levels::new(), registration(3, 3, 2), 6).is_ok(),
             "it may have moved"
         );
+    }
+
+    #[test]
+    fn a_node_has_to_support_what_the_cluster_is_at() {
+        let at = |feature: &str, level| {
+            let levels = Levels::from([(feature.to_owned(), level)]);
+            let registered = register(&cluster(), &levels, registration(3, 3, 3), 6);
+            registered.map(|registered| registered.state.supported.len())
+        };
+        assert_eq!(at("f", 1), Ok(1));
+        assert_eq!(at("f", 2), Ok(1));
+        for (feature, level, range) in [("f", 3, "1-2"), ("unknown", 1, "0")] {
+            let why = at(feature, level).unwrap_err().to_string();
+            let expected =
+                format!("node 3 supports {feature} {range}, and the cluster is at {level}: start");
+            assert!(why.starts_with(&expected), "{why}");
+        }
     }
 
     #[test]
@@ -262,7 +313,7 @@ mod tests {
         assert_eq!(beats.next_expiry(), Some(1101));
         beats.on_heartbeat(2, 1050);
         beats.forget(3);
-        assert_eq!(beats.expired(1100), []);
+        assert!(beats.expired(1100).is_empty());
         assert_eq!(beats.expired(1101), [1]);
         assert_eq!(beats.expired(1151), [1, 2]);
         beats.forget(1);

@@ -8,8 +8,7 @@ use ringmill_wire::kafka_protocol::messages::describe_topic_partitions_request::
 };
 use ringmill_wire::kafka_protocol::messages::describe_topic_partitions_response::DescribeTopicPartitionsResponsePartition;
 use ringmill_wire::kafka_protocol::messages::{
-    ApiVersionsRequest, BrokerId, DescribeLogDirsRequest, DescribeProducersRequest,
-    DescribeTopicPartitionsRequest,
+    BrokerId, DescribeLogDirsRequest, DescribeProducersRequest, DescribeTopicPartitionsRequest,
 };
 
 use super::{Admin, AdminError, check, text, unanswered};
@@ -71,28 +70,6 @@ pub struct ProducerState {
     pub transaction_start: Option<i64>,
     /// Epoch of the coordinator that ended its last transaction; −1 if none did.
     pub coordinator_epoch: i32,
-}
-
-/// Levels of a feature of the cluster (KIP-584).
-///
-/// # Examples
-/// ```no_run
-/// # async fn example(admin: ringmill_client::Admin) -> Result<(), ringmill_client::AdminError> {
-/// let features = admin.features().await?;
-/// if features.get("transaction.version").is_some_and(|f| f.finalized >= Some(2)) {
-///     println!("transactions are those of KIP-890");
-/// }
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Feature {
-    /// The lowest level that the broker supports.
-    pub min: i16,
-    /// The highest.
-    pub max: i16,
-    /// What the cluster has settled on; none where it has not.
-    pub finalized: Option<i16>,
 }
 
 /// A partition with all that the cluster knows of its replicas (KIP-966).
@@ -191,30 +168,6 @@ impl Admin {
                     .collect();
                 producers.sort_by_key(|producer| producer.producer_id);
                 Ok(producers)
-            })
-            .await
-    }
-
-    /// The features of the cluster, by name.
-    pub async fn features(&self) -> Result<BTreeMap<String, Feature>, AdminError> {
-        let request = ApiVersionsRequest::default()
-            .with_client_software_name(text(env!("CARGO_PKG_NAME")))
-            .with_client_software_version(text(env!("CARGO_PKG_VERSION")));
-        self.0
-            .retried(async || {
-                let connection = self.0.any().await?;
-                let response = connection.call(&request, self.limit()).await?;
-                check("features", response.error_code, None)?;
-                let mut features = BTreeMap::<String, Feature>::new();
-                for supported in response.supported_features {
-                    let feature = features.entry(supported.name.to_string()).or_default();
-                    (feature.min, feature.max) = (supported.min_version, supported.max_version);
-                }
-                for finalized in response.finalized_features {
-                    let feature = features.entry(finalized.name.to_string()).or_default();
-                    feature.finalized = Some(finalized.max_version_level);
-                }
-                Ok(features)
             })
             .await
     }

@@ -4,6 +4,7 @@
 //! repeated while its failure may pass (`default.api.timeout.ms`).
 
 mod configs;
+mod features;
 mod groups;
 mod inspect;
 mod nodes;
@@ -23,8 +24,9 @@ use crate::metadata::{Broker, error_code};
 use crate::offsets::OffsetError;
 
 pub use configs::{ConfigChange, ConfigEntry, ConfigKind, ConfigResource, ConfigSource};
+pub use features::{ClusterFeatures, Feature, FeatureUpdate};
 pub use groups::{GroupDescription, GroupFilter, GroupKind, GroupListing, GroupMember};
-pub use inspect::{Feature, LogDir, PartitionReplicas, ProducerState};
+pub use inspect::{LogDir, PartitionReplicas, ProducerState};
 pub use nodes::{ClusterNode, QuorumDescription, QuorumMember};
 pub use quotas::{QuotaChange, QuotaEntity, QuotaFilter, QuotaMatch, Quotas};
 pub use replicas::Reassignment;

@@ -26,9 +26,9 @@ use super::{AdminBuilder, ConsumerBuilder, ConsumerRecord, Delivery, ProducerBui
 use super::{ProducerRecord, StartError};
 use crate::admin::{
     AdminError, ClusterDescription, ConfigChange, ConfigEntry, ConfigKind, ConfigResource, Feature,
-    GroupDescription, GroupFilter, GroupListing, LogDir, NewTopic, PartitionReplicas,
-    ProducerState, QuotaChange, QuotaEntity, QuotaFilter, Quotas, TransactionDescription,
-    TransactionFilter, TransactionListing,
+    FeatureUpdate, GroupDescription, GroupFilter, GroupListing, LogDir, NewTopic,
+    PartitionReplicas, ProducerState, QuotaChange, QuotaEntity, QuotaFilter, Quotas,
+    TransactionDescription, TransactionFilter, TransactionListing,
 };
 use crate::assignor::TopicPartition;
 use crate::cluster::LookupError;
@@ -243,6 +243,8 @@ impl Admin {
         fn delete_group_offsets(group: &str, partitions: BTreeSet<TopicPartition>) -> Result<(), AdminError>;
         fn cluster() -> Result<ClusterDescription, AdminError>;
         fn features() -> Result<BTreeMap<String, Feature>, AdminError>;
+        fn update_features(updates: Vec<FeatureUpdate>) -> Result<(), AdminError>;
+        fn validate_features(updates: Vec<FeatureUpdate>) -> Result<(), AdminError>;
         fn offsets(wanted: Vec<(TopicPartition, OffsetSpec)>) -> Result<FoundOffsets, AdminError>;
         fn log_dirs(broker: i32) -> Result<Vec<LogDir>, AdminError>;
         fn producers(partition: &TopicPartition) -> Result<Vec<ProducerState>, AdminError>;

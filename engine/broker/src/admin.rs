@@ -32,7 +32,7 @@ use crate::cluster::command::Command;
 use crate::cluster::image::Image;
 use crate::cluster::store::{ChangeError, random_id};
 use crate::handlers::{
-    Context, alter_configs, elections, producer_ids, quotas, reassignments, topics,
+    Context, alter_configs, elections, features, producer_ids, quotas, reassignments, topics,
 };
 use crate::peers::{self, Destination, Leader, Outcome};
 use crate::router::{Answer, Call, Result};
@@ -150,7 +150,7 @@ impl Shard {
         }
     }
 
-    /// What concerns nodes, and which of them has copies and leads.
+    /// What concerns nodes, what they support, and which of them has copies and leads.
     async fn decide_on_nodes(self: &Rc<Self>, header: &RequestHeader, request: Request) -> Decided {
         match request {
             Request::UnregisterBroker(request) => {
@@ -160,6 +160,13 @@ impl Shard {
             Request::AlterPartitionReassignments(request) => {
                 let decide = move |image: &Image, _: Context<'_>| {
                     reassignments::alter_partition_reassignments(image, &request)
+                };
+                self.change_and_encode(header, decide).await
+            }
+            Request::UpdateFeatures(request) => {
+                let (version, asked) = (header.version, self.ask_supported().await);
+                let decide = move |image: &Image, ctx: Context<'_>| {
+                    features::update_features(image, ctx, &request, version, &asked)
                 };
                 self.change_and_encode(header, decide).await
             }
@@ -381,6 +388,9 @@ fn refuse(
             header,
             &elections::elect_leaders_failed(request, code, None),
         ),
+        Request::UpdateFeatures(_) => {
+            encode_response(header, &features::update_features_failed(code))
+        }
         Request::UnregisterBroker(_) => {
             let response = UnregisterBrokerResponse::default().with_error_message(None);
             encode_response(header, &response.with_error_code(code.code()))

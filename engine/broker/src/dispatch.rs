@@ -70,7 +70,9 @@ fn is_answered_early(key: ApiKey) -> bool {
 
 async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request: Request) -> Stage {
     match request {
-        Request::ApiVersions(request) => Stage::Done(telemetry::versions(peer, &header, &request)),
+        Request::ApiVersions(request) => {
+            Stage::Done(telemetry::versions(shard, peer, &header, &request))
+        }
         Request::GetTelemetrySubscriptions(request) => {
             Stage::Done(telemetry::subscriptions(shard, peer, &header, &request).await)
         }
@@ -78,18 +80,11 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
             Stage::Done(telemetry::push(shard, peer, &header, request).await)
         }
         Request::Metadata(request) => Stage::Done(metadata(shard, peer, &header, &request).await),
-        Request::DescribeCluster(request) => {
-            let version = header.version;
-            let image = shard.image();
-            let response = shard.with_context(Some(peer), |ctx| {
-                cluster::describe_cluster(&image, ctx, &request, version)
-            });
-            Stage::Done(respond(&header, &response))
-        }
         Request::FindCoordinator(request) => {
             Stage::Done(find_coordinator(shard, peer, &header, &request).await)
         }
-        Request::DescribeConfigs(_)
+        Request::DescribeCluster(_)
+        | Request::DescribeConfigs(_)
         | Request::ListConfigResources(_)
         | Request::DescribeTopicPartitions(_)
         | Request::DescribeClientQuotas(_) => Stage::Done(describe(shard, peer, &header, request)),
@@ -111,6 +106,7 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
         | Request::AlterPartitionReassignments(_)
         | Request::ListPartitionReassignments(_)
         | Request::UnregisterBroker(_)
+        | Request::UpdateFeatures(_)
         | Request::IncrementalAlterConfigs(_) => administer(shard, header, request).await,
         Request::JoinGroup(_)
         | Request::SyncGroup(_)
@@ -142,6 +138,14 @@ async fn control(shard: &Rc<Shard>, peer: &Peer, header: RequestHeader, request:
 /// Requests that the metadata alone answers.
 fn describe(shard: &Rc<Shard>, peer: &Peer, header: &RequestHeader, request: Request) -> Response {
     match request {
+        Request::DescribeCluster(request) => {
+            let version = header.version;
+            let image = shard.image();
+            let response = shard.with_context(Some(peer), |ctx| {
+                cluster::describe_cluster(&image, ctx, &request, version)
+            });
+            respond(header, &response)
+        }
         Request::DescribeConfigs(request) => {
             let image = shard.image();
             let response = shard.with_context(Some(peer), |ctx| {

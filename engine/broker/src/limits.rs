@@ -26,7 +26,9 @@ pub const SMALL_FRAME_BYTES: usize = 128 << 10;
 pub const EAGER_FRAME_BYTES: usize = 1 << 20;
 /// How many nodes a cluster may have.
 pub const MAX_NODES: usize = 1000;
-/// The most bytes of a node's host name, as in the DNS, and of its rack.
+/// How many features a node may support.
+pub const MAX_FEATURES: usize = 100;
+/// The most bytes of a node's host name, as in the DNS, of its rack, and of a feature's name.
 pub const MAX_HOST_BYTES: usize = 255;
 /// How many partitions a core opens or closes at a time.
 pub const CONCURRENT_OPENS: usize = 64;

@@ -5,6 +5,8 @@
 mod coordinators;
 #[path = "cluster/elections.rs"]
 mod elections;
+#[path = "cluster/features.rs"]
+mod features;
 #[path = "cluster/following.rs"]
 mod following;
 #[path = "cluster/joining.rs"]

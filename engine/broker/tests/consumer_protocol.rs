@@ -14,15 +14,17 @@ use ringmill_wire::kafka_protocol::messages::offset_commit_request::{
 use ringmill_wire::kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopics,
 };
+use ringmill_wire::kafka_protocol::messages::update_features_request::FeatureUpdateKey;
 use ringmill_wire::kafka_protocol::messages::{
     ApiVersionsRequest, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest,
     DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest, ListGroupsRequest,
-    OffsetCommitRequest, OffsetFetchRequest,
+    OffsetCommitRequest, OffsetFetchRequest, UpdateFeaturesRequest,
 };
 
 use wire_client::{Client, Scene, topic_name};
 
 const UNKNOWN_MEMBER_ID: i16 = 25;
+const UNSUPPORTED_VERSION: i16 = 35;
 const NON_EMPTY_GROUP: i16 = 68;
 const GROUP_ID_NOT_FOUND: i16 = 69;
 const FENCED_MEMBER_EPOCH: i16 = 110;
@@ -216,6 +218,33 @@ fn groups_are_described_listed_and_deleted() {
         });
         scene.stop(running);
     }
+}
+
+#[test]
+fn without_its_feature_the_protocol_is_refused() {
+    let mut scene = Scene::new(1);
+    let running = scene.start();
+    scene.client(async {
+        let mut client = Client::connect().await;
+        let topic = client.create_topic("t", 1).await;
+        find_coordinator(&mut client).await;
+        let describe =
+            ConsumerGroupDescribeRequest::default().with_group_ids(vec![text("g").into()]);
+        let mut member = Member::new("m");
+        assert_eq!(member.beat(&mut client, topic).await, 0);
+        for (level, upgrade_type, code) in [(0, 2, UNSUPPORTED_VERSION), (1, 1, 0)] {
+            let update = FeatureUpdateKey::default()
+                .with_feature(text("group.version"))
+                .with_max_version_level(level)
+                .with_upgrade_type(upgrade_type);
+            let update = UpdateFeaturesRequest::default().with_feature_updates(vec![update]);
+            assert_eq!(client.call(2, &update).await.error_code, 0);
+            assert_eq!(member.beat(&mut client, topic).await, code);
+            let described = client.call(1, &describe).await;
+            assert_eq!(described.groups[0].error_code, code);
+        }
+    });
+    scene.stop(running);
 }
 
 #[test]

@@ -1,13 +1,12 @@
-//! `ringmill cluster`: show the cluster's nodes, take one out, move copies between them.
+//! `ringmill cluster`: show the cluster's nodes, take one out, move copies between them, upgrade it.
 
 use std::collections::BTreeMap;
 
 use ringmill_client::local::{Admin, ClusterNode, QuorumDescription};
 use serde_json::{Value, json};
 
-use crate::Failure;
-use crate::copies;
 use crate::remote::{Remote, print, print_json, run as on_ring, table};
+use crate::{Failure, copies, features};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -21,6 +20,17 @@ pub(crate) struct Args {
 enum Task {
     /// Show the nodes, who is up, who leads and who votes
     Status,
+    /// Show the features: which levels all nodes support, and which the cluster is at
+    Features,
+    /// Go to the highest levels of all features that every node supports, once all are of a new version
+    Upgrade {
+        /// Go to this level of this feature alone; may be repeated
+        #[arg(long = "feature", value_name = "NAME=LEVEL", value_parser = features::level)]
+        features: Vec<(String, i16)>,
+        /// Say what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Take a node that was stopped out of the cluster, for good
     Leave { node: i32 },
     /// Move the copies that a node has to another node, while all goes on
@@ -55,6 +65,10 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         let json = args.remote.json;
         match args.task {
             Task::Status => status(&admin, json).await,
+            Task::Features => features::show(&admin, json).await,
+            Task::Upgrade { features, dry_run } => {
+                features::upgrade(&admin, features, dry_run, json).await
+            }
             Task::Leave { node } => {
                 admin.unregister_broker(node).await.map_err(Failure::new)?;
                 match json {

@@ -8,6 +8,7 @@ mod copies;
 mod demo;
 mod doctor;
 mod embedded;
+mod features;
 mod flights;
 mod group;
 mod log;

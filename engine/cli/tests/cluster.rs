@@ -108,6 +108,22 @@ fn three_commands_make_a_cluster_that_outlives_any_of_them() {
             up(shown) == [1, 2, 3] && voters(shown) == 3
         });
     }
+    let shown = run(&two, "cluster features").unwrap();
+    assert!(
+        shown.contains("transaction.version  0 to 2     2\n"),
+        "{shown}"
+    );
+    let same = run(&three, "cluster upgrade").unwrap();
+    assert_eq!(
+        same,
+        "every feature is at the highest level that all nodes support\n"
+    );
+    let why = run(
+        &three,
+        "cluster upgrade --dry-run --feature group.version=2",
+    )
+    .unwrap_err();
+    assert!(why.contains("only supports versions 0-1"), "{why}");
     run(&three, "topic create by-three --partitions 2").unwrap();
     let listed = run(&three, "topic list").unwrap();
     assert!(listed.contains("by-three"), "{listed}");

@@ -11,16 +11,14 @@ pub(crate) mod shape;
 mod throttle;
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::messages::api_versions_response::{
-    ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
-};
+use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, Encodable};
 use thiserror::Error;
 
-use crate::StrBytes;
 use crate::api::{APIS, ApiKey};
 use crate::error::ErrorCode;
+use crate::features::{self, Levels, Supported};
 use crate::header::{RequestHeader, TooLarge, finish_frame, response_body, start_frame};
 use crate::primitive::{ReadError, Reader};
 pub use shape::ShapeError;
@@ -242,6 +240,7 @@ controls! {
         DESCRIBE_TRANSACTIONS;
     ListTransactions: ListTransactionsRequest => ListTransactionsResponse, LIST_TRANSACTIONS;
     AlterPartition: AlterPartitionRequest => AlterPartitionResponse, ALTER_PARTITION;
+    UpdateFeatures: UpdateFeaturesRequest => UpdateFeaturesResponse, UPDATE_FEATURES;
     Envelope: EnvelopeRequest => EnvelopeResponse, ENVELOPE;
     BrokerRegistration: BrokerRegistrationRequest => BrokerRegistrationResponse,
         BROKER_REGISTRATION;
@@ -363,83 +362,43 @@ pub fn decode_response<R: Call>(version: i16, frame: &Bytes) -> Result<R::Respon
     })
 }
 
-/// A feature that clients ask for by name beside the APIs, with the levels that are supported and
-/// the one in force (KIP-584).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Feature {
-    /// Kafka's name of it.
-    pub name: &'static str,
-    /// Lowest level supported.
-    pub min: i16,
-    /// Highest level supported.
-    pub max: i16,
-    /// The level in force.
-    pub level: i16,
+/// What ApiVersions answers in a version: the table but for what nodes ask of each other, and from
+/// version 3 the features: what this node supports, and what the cluster is at in the `epoch` of its
+/// metadata.
+pub fn api_versions(
+    version: i16,
+    supported: &Supported,
+    levels: &Levels,
+    epoch: i64,
+) -> ApiVersionsResponse {
+    let response = ApiVersionsResponse::default().with_api_keys(rows());
+    match version {
+        ..3 => response,
+        _ => features::tell(response, version, supported, levels, epoch),
+    }
 }
 
-/// All features, by name.
-pub const FEATURES: &[Feature] = &[
-    // the consumer protocol (KIP-848)
-    Feature {
-        name: "group.version",
-        min: 0,
-        max: 1,
-        level: 1,
-    },
-    // KIP-890: the epoch goes up with every end of a transaction, and partitions join implicitly
-    Feature {
-        name: "transaction.version",
-        min: 0,
-        max: 2,
-        level: 2,
-    },
-];
-/// Counts the changes of the levels in force: none so far.
-const FEATURES_EPOCH: i64 = 0;
-
-/// What ApiVersions answers in a version: the table but for what nodes ask of each other, and from
-/// version 3 the features.
-pub fn api_versions(version: i16) -> ApiVersionsResponse {
+fn rows() -> Vec<ApiVersion> {
+    let named = APIS.iter().filter(|api| !api.internal);
     let row = |api: &crate::api::Api| {
         ApiVersion::default()
             .with_api_key(api.key.code())
             .with_min_version(api.advertised_min)
             .with_max_version(api.max)
     };
-    let named = APIS.iter().filter(|api| !api.internal);
-    let response = ApiVersionsResponse::default().with_api_keys(named.map(row).collect());
-    if version < 3 {
-        return response;
-    }
-    // Clients of version 3 take a lowest level of 0 for an error (KAFKA-17011).
-    let supported = FEATURES
-        .iter()
-        .filter(|feature| version > 3 || feature.min > 0);
-    let supported = supported.map(|feature| {
-        SupportedFeatureKey::default()
-            .with_name(StrBytes::from_static_str(feature.name))
-            .with_min_version(feature.min)
-            .with_max_version(feature.max)
-    });
-    let finalized = FEATURES.iter().map(|feature| {
-        FinalizedFeatureKey::default()
-            .with_name(StrBytes::from_static_str(feature.name))
-            .with_min_version_level(feature.level)
-            .with_max_version_level(feature.level)
-    });
-    response
-        .with_supported_features(supported.collect())
-        .with_finalized_features_epoch(FEATURES_EPOCH)
-        .with_finalized_features(finalized.collect())
+    named.map(row).collect()
 }
 
 /// The frame that answers an ApiVersions request of a version that is not served: error
 /// UNSUPPORTED_VERSION in version 0, with the row of ApiVersions alone, so that the client can ask
 /// again (KIP-511).
 pub fn unsupported_api_versions(correlation_id: i32) -> Bytes {
-    let mut response = api_versions(0).with_error_code(ErrorCode::UnsupportedVersion.code());
-    let own = ApiKey::ApiVersions.code();
-    response.api_keys.retain(|row| row.api_key == own);
+    let own = rows()
+        .into_iter()
+        .filter(|row| row.api_key == ApiKey::ApiVersions.code());
+    let response = ApiVersionsResponse::default()
+        .with_error_code(ErrorCode::UnsupportedVersion.code())
+        .with_api_keys(own.collect());
     let header = RequestHeader {
         key: ApiKey::ApiVersions,
         version: 0,

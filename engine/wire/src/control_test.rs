@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::shape::{Field, Kind};
 use super::*;
+use crate::features::TRANSACTION_VERSION;
 use crate::primitive::put_uvarint;
 
 /// All that is in `body`, read as a `T` and written again.
@@ -316,10 +317,15 @@ fn a_newer_api_versions_gets_an_answer_in_version_0() {
     );
 }
 
+fn told(version: i16) -> ApiVersionsResponse {
+    let levels = Levels::from([(TRANSACTION_VERSION.to_owned(), 2)]);
+    api_versions(version, &features::supported(), &levels, 77)
+}
+
 #[test]
 fn api_versions_response_has_a_header_without_tags() {
     let header = header(ApiKey::ApiVersions, 3);
-    let frame = encode_response(&header, &api_versions(header.version)).unwrap();
+    let frame = encode_response(&header, &told(header.version)).unwrap();
     let rows = APIS.iter().filter(|api| !api.internal).count() as u8 + 1;
     assert_eq!(frame[4..11], [0, 0, 0, 7, 0, 0, rows]);
 }
@@ -328,7 +334,7 @@ fn api_versions_response_has_a_header_without_tags() {
 fn features_are_told_to_clients_that_can_read_them() {
     for (version, lowest) in [(0, None), (3, None), (4, Some(0))] {
         let header = header(ApiKey::ApiVersions, version);
-        let frame = encode_response(&header, &api_versions(version)).unwrap();
+        let frame = encode_response(&header, &told(version)).unwrap();
         let read = decode_response::<ApiVersionsRequest>(version, &frame.slice(4..)).unwrap();
         let mut found = read.supported_features.iter();
         let found = found.find(|feature| &*feature.name == "transaction.version");
@@ -337,12 +343,14 @@ fn features_are_told_to_clients_that_can_read_them() {
         let finalized = read.finalized_features.iter();
         let level = finalized.map(|feature| feature.max_version_level).max();
         assert_eq!(level, (version >= 3).then_some(2));
+        let epoch = if version >= 3 { 77 } else { -1 };
+        assert_eq!(read.finalized_features_epoch, epoch);
     }
 }
 
 #[test]
 fn produce_is_advertised_from_0_for_old_librdkafka() {
-    let rows = api_versions(0).api_keys;
+    let rows = told(0).api_keys;
     let produce = rows.iter().find(|row| row.api_key == 0).unwrap();
     assert_eq!(produce.min_version, 0);
     let metadata = rows.iter().find(|row| row.api_key == 3).unwrap();

@@ -13,6 +13,7 @@ pub mod builder;
 pub mod compression;
 pub mod control;
 pub mod error;
+pub mod features;
 pub mod fetch;
 pub mod frame;
 pub mod header;

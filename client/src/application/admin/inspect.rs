@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Admin;
-use crate::admin::{AdminError, ClusterDescription, Feature, LogDir, ProducerState};
+use crate::admin::{AdminError, ClusterDescription, Feature, FeatureUpdate, LogDir, ProducerState};
 use crate::assignor::TopicPartition;
 use crate::offsets::{FoundOffsets, OffsetSpec};
 
@@ -45,6 +45,57 @@ impl Admin {
     /// ```
     pub async fn features(&self) -> Result<BTreeMap<String, Feature>, AdminError> {
         self.run(async move |desk| desk.shell.features().await)
+            .await
+    }
+
+    /// Has the cluster go to other levels of features: to all of them, or to none. A level goes up only
+    /// if every broker supports it, those that are away included.
+    ///
+    /// # Errors
+    /// A broker does not support one of them, or a level would go down that is only to go up.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(admin: ringmill_client::Admin) -> Result<(), ringmill_client::AdminError> {
+    /// use ringmill_client::FeatureUpdate;
+    ///
+    /// let up = FeatureUpdate::upgrade("transaction.version", 2);
+    /// admin.update_features([up]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn update_features(
+        &self,
+        updates: impl IntoIterator<Item = FeatureUpdate>,
+    ) -> Result<(), AdminError> {
+        let updates: Vec<_> = updates.into_iter().collect();
+        self.run(async move |desk| desk.shell.update_features(&updates).await)
+            .await
+    }
+
+    /// Whether the cluster could go to other levels of features; it stays where it is.
+    ///
+    /// # Errors
+    /// See [`Admin::update_features`].
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(admin: ringmill_client::Admin) -> Result<(), ringmill_client::AdminError> {
+    /// use ringmill_client::FeatureUpdate;
+    ///
+    /// let gone = FeatureUpdate::safe_downgrade("group.version", 0);
+    /// if let Err(why) = admin.validate_features([gone]).await {
+    ///     println!("the consumer protocol has to stay: {why}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn validate_features(
+        &self,
+        updates: impl IntoIterator<Item = FeatureUpdate>,
+    ) -> Result<(), AdminError> {
+        let updates: Vec<_> = updates.into_iter().collect();
+        self.run(async move |desk| desk.shell.validate_features(&updates).await)
             .await
     }
 

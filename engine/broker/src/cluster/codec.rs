@@ -17,6 +17,8 @@
 //!            13 set node        node i32, epoch i64, folder u128, host text, port u16, rack,
 //!                               flags u8: 1 fenced, 2 stopping
 //!            14 remove node     node i32
+//!            15 set node        as 13, supported: count u32, name, lowest i16, highest i16
+//!            16 set feature     name, level i16
 //! partitions  count u32, pairs of repetitions u32 and partition
 //! partition   replicas, adding, removing, isr, elr; leader i32, last leader i32 (-1 none), leader
 //!             epoch i32, partition epoch i32, flags u8: 1 recovering
@@ -32,6 +34,7 @@ use ringmill_replication::partition::NodeId;
 use ringmill_replication::partition::state::PartitionState;
 use ringmill_replication::quorum::Address;
 use ringmill_wire::Uuid;
+use ringmill_wire::features::{LevelRange, Supported};
 
 use super::command::Command;
 use crate::config::Overrides;
@@ -114,7 +117,7 @@ fn encode_command(command: &Command, out: &mut BytesMut) {
     }
 }
 
-/// The commands about nodes and replicas.
+/// The commands about nodes, what they support, and replicas.
 fn encode_replicas(command: &Command, out: &mut BytesMut) {
     match command {
         Command::SetPartitions { topic, partitions } => {
@@ -127,13 +130,23 @@ fn encode_replicas(command: &Command, out: &mut BytesMut) {
             }
         }
         Command::SetNode { node, state } => {
-            out.put_u8(13);
+            // What builds read that knew no levels, as long as the metadata has none.
+            let is_told = !state.supported.is_empty();
+            out.put_u8(if is_told { 15 } else { 13 });
             out.put_i32(*node);
             put_node(out, state);
+            if is_told {
+                put_supported(out, &state.supported);
+            }
         }
         Command::RemoveNode { node } => {
             out.put_u8(14);
             out.put_i32(*node);
+        }
+        Command::SetFeature { name, level } => {
+            out.put_u8(16);
+            put_text(out, name);
+            out.put_i16(*level);
         }
         _ => unreachable!("the caller has the others"),
     }
@@ -176,6 +189,15 @@ fn put_node(out: &mut BytesMut, state: &NodeState) {
         put_text(out, rack);
     }
     out.put_u8(flag(state.is_fenced, FENCED) | flag(state.is_stopping, STOPPING));
+}
+
+fn put_supported(out: &mut BytesMut, supported: &Supported) {
+    out.put_u32(supported.len() as u32);
+    for (name, range) in supported {
+        put_text(out, name);
+        out.put_i16(range.min);
+        out.put_i16(range.max);
+    }
 }
 
 fn flag(is_set: bool, bit: u8) -> u8 {
@@ -268,6 +290,16 @@ fn decode_command(bytes: &mut Bytes) -> Option<Command> {
         14 => Command::RemoveNode {
             node: bytes.try_get_i32().ok()?,
         },
+        15 => {
+            let node = bytes.try_get_i32().ok()?;
+            let mut state = get_node(bytes)?;
+            state.supported = get_supported(bytes)?;
+            Command::SetNode { node, state }
+        }
+        16 => Command::SetFeature {
+            name: get_text(bytes)?,
+            level: bytes.try_get_i16().ok()?,
+        },
         _ => return None,
     })
 }
@@ -341,9 +373,21 @@ fn get_node(bytes: &mut Bytes) -> Option<NodeState> {
         folder,
         address: Address { host, port },
         rack,
+        supported: Supported::new(),
         is_fenced: flags & FENCED != 0,
         is_stopping: flags & STOPPING != 0,
     })
+}
+
+fn get_supported(bytes: &mut Bytes) -> Option<Supported> {
+    let mut supported = Supported::new();
+    for _ in 0..bytes.try_get_u32().ok()? {
+        let name = get_text(bytes)?;
+        let min = bytes.try_get_i16().ok()?;
+        let max = bytes.try_get_i16().ok()?;
+        supported.insert(name, LevelRange { min, max });
+    }
+    Some(supported)
 }
 
 fn get_flags(bytes: &mut Bytes, known: u8) -> Option<u8> {
@@ -436,22 +480,27 @@ mod tests {
 
     fn node() -> impl Strategy<Value = NodeState> {
         let rack = proptest::option::of(".{0,9}");
+        let range = any::<[i16; 2]>().prop_map(|[min, max]| LevelRange { min, max });
+        let supported = proptest::collection::btree_map("[a-z.]{1,9}", range, 0..3);
         (
             any::<i64>(),
             any::<u128>(),
             ".{0,9}",
             any::<u16>(),
-            rack,
+            (rack, supported),
             any::<[bool; 2]>(),
         )
             .prop_map(
-                |(epoch, folder, host, port, rack, [is_fenced, is_stopping])| NodeState {
-                    epoch,
-                    folder,
-                    address: Address { host, port },
-                    rack,
-                    is_fenced,
-                    is_stopping,
+                |(epoch, folder, host, port, (rack, supported), [is_fenced, is_stopping])| {
+                    NodeState {
+                        epoch,
+                        folder,
+                        address: Address { host, port },
+                        rack,
+                        supported,
+                        is_fenced,
+                        is_stopping,
+                    }
                 },
             )
     }
@@ -477,6 +526,8 @@ mod tests {
                 .prop_map(|(topic, partitions)| Command::SetPartitions { topic, partitions }),
             (any::<i32>(), node()).prop_map(|(node, state)| Command::SetNode { node, state }),
             any::<i32>().prop_map(|node| Command::RemoveNode { node }),
+            ("[a-z.]{1,9}", any::<i16>())
+                .prop_map(|(name, level)| Command::SetFeature { name, level }),
             (id, overrides.clone())
                 .prop_map(|(id, overrides)| Command::ConfigureTopic { id, overrides }),
             (any::<i32>(), overrides.clone())

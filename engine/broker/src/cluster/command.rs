@@ -54,6 +54,13 @@ pub enum Command {
         /// Its number.
         node: NodeId,
     },
+    /// The cluster goes to another level of a feature.
+    SetFeature {
+        /// Its name.
+        name: String,
+        /// The level; 0 takes the feature away.
+        level: i16,
+    },
     /// A topic's overrides are replaced.
     ConfigureTopic {
         /// Its id.

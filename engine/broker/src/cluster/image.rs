@@ -9,11 +9,13 @@ use indexmap::IndexMap;
 use ringmill_replication::nodes::NodeState;
 use ringmill_replication::partition::NodeId;
 use ringmill_replication::partition::state::PartitionState;
+use ringmill_wire::features::{Levels, RINGMILL_VERSION};
 use ringmill_wire::topic::{MAX_TOPIC_NAME_LEN, TopicNameError, check_topic_name};
 use ringmill_wire::{StrBytes, Uuid};
 use thiserror::Error;
 
 use super::command::Command;
+use super::features::{self, RECORDED};
 use crate::config::broker::{self, ConsumerLimits, GroupConfig, LiveConfig};
 use crate::config::{
     BrokerConfig, ConfigError, Overrides, Table, TopicConfig, client_metrics, group, topic,
@@ -140,6 +142,8 @@ pub struct Image {
     pub version: u64,
     /// Whose sight this is: [`Image::dynamic`] and [`Image::live`] are this node's.
     pub node_id: NodeId,
+    /// Which levels of features it is at.
+    levels: Levels,
     /// The nodes of the cluster.
     nodes: Arc<BTreeMap<NodeId, NodeState>>,
     /// What was set on each broker while it ran; those that have nothing are not here.
@@ -169,6 +173,7 @@ impl Image {
         Self {
             version: 0,
             node_id: config.node_id,
+            levels: features::levels_before(),
             nodes: Arc::default(),
             brokers: BTreeMap::new(),
             broker_defaults: Overrides::new(),
@@ -197,6 +202,7 @@ impl Image {
             folder: 1,
             address,
             rack: None,
+            supported: ringmill_wire::features::Supported::new(),
             is_fenced: false,
             is_stopping: false,
         };
@@ -209,6 +215,22 @@ impl Image {
     /// The nodes of the cluster.
     pub fn nodes(&self) -> &BTreeMap<NodeId, NodeState> {
         &self.nodes
+    }
+
+    /// Which levels of features the cluster is at; those at 0 are not here.
+    pub fn levels(&self) -> &Levels {
+        &self.levels
+    }
+
+    /// Which level of a feature the cluster is at.
+    pub fn level(&self, feature: &str) -> i16 {
+        self.levels.get(feature).copied().unwrap_or(0)
+    }
+
+    /// Which level of [`RINGMILL_VERSION`] the cluster is at: what may be written into the metadata,
+    /// and said to other nodes, so that all of them understand it.
+    pub fn metadata_level(&self) -> i16 {
+        self.level(RINGMILL_VERSION)
     }
 
     /// Whether a node can lead, and be in sync.
@@ -291,6 +313,7 @@ impl Image {
                 let gone = Arc::make_mut(&mut self.nodes).remove(node);
                 gone.ok_or(ImageError::Node(*node))?;
             }
+            Command::SetFeature { name, level } => self.set_level(name, *level),
             Command::ConfigureTopic { id, overrides } => {
                 check(&topic::TABLE, overrides)?;
                 let mut topic = self.take(*id)?;
@@ -337,6 +360,13 @@ impl Image {
         }
         self.version += 1;
         Ok(())
+    }
+
+    fn set_level(&mut self, name: &str, level: i16) {
+        match level {
+            0 => self.levels.remove(name),
+            _ => self.levels.insert(name.to_owned(), level),
+        };
     }
 
     fn set_node(&mut self, node: NodeId, state: &NodeState) -> Result<(), ImageError> {
@@ -457,6 +487,11 @@ impl Image {
                 next: self.next_producer_id,
             },
         ];
+        // Else the metadata has no room for them.
+        let levels = match self.metadata_level() {
+            ..RECORDED => Vec::new(),
+            _ => features::commands_between(&features::levels_before(), &self.levels),
+        };
         let nodes = self.nodes.iter().map(|(node, state)| Command::SetNode {
             node: *node,
             state: state.clone(),
@@ -484,7 +519,11 @@ impl Image {
             name: name.clone(),
             overrides: set.clone(),
         });
-        let settings = settings.into_iter().chain(nodes).chain(brokers);
+        let settings = settings
+            .into_iter()
+            .chain(levels)
+            .chain(nodes)
+            .chain(brokers);
         let settings = settings.chain(quotas).chain(groups);
         settings.chain(subscriptions).chain(topics).collect()
     }

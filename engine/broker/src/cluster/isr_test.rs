@@ -24,6 +24,7 @@ fn image() -> Image {
                 port: node as u16,
             },
             rack: None,
+            supported: Default::default(),
             is_fenced: node == 3,
             is_stopping: false,
         };

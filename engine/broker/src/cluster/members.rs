@@ -14,18 +14,27 @@ use ringmill_ring::planted;
 use ringmill_wire::Uuid;
 
 use super::command::Command;
+use super::features;
 use super::image::{Image, Topic};
 use crate::config::topic::Durability;
 
 /// A node begins a life (BrokerRegistration). Its epoch is the version of the metadata that it is
-/// registered in, larger than any before.
+/// registered in, larger than any before. The first node of all decides which levels of features the
+/// cluster begins at: the highest that it supports.
 ///
 /// # Errors
-/// It would be taken for another node.
+/// It would be taken for another node, or does not support what the cluster is at.
 pub fn register(image: &Image, registration: Registration) -> Result<Vec<Command>, NotRegistered> {
     let (node, lost_unflushed) = (registration.node, registration.lost_unflushed);
     let epoch = image.version as i64 + 1;
-    let registered = admit(image.nodes(), registration, epoch)?;
+    let levels = match image.version {
+        0 => features::levels_of_first(&registration.supported),
+        _ => image.levels().clone(),
+    };
+    let mut registered = admit(image.nodes(), &levels, registration, epoch)?;
+    if !features::are_recorded(&levels) {
+        registered.state.supported.clear();
+    }
     let set = Command::SetNode {
         node,
         state: registered.state,
@@ -40,6 +49,7 @@ pub fn register(image: &Image, registration: Registration) -> Result<Vec<Command
     };
     let may_lead = |other: NodeId| other != node && image.is_usable(other);
     let mut commands = vec![set];
+    commands.extend(features::commands_between(image.levels(), &levels));
     commands.extend(change_partitions(image, |topic, state| {
         let is_alone = state.replicas == gone && !registered.has_lost_all;
         let is_alone = is_alone || planted("new-life-keeps-leaderships");

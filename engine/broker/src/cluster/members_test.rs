@@ -53,6 +53,7 @@ impl Lab {
                 port: node as u16,
             },
             rack: None,
+            supported: ringmill_wire::features::supported(),
             lost_unflushed,
         };
         self.apply(register(&self.image, registration).unwrap());

@@ -10,6 +10,7 @@
 pub mod changes;
 pub mod codec;
 pub mod command;
+pub mod features;
 pub mod folder;
 pub mod identity;
 pub mod image;

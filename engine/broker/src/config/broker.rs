@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use ringmill_wire::features::{self, Supported};
+
 use super::broker_keys::OWN;
 use super::nodes::{self, NodesConfig};
 use super::topic::finite;
@@ -55,6 +57,8 @@ pub struct BrokerConfig {
     /// Which boot of its machine this is, as the kernel says; not a setting, but told by whoever
     /// starts the broker.
     pub boot_id: Option<String>,
+    /// Which levels of features this node supports; not a setting, but tests make an older build of it.
+    pub supported: Supported,
     /// `cores`; 0 for all.
     pub cores: usize,
     /// `core.spin.us`.
@@ -245,6 +249,7 @@ impl BrokerConfig {
             advertised: advertised_address(&read.text("advertised.listeners"))?,
             node_id: read.i32("node.id"),
             boot_id: None,
+            supported: features::supported(),
             cores: read.usize("cores"),
             core_spin: Duration::from_micros(read.u64("core.spin.us")),
             connection_idle: millis("connections.max.idle.ms"),

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use ringmill_wire::StrBytes;
 use ringmill_wire::error::ErrorCode;
+use ringmill_wire::features::GROUP_VERSION;
 use ringmill_wire::header::RequestHeader;
 use ringmill_wire::kafka_protocol::messages::consumer_group_describe_response::{
     Assignment as Shown, DescribedGroup, Member as ShownMember, TopicPartitions as ShownTopic,
@@ -40,6 +41,11 @@ const CLASSIC_MEMBER: i8 = 0;
 /// A member that speaks the consumer protocol.
 const CONSUMER_MEMBER: i8 = 1;
 
+/// Whether the cluster has the consumer protocol.
+fn is_in_force(shard: &Shard) -> bool {
+    shard.image().level(GROUP_VERSION) >= 1
+}
+
 // ---- ConsumerGroupHeartbeat ----
 
 pub(crate) async fn heartbeat(
@@ -48,6 +54,11 @@ pub(crate) async fn heartbeat(
     mut header: RequestHeader,
     request: ConsumerGroupHeartbeatRequest,
 ) -> Stage {
+    if !is_in_force(shard) {
+        let code = ErrorCode::UnsupportedVersion.code();
+        let response = ConsumerGroupHeartbeatResponse::default().with_error_code(code);
+        return Stage::Done(respond(&header, &response));
+    }
     let group = text(&request.group_id);
     let beat = beat_of(peer, &header, request);
     // Its bytes are the request's, which is not kept while the answer waits.
@@ -139,6 +150,7 @@ pub(crate) async fn describe(
             };
             let ask = GroupAsk::DescribeConsumers;
             let result = match name.is_empty() {
+                _ if !is_in_force(&shard) => Err(ErrorCode::UnsupportedVersion),
                 true => Err(ErrorCode::InvalidGroupId),
                 false => match shard.ask_in_turn(&name, ask, &mut left, size).await {
                     Ok(GroupAnswer::DescribeConsumers(result)) => result,

@@ -8,6 +8,7 @@ use ringmill_replication::quorum::Address;
 use ringmill_wire::api::ApiKey;
 use ringmill_wire::control::{self, Answer, Call};
 use ringmill_wire::error::ErrorCode;
+use ringmill_wire::features::{Supported, supported};
 use ringmill_wire::frame::LENGTH_LEN;
 use ringmill_wire::header::RequestHeader;
 use ringmill_wire::kafka_protocol::messages::TopicName;
@@ -47,16 +48,7 @@ impl Lab {
         let mut lab = Self::new(&[]);
         lab.image = Image::new(&lab.config);
         for node in nodes {
-            let registration = Registration {
-                node: *node,
-                folder: *node as u128,
-                address: Address {
-                    host: "h".to_owned(),
-                    port: *node as u16,
-                },
-                rack: None,
-                lost_unflushed: false,
-            };
+            let registration = Self::registration(*node, supported());
             lab.apply(&members::register(&lab.image, registration).unwrap());
             lab.apply(&members::unfence(&lab.image, *node));
         }
@@ -68,6 +60,21 @@ impl Lab {
             overrides: Overrides::new(),
         }]);
         lab
+    }
+
+    /// A node that comes up, and supports this.
+    pub(super) fn registration(node: NodeId, supported: Supported) -> Registration {
+        Registration {
+            node,
+            folder: node as u128,
+            address: Address {
+                host: "h".to_owned(),
+                port: node as u16,
+            },
+            rack: None,
+            supported,
+            lost_unflushed: false,
+        }
     }
 
     /// A node falls silent.

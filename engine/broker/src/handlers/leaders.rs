@@ -103,6 +103,7 @@ mod tests {
             folder: 2,
             address,
             rack: Some("b".to_owned()),
+            supported: Default::default(),
             is_fenced: false,
             is_stopping: false,
         };

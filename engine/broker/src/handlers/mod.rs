@@ -10,6 +10,7 @@ pub mod configs;
 pub(crate) mod consumer_groups;
 mod context;
 pub mod elections;
+pub mod features;
 pub(crate) mod fetch;
 pub(crate) mod group_offsets;
 pub(crate) mod groups;

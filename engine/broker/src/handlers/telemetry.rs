@@ -35,6 +35,7 @@ const SOFTWARE_BYTES_MAX: usize = 256;
 
 /// Answers ApiVersions.
 pub(crate) fn versions(
+    shard: &Shard,
     peer: &Peer,
     header: &RequestHeader,
     request: &ApiVersionsRequest,
@@ -57,7 +58,10 @@ pub(crate) fn versions(
         });
         *peer.software.borrow_mut() = Some(Software { name, version });
     }
-    respond(header, &api_versions(header.version))
+    let (image, supported) = (shard.image(), &shard.config.supported);
+    let epoch = image.version as i64;
+    let response = api_versions(header.version, supported, image.levels(), epoch);
+    respond(header, &response)
 }
 
 /// Whether a name or version is one: `[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?`, so ASCII.

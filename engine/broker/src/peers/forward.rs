@@ -232,6 +232,7 @@ fn is_for_leader(key: ApiKey) -> bool {
             | ApiKey::BrokerRegistration
             | ApiKey::DescribeQuorum
             | ApiKey::UnregisterBroker
+            | ApiKey::UpdateFeatures
     )
 }
 

@@ -23,6 +23,8 @@ use ringmill_wire::kafka_protocol::messages::{
 
 use super::describe::describe_quorum;
 use super::elections::Elections;
+use super::features;
+use super::refusal::unsupported;
 use super::voters::Electorate;
 use crate::cluster::command::Command;
 use crate::cluster::identity::id_text;
@@ -103,6 +105,8 @@ impl Shard {
                 refused(match error {
                     NotRegistered::Duplicate { .. } => ErrorCode::DuplicateBrokerRegistration,
                     NotRegistered::SameAddress { .. } => ErrorCode::InvalidRegistration,
+                    // Which of them, only this node may know.
+                    NotRegistered::Level { .. } => return unsupported(&error),
                 })
             }
             Err(error) => refused(not_changed(&error)),
@@ -493,6 +497,7 @@ fn registration(request: &BrokerRegistrationRequest) -> Option<Registration> {
     let [folder] = &request.log_dirs[..] else {
         return None;
     };
+    let supported = features::supported(request)?;
     let rack = request.rack.as_ref().map_or(0, |rack| rack.len());
     let is_short = listener.host.len().max(rack) <= MAX_HOST_BYTES;
     let is_somewhere = !listener.host.is_empty() && listener.port != 0;
@@ -504,6 +509,7 @@ fn registration(request: &BrokerRegistrationRequest) -> Option<Registration> {
             port: listener.port,
         },
         rack: request.rack.as_ref().map(ToString::to_string),
+        supported,
         lost_unflushed: request.previous_broker_epoch < 0,
     })
 }

@@ -5,6 +5,7 @@
 
 mod describe;
 mod elections;
+mod features;
 mod forward;
 mod leader;
 mod link;

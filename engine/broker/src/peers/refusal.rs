@@ -1,9 +1,32 @@
 //! Why a node is not let into a cluster, in one line for whoever started it.
 
+use bytes::Bytes;
 use ringmill_replication::nodes::NotRegistered;
 use ringmill_replication::partition::NodeId;
 use ringmill_replication::quorum::Address;
+use ringmill_wire::error::ErrorCode;
+use ringmill_wire::kafka_protocol::messages::BrokerRegistrationResponse;
 use thiserror::Error;
+
+/// The tag of the words in a registration's response, which has no field for them; others pass over it.
+const TAG_WORDS: i32 = 20_002;
+
+/// A node is not registered, for the cluster is at levels that it does not have.
+pub(super) fn unsupported(why: &NotRegistered) -> BrokerRegistrationResponse {
+    let mut response = BrokerRegistrationResponse::default()
+        .with_error_code(ErrorCode::UnsupportedVersion.code())
+        .with_broker_epoch(-1);
+    let words = Bytes::from(why.to_string());
+    response.unknown_tagged_fields.insert(TAG_WORDS, words);
+    response
+}
+
+/// The words of [`unsupported`].
+pub(super) fn words_of(response: &BrokerRegistrationResponse) -> String {
+    let words = response.unknown_tagged_fields.get(&TAG_WORDS);
+    let words = words.map_or(&[][..], |words| &words[..]);
+    String::from_utf8_lossy(words).into_owned()
+}
 
 /// Why a node does not become a part of its cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -46,6 +69,9 @@ pub enum Refused {
     /// A node that should be of the same cluster is of another.
     #[error("{0} belongs to another cluster than this node's data folder")]
     NotOurs(Address),
+    /// The cluster is at a level of a feature that the node does not have, as another node says it.
+    #[error("{0}")]
+    Level(String),
     /// The cluster is full.
     #[error("the cluster has as many nodes as it may have: take one out that is gone")]
     TooMany,

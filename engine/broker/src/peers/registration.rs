@@ -19,7 +19,9 @@ use ringmill_wire::kafka_protocol::messages::{
 };
 use ringmill_wire::{StrBytes, Uuid};
 
+use super::features;
 use super::leader::Leadership;
+use super::refusal::words_of;
 use super::{Destination, Lane, Refused};
 use crate::cluster::folder::Folder;
 use crate::cluster::identity::{Identity, id_text, parse_id};
@@ -248,6 +250,7 @@ impl Shard {
             .with_cluster_id(StrBytes::from_string(id_text(cluster)))
             .with_incarnation_id(random_id())
             .with_listeners(vec![listener])
+            .with_features(features::told(&self.config.supported))
             .with_rack(rack.map(StrBytes::from_string))
             .with_log_dirs(vec![folder])
             .with_previous_broker_epoch(self.nodes.previous_epoch())
@@ -280,6 +283,7 @@ impl Shard {
                     .map_or_else(String::new, |own| format!("{}:{}", &*own.host, own.port)),
             },
             Some(ErrorCode::PolicyViolation) => Refused::TooMany,
+            Some(ErrorCode::UnsupportedVersion) => Refused::Level(words_of(&response)),
             _ => return Err(Unregistered::NotYet),
         };
         Err(Unregistered::Refused(refused))
@@ -342,6 +346,7 @@ impl Shard {
             folder: identity.folder.as_u128(),
             address: own.clone(),
             rack: self.config.nodes.rack.clone(),
+            supported: self.config.supported.clone(),
             lost_unflushed: self.nodes.previous_epoch() < 0,
         };
         match self.admit_node(registration).await {

@@ -6,6 +6,7 @@ use ringmill_engine::{BrokerConfig, Launch, ServeError, Stopper};
 use ringmill_ring::sim::{NodeId, Outputs, World};
 use ringmill_ring::{Cores, RingConfig, sleep};
 use ringmill_wire::error::ErrorCode;
+use ringmill_wire::features::{Supported, supported};
 use ringmill_wire::kafka_protocol::messages::create_topics_request::CreatableTopic;
 use ringmill_wire::kafka_protocol::messages::describe_quorum_request;
 use ringmill_wire::kafka_protocol::messages::{
@@ -26,6 +27,8 @@ pub(crate) struct Member {
     pub(crate) stopper: Stopper,
     pub(crate) ends: Option<Outputs<Result<(), ServeError>>>,
     pub(crate) cores: usize,
+    /// Of which build it is.
+    pub(crate) supported: Supported,
     /// How often its machine was switched on.
     pub(crate) boots: u32,
 }
@@ -66,6 +69,7 @@ impl Cluster {
                 stopper: Stopper::new(),
                 ends: None,
                 cores: 1 + (seed as usize + node) % 2,
+                supported: supported(),
                 boots: 1,
             }
         });
@@ -88,6 +92,7 @@ impl Cluster {
         let member = &mut self.members[node - 1];
         let mut config = BrokerConfig::from_pairs(member.settings.clone()).unwrap();
         config.boot_id = Some(format!("boot {}", member.boots));
+        config.supported = member.supported.clone();
         let cores = Cores::new(member.cores);
         member.stopper = Stopper::new();
         let launch = Launch::new(config, &cores, member.stopper.clone(), |_| ());

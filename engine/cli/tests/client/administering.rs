@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use ringmill_client::{
     Admin, AdminBuilder, AdminError, Committed, ConfigChange, ConfigKind, ConfigResource,
-    ConfigSource, Consumer, ErrorCode, GroupFilter, GroupKind, GroupProtocol, NewTopic, OffsetSpec,
-    Producer, ProducerRecord, QuotaChange, QuotaEntity, QuotaFilter, TopicPartition,
-    TransactionFilter, Utf8, blocking,
+    ConfigSource, Consumer, ErrorCode, FeatureUpdate, GroupFilter, GroupKind, GroupProtocol,
+    NewTopic, OffsetSpec, Producer, ProducerRecord, QuotaChange, QuotaEntity, QuotaFilter,
+    TopicPartition, TransactionFilter, Utf8, blocking,
 };
 
 use crate::brokers::{Setting, everywhere, fresh, kafka};
@@ -354,6 +354,18 @@ fn features_and_replicas_are_told() {
         let features = admin.features().await.unwrap();
         let transactions = features["transaction.version"];
         assert!(transactions.finalized >= Some(2) && transactions.max >= 2);
+        // A trial changes nothing, also where the level is lost by it.
+        let trial = vec![FeatureUpdate::safe_downgrade("transaction.version", 0)];
+        admin.validate_features(trial).await.unwrap();
+        let same = vec![FeatureUpdate::upgrade("transaction.version", 2)];
+        admin.update_features(same).await.unwrap();
+        let higher = vec![FeatureUpdate::upgrade("transaction.version", 99)];
+        let refused = admin.update_features(higher).await.unwrap_err();
+        assert_eq!(code(refused), ErrorCode::InvalidUpdateVersion);
+        assert_eq!(
+            admin.features().await.unwrap()["transaction.version"],
+            transactions
+        );
         let name = fresh("replicas");
         admin.create_topic(NewTopic::of(&name, 3)).await.unwrap();
         let partitions = admin.describe_partitions(&name).await.unwrap();

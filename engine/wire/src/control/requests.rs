@@ -497,3 +497,14 @@ pub(super) static LIST_PARTITION_REASSIGNMENTS: Shape = Shape(&[
         int32s("partition_indexes"),
     ]),
 ]);
+
+pub(super) static UPDATE_FEATURES: Shape = Shape(&[
+    int32("timeout_ms"),
+    array!("feature_updates" => [
+        string("feature"),
+        int16("max_version_level"),
+        boolean("allow_downgrade").until(0),
+        int8("upgrade_type").since(1),
+    ]),
+    boolean("validate_only").since(1),
+]);

@@ -763,3 +763,15 @@ pub(super) static LIST_PARTITION_REASSIGNMENTS: Shape = Shape(&[
         ]),
     ]),
 ]);
+
+pub(super) static UPDATE_FEATURES: Shape = Shape(&[
+    int32("throttle_time_ms"),
+    int16("error_code"),
+    string("error_message"),
+    array!("results" => [
+        string("feature"),
+        int16("error_code"),
+        string("error_message"),
+    ])
+    .until(1),
+]);
