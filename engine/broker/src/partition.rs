@@ -233,6 +233,8 @@ pub(crate) enum OffsetQuery {
     Earliest,
     /// The first record with the largest timestamp (KIP-734).
     MaxTimestamp,
+    /// The end of what is tiered, which nothing is (KIP-1005).
+    LatestTiered,
     /// The first record that is not older.
     AtOrAfter(i64),
 }
@@ -668,6 +670,7 @@ impl Hosted {
                 }));
             }
             OffsetQuery::Earliest => return Ok(plain(self.log.log_start_offset())),
+            OffsetQuery::LatestTiered => return Ok(NO_OFFSET),
             OffsetQuery::MaxTimestamp => self.log.offset_of_max_timestamp().await,
             OffsetQuery::AtOrAfter(timestamp) => self.log.offset_for_timestamp(timestamp).await,
         };

@@ -60,7 +60,6 @@ pub(crate) async fn list(
         let query = query_of(part, header.version).map_err(Err)?;
         let id = shard.partition_id(name, part.partition_index);
         let id = id.map_err(Err)?;
-        let query = query.ok_or(Ok(NOTHING_TIERED))?;
         Ok((id, (query, part.current_leader_epoch)))
     });
     let (parts, questions) = shard.questions(asked);
@@ -87,24 +86,17 @@ pub(crate) async fn list(
     })
 }
 
-/// What a timestamp asks for; an error if the request's version does not know it. None for the end
-/// of what is tiered, which nothing is (KIP-1005).
-fn query_of(part: &ListOffsetsPartition, version: i16) -> Result<Option<OffsetQuery>> {
+/// What a timestamp asks for; an error if the request's version does not know it.
+fn query_of(part: &ListOffsetsPartition, version: i16) -> Result<OffsetQuery> {
     match (part.timestamp, version) {
-        (LATEST, _) => Ok(Some(OffsetQuery::Latest)),
-        (EARLIEST, _) | (EARLIEST_LOCAL, 8..) => Ok(Some(OffsetQuery::Earliest)),
-        (MAX_TIMESTAMP, 7..) => Ok(Some(OffsetQuery::MaxTimestamp)),
-        (LATEST_TIERED, 9..) => Ok(None),
-        (0.., _) => Ok(Some(OffsetQuery::AtOrAfter(part.timestamp))),
+        (LATEST, _) => Ok(OffsetQuery::Latest),
+        (EARLIEST, _) | (EARLIEST_LOCAL, 8..) => Ok(OffsetQuery::Earliest),
+        (MAX_TIMESTAMP, 7..) => Ok(OffsetQuery::MaxTimestamp),
+        (LATEST_TIERED, 9..) => Ok(OffsetQuery::LatestTiered),
+        (0.., _) => Ok(OffsetQuery::AtOrAfter(part.timestamp)),
         _ => Err(ErrorCode::UnsupportedVersion),
     }
 }
-
-const NOTHING_TIERED: OffsetFound = OffsetFound {
-    offset: -1,
-    timestamp: -1,
-    leader_epoch: -1,
-};
 
 fn listed(index: i32, found: Result<OffsetFound>, version: i16) -> ListOffsetsPartitionResponse {
     let answer = ListOffsetsPartitionResponse::default().with_partition_index(index);
