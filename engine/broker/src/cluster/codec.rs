@@ -575,6 +575,32 @@ mod tests {
         assert_eq!(get_partitions(&mut bytes.freeze()), None);
     }
 
+    /// Builds that knew no levels read a node of which nothing is said.
+    #[test]
+    fn a_node_without_levels_is_written_as_before() {
+        let mut state = NodeState {
+            epoch: 1,
+            folder: 2,
+            address: Address {
+                host: "h".to_owned(),
+                port: 9,
+            },
+            rack: None,
+            supported: Supported::new(),
+            is_fenced: false,
+            is_stopping: false,
+        };
+        let kind = |state: &NodeState| {
+            let state = state.clone();
+            encode(&[Command::SetNode { node: 7, state }])[0]
+        };
+        assert_eq!(kind(&state), 13);
+        state
+            .supported
+            .insert("f".to_owned(), LevelRange::new(0, 1));
+        assert_eq!(kind(&state), 15);
+    }
+
     #[test]
     fn a_large_topic_is_few_bytes() {
         let state = PartitionState::new(vec![1], |_| true);
