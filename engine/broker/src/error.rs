@@ -6,7 +6,6 @@
 
 use ringmill_log::{AppendError, ChangeError, ProducerError, ReadError};
 use ringmill_wire::batch::BatchError;
-use ringmill_wire::compression::DecompressError;
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::record::RecordError;
 
@@ -128,7 +127,6 @@ impl ToCode for BatchError {
     fn to_code(&self) -> ErrorCode {
         match self {
             BatchError::TooLarge { .. } => ErrorCode::MessageTooLarge,
-            BatchError::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
             // As Kafka: formats of old are no batches of version 2, those of the future are damage.
             BatchError::Magic(0 | 1) => ErrorCode::InvalidRecord,
             BatchError::Magic(_) => ErrorCode::CorruptMessage,
@@ -144,8 +142,6 @@ impl ToCode for BatchError {
 impl ToCode for RecordError {
     fn to_code(&self) -> ErrorCode {
         match self {
-            // it would be as large the next time
-            RecordError::Decompress(DecompressError::TooLarge { .. }) => ErrorCode::MessageTooLarge,
             RecordError::Decompress(_) => ErrorCode::CorruptMessage,
             _ => ErrorCode::InvalidRecord,
         }

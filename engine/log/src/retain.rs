@@ -117,15 +117,15 @@ impl Inner {
                 .map_err(|failure| ChangeError::Io(self.on_meta_failure(failure)))?;
         }
         let gone = self.take_out_segments(meta.last.recovery_point.segment);
-        let mut done = Ok(());
         for segment in gone {
-            let (files, renamed) = self.rename_deleted(&segment).await;
-            let delay = self.state.borrow().config.file_delete_delay;
-            spawn(remove_later(files, delay));
-            // the others are out of the log as well, and are to leave the disk
-            done = done.and(renamed);
+            let renamed = self.rename_deleted(&segment).await;
+            let files =
+                renamed.map_err(|failure| ChangeError::Io(self.on_meta_failure(failure)))?;
+            spawn(remove_later(
+                files,
+                self.state.borrow().config.file_delete_delay,
+            ));
         }
-        done.map_err(|failure| ChangeError::Io(self.on_meta_failure(failure)))?;
         drop(meta);
         // an idle partition keeps no files
         self.let_go();
@@ -168,29 +168,20 @@ impl Inner {
         gone
     }
 
-    /// Gives the files that are to be removed after a while, and whether these are all: a full disk may
-    /// have no room for a longer name, and what should make room is removed at once.
-    async fn rename_deleted(&self, segment: &Segment) -> (Vec<PathBuf>, Result<(), IoFailure>) {
-        let (mut files, mut done) = (Vec::new(), Ok(()));
+    async fn rename_deleted(&self, segment: &Segment) -> Result<Vec<PathBuf>, IoFailure> {
+        let mut files = Vec::new();
         for kind in Kind::OF_SEGMENT {
             let path = self.path(segment.base_offset, kind);
             let deleted = names::with_suffix(&path, names::DELETED);
-            let mut renamed = fs::rename(&path, &deleted).await;
+            let renamed = fs::rename(&path, &deleted).await;
             self.forget_file(segment.base_offset, kind);
-            let is_full = |error: &std::io::Error| error.kind() == std::io::ErrorKind::StorageFull;
-            if renamed.as_ref().is_err_and(is_full) {
-                renamed = fs::remove_file(&path).await;
-            } else if renamed.is_ok() {
-                files.push(deleted);
-            }
             match renamed {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    done = done.and(Err(IoFailure::of("rename", &path)(error)));
-                }
-                _ => {}
+                Ok(()) => files.push(deleted),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(IoFailure::of("rename", &path)(error)),
             }
         }
-        (files, done)
+        Ok(files)
     }
 }
 

@@ -123,14 +123,6 @@ pub enum BatchError {
         /// The topic's `max.message.bytes`.
         limit: usize,
     },
-    /// The batch does not fit into a segment.
-    #[error("batch of {size} bytes is larger than a segment may be, {limit}")]
-    LargerThanSegment {
-        /// The whole batch in bytes.
-        size: usize,
-        /// The topic's `segment.bytes`.
-        limit: usize,
-    },
     /// A client set the control bit.
     #[error("clients cannot write control batches")]
     Control,

@@ -171,12 +171,6 @@ pub fn decompress(
         Compression::Gzip => read_bounded(codec, flate2::read::MultiGzDecoder::new(input), limit),
         Compression::Snappy => unsnappy(input, limit),
         Compression::Lz4 => {
-            // The decoder is content with a frame that something follows, or whose end is cut off, and
-            // clients' are not.
-            if lz4_frame_len(input) != Some(input.len()) {
-                let cause = io::Error::other("not one whole frame");
-                return Err(malformed(cause));
-            }
             read_bounded(codec, lz4::Decoder::new(input).map_err(malformed)?, limit)
         }
         Compression::Zstd => {
@@ -186,28 +180,6 @@ pub fn decompress(
                 .map_err(malformed)?;
             read_bounded(codec, decoder, limit)
         }
-    }
-}
-
-/// The length of the LZ4 frame that `input` begins with, by its blocks' lengths; none if it is not
-/// whole ("LZ4 Frame Format Description", 1.6).
-fn lz4_frame_len(input: &[u8]) -> Option<usize> {
-    const MAGIC: [u8; 4] = 0x184d_2204_u32.to_le_bytes();
-    const UNCOMPRESSED: u32 = 1 << 31;
-    let flags = *input.strip_prefix(&MAGIC)?.first()?;
-    let has = |bit: u8| usize::from(flags >> bit & 1);
-    let (block_sum, sizes, content_sum) = (4 * has(4), 8 * has(3) + 4 * has(0), 4 * has(2));
-    // magic, flags, block descriptor, sizes, the header's checksum
-    let mut at = 4 + 1 + 1 + sizes + 1;
-    loop {
-        let length = input.get(at..)?.first_chunk::<4>()?;
-        let length = (u32::from_le_bytes(*length) & !UNCOMPRESSED) as usize;
-        at += 4;
-        if length == 0 {
-            let end = at + content_sum;
-            return (end <= input.len()).then_some(end);
-        }
-        at = at.checked_add(length + block_sum)?;
     }
 }
 
@@ -386,39 +358,6 @@ mod tests {
         let flags = packed[4];
         assert_eq!(flags >> 6, 1, "version 01");
         assert_ne!(flags & 0x20, 0, "blocks are independent");
-    }
-
-    #[test]
-    fn an_lz4_frame_is_taken_whole_and_alone() {
-        let content = sample(200_000);
-        let mut frames = vec![compressed(Compression::Lz4, &content).to_vec()];
-        for checksum in [
-            lz4::ContentChecksum::ChecksumEnabled,
-            lz4::ContentChecksum::NoChecksum,
-        ] {
-            let encoder = lz4::EncoderBuilder::new()
-                .checksum(checksum)
-                .block_checksum(lz4::liblz4::BlockChecksum::BlockChecksumEnabled)
-                .content_size(content.len() as u64)
-                .build(Vec::new());
-            let mut encoder = encoder.unwrap();
-            encoder.write_all(&content).unwrap();
-            let (frame, done) = encoder.finish();
-            done.unwrap();
-            frames.push(frame);
-        }
-        for frame in frames {
-            let read = |bytes: &[u8]| decompress(Compression::Lz4, bytes, LIMIT);
-            assert_eq!(read(&frame).unwrap(), content);
-            assert!(read(&[&frame[..], b"junk"].concat()).is_err());
-            assert!(read(&[&frame[..], &frame[..]].concat()).is_err());
-            for cut in [1, 3, 4, 5, 8, 20, frame.len() - 3] {
-                assert!(
-                    read(&frame[..frame.len() - cut]).is_err(),
-                    "{cut} bytes less"
-                );
-            }
-        }
     }
 
     #[test]

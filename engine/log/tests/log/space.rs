@@ -86,32 +86,6 @@ fn a_full_disk_refuses_appends_until_there_is_room() {
     }
 }
 
-/// A folder that has to grow for the longer name of a deleted file, on a disk that is full.
-#[test]
-fn segments_leave_a_disk_that_has_no_room_for_their_new_names() {
-    let mut machine = Machine::new(5);
-    let model = machine.life(small_segments(20_000), async |p| {
-        let mut model = Model::default();
-        for n in 0..30 {
-            append(&p, &mut model, batch(1, 9_000, n)).await;
-        }
-        p.close().await.unwrap();
-        model
-    });
-    let before = machine.files(".log").len();
-    assert!(before > 10, "{before} segments");
-    let node = machine.node;
-    machine.world.disk(node).faults().name_no_space = Chance::Always;
-    machine.life(small_segments(20_000), async move |p| {
-        assert_eq!(p.set_log_start_offset(20).await.unwrap(), 20);
-        assert_eq!(read_all(&p, 20, 10_000).await.unwrap(), model.from(20));
-        p.close().await.unwrap();
-    });
-    let after = machine.files(".log").len();
-    assert!(after <= before / 2, "{after} of {before} segments are left");
-    assert!(machine.files(".deleted").is_empty());
-}
-
 #[test]
 fn service_resumes_in_the_same_life_when_space_returns() {
     let mut machine = Machine::new(2);

@@ -476,10 +476,6 @@ impl Disk {
     /// `rename(2)`.
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> Result<(), Errno> {
         self.names_work()?;
-        let grows = to.as_os_str().len() > from.as_os_str().len();
-        if grows && self.faults.name_no_space.strikes(&mut self.random) {
-            return Err(libc::ENOSPC);
-        }
         if let Some(replaced) = self.names.rename(from, to)? {
             self.unlinked(replaced);
         }
