@@ -6,6 +6,7 @@
 
 use ringmill_log::{AppendError, ChangeError, ProducerError, ReadError};
 use ringmill_wire::batch::BatchError;
+use ringmill_wire::compression::DecompressError;
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::record::RecordError;
 
@@ -127,6 +128,7 @@ impl ToCode for BatchError {
     fn to_code(&self) -> ErrorCode {
         match self {
             BatchError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+            BatchError::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
             // As Kafka: formats of old are no batches of version 2, those of the future are damage.
             BatchError::Magic(0 | 1) => ErrorCode::InvalidRecord,
             BatchError::Magic(_) => ErrorCode::CorruptMessage,
@@ -142,7 +144,9 @@ impl ToCode for BatchError {
 impl ToCode for RecordError {
     fn to_code(&self) -> ErrorCode {
         match self {
-            RecordError::Decompress(_) => ErrorCode::CorruptMessage,
+            // Ours, not Kafka's; not damage, after which producers would send it for ever.
+            RecordError::Decompress(DecompressError::TooLarge { .. }) => ErrorCode::MessageTooLarge,
+            RecordError::Decompress(DecompressError::Malformed { .. }) => ErrorCode::CorruptMessage,
             _ => ErrorCode::InvalidRecord,
         }
     }

@@ -10,12 +10,15 @@ use ringmill_ring::{now, random_u64, sleep, spawn, timeout};
 use ringmill_wire::StrBytes;
 use ringmill_wire::api::{APIS, ApiKey};
 use ringmill_wire::batch::{Compression, ProducerStamp};
+use ringmill_wire::builder::{BatchBuilder, NewRecord};
 use ringmill_wire::control::encode_request;
 use ringmill_wire::header::RequestHeader;
-use ringmill_wire::kafka_protocol::messages::{
-    ApiVersionsRequest, FindCoordinatorRequest, MetadataRequest,
+use ringmill_wire::kafka_protocol::messages::create_topics_request::{
+    CreatableTopic, CreatableTopicConfig,
 };
-
+use ringmill_wire::kafka_protocol::messages::{
+    ApiVersionsRequest, CreateTopicsRequest, FindCoordinatorRequest, MetadataRequest,
+};
 use ringmill_wire::produce::ProduceResponse;
 
 use wire_client::{Client, Scene, batch, batch_with, fetch_request, produce_request};
@@ -287,12 +290,75 @@ fn claims_of_a_follower_and_writes_to_internal_topics_are_refused() {
 
 /// The code that a batch is refused with.
 async fn refused(client: &mut Client, version: i16, acks: i16, topic: &str, batch: &Bytes) -> i16 {
+    refused_because(client, version, acks, topic, batch).await.0
+}
+
+/// The same, with the sentence that says why.
+async fn refused_because(
+    client: &mut Client,
+    version: i16,
+    acks: i16,
+    topic: &str,
+    batch: &Bytes,
+) -> (i16, String) {
     let header = client.header(ApiKey::Produce, version);
     let request = produce_request(acks, topic, vec![(0, batch.clone())]);
     client.send(request.encode(&header).unwrap()).await;
     let frame = client.frame().await.expect("an answer");
     let response = ProduceResponse::decode(version, &frame).unwrap();
-    response.topics[0].partitions[0].error_code
+    let partition = &response.topics[0].partitions[0];
+    let message = partition.error_message.as_ref();
+    (
+        partition.error_code,
+        message.map(|text| text.to_string()).unwrap_or_default(),
+    )
+}
+
+#[test]
+fn what_is_too_large_is_refused_with_errors_after_which_nobody_tries_again() {
+    let mut scene = Scene::new(1);
+    let running = scene.start();
+    scene.client(async {
+        let mut client = Client::connect().await;
+        client.create_topic("t", 1).await;
+        let zeros = |len: usize, codec| {
+            let mut builder = BatchBuilder::new(64 << 20);
+            let record = NewRecord {
+                value: Some(&vec![0; len]),
+                ..NewRecord::default()
+            };
+            builder.append(&record).unwrap();
+            builder.seal(codec, ProducerStamp::NONE)
+        };
+        for codec in &Compression::ALL[3..] {
+            let bomb = zeros(33 << 20, *codec);
+            let (code, message) = refused_because(&mut client, 9, -1, "t", &bomb).await;
+            assert_eq!(code, 10, "MESSAGE_TOO_LARGE: {message}");
+            assert!(message.contains("33554432"), "{message}");
+        }
+        let configs = [
+            ("segment.bytes", "1048576"),
+            ("max.message.bytes", "4000000"),
+        ];
+        let configs = configs.map(|(name, value)| {
+            CreatableTopicConfig::default()
+                .with_name(StrBytes::from_static_str(name))
+                .with_value(Some(StrBytes::from_static_str(value)))
+        });
+        let topic = CreatableTopic::default()
+            .with_name(StrBytes::from_static_str("small").into())
+            .with_num_partitions(1)
+            .with_replication_factor(1)
+            .with_configs(configs.into());
+        let create = CreateTopicsRequest::default().with_topics(vec![topic]);
+        assert_eq!(client.call(7, &create).await.topics[0].error_code, 0);
+        for (len, expected) in [(5_000_000, 10), (2_000_000, 18), (1_000_000, 0)] {
+            let batch = zeros(len, Compression::None);
+            let code = refused(&mut client, 9, -1, "small", &batch).await;
+            assert_eq!(code, expected, "{len} bytes");
+        }
+    });
+    scene.stop(running);
 }
 
 #[test]

@@ -294,9 +294,13 @@ impl State {
         if size != len {
             return Err(BatchError::Trailing(len - size));
         }
-        let limit = self.config.max_message_bytes.min(self.config.segment_bytes) as usize;
+        let limit = self.config.max_message_bytes as usize;
         if size > limit {
             return Err(BatchError::TooLarge { size, limit });
+        }
+        let limit = self.config.segment_bytes as usize;
+        if size > limit {
+            return Err(BatchError::LargerThanSegment { size, limit });
         }
         if header.records_count <= 0 || !holds_its_offsets(header) {
             return Err(BatchError::Offsets {

@@ -581,6 +581,7 @@ impl Assembled<'_> {
             active,
             prewrite: Prewrite::default(),
             segments,
+            leaving: Vec::new(),
             damages: self.damages,
             producers,
             epochs,

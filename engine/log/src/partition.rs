@@ -155,6 +155,9 @@ pub(crate) struct State {
     pub(crate) prewrite: Prewrite,
     /// All of them, the active one included, by base offset.
     pub(crate) segments: OffsetTrie<Rc<Segment>>,
+    /// Base offsets of segments that have left the log and whose files are still there, as the disk
+    /// had no room to rename or remove them.
+    pub(crate) leaving: Vec<i64>,
     pub(crate) damages: Vec<Damage>,
     pub(crate) producers: Producers,
     pub(crate) epochs: Epochs,

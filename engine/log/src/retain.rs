@@ -4,8 +4,9 @@
 //! removed after a while, so that nobody who is still reading it notices, and a crash in between
 //! leaves only files that the next start removes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use ringmill_ring::{fs, sleep, spawn};
 
@@ -13,6 +14,9 @@ use crate::error::{ChangeError, IoFailure};
 use crate::names::{self, Kind};
 use crate::partition::{Inner, Partition, Phase, State};
 use crate::segment::Segment;
+
+/// After how long a file is removed that a full disk has kept.
+const REMOVE_AGAIN: Duration = Duration::from_secs(30);
 
 impl State {
     /// Where the log may start by its size and by its start: behind whole segments, but for the
@@ -116,16 +120,8 @@ impl Inner {
                 .await
                 .map_err(|failure| ChangeError::Io(self.on_meta_failure(failure)))?;
         }
-        let gone = self.take_out_segments(meta.last.recovery_point.segment);
-        for segment in gone {
-            let renamed = self.rename_deleted(&segment).await;
-            let files =
-                renamed.map_err(|failure| ChangeError::Io(self.on_meta_failure(failure)))?;
-            spawn(remove_later(
-                files,
-                self.state.borrow().config.file_delete_delay,
-            ));
-        }
+        self.take_out_segments(meta.last.recovery_point.segment);
+        self.let_segments_go().await?;
         drop(meta);
         // an idle partition keeps no files
         self.let_go();
@@ -146,9 +142,8 @@ impl Inner {
     /// Takes the segments out of the log that end before its start, up to the one that the
     /// checkpoint names: without that one the next start would not know where the log ends. (It
     /// is the active one, unless a recovery found no room for its checkpoint.)
-    fn take_out_segments(&self, named: i64) -> Vec<Rc<Segment>> {
+    fn take_out_segments(&self, named: i64) {
         let mut state = self.state.borrow_mut();
-        let mut gone = Vec::new();
         while let Some((key, segment)) = state.segments.first() {
             let is_over = segment
                 .seal
@@ -157,43 +152,111 @@ impl Inner {
             if !is_over || segment.base_offset >= named {
                 break;
             }
-            gone.push(segment.clone());
+            let base_offset = segment.base_offset;
             state.segments.remove(key);
+            state.leaving.push(base_offset);
         }
         let start = state
             .segments
             .first()
             .map_or(0, |(_, segment)| segment.base_offset);
         state.damages.retain(|damage| damage.offsets.end > start);
-        gone
     }
 
-    async fn rename_deleted(&self, segment: &Segment) -> Result<Vec<PathBuf>, IoFailure> {
-        let mut files = Vec::new();
-        for kind in Kind::OF_SEGMENT {
-            let path = self.path(segment.base_offset, kind);
-            let deleted = names::with_suffix(&path, names::DELETED);
-            let renamed = fs::rename(&path, &deleted).await;
-            self.forget_file(segment.base_offset, kind);
-            match renamed {
-                Ok(()) => files.push(deleted),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(IoFailure::of("rename", &path)(error)),
+    /// Puts the files away of segments that have left the log, as far as a full disk lets it: the
+    /// rest is tried again with the next change of the log's start. Called with the lock of `Meta`.
+    async fn let_segments_go(&self) -> Result<(), ChangeError> {
+        let leaving = std::mem::take(&mut self.state.borrow_mut().leaving);
+        let delay = self.state.borrow().config.file_delete_delay;
+        for base_offset in leaving {
+            // a log that began anew may have come back to where it was
+            let key = base_offset as u64;
+            let there = self
+                .state
+                .borrow()
+                .segments
+                .predecessor(key)
+                .map(|(at, _)| at);
+            if there == Some(key) {
+                continue;
+            }
+            let mut renamed = Vec::new();
+            let done = self.put_away(base_offset, &mut renamed).await;
+            if !renamed.is_empty() {
+                spawn(remove_later(renamed, delay));
+            }
+            match done {
+                Ok(()) => {}
+                Err(failure) if failure.is_no_space() => {
+                    tracing::warn!(%failure, "a deleted segment stays for now");
+                    self.state.borrow_mut().leaving.push(base_offset);
+                }
+                Err(failure) => return Err(ChangeError::Io(self.on_meta_failure(failure))),
             }
         }
-        Ok(files)
+        Ok(())
+    }
+
+    /// Renames a segment's files, and adds their new names to `renamed`; those that have no room for
+    /// a new name go at once.
+    async fn put_away(
+        &self,
+        base_offset: i64,
+        renamed: &mut Vec<PathBuf>,
+    ) -> Result<(), IoFailure> {
+        for kind in Kind::OF_SEGMENT {
+            let path = self.path(base_offset, kind);
+            let put_away = set_aside(&path).await;
+            self.forget_file(base_offset, kind);
+            renamed.extend(put_away?);
+        }
+        Ok(())
     }
 }
 
-pub(crate) async fn remove_later(files: Vec<PathBuf>, delay: std::time::Duration) {
+/// Gives a file the name of what is to be removed, and returns it, if the file is there. On a full
+/// disk, where its folder has no room for another name, the file is removed at once: whoever has it
+/// open keeps it.
+pub(crate) async fn set_aside(path: &Path) -> Result<Option<PathBuf>, IoFailure> {
+    let deleted = names::with_suffix(path, names::DELETED);
+    let failure = match fs::rename(path, &deleted).await {
+        Ok(()) => return Ok(Some(deleted)),
+        Err(error) => IoFailure::of("rename", path)(error),
+    };
+    let removed = match failure.is_no_space() {
+        true => fs::remove_file(path)
+            .await
+            .map_err(IoFailure::of("remove", path)),
+        false => Err(failure),
+    };
+    match removed {
+        Err(failure) if failure.error.kind() != std::io::ErrorKind::NotFound => Err(failure),
+        _ => Ok(None),
+    }
+}
+
+/// Removes files after a while; those that a full disk keeps, after another one.
+pub(crate) async fn remove_later(mut files: Vec<PathBuf>, delay: Duration) {
     sleep(delay).await;
-    for path in files {
-        // gone with its folder, or to be removed at the next start
-        if let Err(error) = fs::remove_file(&path).await
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %path.display(), %error, "a deleted segment stays");
+    loop {
+        let mut kept = Vec::new();
+        for path in files {
+            // gone with its folder, or to be removed at the next start
+            match fs::remove_file(&path)
+                .await
+                .map_err(IoFailure::of("remove", &path))
+            {
+                Ok(()) => {}
+                Err(failure) if failure.error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(failure) if failure.is_no_space() => kept.push(path),
+                Err(failure) => tracing::warn!(%failure, "a deleted segment stays"),
+            }
         }
+        if kept.is_empty() {
+            return;
+        }
+        files = kept;
+        sleep(REMOVE_AGAIN).await;
     }
 }
 

@@ -16,7 +16,7 @@ use crate::cleaner::CleanError;
 use crate::error::IoFailure;
 use crate::names::{self, Kind};
 use crate::partition::Inner;
-use crate::retain::remove_later;
+use crate::retain::{remove_later, set_aside};
 use crate::segment::Segment;
 
 /// The swaps of one partition and its truncations, as its readers have to know of them: they find
@@ -142,10 +142,7 @@ pub(crate) async fn finish(
     for old in bases.iter().filter(|old| base < **old && **old < end) {
         for kind in Kind::OF_SEGMENT {
             let path = names::path_of(dir, *old, kind);
-            let to = names::with_suffix(&path, names::DELETED);
-            if rename_if_there(&path, &to).await? {
-                deleted.push(to);
-            }
+            deleted.extend(set_aside(&path).await?);
         }
     }
     for kind in [Kind::Index, Kind::TimeIndex, Kind::TxnIndex] {

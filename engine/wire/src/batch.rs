@@ -123,6 +123,14 @@ pub enum BatchError {
         /// The topic's `max.message.bytes`.
         limit: usize,
     },
+    /// The batch is larger than a segment of the topic's log.
+    #[error("batch of {size} bytes exceeds the segment size of {limit}")]
+    LargerThanSegment {
+        /// The whole batch in bytes.
+        size: usize,
+        /// The topic's `segment.bytes`.
+        limit: usize,
+    },
     /// A client set the control bit.
     #[error("clients cannot write control batches")]
     Control,

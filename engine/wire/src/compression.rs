@@ -103,6 +103,8 @@ const XERIAL_BLOCK: usize = 32 << 10;
 const SNAPPY_MAX_RATIO: usize = 22;
 /// Largest window that a zstd frame may ask for: 128 MiB, what zstd's own highest levels use.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// How an LZ4 frame with content begins.
+const LZ4_MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
 /// zstd's and Kafka's default.
 const ZSTD_LEVEL: i32 = 3;
 
@@ -170,9 +172,7 @@ pub fn decompress(
         Compression::None => read_bounded(codec, input, limit),
         Compression::Gzip => read_bounded(codec, flate2::read::MultiGzDecoder::new(input), limit),
         Compression::Snappy => unsnappy(input, limit),
-        Compression::Lz4 => {
-            read_bounded(codec, lz4::Decoder::new(input).map_err(malformed)?, limit)
-        }
+        Compression::Lz4 => unlz4(input, limit),
         Compression::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(input).map_err(malformed)?;
             decoder
@@ -198,6 +198,27 @@ fn read_bounded(
         return Err(DecompressError::TooLarge { codec, limit });
     }
     Ok(out)
+}
+
+/// One whole frame and nothing behind it: Kafka's Java decoder reads no second one, and librdkafka
+/// refuses what has no end mark or goes on after it.
+fn unlz4(input: &[u8], limit: usize) -> Result<Vec<u8>, DecompressError> {
+    let malformed = |cause: &str| DecompressError::Malformed {
+        codec: Compression::Lz4,
+        cause: cause.to_owned(),
+    };
+    // not one of those that hold no content: they may be shorter than what the decoder reads first
+    if !input.starts_with(&LZ4_MAGIC) {
+        return Err(malformed("no frame begins here"));
+    }
+    let decoder = lz4::Decoder::new(input);
+    let mut decoder = decoder.map_err(|cause| malformed(&cause.to_string()))?;
+    let out = read_bounded(Compression::Lz4, &mut decoder, limit)?;
+    match decoder.finish() {
+        (_, Err(_)) => Err(malformed("cut off")),
+        ([], Ok(())) => Ok(out),
+        _ => Err(malformed("the frame is over before the data")),
+    }
 }
 
 fn unsnappy(input: &[u8], limit: usize) -> Result<Vec<u8>, DecompressError> {
@@ -354,10 +375,27 @@ mod tests {
     #[test]
     fn lz4_frames_suit_kafkas_java_decoder() {
         let packed = compressed(Compression::Lz4, &sample(100_000));
-        assert_eq!(packed[..4], [0x04, 0x22, 0x4d, 0x18]);
+        assert_eq!(packed[..4], LZ4_MAGIC);
         let flags = packed[4];
         assert_eq!(flags >> 6, 1, "version 01");
         assert_ne!(flags & 0x20, 0, "blocks are independent");
+    }
+
+    #[test]
+    fn lz4_is_one_whole_frame() {
+        for len in [0, 1, 50, 100_000] {
+            let packed = compressed(Compression::Lz4, &sample(len));
+            for end in 0..packed.len() {
+                let cut = decompress(Compression::Lz4, &packed[..end], LIMIT);
+                assert!(cut.is_err(), "{len} bytes cut at {end}");
+            }
+            let skippable = b"\x50\x2a\x4d\x18\x03\0\0\0abc";
+            for more in [b"j", &b"junk"[..], &packed, skippable] {
+                let longer = [&packed[..], more].concat();
+                let error = decompress(Compression::Lz4, &longer, LIMIT).unwrap_err();
+                assert!(error.to_string().contains("over before"), "{error}");
+            }
+        }
     }
 
     #[test]

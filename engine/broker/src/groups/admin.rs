@@ -157,19 +157,20 @@ impl Coordinator {
         }
     }
 
-    /// Commits what there is room for, whoever asks.
+    /// Commits what there is room for, whoever asks. A client tries again if there is none: of the
+    /// errors that it knows of commits, that is the one that says so.
     #[allow(
         clippy::type_complexity,
         reason = "one result per commit, and the write"
     )]
     pub(super) fn commit_admitted(
-        &self,
+        &mut self,
         id: &str,
         partition: i32,
         commits: Vec<Commit>,
     ) -> Result<(Results, Option<Write>), GroupError> {
         if !self.has_room(id, &commits) {
-            return Err(GroupError::GroupFull);
+            return Err(GroupError::CoordinatorNotAvailable);
         }
         let mut write = Write::new(partition, id);
         let mut results = Vec::with_capacity(commits.len());

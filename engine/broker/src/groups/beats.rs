@@ -115,13 +115,12 @@ impl Coordinator {
         if !self.has_room_to_beat(id, beat) {
             return Err(GroupError::GroupFull.into());
         }
-        let limits = self.limits_of(id);
+        let becomes = self.becomes(now, id, beat)?;
         let settings = Settings {
             config: &self.config,
-            limits,
+            limits: self.limits_of(id),
         };
         let mut log = Entries::new(id);
-        let becomes = self.becomes(now, id, beat)?;
         let Some(mut consumers) = becomes else {
             let group = self
                 .groups
@@ -149,12 +148,19 @@ impl Coordinator {
 
     /// The consumer group that begins with a heartbeat, out of nothing or of a classic group; none
     /// if there is one.
-    fn becomes(&self, now: Now, id: &str, beat: &Beat) -> Result<Option<ConsumerGroup>, BeatError> {
+    fn becomes(
+        &mut self,
+        now: Now,
+        id: &str,
+        beat: &Beat,
+    ) -> Result<Option<ConsumerGroup>, BeatError> {
+        let has_room =
+            self.groups.contains_key(id) || beat.epoch != 0 || self.make_room_for_group();
         let not_one = || BeatError::NotConsumerGroup(id.to_owned());
         match self.groups.get(id).map(|group| &group.kind) {
             Some(Kind::Consumer(_)) => Ok(None),
             None if beat.epoch != 0 => Err(GroupError::GroupIdNotFound.into()),
-            None if self.groups.len() >= self.capacity.groups => Err(GroupError::GroupFull.into()),
+            None if !has_room => Err(GroupError::GroupFull.into()),
             None => Ok(Some(ConsumerGroup::new(id))),
             Some(Kind::Classic(_)) if beat.epoch != 0 => Err(not_one()),
             Some(Kind::Classic(classic)) => {

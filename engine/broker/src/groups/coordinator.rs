@@ -56,6 +56,8 @@ pub(super) struct Group {
     pub(super) metadata: usize,
     /// Its place in the timers.
     pub(super) timer: Option<u64>,
+    /// Its place among the promises.
+    pub(super) promise: Option<u64>,
     /// Keys that the log may have and the group has not, or not as they are there: what a failed
     /// write or the group's other protocol left. They are written with the next event.
     pub(super) unsaved: BTreeSet<Bytes>,
@@ -73,6 +75,11 @@ pub struct Coordinator {
     pub(super) groups: IndexMap<String, Group, FixedState>,
     pub(super) partitions: BTreeMap<i32, Partition>,
     pub(super) timers: BTreeSet<(u64, String)>,
+    /// Groups of which there is nothing but ids promised to members (KIP-394), oldest first: others
+    /// may take their places.
+    pub(super) promises: BTreeMap<u64, String>,
+    /// The number of the next promise.
+    pub(super) next_promise: u64,
     pub(super) offsets: usize,
     /// Offsets of transactions that are not decided.
     pub(super) pending: OpenTransactions,
@@ -90,6 +97,8 @@ impl Coordinator {
             groups: IndexMap::default(),
             partitions: BTreeMap::new(),
             timers: BTreeSet::new(),
+            promises: BTreeMap::new(),
+            next_promise: 0,
             offsets: 0,
             pending: OpenTransactions::default(),
             metadata: 0,
@@ -161,7 +170,7 @@ impl Coordinator {
             if !join.member_id.is_empty() {
                 return refuse(GroupError::UnknownMember);
             }
-            if self.groups.len() >= self.capacity.groups {
+            if !self.make_room_for_group() {
                 return refuse(GroupError::GroupFull);
             }
             self.ensure_group(now, id, partition);
@@ -378,6 +387,7 @@ impl Coordinator {
                 is_ending: false,
                 metadata: 0,
                 timer: None,
+                promise: None,
                 unsaved: BTreeSet::new(),
                 in_flight: 0,
             };

@@ -11,7 +11,7 @@ use super::coordinator::{Capacity, Coordinator, partition_of};
 use super::records::OffsetRecord;
 use super::snapshot::Section;
 use super::write::{Outcome, Write};
-use super::{Claim, GroupError, Join, Leaver, Reply, Sync, Token};
+use super::{Claim, GroupError, Join, JoinRefused, Leaver, Reply, Sync, Token};
 use crate::clock::Now;
 use crate::config::broker::GroupConfig;
 
@@ -301,7 +301,10 @@ fn where_there_is_no_room_for_more_offsets_those_that_are_there_move_on() {
         node.commit("g", &n.to_string(), 1).unwrap();
     }
     node.flush();
-    assert_eq!(node.commit("g", "more", 1), Err(GroupError::GroupFull));
+    assert_eq!(
+        node.commit("g", "more", 1),
+        Err(GroupError::CoordinatorNotAvailable)
+    );
     assert_eq!(node.commit("g", "7", 2), Ok(()));
     node.flush();
     assert_eq!(node.offset("g", "7"), Some(2));
@@ -553,14 +556,86 @@ fn groups_and_offsets_are_bounded() {
         node.commit(&n.to_string(), "a", 1).unwrap();
         node.flush();
     }
-    assert_eq!(node.commit("one more", "a", 1), Err(GroupError::GroupFull));
+    assert_eq!(
+        node.commit("one more", "a", 1),
+        Err(GroupError::CoordinatorNotAvailable)
+    );
     for n in 0..900 {
         node.commit("0", &n.to_string(), 1).unwrap();
         node.flush();
     }
-    assert_eq!(node.commit("0", "b", 1), Err(GroupError::GroupFull));
+    assert_eq!(
+        node.commit("0", "b", 1),
+        Err(GroupError::CoordinatorNotAvailable)
+    );
     let long = "x".repeat(40_000);
     assert_eq!(node.commit(&long, "a", 1), Err(GroupError::InvalidGroupId));
+}
+
+/// A join of who has no id yet and is promised one (KIP-394).
+fn promised(node: &mut Node, group: &str) -> JoinRefused {
+    let join = Join {
+        require_known_member_id: true,
+        ..consumer()
+    };
+    let outcome = node.coordinator.join(node.now, group, 0, Token(9), join);
+    let replies = node.run(outcome);
+    let [Reply::Join(_, Err(refused))] = &replies[..] else {
+        panic!("{replies:?}");
+    };
+    refused.clone()
+}
+
+#[test]
+fn groups_of_promises_alone_make_room_for_others_oldest_first() {
+    let mut node = Node::new();
+    node.commit("kept", "a", 1).unwrap();
+    node.flush();
+    let ids: Vec<_> = (0..200)
+        .map(|n| promised(&mut node, &format!("p{n}")))
+        .collect();
+    assert!(ids.iter().all(|r| r.error == GroupError::MemberIdRequired));
+    assert_eq!(node.states().len(), 100);
+    // a client with offsets of its own, one that joins at once, and one whose id is forgotten
+    assert_eq!(node.commit("new", "a", 1), Ok(()));
+    node.flush();
+    node.form("formed");
+    assert_eq!(node.states().len(), 100);
+    let with_id = |node: &mut Node, n: usize| {
+        let join = Join {
+            member_id: ids[n].member_id.clone(),
+            require_known_member_id: true,
+            ..consumer()
+        };
+        let group = format!("p{n}");
+        let outcome = node.coordinator.join(node.now, &group, 0, Token(9), join);
+        let [Reply::Join(_, answer)] = &node.run(outcome)[..] else {
+            panic!("one answer");
+        };
+        answer.clone().map_err(|refused| refused.error).map(drop)
+    };
+    assert_eq!(with_id(&mut node, 5), Err(GroupError::UnknownMember));
+    assert_eq!(with_id(&mut node, 150), Ok(()));
+    assert_eq!(node.offset("kept", "a"), Some(1));
+    // offsets that are not yet on the disk keep their group
+    node.commit("p160", "a", 7).unwrap();
+    for n in 0..300 {
+        promised(&mut node, &format!("q{n}"));
+    }
+    node.flush();
+    assert_eq!(node.offset("p160", "a"), Some(7));
+    assert!(node.states().iter().any(|(id, _)| id == "p150"));
+    // those that have members or offsets stay, however many come
+    for n in 0..100 {
+        let _ = node.commit(&format!("o{n}"), "a", 1);
+        node.flush();
+    }
+    let refused = promised(&mut node, "late");
+    assert_eq!(refused.error, GroupError::GroupFull);
+    assert_eq!(
+        node.commit("late", "a", 1),
+        Err(GroupError::CoordinatorNotAvailable)
+    );
 }
 
 #[test]

@@ -2,19 +2,20 @@
 //! very many of them. And what goes when nothing is left of one.
 
 use super::admin::Commit;
+use super::classic::State;
 use super::consumer::Beat;
 use super::coordinator::Coordinator;
 use super::{Join, Sync};
 
 impl Coordinator {
     /// Whether a commit, maybe for a new group, fits: what has an offset already may move it.
-    pub(super) fn has_room(&self, id: &str, commits: &[Commit]) -> bool {
+    pub(super) fn has_room(&mut self, id: &str, commits: &[Commit]) -> bool {
+        let group_fits = self.groups.contains_key(id) || self.make_room_for_group();
         let group = self.groups.get(id);
         let is_new = |commit: &&Commit| {
             let known = group.and_then(|g| g.offsets.get(&commit.topic, commit.partition));
             known.is_none()
         };
-        let group_fits = group.is_some() || self.groups.len() < self.capacity.groups;
         let present = self.offsets.saturating_add(self.pending.len());
         let most = present.saturating_add(commits.len());
         group_fits
@@ -22,6 +23,60 @@ impl Coordinator {
                 let more = commits.iter().filter(is_new).count();
                 more == 0 || present.saturating_add(more) <= self.capacity.offsets
             })
+    }
+
+    /// Whether another group fits. If there is no other way, the oldest one goes of which there is
+    /// nothing but promised ids: who was promised one is an unknown member, and joins anew.
+    pub(super) fn make_room_for_group(&mut self) -> bool {
+        while self.groups.len() >= self.capacity.groups {
+            let Some((_, id)) = self.promises.pop_first() else {
+                return false;
+            };
+            let group = self.groups.get_mut(&id);
+            group.expect("a removed group leaves the promises").promise = None;
+            // offsets may be on their way
+            let partition = self.groups[&id].partition;
+            let has_queued = self.queued(partition, &id).next().is_some();
+            if self.is_promise(&id) && !has_queued && !self.is_unstable(&id, partition) {
+                self.remove_group(&id);
+            }
+        }
+        true
+    }
+
+    /// Whether there is nothing of a group but ids that were promised to members, and what its log
+    /// may be about to get.
+    fn is_promise(&self, id: &str) -> bool {
+        let Some(group) = self.groups.get(id) else {
+            return false;
+        };
+        let classic = group.kind.classic();
+        classic.is_some_and(|classic| classic.state() == State::Empty && !classic.is_vacant())
+            && group.offsets.is_empty()
+            && !group.stored
+            && !group.is_ending
+            && group.unsaved.is_empty()
+            && group.in_flight == 0
+    }
+
+    /// A group may have become one of promises alone, or more than that.
+    fn count_promise(&mut self, id: &str) {
+        let is_promise = self.is_promise(id);
+        let Some(group) = self.groups.get_mut(id) else {
+            return;
+        };
+        match (group.promise, is_promise) {
+            (None, true) => {
+                group.promise = Some(self.next_promise);
+                self.promises.insert(self.next_promise, id.to_owned());
+                self.next_promise += 1;
+            }
+            (Some(at), false) => {
+                group.promise = None;
+                self.promises.remove(&at);
+            }
+            _ => {}
+        }
     }
 
     /// Whether a member's metadata fits, in place of what it had.
@@ -74,6 +129,8 @@ impl Coordinator {
             && !self.is_unstable(id, group.partition)
         {
             self.remove_group(id);
+        } else {
+            self.count_promise(id);
         }
     }
 
@@ -83,6 +140,9 @@ impl Coordinator {
             self.metadata -= group.metadata;
             if let Some(at) = group.timer {
                 self.timers.remove(&(at, id.to_owned()));
+            }
+            if let Some(at) = group.promise {
+                self.promises.remove(&at);
             }
         }
     }

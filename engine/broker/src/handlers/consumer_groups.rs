@@ -21,6 +21,7 @@ use ringmill_wire::kafka_protocol::messages::{
 
 use super::cluster::{GROUP_OPERATIONS, OPERATIONS_OMITTED};
 use super::groups::{optional, respond, str_bytes, text};
+use super::questions::each_once;
 use crate::cluster::store::random_id;
 use crate::groups::beats::{ConsumerDescription, DescribedConsumer, DescribedTopic};
 use crate::groups::consumer::member::Member;
@@ -143,7 +144,7 @@ pub(crate) async fn describe(
     let shard = Rc::clone(shard);
     Stage::waits(async move {
         let (mut groups, mut left) = (Vec::new(), MAX_ANSWER_BYTES);
-        for name in request.group_ids {
+        for name in each_once(request.group_ids) {
             let size = |answer: &_| match answer {
                 GroupAnswer::DescribeConsumers(Ok(Some(found))) => found.size(),
                 _ => 0,

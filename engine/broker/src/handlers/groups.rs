@@ -27,6 +27,7 @@ use ringmill_wire::kafka_protocol::messages::{
 };
 
 use super::cluster::{GROUP_OPERATIONS, OPERATIONS_OMITTED};
+use super::questions::each_once;
 use crate::cluster::image::OFFSETS_TOPIC;
 use crate::cluster::store::random_id;
 use crate::groups::admin::{DEAD, Description, Listing};
@@ -395,7 +396,7 @@ pub(crate) async fn describe(
     let shard = Rc::clone(shard);
     Stage::waits(async move {
         let (mut groups, mut left) = (Vec::new(), MAX_ANSWER_BYTES);
-        for name in request.groups {
+        for name in each_once(request.groups) {
             let size = |answer: &_| match answer {
                 GroupAnswer::Describe(Ok(Some(found))) => found.size(),
                 _ => 0,

@@ -1,6 +1,8 @@
 //! Requests about partitions of several owners: which part of one is answered at once, and which is a
 //! question to an owner.
 
+use std::collections::BTreeSet;
+
 use crate::router::{PartitionId, Result};
 use crate::shard::Shard;
 
@@ -20,6 +22,14 @@ impl<R> Part<R> {
             Self::Asked => answers.next().expect("one answer per question"),
         }
     }
+}
+
+/// Names in the order of their first places, each once: a few bytes of a request must not make the
+/// same large answer a thousand times. Kafka's clients name nothing twice.
+pub(super) fn each_once<T: Ord + Clone>(mut names: Vec<T>) -> Vec<T> {
+    let mut known = BTreeSet::new();
+    names.retain(|name| known.insert(name.clone()));
+    names
 }
 
 /// What is asked of which core.

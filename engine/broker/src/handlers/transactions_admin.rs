@@ -21,6 +21,7 @@ use ringmill_wire::kafka_protocol::messages::{
 };
 
 use super::groups::respond;
+use super::questions::each_once;
 use crate::limits::{ELEMENT_BYTES, MAX_ANSWER_BYTES};
 use crate::pattern::Pattern;
 use crate::router::{Answer, Call, Result};
@@ -45,7 +46,7 @@ pub(crate) async fn describe(
     let shard = Rc::clone(shard);
     Stage::waits(async move {
         let (mut states, mut left) = (Vec::new(), MAX_ANSWER_BYTES);
-        for id in request.transactional_ids {
+        for id in each_once(request.transactional_ids) {
             // A small request must not have a huge answer: what is past its end is refused.
             let described = match left {
                 0 => Err(ErrorCode::InvalidRequest),

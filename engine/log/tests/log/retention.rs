@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ringmill_log::{ChangeError, LogConfig, ReadError};
+use ringmill_log::{CacheLimits, ChangeError, CoreCaches, LogConfig, Partition, ReadError};
+use ringmill_ring::sim::Chance;
 use ringmill_ring::sleep;
 
 use crate::fixture::*;
@@ -213,4 +214,48 @@ fn a_reader_finishes_what_it_has_begun_on_a_deleted_segment() {
         sleep(Duration::from_secs(120)).await;
         assert_eq!(&bytes_of(&slice).await[..], &model.from(0)[..slice.len]);
     });
+}
+
+#[test]
+fn segments_that_a_full_disk_keeps_go_when_there_is_room() {
+    // no name changes at all; some do; the first does not
+    let chances = [Chance::Always, Chance::one_in(2), Chance::Nth(1)];
+    for (seed, chance) in (0..20).flat_map(|seed| chances.map(|chance| (seed, chance))) {
+        let _seed = Seed(seed);
+        let mut machine = Machine::new(seed);
+        let node = machine.node;
+        let at_work = machine.world.start(node, async move {
+            let caches = CoreCaches::new(CacheLimits::default());
+            let p = Partition::open(DIR, small_segments(70_000), &caches);
+            let p = p.await.unwrap();
+            let mut model = Model::default();
+            p.set_leader_epoch(3);
+            for n in 0..10 {
+                append(&p, &mut model, batch(3, 10_000, n)).await;
+            }
+            let slice = p.read(0, 1 << 20).await.unwrap();
+            sleep(Duration::from_secs(10)).await;
+            // the log's start has moved, and that is what was asked for
+            assert_eq!(p.delete_records(13).await.unwrap(), 13, "{chance:?}");
+            assert_eq!(p.segments(), 3);
+            assert_eq!(p.delete_records(14).await.unwrap(), 14, "{chance:?}");
+            let part = bytes_of(&slice).await;
+            assert_eq!(&part[..], &model.from(0)[..slice.len], "read to its end");
+            sleep(Duration::from_secs(100)).await;
+            p.apply_retention(0).await.unwrap();
+            sleep(Duration::from_secs(100)).await;
+            assert_eq!(p.failure().map(|f| f.to_string()), None);
+            assert_eq!(read_all(&p, 14, 1).await.unwrap(), model.from(14));
+        });
+        machine.world.run_for(Duration::from_secs(5));
+        machine.world.disk(node).faults().name_no_space = chance;
+        machine.world.run_for(Duration::from_secs(60));
+        machine.world.disk(node).faults().name_no_space = Chance::Never;
+        machine.world.run_for(Duration::from_secs(200));
+        assert_eq!(at_work.take().len(), 1);
+        assert_eq!(machine.files(".deleted"), [], "{chance:?}");
+        for kind in [".log", ".index"] {
+            assert_eq!(machine.files(kind).len(), 3, "{kind} {chance:?}");
+        }
+    }
 }

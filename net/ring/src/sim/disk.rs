@@ -113,6 +113,14 @@ impl Disk {
         }
     }
 
+    fn room_for_names(&mut self) -> Result<(), Errno> {
+        self.names_work()?;
+        match self.faults.name_no_space.strikes(&mut self.random) {
+            true => Err(libc::ENOSPC),
+            false => Ok(()),
+        }
+    }
+
     fn node(&mut self, inode: Inode) -> &mut Node {
         self.files
             .get_mut(&inode)
@@ -467,7 +475,7 @@ impl Disk {
 
     /// `unlink(2)`, or `rmdir(2)` with `dir`.
     pub(super) fn unlink(&mut self, path: &Path, dir: bool) -> Result<(), Errno> {
-        self.names_work()?;
+        self.room_for_names()?;
         let gone = self.names.unlink(path, dir)?;
         self.unlinked(gone);
         Ok(())
@@ -475,7 +483,7 @@ impl Disk {
 
     /// `rename(2)`.
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> Result<(), Errno> {
-        self.names_work()?;
+        self.room_for_names()?;
         if let Some(replaced) = self.names.rename(from, to)? {
             self.unlinked(replaced);
         }

@@ -112,6 +112,9 @@ pub struct DiskFaults {
     pub evict_after_failed_sync: Chance,
     /// Opening, renaming, listing and the like fail with `EIO`.
     pub name_error: Chance,
+    /// Renaming or unlinking fails with `ENOSPC`: the folder would have to grow, or the file system
+    /// to copy a part of it.
+    pub name_no_space: Chance,
     /// A read ends early, with at least one byte.
     pub short_read: Chance,
     /// A write ends early, with at least one byte.
@@ -143,6 +146,7 @@ impl Default for DiskFaults {
             sync_error: Chance::Never,
             evict_after_failed_sync: Chance::PerMillion(500_000),
             name_error: Chance::Never,
+            name_no_space: Chance::Never,
             short_read: Chance::Never,
             short_write: Chance::Never,
             read_flip: Chance::Never,

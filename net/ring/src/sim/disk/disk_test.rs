@@ -145,6 +145,11 @@ fn calls_fail_or_end_early_when_told_to() {
     assert_eq!(disk.write(file, 0, &fill(1000), 0), Err(libc::EIO));
     disk.faults.name_error = Chance::Nth(1);
     assert_eq!(disk.stat(Path::new("/file")), Err(libc::EIO));
+    disk.faults.name_no_space = Chance::Nth(1);
+    let (from, to) = (Path::new("/file"), Path::new("/longer"));
+    assert_eq!(disk.rename(from, to), Err(libc::ENOSPC));
+    assert_eq!(disk.rename(from, to), Ok(()));
+    disk.rename(to, from).unwrap();
     disk.faults.sync_error = Chance::Nth(1);
     let mark = disk.mark(file);
     assert_eq!(disk.sync(file, mark), Err(libc::EIO));
