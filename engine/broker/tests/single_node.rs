@@ -8,6 +8,7 @@ use bytes::Bytes;
 use ringmill_ring::{fs, now, sleep, spawn};
 use ringmill_wire::StrBytes;
 use ringmill_wire::batch::{Compression, ProducerStamp};
+use ringmill_wire::error::ErrorCode;
 use ringmill_wire::kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use ringmill_wire::kafka_protocol::messages::delete_records_request::{
     DeleteRecordsPartition, DeleteRecordsTopic,
@@ -242,6 +243,13 @@ fn offsets_are_found_by_time() {
             let found = list_offset(&mut client, timestamp).await;
             assert_eq!(found, (0, offset), "{timestamp}");
         }
+        // who claims an epoch that is yet to come is told so, whatever he asks for; nothing is tiered
+        assert_eq!(list_offset(&mut client, -5).await, (0, -1));
+        let unknown = ErrorCode::UnknownLeaderEpoch.code();
+        for timestamp in [-5, -1, -2] {
+            let found = list_offset_of(&mut client, timestamp, 1000).await;
+            assert_eq!(found, (unknown, -1), "{timestamp}");
+        }
     });
 }
 
@@ -363,14 +371,20 @@ fn compressed_batches_are_kept_as_they_come() {
 }
 
 async fn list_offset(client: &mut Client, timestamp: i64) -> (i16, i64) {
-    let partition = ListOffsetsPartition::default().with_timestamp(timestamp);
+    list_offset_of(client, timestamp, -1).await
+}
+
+async fn list_offset_of(client: &mut Client, timestamp: i64, epoch: i32) -> (i16, i64) {
+    let partition = ListOffsetsPartition::default()
+        .with_timestamp(timestamp)
+        .with_current_leader_epoch(epoch);
     let topic = ListOffsetsTopic::default()
         .with_name(topic_name("t"))
         .with_partitions(vec![partition]);
     let request = ListOffsetsRequest::default()
         .with_replica_id((-1).into())
         .with_topics(vec![topic]);
-    let response = client.call(8, &request).await;
+    let response = client.call(9, &request).await;
     let found = &response.topics[0].partitions[0];
     (found.error_code, found.offset)
 }

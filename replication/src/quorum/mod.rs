@@ -312,14 +312,19 @@ impl<M: Machine> Quorum<M> {
     /// Whether a node of this quorum can have sent this: a message changes what is stored for good, and
     /// anybody who reaches the port can send one.
     fn check_sense(&self, message: &Message) -> io::Result<()> {
-        let view = self.view();
+        let (votes_alone, known_term) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let voters = metrics.membership_config.membership().voter_ids();
+            (voters.eq([*self.raft.node_id()]), metrics.current_term)
+        };
         // one that reads its log anew comes by times in which it was alone
-        if self.is_settled.get() && view.voters.iter().eq([self.raft.node_id()]) {
+        if self.is_settled.get() && votes_alone {
             // nobody can have been elected without its vote, nor have become a voter
             return Err(io::Error::other("this node alone votes"));
         }
         let term = message.term();
-        if term > TERM_MAX || term.saturating_sub(view.term) > TERMS_AHEAD_MAX {
+        if term > TERM_MAX || term.saturating_sub(known_term) > TERMS_AHEAD_MAX {
             return Err(io::Error::other(format!("there cannot be a term {term}")));
         }
         match message.is_in_order() {
