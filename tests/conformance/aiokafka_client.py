@@ -6,7 +6,7 @@ import time
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError
 
-from harness import MIB, feature, feature_per_codec, main
+from harness import MIB, REPLICAS, feature, feature_per_codec, main
 from history import Broken, Streams, check, dense, same
 
 SECONDS = 60
@@ -21,7 +21,7 @@ def story(function):
 
 async def produce(run, topic, records, **config):
     """Sends (key, value, headers, timestamp) to partition 0; returns what was answered to each."""
-    config = {"acks": "all", "linger_ms": 5, "max_request_size": 4 * MIB, **config}
+    config = {"acks": "all", "linger_ms": 5, "max_request_size": 4 * MIB, "enable_idempotence": REPLICAS > 1, **config}
     async with AIOKafkaProducer(bootstrap_servers=run.bootstrap, **config) as producer:
         sent = [await producer.send(topic, value, key=key, partition=0, headers=headers, timestamp_ms=timestamp)
                 for key, value, headers, timestamp in records]

@@ -23,6 +23,10 @@ CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 
 MIB = 1024 * 1024
 
+# Copies of each topic: a cluster of several nodes is to have them in several places. Where leaders
+# move, a producer that is not idempotent sends what was not answered twice, so all are then.
+REPLICAS = int(os.environ.get("TOPIC_REPLICATION", "1"))
+
 
 def feature(name):
     """Registers the function under the feature's name in the table, the same for every client."""
@@ -60,7 +64,7 @@ class Run:
     def create(self, what, partitions=1, config=None):
         """A new topic, made by confluent-kafka: not every client has admin commands."""
         topic = self.name(what)
-        new = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=config or {})
+        new = NewTopic(topic, num_partitions=partitions, replication_factor=REPLICAS, config=config or {})
         self.admin.create_topics([new])[topic].result(timeout=30)
         return topic
 

@@ -6,7 +6,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 from kafka.errors import KafkaError, MessageSizeTooLargeError, TopicAlreadyExistsError
 
-from harness import MIB, eventually, feature, feature_per_codec, main, until
+from harness import MIB, REPLICAS, eventually, feature, feature_per_codec, main, until
 from history import Broken, Streams, check, dense, same
 
 SECONDS = 30
@@ -211,10 +211,10 @@ def resume(run):
 @feature("admin: topics")
 def admin_topics(run):
     admin, topic = KafkaAdminClient(bootstrap_servers=run.bootstrap), run.name("admin")
-    admin.create_topics([NewTopic(topic, num_partitions=2, replication_factor=1)])
+    admin.create_topics([NewTopic(topic, num_partitions=2, replication_factor=REPLICAS)])
     check(topic in admin.list_topics(), "it is not listed")
     refused(TopicAlreadyExistsError, lambda: admin.create_topics(
-        [NewTopic(topic, num_partitions=2, replication_factor=1)]))
+        [NewTopic(topic, num_partitions=2, replication_factor=REPLICAS)]))
     admin.delete_topics([topic])
     eventually(lambda: topic in admin.list_topics(), False, "listed after its deletion")
     admin.close()

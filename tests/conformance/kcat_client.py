@@ -10,7 +10,7 @@ import subprocess
 from confluent_kafka import ConsumerGroupTopicPartitions
 
 import group
-from harness import MIB, feature, feature_per_codec, main
+from harness import MIB, REPLICAS, feature, feature_per_codec, main
 from history import Streams, check, dense, same
 
 # Bytes that no payload holds, between records and between key and value.
@@ -48,7 +48,8 @@ def produce(run, topic, values, *arguments):
     One request in flight unless the arguments say more: a retry (a new partition's leader is not
     ready at once) would else overtake, and order is checked.
     """
-    kcat(run, "-P", "-t", topic, "-D", escaped(RECORD_END), "-X", "max.in.flight=1", *arguments,
+    kcat(run, "-P", "-t", topic, "-D", escaped(RECORD_END), "-X", "max.in.flight=1",
+         "-X", f"enable.idempotence={str(REPLICAS > 1).lower()}", *arguments,
          stdin=RECORD_END.join(values))
 
 

@@ -32,6 +32,7 @@ import group
 from harness import (
     CODECS,
     MIB,
+    REPLICAS,
     PUSH_TELEMETRY,
     eventually,
     feature,
@@ -69,7 +70,7 @@ class Sender:
         config = {name.replace("_", "."): value for name, value in config.items()}
         self.producer = Producer({
             "bootstrap.servers": run.bootstrap, "linger.ms": 5, "log_level": 2,
-            "message.timeout.ms": 60_000, "max.in.flight": 1, **config})
+            "message.timeout.ms": 60_000, "max.in.flight": 1, "enable.idempotence": REPLICAS > 1, **config})
 
     def _delivered(self, error, message):
         if error:
@@ -627,7 +628,7 @@ def long_poll(run):
 @feature("many topics in one consumer")
 def many_topics(run):
     prefix = run.name("wide")
-    new = [NewTopic(f"{prefix}-{i}", num_partitions=3, replication_factor=1) for i in range(30)]
+    new = [NewTopic(f"{prefix}-{i}", num_partitions=3, replication_factor=REPLICAS) for i in range(30)]
     for future in run.admin.create_topics(new).values():
         future.result(SECONDS)
     sender = Sender(run)

@@ -45,6 +45,8 @@ fn built(build: Build) -> Result<PathBuf, Failure> {
 /// A running broker; killed if dropped without [`Broker::stop`].
 pub(crate) struct Broker {
     child: Child,
+    /// What it runs.
+    pub(crate) program: PathBuf,
     /// Where its clients connect, as its `ready:` line said.
     pub(crate) bootstrap: String,
     /// What it wrote to stderr.
@@ -114,6 +116,7 @@ impl Broker {
         let ready = follow(child.stdout.take().expect("stdout is piped"));
         let mut broker = Broker {
             child,
+            program: command.get_program().into(),
             bootstrap: String::new(),
             log,
             data,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::broker::{Broker, Build};
 use crate::clients::{CLIENTS, Client, Ready, harness_python};
+use crate::mover::Mover;
 use crate::peer::{KAFKA_VERSION, RunningKafka};
 use crate::process::{Failure, root, run, run_within, target_dir};
 use crate::report::{Outcome, compatibility, matrix, read};
@@ -21,6 +22,16 @@ const CLIENT_LIMIT: Duration = Duration::from_secs(600);
 /// `churn` has so many parts: the two protocols, and two assignors of the classic one.
 const CHURNS: u32 = 3;
 
+/// A new coordinator begins to wait for each member anew, and where one comes every ten seconds, a
+/// member that was killed is never missed within 45 s, the default.
+const SOON_MISSED: [&str; 2] = [
+    "--group-consumer-min-session-timeout-ms=6000",
+    "--group-consumer-session-timeout-ms=6000",
+];
+
+/// How often leaders move in a cluster.
+const MOVE_EVERY: Duration = Duration::from_secs(10);
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Which clients; all if none is named
@@ -29,8 +40,12 @@ pub(crate) struct Args {
     /// Test a broker that already runs instead of starting ours
     #[arg(long, value_name = "HOST:PORT")]
     bootstrap: Option<String>,
+    /// Nodes of ours; with more than one, topics have three copies and their leaders move every ten
+    /// seconds
+    #[arg(long, default_value_t = 1, conflicts_with = "bootstrap")]
+    nodes: usize,
     /// Run the same against Apache Kafka, installed from its own registry, and tell the differences
-    #[arg(long, conflicts_with = "bootstrap")]
+    #[arg(long, conflicts_with_all = ["bootstrap", "nodes"])]
     oracle: bool,
     /// Records of the long ordered run
     #[arg(long, default_value_t = 1_000_000)]
@@ -83,6 +98,9 @@ pub(crate) fn conformance(args: &Args) -> Result<(), Failure> {
         let reports = run_clients(&clients, &scratch, (bootstrap, None), args)?;
         return verdict(&reports);
     }
+    if args.nodes > 1 {
+        return on_cluster(&clients, &scratch, args);
+    }
     let mut broker = Broker::start(&scratch, args.build, &[])?;
     let bootstrap = broker.bootstrap.clone();
     let place = (&*bootstrap, Some(&*broker.data));
@@ -101,6 +119,28 @@ pub(crate) fn conformance(args: &Args) -> Result<(), Failure> {
         println!("{}", broker.last_words());
     }
     let stopped = broker.stop();
+    outcome.and(stopped)
+}
+
+/// The same features against several nodes whose leaders move.
+fn on_cluster(clients: &[(Client, Ready)], scratch: &Path, args: &Args) -> Result<(), Failure> {
+    let mut nodes = Broker::nodes(scratch, args.build, args.nodes, &SOON_MISSED)?;
+    let first = nodes
+        .first()
+        .ok_or_else(|| Failure("at least one node".to_owned()))?;
+    let place = (&*first.bootstrap, Some(&*first.data));
+    let mover = Mover::start(&first.program, &first.bootstrap, args.nodes, MOVE_EVERY);
+    let outcome = run_clients(clients, scratch, place, args).and_then(|reports| {
+        println!("{} leaders moved", mover.stop()?);
+        verdict(&reports)
+    });
+    for node in &mut nodes {
+        if !node.alive() || outcome.is_err() {
+            println!("{}", node.last_words());
+        }
+    }
+    // The last ones first: who joined needs whom it joined.
+    let stopped = nodes.into_iter().rev().try_for_each(Broker::stop);
     outcome.and(stopped)
 }
 
@@ -123,6 +163,7 @@ pub(crate) fn checked_clients() -> Result<(), Failure> {
     conformance(&Args {
         clients: checked.map(|client| client.name.to_owned()).collect(),
         bootstrap: None,
+        nodes: 1,
         oracle: false,
         build: Build::Release,
         records: 1_000_000,
@@ -178,6 +219,7 @@ fn run_clients(
             command.args(["--only", only]);
         }
         command.env("CHURN_SECONDS", args.churn_seconds.to_string());
+        command.env("TOPIC_REPLICATION", args.nodes.min(3).to_string());
         // A failed feature is in the report; only a script that broke or hung fails itself.
         let churn = Duration::from_secs(u64::from(args.churn_seconds));
         let ended = run_within(CLIENT_LIMIT + CHURNS * churn, &mut command);

@@ -13,6 +13,7 @@ mod differential;
 mod fuzz;
 mod interop;
 mod matrix;
+mod mover;
 mod norm;
 mod peer;
 mod process;

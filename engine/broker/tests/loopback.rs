@@ -192,22 +192,20 @@ fn a_request_of_many_batches_that_take_long_to_check_does_not_hold_others_up() {
         let zeros = "\0".repeat(9 << 20);
         let bomb = batch_with(&[&zeros], Compression::Zstd, ProducerStamp::NONE);
         let parts = vec![(0, bomb); BATCHES];
-        let began = now();
         let id = client.ask_produce(-1, "t", parts).await;
         let produced = spawn(async move {
             let produced = client.produced(id).await;
             assert!(produced.iter().all(|(error, _)| *error == 0));
             assert_eq!(produced.len(), BATCHES);
-            now() - began
         });
-        let (mut longest, mut other) = (Duration::ZERO, Client::connect_to(address).await);
+        // Whoever is held up for as long as the request takes is answered once or twice meanwhile.
+        let (mut answered, mut other) = (0, Client::connect_to(address).await);
         while !produced.is_finished() {
-            let asked = now();
             other.fetch(0, 1, "t", &[(0, 0)]).await;
-            longest = longest.max(now() - asked);
+            answered += 1;
         }
-        let all = produced.await.expect("its story holds");
-        assert!(longest < all / 4, "{longest:?} of {all:?}");
+        produced.await.expect("its story holds");
+        assert!(answered > 8, "{answered} answers");
     });
     broker.stop();
 }

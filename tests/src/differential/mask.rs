@@ -18,6 +18,8 @@ pub enum What {
     Unordered,
     /// A list in any order, in which a topic may come in several parts.
     Merged,
+    /// A list in any order of what a request named: what it named twice may be told twice, or once.
+    Once,
     /// A list whose elements have names, in any order: one that only one side has is a difference.
     ByName,
     /// How many partitions there are in it, of whatever topics.
@@ -31,7 +33,7 @@ impl What {
     pub fn is_of_lists(self) -> bool {
         matches!(
             self,
-            Self::OfThisRun | Self::Unordered | Self::Merged | Self::ByName
+            Self::OfThisRun | Self::Unordered | Self::Merged | Self::Once | Self::ByName
         )
     }
 }
@@ -58,7 +60,9 @@ const fn mask(api: &'static str, field: &'static str, what: What, reason: &'stat
     }
 }
 
-use What::{ByName, Ignored, Late, Merged, Named, OfThisRun, Partitions, Present, Sign, Unordered};
+use What::{
+    ByName, Ignored, Late, Merged, Named, OfThisRun, Once, Partitions, Present, Sign, Unordered,
+};
 
 const BY_CHANCE: &str = "drawn at random by the broker";
 const COUNTED: &str = "counted by each broker for all of its clients";
@@ -66,6 +70,8 @@ const WORDS: &str = "words for people";
 const EPOCHS: &str = "each broker counts what moves a group's epoch in its own way";
 const CLOCK: &str = "the broker's clock";
 const WHOLE: &str = "holds what other runs left; a hash map's order";
+const AGAIN: &str = "what a request names again and again is told once, lest a small request make a \
+                     large answer";
 const MACHINE: &str = "each broker's own place";
 
 /// The table; the first row that fits holds.
@@ -173,13 +179,9 @@ pub const MASKS: &[Mask] = &[
         Unordered,
         "a hash map's order",
     ),
-    mask(
-        "ConsumerGroupDescribe",
-        "groups",
-        Unordered,
-        "a hash map's order",
-    ),
-    mask("DescribeGroups", "groups", Unordered, "a hash map's order"),
+    mask("ConsumerGroupDescribe", "groups", Once, AGAIN),
+    mask("DescribeGroups", "groups", Once, AGAIN),
+    mask("DescribeTransactions", "transaction_states", Once, AGAIN),
     mask("", "results", Unordered, "a hash map's order"),
     mask(
         "Fetch",

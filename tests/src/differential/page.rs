@@ -64,6 +64,7 @@ pub fn page() -> String {
             What::Late => "what is the producer's, and whether it is".to_owned(),
             What::OfThisRun => "what belongs to the run, in any order".to_owned(),
             What::Merged => "the elements, in any order and any number of parts".to_owned(),
+            What::Once => "the elements, in any order, each once".to_owned(),
             What::Unordered => "the elements, in any order".to_owned(),
             What::ByName => "the elements, by their names".to_owned(),
             What::Partitions => "how many partitions there are".to_owned(),
