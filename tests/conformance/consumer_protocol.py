@@ -6,7 +6,6 @@ import time
 from confluent_kafka import (
     Consumer,
     ConsumerGroupState,
-    ConsumerGroupTopicPartitions,
     ConsumerGroupType,
     KafkaError,
     KafkaException,
@@ -59,13 +58,6 @@ def produce(run, topic, partition, values):
     check(producer.flush(90) == 0, "records without an answer")
 
 
-def committed(run, group_id):
-    """The group's committed offsets by partition."""
-    request = ConsumerGroupTopicPartitions(group_id)
-    result = run.admin.list_consumer_group_offsets([request])[group_id].result(SECONDS)
-    return {p.partition: p.offset for p in result.topic_partitions}
-
-
 def settle(members, due, what, shares=None):
     """Polls until the members own what is due together, each partition once, and each its share."""
     for _ in until(60, what):
@@ -90,7 +82,7 @@ def group_of_three(run):
     return group.survives_a_kill(
         lambda: group.Member(command),
         lambda partition, values: produce(run, topic, partition, values),
-        lambda: committed(run, group_id))
+        lambda: run.committed(group_id, topic))
 
 
 @feature("consumer protocol: few partitions move")

@@ -13,6 +13,7 @@ import struct
 import time
 import traceback
 
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from history import Broken
@@ -67,6 +68,22 @@ class Run:
         new = NewTopic(topic, num_partitions=partitions, replication_factor=REPLICAS, config=config or {})
         self.admin.create_topics([new])[topic].result(timeout=30)
         return topic
+
+    def committed(self, group_id, topic):
+        """A group's committed offsets, by partition.
+
+        librdkafka's admin client (2.16) ends its process when a coordinator that it knows has moved
+        and says NOT_COORDINATOR; where that can happen, a consumer asks.
+        """
+        if REPLICAS == 1:
+            request = ConsumerGroupTopicPartitions(group_id)
+            known = self.admin.list_consumer_group_offsets([request])[group_id].result(30).topic_partitions
+        else:
+            consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group_id, "log_level": 2})
+            partitions = self.admin.list_topics(topic, timeout=30).topics[topic].partitions
+            known = consumer.committed([TopicPartition(topic, partition) for partition in partitions], timeout=30)
+            consumer.close()
+        return {p.partition: p.offset for p in known if p.topic == topic and p.offset >= 0}
 
     def path(self, name):
         """A file below the run's scratch folder."""

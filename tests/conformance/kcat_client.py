@@ -7,8 +7,6 @@ confluent-kafka, whose own run is python_client.py.
 import json
 import subprocess
 
-from confluent_kafka import ConsumerGroupTopicPartitions
-
 import group
 from harness import MIB, REPLICAS, feature, feature_per_codec, main
 from history import Streams, check, dense, same
@@ -235,13 +233,6 @@ def from_offset(run):
     check(offsets("-p", "0", "-o", "end") == [], "from the end")
 
 
-def committed(run, group_id, topic):
-    """The group's committed offsets."""
-    request = ConsumerGroupTopicPartitions(group_id)
-    result = run.admin.list_consumer_group_offsets([request])[group_id].result(SECONDS)
-    return {p.partition: p.offset for p in result.topic_partitions if p.topic == topic}
-
-
 def group_of_three(run, assignor):
     topic = run.create(f"group-{assignor}", partitions=group.PARTITIONS)
     group_id = run.name("members")
@@ -252,7 +243,7 @@ def group_of_three(run, assignor):
     return group.survives_a_kill(
         lambda: group.Member(command),
         lambda partition, values: produce(run, topic, values, "-p", str(partition)),
-        lambda: committed(run, group_id, topic))
+        lambda: run.committed(group_id, topic))
 
 
 @feature("group of three, one killed")
@@ -273,7 +264,7 @@ def resume(run):
         part = out.split()
         check(len(part) == count, f"asked for {count}, got {len(part)}")
         got += part
-        done = committed(run, group_id, topic)
+        done = run.committed(group_id, topic)
         check(done == {0: len(got)}, f"read {len(got)}, committed {done}")
     same(values, got)
 

@@ -32,8 +32,8 @@ import group
 from harness import (
     CODECS,
     MIB,
-    REPLICAS,
     PUSH_TELEMETRY,
+    REPLICAS,
     eventually,
     feature,
     feature_per_codec,
@@ -421,13 +421,6 @@ def from_offset(run):
     consumer.close()
 
 
-def commit_of(run, group_id, topic):
-    """The group's committed offsets."""
-    request = ConsumerGroupTopicPartitions(group_id)
-    result = run.admin.list_consumer_group_offsets([request])[group_id].result(SECONDS)
-    return {p.partition: p.offset for p in result.topic_partitions if p.topic == topic}
-
-
 def group_of_three(run, assignor):
     topic = run.create(f"group-{assignor}", partitions=group.PARTITIONS)
     group_id = run.name("members")
@@ -436,7 +429,7 @@ def group_of_three(run, assignor):
     return group.survives_a_kill(
         lambda: group.Member(command),
         lambda partition, values: produce(run, topic, values, partition=partition),
-        lambda: commit_of(run, group_id, topic))
+        lambda: run.committed(group_id, topic))
 
 
 @feature("group of three, one killed")
@@ -475,7 +468,7 @@ def resume(run):
         check({p.partition: p.offset for p in known} == ends, f"committed {known}, read {ends}")
         check({p.metadata for p in known} == {"note"}, "the commit's metadata is lost")
         consumer.close()
-        check(commit_of(run, group_id, topic) == ends, "another client sees other offsets")
+        check(run.committed(group_id, topic) == ends, "another client sees other offsets")
     for partition, values in seen.items():
         same([b"%d-%d" % (partition, i) for i in range(300)], values)
 
@@ -486,7 +479,8 @@ def acks(run):
         topic = run.create(f"acks-{level}")
         values = [b"%d" % i for i in range(2_000)]
         produce(run, topic, values[:1], acks="all")  # from here on the leader is ready
-        produce(run, topic, values[1:], acks=level, max_in_flight=100, linger_ms=0)
+        produce(run, topic, values[1:], acks=level, max_in_flight=100, linger_ms=0,
+                enable_idempotence=False)
         same(values, values_of(read(run, topic, len(values))))
 
 
@@ -756,7 +750,7 @@ def admin_groups(run):
     eventually(state, ConsumerGroupState.EMPTY, "state after the leave")
     moved = [ConsumerGroupTopicPartitions(group_id, [TopicPartition(topic, 0, 4)])]
     admin.alter_consumer_group_offsets(moved)[group_id].result(SECONDS)
-    check(commit_of(run, group_id, topic).get(0) == 4, "the altered offset")
+    check(run.committed(group_id, topic).get(0) == 4, "the altered offset")
     delete(group_id)
     check(group_id not in {found.group_id for found in all_groups(admin)}, "deleted, but listed")
     refused(KafkaError.GROUP_ID_NOT_FOUND, lambda: delete(run.name("unknown")))
