@@ -263,6 +263,13 @@ pub const KNOWN: &[Known] = &[
     Known {
         api: "Produce",
         path: "responses.partition_responses.error_code",
+        ours: "19",
+        theirs: "120",
+        reason: "of two errors of one batch each broker tells the one that it looks for first",
+    },
+    Known {
+        api: "Produce",
+        path: "responses.partition_responses.error_code",
         ours: "87",
         theirs: "120",
         reason: "of two errors of one batch each broker tells the one that it looks for first",
