@@ -4,7 +4,9 @@
 //! A fetch tells the leader up to where the copy is safe, which is what acknowledgements wait for:
 //! so the next one goes out when what the last one brought is flushed, with all that was written
 //! meanwhile to come. A copy that is far behind does not wait, and is flushed beside; it has fetches of
-//! its own, on another connection, so that what is live does not wait behind it.
+//! its own, on another connection, so that what is live does not wait behind it. And so have those
+//! in which nothing was written for a while ([`Pace`]): a fetch goes through all that it names, and
+//! what is busy is not to name thousands of partitions with each.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -37,6 +39,10 @@ use crate::shard::Shard;
 /// How long a leader may keep a fetch that it has nothing for. What it has begun to lead meanwhile is
 /// asked for beside.
 const WAIT: Duration = Duration::from_millis(100);
+/// The same for partitions in which there was nothing for a while.
+const QUIET_WAIT: Duration = Duration::from_millis(500);
+/// A copy that got nothing for so long is quiet.
+const QUIET_AFTER_MS: u64 = 10_000;
 /// How long an answer may take beyond that.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// After an answer that makes no sense, or none.
@@ -65,6 +71,38 @@ struct Leading {
     bell: Notify,
 }
 
+/// With whom a copy is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Pace {
+    /// With those that get records.
+    #[default]
+    Live,
+    /// With those that got none for a while.
+    Quiet,
+    /// With those that are far behind.
+    Far,
+}
+
+impl Pace {
+    const ALL: [Self; 3] = [Self::Live, Self::Quiet, Self::Far];
+
+    fn lane(self) -> Lane {
+        match self {
+            Self::Live => Lane::Replication,
+            Self::Quiet => Lane::Quiet,
+            Self::Far => Lane::CatchUp,
+        }
+    }
+
+    /// How long a leader may keep its fetches.
+    fn wait(self) -> Duration {
+        match self {
+            Self::Live | Self::Far => WAIT,
+            Self::Quiet => QUIET_WAIT,
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Followed {
     hosted: Rc<Hosted>,
@@ -77,8 +115,10 @@ struct Followed {
 struct Progress {
     /// Milliseconds of the core's clock: it is not asked for before.
     not_before: Cell<u64>,
-    /// It belongs to the fetches of those that are far behind.
-    is_far: Cell<bool>,
+    /// The fetches that it belongs to.
+    pace: Cell<Pace>,
+    /// Milliseconds of the core's clock: when it got records last, or was followed first.
+    got_ms: Cell<u64>,
     /// It had everything that is safe at its last answer.
     has_all: Cell<bool>,
     /// It is being asked for.
@@ -88,6 +128,28 @@ struct Progress {
 }
 
 impl Progress {
+    /// Of a copy that is followed from now on.
+    fn begun(now_ms: u64) -> Rc<Self> {
+        let progress = Self::default();
+        progress.got_ms.set(now_ms);
+        Rc::new(progress)
+    }
+
+    /// An answer brought so many bytes of records.
+    fn on_answer(&self, now_ms: u64, len: usize, has_all: bool) {
+        self.failures.set(0);
+        self.has_all.set(has_all);
+        if len > 0 {
+            self.got_ms.set(now_ms);
+        }
+        let is_quiet = now_ms.saturating_sub(self.got_ms.get()) >= QUIET_AFTER_MS;
+        self.pace.set(match len {
+            FAR_BEHIND_BYTES.. => Pace::Far,
+            _ if is_quiet => Pace::Quiet,
+            _ => Pace::Live,
+        });
+    }
+
     /// An answer made no sense, at least not yet.
     fn on_failure(&self, now_ms: u64) {
         let pause = (PAUSE_MIN * (1 << self.failures.get().min(10))).min(PAUSE);
@@ -122,14 +184,14 @@ impl Drop for Asked {
 }
 
 impl Leading {
-    /// Of the copies that are far behind, or of the others: those that can be asked for now, and
-    /// when to look again if there are any that cannot yet.
-    fn due(&self, shard: &Shard, is_far: bool) -> (Vec<Followed>, Option<Duration>) {
+    /// Of the copies of a pace: those that can be asked for now, and when to look again if there are
+    /// any that cannot yet.
+    fn due(&self, shard: &Shard, pace: Pace) -> (Vec<Followed>, Option<Duration>) {
         let now_ms = shard.now().mono_ms;
         let followed = self.followed.borrow();
         let ours = followed
             .values()
-            .filter(|f| f.progress.is_far.get() == is_far && !f.progress.is_asked.get());
+            .filter(|f| f.progress.pace.get() == pace && !f.progress.is_asked.get());
         let (due, later): (Vec<&Followed>, Vec<&Followed>) = ours.partition(|followed| {
             let progress = &followed.progress;
             let is_free = progress.has_all.get() || !shard.must_wait_to_fetch(followed.hosted.id);
@@ -160,6 +222,7 @@ impl Shard {
     pub(crate) fn follow(self: &Rc<Self>) {
         let mut now: BTreeMap<NodeId, BTreeMap<PartitionId, Followed>> = BTreeMap::new();
         let mut leaders = self.fetchers.leaders.borrow_mut();
+        let now_ms = self.now().mono_ms;
         for hosted in self.all_hosted() {
             if let Some(follower) = hosted.replica.follower() {
                 let of_leader = now.entry(follower.leader()).or_default();
@@ -174,7 +237,7 @@ impl Shard {
                 }
                 let followed = Followed {
                     follower,
-                    progress: known.unwrap_or_default(),
+                    progress: known.unwrap_or_else(|| Progress::begun(now_ms)),
                     hosted: Rc::clone(&hosted),
                 };
                 of_leader.insert(hosted.id, followed);
@@ -191,16 +254,17 @@ impl Shard {
                 bell: Notify::new(),
             });
             leaders.insert(node, Rc::clone(&leading));
-            spawn(Rc::clone(self).fetch_from(node, Rc::clone(&leading), false));
-            spawn(Rc::clone(self).fetch_from(node, leading, true));
+            for pace in Pace::ALL {
+                spawn(Rc::clone(self).fetch_from(node, Rc::clone(&leading), pace));
+            }
         }
     }
 
-    /// Keeps the copies of what a node leads up, those that are far behind or the others, for ever.
-    async fn fetch_from(self: Rc<Self>, leader: NodeId, leading: Rc<Leading>, is_far: bool) {
+    /// Keeps the copies of what a node leads up, those of a pace, for ever.
+    async fn fetch_from(self: Rc<Self>, leader: NodeId, leading: Rc<Leading>, pace: Pace) {
         loop {
             let bell = leading.bell.notified();
-            let (due, later) = leading.due(&self, is_far);
+            let (due, later) = leading.due(&self, pace);
             if self.is_stopping() {
                 return;
             }
@@ -213,7 +277,7 @@ impl Shard {
                 }
                 continue;
             }
-            let done = self.fetch_due(leader, &leading, is_far, due).await;
+            let done = self.fetch_due(leader, &leading, pace, due).await;
             if done.is_none() {
                 sleep(PAUSE).await;
             }
@@ -226,18 +290,15 @@ impl Shard {
         self: &Rc<Self>,
         leader: NodeId,
         leading: &Leading,
-        is_far: bool,
+        pace: Pace,
         due: Vec<Followed>,
     ) -> Option<()> {
-        let lane = match is_far {
-            true => Lane::CatchUp,
-            false => Lane::Replication,
-        };
+        let lane = pace.lane();
         let mut asked = progress_of(&due);
-        let mut first = pin!(self.fetch_once((leader, lane), due, WAIT));
+        let mut first = pin!(self.fetch_once((leader, lane), due, pace.wait()));
         let done = loop {
             let bell = leading.bell.notified();
-            let (late, _) = leading.due(self, is_far);
+            let (late, _) = leading.due(self, pace);
             if !late.is_empty() {
                 asked.extend(progress_of(&late));
                 let beside = self.fetch_once((leader, lane), late, Duration::ZERO);
@@ -249,7 +310,7 @@ impl Shard {
             }
         };
         // The other lane's from now on.
-        if asked.iter().any(|progress| progress.is_far.get() != is_far) {
+        if asked.iter().any(|progress| progress.pace.get() != pace) {
             leading.bell.notify_all();
         }
         done
@@ -302,7 +363,7 @@ impl Shard {
                 .map(|frame| vec![frame])
                 .map_err(|_| std::io::ErrorKind::InvalidInput.into())
         };
-        let answered = self.peers.call_raw(&to, WAIT + ANSWER_TIME, encode).await;
+        let answered = self.peers.call_raw(&to, wait + ANSWER_TIME, encode).await;
         let frame = answered.ok()?;
         let response = FetchResponse::<Bytes>::decode(version, &frame).ok()?;
         if response.error_code != ErrorCode::None.code() {
@@ -414,7 +475,8 @@ impl Shard {
             tracing::warn!(%folder, ?step, reason, "a copy cannot follow its leader");
             return wait();
         }
-        progress.failures.set(0);
+        let has_all = part.high_watermark <= log.log_end_offset();
+        progress.on_answer(self.now().mono_ms, part.records.len(), has_all);
         if step == Step::Append && hosted.replica.follower() == Some(follower) {
             hosted.on_leaders_high_watermark(part.high_watermark);
             if part.log_start_offset > log.log_start_offset() {
@@ -422,12 +484,7 @@ impl Shard {
                 let _ = log.set_log_start_offset(part.log_start_offset).await;
             }
         }
-        progress
-            .has_all
-            .set(part.high_watermark <= log.log_end_offset());
-        let is_far = part.records.len() >= FAR_BEHIND_BYTES;
-        progress.is_far.set(is_far);
-        if !is_far && !planted("follower-acks-before-flush") {
+        if progress.pace.get() != Pace::Far && !planted("follower-acks-before-flush") {
             let changed = hosted.replica.changed.notified();
             // A full disk takes back what was appended, and it is asked for again.
             select(pin!(log.all_safe()), pin!(changed)).await;

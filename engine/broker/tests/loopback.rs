@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ringmill_engine::{BrokerConfig, ServeError, Stopper, serve};
-use ringmill_ring::{RingConfig, now, run, spawn};
+use ringmill_ring::{RingConfig, run, spawn};
 use ringmill_wire::batch::{Compression, ProducerStamp};
 use ringmill_wire::kafka_protocol::messages::{ApiVersionsRequest, MetadataRequest};
 

@@ -56,6 +56,8 @@ pub(crate) enum Lane {
     Replication,
     /// Records of copies that are far behind.
     CatchUp,
+    /// The first records of partitions in which there was nothing for a while.
+    Quiet,
     /// To the node of a seed address, of which nothing else is known: `node` counts the seeds.
     Seed,
 }
