@@ -18,6 +18,7 @@ mod fill;
 mod flush;
 mod idle;
 mod latency;
+mod limits;
 mod measure;
 mod options;
 mod process;
@@ -58,6 +59,8 @@ enum Measure {
     Latency(latency::Args),
     /// What the disk itself allows: a write and its fdatasync, over and over
     Fdatasync(disk::Args),
+    /// What this machine does at most: memory, loopback, page cache and disk
+    Limits(limits::Args),
     /// Single-record durable requests beside the disk's own writes and fdatasyncs, in turn
     Flush(flush::Args),
     /// The same work against several systems that run already, in turn
@@ -96,6 +99,7 @@ fn main() -> ExitCode {
             Measure::Consume(args) => consume::run(args).await,
             Measure::Latency(args) => latency::run(args).await,
             Measure::Fdatasync(args) => disk::run(args).await,
+            Measure::Limits(args) => limits::run(args).await,
             Measure::Flush(args) => flush::run(args).await,
             Measure::Compare(args) => compare::run(args).await,
             Measure::Restart(args) => restart::run(args).await,

@@ -447,12 +447,11 @@ fn build_cargo(folder: &str) -> Result<PathBuf, Failure> {
 /// Exits 0 if the extension is enabled.
 const PHP_HAS_IT: &str = "exit(extension_loaded('rdkafka') ? 0 : 1);";
 
-/// A PHP script, with the extension that this PHP has, or that Debian or its own registry gives.
+/// A PHP script, with the extension that this PHP has, or that its own registry gives.
 fn php_script(folder: &str) -> Result<Vec<(&'static str, OsString)>, Failure> {
     let loaded = || succeeds("php", &["-r", PHP_HAS_IT]);
     let there = ["-dextension=rdkafka.so", "-r", PHP_HAS_IT];
-    let is_there = || loaded() || succeeds("php", &there);
-    if !is_there() && (apt_install(&["php-rdkafka"]).is_err() || !is_there()) {
+    if !loaded() && !succeeds("php", &there) {
         run(Command::new("pecl").args(["install", "rdkafka"]))
             .map_err(|failure| Failure(format!("the extension rdkafka is not there: {failure}")))?;
     }
