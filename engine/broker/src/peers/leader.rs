@@ -12,7 +12,7 @@ use std::time::Duration;
 use ringmill_replication::nodes::{Heartbeats, NotRegistered, Registration};
 use ringmill_replication::partition::NodeId;
 use ringmill_replication::quorum::{Address, ProposeError, SILENT_MS, View};
-use ringmill_ring::{sleep, spawn, timeout};
+use ringmill_ring::{planted, sleep, spawn, timeout};
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::kafka_protocol::messages::{
     AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterPartitionRequest,
@@ -144,7 +144,8 @@ impl Shard {
         let is_same = known.is_some_and(|known| known.folder == registration.folder);
         let may_come = known.is_none_or(|known| known.is_fenced);
         let is_member = store.view().nodes.contains_key(&node);
-        is_member && !is_same && may_come && node != self.config.node_id
+        let has_forgotten = is_member && !is_same && may_come && node != self.config.node_id;
+        has_forgotten && !planted("lost-disk-unnoticed")
     }
 
     /// Takes a node out of the quorum. One that has lost its disk would vote twice in a term, and
