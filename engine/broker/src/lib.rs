@@ -37,7 +37,7 @@ pub mod transactions;
 mod upkeep;
 mod witness;
 
-pub use ringmill_replication::quorum::SnapshotEntries;
 pub use config::{BrokerConfig, ConfigError};
 pub use peers::Refused;
+pub use ringmill_replication::quorum::SnapshotEntries;
 pub use serve::{Launch, ServeError, Stopper, serve};

@@ -153,7 +153,11 @@ fn whoever_had_left_comes_with_nothing() {
     lab.apply(vec![Command::RemoveNode { node: 1 }]);
     lab.register(1, 77);
     lab.unfence(1);
-    assert_eq!(lab.leader(0).0, None, "it may have lost what it had acknowledged");
+    assert_eq!(
+        lab.leader(0).0,
+        None,
+        "it may have lost what it had acknowledged"
+    );
     assert_eq!(lab.leader(1).0, None);
     lab.unfence(2);
     assert_eq!(lab.leader(0).0, Some(2));

@@ -372,3 +372,24 @@ fn a_new_leader_refuses_nobody_by_old_metadata() {
         assert!(cluster.is_running(1), "seed {seed}");
     }
 }
+
+/// A node on an empty disk may ask to be let in just when its former life is given up. However that falls
+/// together, it is taken out of the quorum first: the leader believes that it has what its old disk had.
+#[test]
+fn who_is_let_in_without_its_disk_is_out_of_the_quorum_first() {
+    for seed in 0..24 {
+        let mut cluster = Cluster::new(seed, 4);
+        cluster.start_all();
+        cluster.formed(&[1, 2, 3, 4], SOON);
+        cluster.kill(4);
+        cluster.set(4, "log.dirs", "/empty");
+        // whoever runs it starts it again and again
+        for _ in 0..2_000 {
+            if !cluster.is_running(4) {
+                cluster.start(4);
+            }
+            cluster.world.run_for(Duration::from_millis(1));
+        }
+        cluster.formed(&[1, 2, 3, 4], SOON);
+    }
+}

@@ -62,7 +62,7 @@ const FORMS_WITHIN: Duration = Duration::from_secs(60);
 /// Virtual time in which it serves everything again when nothing goes wrong any more.
 const SERVES_WITHIN: Duration = Duration::from_secs(60);
 /// Virtual time after which an operator has done enough.
-const OPERATES_FOR: Duration = Duration::from_secs(60);
+const OPERATES_FOR: Duration = Duration::from_secs(20);
 /// Virtual time in which an operator finishes what it is in the middle of, with all that it waits for.
 const OPERATES_WITHIN: Duration = Duration::from_secs(90);
 /// Virtual time in which clients finish what they are in the middle of.

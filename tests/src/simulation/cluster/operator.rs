@@ -33,7 +33,7 @@ pub(super) const SPARED_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks.
 const LOOKS_AGAIN_MS: u64 = 100;
 /// Between two things that the operator does, at most.
-const PAUSE_MS: u64 = 2_000;
+const PAUSE_MS: u64 = 800;
 /// Topics of administrators begin like this.
 const OWN_TOPIC: &str = "own-";
 
@@ -228,7 +228,8 @@ impl Operator {
     /// Has others get all copies of a node.
     async fn move_away(&mut self, which: Which) {
         let node = number(which);
-        self.roster.wait_for(format!("copies of node {node} to be elsewhere"));
+        self.roster
+            .wait_for(format!("copies of node {node} to be elsewhere"));
         loop {
             if let Some(mut all) = self.fresh_copies().await {
                 all.retain(|copies| copies.replicas.contains(&node));
@@ -300,12 +301,7 @@ impl Operator {
 
     // ---- what it sees ----
 
-    async fn ask<R: Call>(
-        &self,
-        which: Which,
-        version: i16,
-        request: R,
-    ) -> Option<R::Response> {
+    async fn ask<R: Call>(&self, which: Which, version: i16, request: R) -> Option<R::Response> {
         let addr = self.roster.address(which);
         let client = RingClient::connect_for(addr, "operator", PATIENCE).await;
         client.ok()?.call(version, &request).await.ok()
@@ -396,14 +392,20 @@ impl Operator {
         };
         let up: BTreeSet<i32> = told.brokers.iter().map(|broker| *broker.node_id).collect();
         let members = self.roster.members();
-        if !members.iter().map(|which| number(*which)).eq(up.iter().copied()) {
+        if !members
+            .iter()
+            .map(|which| number(*which))
+            .eq(up.iter().copied())
+        {
             return Some(format!("its members: it shows {up:?}"));
         }
         for copies in copies(&told) {
             if copies.in_sync.len() != copies.replicas.len() {
                 let (topic, partition) = (copies.topic, copies.partition);
                 let (in_sync, all) = (copies.in_sync, copies.replicas);
-                return Some(format!("{topic}-{partition}: in sync {in_sync:?} of {all:?}"));
+                return Some(format!(
+                    "{topic}-{partition}: in sync {in_sync:?} of {all:?}"
+                ));
             }
         }
         let Some(voters) = self.voters(which).await else {

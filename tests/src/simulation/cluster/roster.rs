@@ -70,7 +70,11 @@ impl Plan {
             has_operator,
             is_strict: has_operator && random.random(),
             snapshots,
-            wanted: if has_operator { random.random_range(1..=4) } else { 0 },
+            wanted: if has_operator {
+                random.random_range(1..=3)
+            } else {
+                0
+            },
             seed: random.random(),
         }
     }
