@@ -39,4 +39,5 @@ mod witness;
 
 pub use config::{BrokerConfig, ConfigError};
 pub use peers::Refused;
+pub use ringmill_replication::quorum::SnapshotEntries;
 pub use serve::{Launch, ServeError, Stopper, serve};

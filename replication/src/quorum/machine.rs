@@ -111,6 +111,8 @@ impl<M: Machine> RaftStateMachine<Types> for Applied<M> {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
         self.restore(meta, &data)?;
+        let index = self.last.map(|id| id.index());
+        tracing::info!(index, "the quorum's leader has sent a snapshot");
         let meta = meta.clone();
         keep(&self.journal, Snapshot { meta, data }).await
     }

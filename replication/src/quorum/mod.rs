@@ -35,6 +35,7 @@ use bytes::Bytes;
 use openraft::errors::{ClientWriteError, Fatal, InitializeError, RaftError};
 use openraft::{ChangeMembers, Config, Raft, SnapshotPolicy};
 use openraft_rt::WatchReceiver;
+use ringmill_ring::planted;
 use thiserror::Error;
 
 pub use self::journal::{JOURNAL_NAME, JournalError};
@@ -63,10 +64,6 @@ const HEARTBEAT_MS: u64 = 50;
 pub const SILENT_MS: u64 = ELECTION_MS.0 + ELECTION_MS.1;
 /// A snapshot is sent in one piece; it may take so long, in milliseconds.
 const SNAPSHOT_MS: u64 = 30_000;
-/// A snapshot is made after so many entries,
-const SNAPSHOT_ENTRIES: u64 = 2_000;
-/// and so many stay behind it, for nodes that are a little late.
-const KEPT_ENTRIES: u64 = 500;
 /// No node is so many terms behind: each takes an election,
 const TERMS_AHEAD_MAX: u64 = 1 << 32;
 /// and there are never so many.
@@ -103,6 +100,24 @@ pub enum ProposeError {
     /// This node takes no part any more.
     #[error("this node's quorum has ended")]
     Ended,
+}
+
+/// When a snapshot takes the place of the log's beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotEntries {
+    /// One is made after so many entries,
+    pub every: u64,
+    /// and so many stay behind it, for nodes that are a little late.
+    pub kept: u64,
+}
+
+impl Default for SnapshotEntries {
+    fn default() -> Self {
+        Self {
+            every: 2_000,
+            kept: 500,
+        }
+    }
 }
 
 /// The quorum as a node sees it.
@@ -157,12 +172,14 @@ impl<M: Machine> Quorum<M> {
         machine: Rc<M>,
         links: Rc<dyn Links>,
         is_settled: bool,
+        snapshots: SnapshotEntries,
     ) -> Result<Self, OpenError> {
+        let is_settled = is_settled || planted("joiner-votes-at-once");
         let journal = Journal::open(folder).await?;
         let applied = Applied::new(machine, Rc::clone(&journal)).map_err(OpenError::Machine)?;
         let config = Config {
             enable_elect: is_settled,
-            ..config()
+            ..config(snapshots)
         };
         let config = Arc::new(config.validate().expect("the constants fit each other"));
         let log = Log(Rc::clone(&journal));
@@ -409,7 +426,7 @@ fn refused(error: RaftError<Types, ClientWriteError<Types>>) -> ProposeError {
     }
 }
 
-fn config() -> Config {
+fn config(snapshots: SnapshotEntries) -> Config {
     Config {
         cluster_name: "ringmill".to_owned(),
         election_timeout_min: ELECTION_MS.0,
@@ -417,8 +434,8 @@ fn config() -> Config {
         heartbeat_interval: HEARTBEAT_MS,
         install_snapshot_timeout: SNAPSHOT_MS,
         max_payload_entries: MESSAGE_ENTRIES,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_ENTRIES),
-        max_in_snapshot_log_to_keep: KEPT_ENTRIES,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshots.every),
+        max_in_snapshot_log_to_keep: snapshots.kept,
         // A node that was cut off must not depose a leader that the others hear.
         enable_pre_vote: Some(true),
         // The leader sends entries on while it still writes them. After a power cut others may have

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::future::LocalBoxFuture;
-use ringmill_replication::quorum::{Address, Links, Machine, OpenError, ProposeError, Quorum};
+use ringmill_replication::quorum::{
+    Address, Links, Machine, OpenError, ProposeError, Quorum, SnapshotEntries,
+};
 use ringmill_ring::{ListenOptions, TcpListener, TcpStream, fs, random_u64, sleep, spawn};
 
 use crate::history::Shared;
@@ -151,7 +153,8 @@ pub(crate) async fn live(plan: Plan) -> Result<(), String> {
     fs::create_dir_all(folder)
         .await
         .map_err(|e| e.to_string())?;
-    let opened = Quorum::open(folder, plan.node, list, Rc::new(Tcp), true).await;
+    let snapshots = SnapshotEntries::default();
+    let opened = Quorum::open(folder, plan.node, list, Rc::new(Tcp), true, snapshots).await;
     let quorum = opened.map_err(|error: OpenError| error.to_string())?;
     let bind = SocketAddr::new(address(plan.node).host.parse().expect("an IP"), PORT);
     let listener = TcpListener::bind(bind, ListenOptions::default()).await;
@@ -178,7 +181,8 @@ pub(crate) async fn alone(is_settled: bool) -> Quorum<List> {
     });
     let folder = Path::new("/data");
     fs::create_dir_all(folder).await.expect("a disk");
-    let opened = Quorum::open(folder, 1, list, Rc::new(Tcp), is_settled).await;
+    let snapshots = SnapshotEntries::default();
+    let opened = Quorum::open(folder, 1, list, Rc::new(Tcp), is_settled, snapshots).await;
     opened.expect("a journal")
 }
 

@@ -145,12 +145,18 @@ impl Total {
         if kind == Kind::Cluster {
             let lived = &self.cluster;
             return format!(
-                "{:.2} virtual hours, {} nodes, {} faults, {} leaderships; {} batches acknowledged, \
+                "{:.2} virtual hours, {} nodes, {} faults, {} leaderships, {} disks lost, {} nodes \
+                 joined, {} left, {} of them back, {} snapshots sent; {} batches acknowledged, \
                  {} unknown, {} fetches; {} events, trace {:016x}",
                 hours(lived.time),
                 lived.nodes,
                 lived.faults,
                 lived.elections,
+                lived.moves.lost,
+                lived.moves.joined,
+                lived.moves.left,
+                lived.moves.returned,
+                lived.snapshots,
                 lived.acknowledged,
                 lived.unknown,
                 lived.looks,

@@ -35,13 +35,16 @@ pub fn register(image: &Image, registration: Registration) -> Result<Vec<Command
     if !features::are_recorded(&levels) {
         registered.state.supported.clear();
     }
+    // Of a node that had left nobody knows with which folder it comes, and partitions may remember it.
+    let has_lost_all = registered.has_lost_all || !image.nodes().contains_key(&node);
+    let has_lost_all = has_lost_all && !planted("lost-disk-unnoticed");
     let set = Command::SetNode {
         node,
         state: registered.state,
     };
     let gone = [node];
     let lossy = |topic: &Topic, state: &PartitionState| -> &[NodeId] {
-        let is_lossy = match registered.has_lost_all {
+        let is_lossy = match has_lost_all {
             true => true,
             false => lost_unflushed && may_lack(topic, state, node),
         };
@@ -51,7 +54,7 @@ pub fn register(image: &Image, registration: Registration) -> Result<Vec<Command
     let mut commands = vec![set];
     commands.extend(features::commands_between(image.levels(), &levels));
     commands.extend(change_partitions(image, |topic, state| {
-        let is_alone = state.replicas == gone && !registered.has_lost_all;
+        let is_alone = state.replicas == gone && !has_lost_all;
         let is_alone = is_alone || planted("new-life-keeps-leaderships");
         if !state.replicas.contains(&node) || is_alone {
             return None;

@@ -141,6 +141,28 @@ fn when_all_have_gone_whoever_was_in_sync_leads_again() {
     assert_eq!(lab.leader(1).0, Some(3));
 }
 
+/// Whoever has left is known no more, and may come with any folder: what partitions remember of it
+/// does not count.
+#[test]
+fn whoever_had_left_comes_with_nothing() {
+    let mut lab = Lab::new(&[1, 2, 3], &[&[1, 2, 3], &[1]]);
+    for node in [3, 2, 1] {
+        lab.fence(node);
+    }
+    assert_eq!(lab.partition(0).elr, [1, 2]);
+    lab.apply(vec![Command::RemoveNode { node: 1 }]);
+    lab.register(1, 77);
+    lab.unfence(1);
+    assert_eq!(
+        lab.leader(0).0,
+        None,
+        "it may have lost what it had acknowledged"
+    );
+    assert_eq!(lab.leader(1).0, None);
+    lab.unfence(2);
+    assert_eq!(lab.leader(0).0, Some(2));
+}
+
 #[test]
 fn whoever_comes_with_another_disk_leads_nothing() {
     let mut lab = Lab::new(&[1, 2], &[&[1, 2], &[1]]);

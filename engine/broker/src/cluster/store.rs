@@ -28,6 +28,8 @@ use crate::config::BrokerConfig;
 
 /// How long a change waits for a disk that refuses the journal.
 const STUCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a leader waits for the others to say that it leads still.
+const CONFIRM_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a change waits for those before it.
 const TURN_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -112,7 +114,9 @@ impl Store {
         let node = config.node_id;
         let is_settled = !identity.is_joining;
         let machine = Rc::clone(&metadata);
-        let quorum = Quorum::open(folder.path(), node, machine, links, is_settled).await?;
+        let snapshots = config.metadata_snapshots;
+        let quorum =
+            Quorum::open(folder.path(), node, machine, links, is_settled, snapshots).await?;
         if quorum.is_new() && is_settled && (identity.has_joined || folder.has_partitions().await?)
         {
             // It has voted and decided, and does not know any more what.
@@ -194,7 +198,13 @@ impl Store {
             let before = self.image();
             let (result, commands) = decide(&before);
             if commands.is_empty() {
-                return Ok((result, before.version));
+                // What changes something counts for nothing if it was decided by older metadata; what
+                // changes nothing, a refusal maybe, is as final for whoever asked.
+                self.confirm_leader().await?;
+                if self.image().version == before.version {
+                    return Ok((result, before.version));
+                }
+                continue;
             }
             let after = self.metadata.next(&before, &commands);
             let after = after.expect("commands follow from the image they were decided by");
@@ -204,6 +214,18 @@ impl Store {
                 // Another version decides otherwise than this one.
                 Outcome::Refused(_) => return Err(ChangeError::Unknown),
             }
+        }
+    }
+
+    /// Waits until this node has come to all that was agreed on before now, by itself or by leaders
+    /// before it: one that has just been elected may have no more than its last snapshot, and one that
+    /// is cut off does not know who has come after it.
+    async fn confirm_leader(&self) -> Result<(), ChangeError> {
+        match timeout(CONFIRM_PATIENCE, self.quorum.confirm_leader()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(ProposeError::Ended)) => Err(ChangeError::Ended),
+            Ok(Err(ProposeError::NotLeader(leader))) => Err(ChangeError::NotLeader(leader)),
+            Ok(Err(_)) | Err(_) => Err(ChangeError::NotLeader(None)),
         }
     }
 

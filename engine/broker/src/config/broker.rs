@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use ringmill_replication::quorum::SnapshotEntries;
 use ringmill_wire::features::{self, Supported};
 
 use super::broker_keys::OWN;
@@ -59,6 +60,9 @@ pub struct BrokerConfig {
     pub boot_id: Option<String>,
     /// Which levels of features this node supports; not a setting, but tests make an older build of it.
     pub supported: Supported,
+    /// When the metadata's log makes way for a snapshot; not a setting, but tests have it so soon that
+    /// nodes need one.
+    pub metadata_snapshots: SnapshotEntries,
     /// `cores`; 0 for all.
     pub cores: usize,
     /// `core.spin.us`.
@@ -250,6 +254,7 @@ impl BrokerConfig {
             node_id: read.i32("node.id"),
             boot_id: None,
             supported: features::supported(),
+            metadata_snapshots: SnapshotEntries::default(),
             cores: read.usize("cores"),
             core_spin: Duration::from_micros(read.u64("core.spin.us")),
             connection_idle: millis("connections.max.idle.ms"),

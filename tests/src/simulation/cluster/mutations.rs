@@ -19,7 +19,7 @@ const fn mutation(name: &'static str, within: u64, does: &'static str) -> Mutati
 }
 
 /// All of them.
-pub const ALL: [Mutation; 23] = [
+pub const ALL: [Mutation; 26] = [
     mutation(
         "ack-before-flush",
         1000,
@@ -134,6 +134,21 @@ pub const ALL: [Mutation; 23] = [
         "vote-not-stored",
         100,
         "a voter of the quorum forgets with its power whom it has voted for",
+    ),
+    mutation(
+        "joiner-votes-at-once",
+        200,
+        "a node that joins, or has lost its disk, votes before it knows who votes",
+    ),
+    mutation(
+        "lost-disk-unnoticed",
+        500,
+        "a node on an empty disk counts as the one that it was",
+    ),
+    mutation(
+        "leaver-still-counts",
+        200,
+        "who was taken out of the cluster votes on",
     ),
 ];
 

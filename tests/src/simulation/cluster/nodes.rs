@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use ringmill_engine::{BrokerConfig, Launch, Stopper};
+use ringmill_engine::{BrokerConfig, Launch, SnapshotEntries, Stopper};
 use ringmill_ring::sim::{CpuFaults, DiskFaults, NetworkFaults, NodeId, World};
 use ringmill_ring::{Cores, RingConfig};
 use ringmill_wire::batch::Batches;
@@ -12,6 +12,7 @@ use super::super::mixed::consumers;
 use super::super::mixed::topics::{PARTITIONS, TOPICS};
 use super::super::mixed::transactional::ABORT_CHECK;
 use super::COUNT;
+use super::roster::{Plan, SPARES};
 use crate::checkers::Place;
 use crate::checkers::copies::{Copied, CopiedBatch};
 
@@ -25,61 +26,106 @@ struct Node {
     addr: SocketAddr,
     stopper: Stopper,
     cores: usize,
+    /// Disks that it has lost.
+    lost: usize,
+    /// It is down until whoever said so lets it start.
+    is_held: bool,
+}
+
+impl Node {
+    /// Its data folder: an empty disk is a folder that nobody has used.
+    fn folder(&self) -> String {
+        match self.lost {
+            0 => "/data".to_owned(),
+            lost => format!("/data-{lost}"),
+        }
+    }
 }
 
 /// All nodes.
 pub(super) struct Nodes {
+    /// Those that join later are the last.
     nodes: Vec<Node>,
+    /// So many have been there.
+    begun: usize,
     settings: Vec<(&'static str, String)>,
+    snapshots: SnapshotEntries,
 }
 
 impl Nodes {
     /// Machines for so many nodes; none runs yet.
-    pub(super) fn new(world: &mut World, count: usize) -> Self {
-        let nodes = (1..=count).map(|number| {
-            let ip = IpAddr::from([10, 0, 0, number as u8]);
-            Node {
-                machine: world.add_node(&format!("node-{number}"), ip),
-                number,
-                addr: SocketAddr::from((ip, PORT)),
-                stopper: Stopper::new(),
-                cores: 1 + world.random().index(2),
-            }
-        });
-        let nodes = nodes.collect();
+    pub(super) fn new(world: &mut World, count: usize, plan: &Plan) -> Self {
+        let mut nodes: Vec<Node> = (1..=count).map(|number| node(world, number)).collect();
         let settings = settings(world);
-        Self { nodes, settings }
+        if plan.has_operator {
+            let joins = count + 1..=count + SPARES;
+            nodes.extend(joins.map(|number| node(world, number)));
+        }
+        Self {
+            nodes,
+            begun: count,
+            settings,
+            snapshots: plan.snapshots,
+        }
     }
 
+    /// So many have been there.
     pub(super) fn count(&self) -> usize {
-        self.nodes.len()
+        self.begun
     }
 
-    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+    /// Where all are, also those that have not been there yet.
+    pub(super) fn all_addresses(&self) -> Vec<SocketAddr> {
         self.nodes.iter().map(|node| node.addr).collect()
     }
 
+    /// The machines of those that have been there.
     pub(super) fn machines(&self) -> Vec<NodeId> {
-        self.nodes.iter().map(|node| node.machine).collect()
+        let begun = &self.nodes[..self.begun];
+        begun.iter().map(|node| node.machine).collect()
+    }
+
+    pub(super) fn machine(&self, which: usize) -> NodeId {
+        self.nodes[which].machine
+    }
+
+    /// A node is not started until it is released.
+    pub(super) fn hold(&mut self, which: usize) {
+        self.nodes[which].is_held = true;
+    }
+
+    pub(super) fn release(&mut self, which: usize) {
+        self.nodes[which].is_held = false;
+    }
+
+    /// A node that is down has lost its disk.
+    pub(super) fn lose_disk(&mut self, which: usize) {
+        self.nodes[which].lost += 1;
     }
 
     /// Starts a node, unless it runs. A start may fail, on a disk that fails.
     pub(super) fn start(&mut self, world: &mut World, which: usize) {
-        let seeds: Vec<String> = self.nodes.iter().map(|n| n.addr.to_string()).collect();
-        let node = &mut self.nodes[which];
-        if world.is_running(node.machine) {
+        let node = &self.nodes[which];
+        if world.is_running(node.machine) || node.is_held {
             return;
         }
+        self.begun = self.begun.max(which + 1);
+        let begun = &self.nodes[..self.begun];
+        let seeds: Vec<String> = begun.iter().map(|n| n.addr.to_string()).collect();
+        let node = &mut self.nodes[which];
         let mut settings = self.settings.clone();
+        settings.push(("log.dirs", node.folder()));
         settings.push(("node.id", node.number.to_string()));
         settings.push(("listeners", node.addr.to_string()));
         settings.push(("broker.rack", format!("rack-{}", node.number)));
         settings.push(("cores", node.cores.to_string()));
         // the first begins the cluster, the others join it by each other
-        if which > 0 {
+        if which > 0 || node.lost > 0 {
             settings.push(("cluster.seeds", seeds.join(",")));
         }
-        let config = BrokerConfig::from_pairs(settings).expect("the settings are in the table");
+        let config = BrokerConfig::from_pairs(settings);
+        let mut config = config.expect("the settings are in the table");
+        config.metadata_snapshots = self.snapshots;
         let cores = Cores::new(node.cores);
         node.stopper = Stopper::new();
         let launch = Launch::new(config, &cores, node.stopper.clone(), |_| {});
@@ -103,16 +149,18 @@ impl Nodes {
         *world.network().faults() = NetworkFaults::default();
         world.network().heal();
         *world.cpu() = CpuFaults::default();
-        for node in &self.nodes {
+        for node in &self.nodes[..self.begun] {
             world.resume(node.machine);
             *world.disk(node.machine).faults() = DiskFaults::default();
         }
     }
 
-    /// The copies of a partition on all disks.
-    pub(super) fn copies(&self, world: &World, place: Place) -> Vec<Copied> {
-        let folder = format!("/data/{}-{}/", TOPICS[place.0].name, place.1);
-        let copied = self.nodes.iter().filter_map(|node| {
+    /// The copies of a partition on the disks of these nodes.
+    pub(super) fn copies(&self, world: &World, members: &[usize], place: Place) -> Vec<Copied> {
+        let members = members.iter().map(|which| &self.nodes[*which]);
+        let copied = members.filter_map(|node| {
+            let (topic, partition) = (TOPICS[place.0].name, place.1);
+            let folder = format!("{}/{topic}-{partition}/", node.folder());
             let disk = world.disk(node.machine);
             let mut files: Vec<String> = disk.list().into_iter().map(|(path, _)| path).collect();
             files.retain(|path| path.starts_with(&folder) && path.ends_with(".log"));
@@ -143,6 +191,19 @@ impl Nodes {
     }
 }
 
+fn node(world: &mut World, number: usize) -> Node {
+    let ip = IpAddr::from([10, 0, 0, number as u8]);
+    Node {
+        machine: world.add_node(&format!("node-{number}"), ip),
+        number,
+        addr: SocketAddr::from((ip, PORT)),
+        stopper: Stopper::new(),
+        cores: 1 + world.random().index(2),
+        lost: 0,
+        is_held: false,
+    }
+}
+
 fn settings(world: &mut World) -> Vec<(&'static str, String)> {
     let random = world.random();
     let lag = random.pick(&[300, 1_000, 3_000, 10_000]);
@@ -151,7 +212,6 @@ fn settings(world: &mut World) -> Vec<(&'static str, String)> {
     let replication = || "3".to_owned();
     let ms = |time: Duration| time.as_millis().to_string();
     vec![
-        ("log.dirs", "/data".to_owned()),
         ("auto.create.topics.enable", "false".to_owned()),
         ("replica.lag.time.max.ms", lag.to_string()),
         ("broker.session.timeout.ms", session.to_string()),

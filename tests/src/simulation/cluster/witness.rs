@@ -15,6 +15,8 @@ use crate::checkers::leadership::Leaders;
 
 /// The target of these events.
 const TARGET: &str = "ringmill_engine::witness";
+/// The target of those about snapshots that were sent.
+const SNAPSHOTS: &str = "ringmill_replication::quorum::machine";
 
 thread_local! {
     static HEARD: RefCell<Leaders> = RefCell::default();
@@ -29,6 +31,10 @@ pub(super) type Leadership = (i32, i32);
 struct Latest {
     partitions: BTreeMap<String, Leadership>,
     quorum: Option<(u64, i32)>,
+    /// The version of the metadata that each node has come to in its life.
+    versions: BTreeMap<i32, u64>,
+    newest: u64,
+    snapshots: usize,
 }
 
 /// Listens from now on, and forgets what was heard before.
@@ -56,6 +62,21 @@ pub(super) fn partitions() -> Vec<String> {
 /// Who leads the quorum, as far as was said.
 pub(super) fn quorum_leader() -> Option<i32> {
     LATEST.with_borrow(|latest| latest.quorum.map(|(_, node)| node))
+}
+
+/// The newest version of the metadata that any node has had.
+pub(super) fn newest_metadata() -> u64 {
+    LATEST.with_borrow(|latest| latest.newest)
+}
+
+/// The version of the metadata that a node has come to.
+pub(super) fn metadata_of(node: i32) -> u64 {
+    LATEST.with_borrow(|latest| latest.versions.get(&node).copied().unwrap_or(0))
+}
+
+/// How often a node was sent a snapshot of the metadata.
+pub(super) fn snapshots() -> usize {
+    LATEST.with_borrow(|latest| latest.snapshots)
 }
 
 /// What this thread's nodes have said since.
@@ -90,7 +111,10 @@ impl Latest {
                 }
             }
             (None, Some(term)) => self.quorum = self.quorum.max(Some((term, said.node))),
-            (None, None) => {}
+            (None, None) => {
+                self.versions.insert(said.node, said.version);
+                self.newest = self.newest.max(said.version);
+            }
         }
     }
 }
@@ -136,7 +160,7 @@ impl Subscriber for Witness {
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let is_quiet = !metadata.target().starts_with("openraft");
-        metadata.target() == TARGET || self.tells_all && is_quiet
+        matches!(metadata.target(), TARGET | SNAPSHOTS) || self.tells_all && is_quiet
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -154,6 +178,9 @@ impl Subscriber for Witness {
                 line += &format!(" {}={value:?}", field.name());
             });
             eprintln!("{line}");
+        }
+        if event.metadata().target() == SNAPSHOTS {
+            LATEST.with_borrow_mut(|latest| latest.snapshots += 1);
         }
         if event.metadata().target() != TARGET {
             return;
