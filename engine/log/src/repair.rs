@@ -19,7 +19,9 @@ impl State {
     }
 
     fn first_damage(&self) -> Option<&Damage> {
-        self.damages.iter().min_by_key(|damage| damage.offsets.start)
+        self.damages
+            .iter()
+            .min_by_key(|damage| damage.offsets.start)
     }
 }
 

@@ -113,7 +113,10 @@ fn what_is_broken_is_had_from_another_copy() {
             let from = p.first_damage().unwrap().offsets.start;
             let end = p.throw_away_damage().await.unwrap();
             assert!(end <= from && end < whole && !p.is_damaged());
-            assert!(p.high_watermark().unwrap() <= end, "what is gone counts no more");
+            assert!(
+                p.high_watermark().unwrap() <= end,
+                "what is gone counts no more"
+            );
             follow(&p, &pieces(&leader, end, 700).await).await;
             is_the_leaders(&p, &leader).await;
             p.close().await.unwrap();
@@ -148,7 +151,9 @@ fn a_crash_while_it_is_thrown_away_leaves_a_part_of_the_copy() {
             std::future::pending::<()>().await
         });
         let time = machine.world.random().between(1, 60_000);
-        machine.world.run_for(std::time::Duration::from_micros(time));
+        machine
+            .world
+            .run_for(std::time::Duration::from_micros(time));
         match machine.world.random().coin() {
             true => machine.world.power_off(node),
             false => machine.world.kill(node),
