@@ -7,6 +7,7 @@ use std::time::Duration;
 use ringmill_ring::sim::{DiskFaults, Latency, NodeId, World};
 
 use super::nodes::{Nodes, STOPS_WITHIN};
+use super::rot::Rot;
 use super::scenarios::{SCENARIOS, Scenario};
 use super::witness;
 
@@ -41,6 +42,8 @@ enum Kind {
     Full,
     /// A disk fails now and then.
     Failing,
+    /// Bits rot on a disk.
+    Rot,
     /// A clock jumps.
     Clock,
     /// Everything is slow and lossy in a new way.
@@ -49,7 +52,7 @@ enum Kind {
     Scenario(Scenario),
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     Kind::Kill,
     Kind::PowerCut,
     Kind::Blackout,
@@ -64,6 +67,7 @@ const KINDS: [Kind; 16] = [
     Kind::Stall,
     Kind::Full,
     Kind::Failing,
+    Kind::Rot,
     Kind::Clock,
     Kind::Swarm,
 ];
@@ -144,6 +148,7 @@ pub(super) struct Faults {
     clients: Vec<NodeId>,
     agenda: Vec<(Duration, Deed)>,
     traps: Vec<Trap>,
+    pub(super) rot: Rot,
 }
 
 impl Faults {
@@ -170,6 +175,7 @@ impl Faults {
             clients,
             agenda: Vec::new(),
             traps: Vec::new(),
+            rot: Rot::default(),
         }
     }
 
@@ -379,6 +385,14 @@ impl Faults {
                 let faults = DiskFaults::failing_swarm(world.random());
                 *world.disk(machine).faults() = faults;
                 self.after(world, time, Deed::Repair(which));
+            }
+            Kind::Rot => {
+                self.rot.strike(world, &machines);
+                // What is in memory is not read.
+                if let Some(which) = self.rot.node().filter(|_| world.random().coin()) {
+                    let harm = world.random().pick(&[Harm::Kill, Harm::PowerCut]);
+                    self.harm(world, &machines, which, harm, time);
+                }
             }
             Kind::Clock => {
                 let most = CLOCKS_BACK.as_millis() as u64;

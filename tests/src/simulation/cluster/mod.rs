@@ -13,6 +13,7 @@ pub mod mutations;
 mod nodes;
 mod producers;
 mod readers;
+mod rot;
 pub(super) mod routes;
 mod scenarios;
 mod witness;
@@ -54,6 +55,8 @@ const MIN_IN_SYNC: [&str; COUNT] = ["2", "2", "1", "1"];
 const FORMS_WITHIN: Duration = Duration::from_secs(60);
 /// Virtual time in which it serves everything again when nothing goes wrong any more.
 const SERVES_WITHIN: Duration = Duration::from_secs(60);
+/// Virtual time in which copies whose bits have rotted are whole again.
+const HEALS_WITHIN: Duration = Duration::from_secs(60);
 /// Virtual time in which clients finish what they are in the middle of.
 const QUIET_WITHIN: Duration = Duration::from_secs(60);
 /// How long members of groups and transactional producers wait for an answer: joining takes a while.
@@ -269,6 +272,10 @@ impl Story {
                 _ => {}
             }
         }
+        if let Some(which) = self.faults.rot.node() {
+            // what is in memory is not read
+            self.world.kill(self.nodes.machines()[which]);
+        }
         self.nodes.start_all(&mut self.world);
         let waits_for = WaitsFor::default();
         let seed = self.world.random().next_u64();
@@ -278,11 +285,27 @@ impl Story {
             let waits_for = waits_for.borrow();
             return Err(format!("liveness: waits for {waits_for}"));
         }
+        self.heal()?;
         self.scene.rest(true);
         let scene = self.scene.clone();
         match scene.pass(&mut self.world, QUIET_WITHIN, |_| scene.is_quiet()) {
             true => Ok(()),
             false => Err("liveness: a client waits for ever".to_owned()),
+        }
+    }
+
+    /// What has rotted is repaired.
+    fn heal(&mut self) -> Result<(), String> {
+        if self.faults.rot.node().is_none() {
+            return Ok(());
+        }
+        let waits_for = WaitsFor::default();
+        let seed = self.world.random().next_u64();
+        let heals = rot::heal(self.scene.clone(), waits_for.clone(), seed);
+        self.world.start(self.inspector, heals);
+        match self.inspector_is_done(HEALS_WITHIN) {
+            true => Ok(()),
+            false => Err(format!("liveness: waits for {}", waits_for.borrow())),
         }
     }
 
@@ -297,6 +320,7 @@ impl Story {
             inspection = self.read_all()?;
         }
         self.look_at_copies(&mut inspection);
+        rot::look(&self.world, &self.nodes)?;
         Ok(inspection)
     }
 
