@@ -105,6 +105,8 @@ pub(super) enum Deed {
     Unblock(Vec<(NodeId, NodeId)>),
     /// The disk is well again; what it has closed opens with the next start.
     Repair(usize),
+    /// Bits rot on the disk that does.
+    Rot,
     /// The disk takes no longer than it should.
     Hurry(usize),
     /// The only one that harms: to one node, for a while.
@@ -121,7 +123,11 @@ impl Deed {
     fn is_relief(&self) -> bool {
         !matches!(
             self,
-            Self::Harm(..) | Self::HarmLeader(..) | Self::HarmQuorumLeader(..) | Self::Block(..)
+            Self::Rot
+                | Self::Harm(..)
+                | Self::HarmLeader(..)
+                | Self::HarmQuorumLeader(..)
+                | Self::Block(..)
         )
     }
 }
@@ -251,6 +257,7 @@ impl Faults {
                 world.kill(machines[which]);
                 nodes.start(world, which);
             }
+            Deed::Rot => self.rot.strike(world, &machines),
             Deed::Hurry(which) => {
                 let honest = DiskFaults::default();
                 let disk = world.disk(machines[which]);
@@ -387,11 +394,22 @@ impl Faults {
                 self.after(world, time, Deed::Repair(which));
             }
             Kind::Rot => {
-                self.rot.strike(world, &machines);
-                // What is in memory is not read.
-                if let Some(which) = self.rot.node().filter(|_| world.random().coin()) {
-                    let harm = world.random().pick(&[Harm::Kill, Harm::PowerCut]);
-                    self.harm(world, &machines, which, harm, time);
+                let which = self.rot.which(which);
+                match world.random().below(3) {
+                    0 => self.rot.strike(world, &machines),
+                    // What is in memory is not read.
+                    1 => {
+                        self.rot.strike(world, &machines);
+                        let harm = world.random().pick(&[Harm::Kill, Harm::PowerCut]);
+                        self.harm(world, &machines, which, harm, time);
+                    }
+                    // After an orderly end the last checkpoint covers everything.
+                    _ => {
+                        let away = time + STOPS_WITHIN / 4;
+                        nodes.stop(which);
+                        self.after(world, away, Deed::Rot);
+                        self.after(world, away, Deed::Restart(which));
+                    }
                 }
             }
             Kind::Clock => {

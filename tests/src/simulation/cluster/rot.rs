@@ -8,7 +8,7 @@
 //! in batches and beside them, and aborted transactions.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use rand::SeedableRng;
@@ -65,12 +65,24 @@ impl Rot {
         self.node
     }
 
-    /// Some bits flip.
+    /// Whose disk rots: this one's, if none has yet.
+    pub(super) fn which(&mut self, which: usize) -> usize {
+        *self.node.get_or_insert(which)
+    }
+
+    /// Some bits flip on the disk that rots.
     pub(super) fn strike(&mut self, world: &mut World, machines: &[NodeId]) {
-        let which = world.random().index(machines.len());
-        let machine = machines[*self.node.get_or_insert(which)];
+        let Some(which) = self.node else {
+            return;
+        };
+        let machine = machines[which];
         for _ in 0..1 + world.random().below(FLIPS) {
-            if let Some((file, at)) = self.choose(world, machine) {
+            let rots = match world.random().below(4) {
+                0 => Rots::Others,
+                _ => Rots::Logs,
+            };
+            let chosen = self.choose(world, machine, rots);
+            if let Some((file, at)) = chosen {
                 let mask = 1 << world.random().below(8);
                 tracing::info!(at = ?world.now(), file, byte = at, mask, "a bit rots");
                 world.disk(machine).corrupt(&file, at, mask);
@@ -78,49 +90,38 @@ impl Rot {
         }
     }
 
-    /// A byte that may rot.
-    fn choose(&mut self, world: &mut World, machine: NodeId) -> Option<(String, u64)> {
+    /// A byte that may rot: zeros between what is written mean nothing.
+    fn choose(&mut self, world: &mut World, machine: NodeId, rots: Rots) -> Option<(String, u64)> {
         let files = world.disk(machine).list();
-        let parts = files.iter().filter_map(|(path, len)| {
+        let may_rot = |(path, len): &(String, u64)| {
             let (folder, name) = path.strip_prefix(DATA)?.split_once('/')?;
-            (*len > 0 && !name.is_empty()).then_some((folder.to_owned(), name.to_owned(), *len))
-        });
-        let parts: Vec<_> = parts.collect();
-        let folders: BTreeSet<&String> = parts.iter().map(|(folder, ..)| folder).collect();
-        let folders: Vec<&String> = folders.into_iter().collect();
-        if folders.is_empty() {
+            let is_of_kind = match rots {
+                Rots::Logs => has_copies(folder) && name.ends_with(".log"),
+                Rots::Others => is_summed(name) && !self.once.contains(path),
+            };
+            let is_free = self.folders.get(folder).is_none_or(|other| *other == rots);
+            (*len > 0 && is_of_kind && is_free).then(|| (folder.to_owned(), name.to_owned()))
+        };
+        let files: Vec<(String, String)> = files.iter().filter_map(may_rot).collect();
+        if files.is_empty() {
             return None;
         }
-        let folder = folders[world.random().index(folders.len())];
-        let rots = *self.folders.entry(folder.clone()).or_insert_with(|| {
-            match has_copies(folder) && world.random().below(3) > 0 {
-                true => Rots::Logs,
-                false => Rots::Others,
-            }
-        });
-        let mut of_folder: Vec<_> = parts.iter().filter(|(f, ..)| f == folder).collect();
-        of_folder.retain(|(_, name, _)| match rots {
-            Rots::Logs => name.ends_with(".log"),
-            Rots::Others => is_summed(name),
-        });
-        if of_folder.is_empty() {
-            return None;
-        }
-        let (_, name, len) = of_folder[world.random().index(of_folder.len())];
+        let (folder, name) = files[world.random().index(files.len())].clone();
         let path = format!("{DATA}{folder}/{name}");
-        match rots {
-            Rots::Logs => {
-                let at = of_log(world, machine, folder, name)?;
-                Some((path, at))
-            }
+        let at = match rots {
+            Rots::Logs => of_log(world, machine, &folder, &name)?,
             Rots::Others => {
-                let is_twice = name == "checkpoint" || name.ends_with(".journal");
-                if is_twice && !self.once.insert(path.clone()) {
-                    return None;
-                }
-                Some((path, world.random().below(*len)))
+                let content = world.disk(machine).read(&path)?;
+                let at = world.random().index(content.len());
+                let written = content[at..].iter().position(|byte| *byte != 0);
+                (at + written?) as u64
             }
+        };
+        if name == "checkpoint" || name.ends_with(".journal") {
+            self.once.insert(path.clone());
         }
+        self.folders.insert(folder, rots);
+        Some((path, at))
     }
 }
 
@@ -220,10 +221,11 @@ async fn copies(routes: &mut Routes, random: &mut SmallRng) -> Vec<(Copy, Socket
         for part in &topic.partitions {
             for node in &part.replica_nodes {
                 let broker = told.brokers.iter().find(|broker| broker.node_id == *node);
-                let host = broker.and_then(|b| Some((b.host.parse().ok()?, b.port as u16)));
-                if let Some(addr) = host {
+                let ip = broker.and_then(|broker| broker.host.parse::<IpAddr>().ok());
+                if let Some((broker, ip)) = broker.zip(ip) {
+                    let addr = SocketAddr::new(ip, broker.port as u16);
                     let copy = (node.0, name.to_owned(), part.partition_index);
-                    copies.push((copy, SocketAddr::from(addr)));
+                    copies.push((copy, addr));
                 }
             }
         }
