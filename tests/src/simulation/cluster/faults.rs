@@ -393,25 +393,7 @@ impl Faults {
                 *world.disk(machine).faults() = faults;
                 self.after(world, time, Deed::Repair(which));
             }
-            Kind::Rot => {
-                let which = self.rot.which(which);
-                match world.random().below(3) {
-                    0 => self.rot.strike(world, &machines),
-                    // What is in memory is not read.
-                    1 => {
-                        self.rot.strike(world, &machines);
-                        let harm = world.random().pick(&[Harm::Kill, Harm::PowerCut]);
-                        self.harm(world, &machines, which, harm, time);
-                    }
-                    // After an orderly end the last checkpoint covers everything.
-                    _ => {
-                        let away = time + STOPS_WITHIN / 4;
-                        nodes.stop(which);
-                        self.after(world, away, Deed::Rot);
-                        self.after(world, away, Deed::Restart(which));
-                    }
-                }
-            }
+            Kind::Rot => self.let_rot(world, nodes, which, time),
             Kind::Clock => {
                 let most = CLOCKS_BACK.as_millis() as u64;
                 let by = world.random().below(2 * most) as i64 - most as i64;
@@ -419,6 +401,27 @@ impl Faults {
             }
             Kind::Swarm => world.swarm(),
             Kind::Scenario(scenario) => scenario.stage(self, world, &machines),
+        }
+    }
+
+    /// Bits rot, and are read from the disk soon, maybe: what is in memory is not.
+    fn let_rot(&mut self, world: &mut World, nodes: &Nodes, which: usize, time: Duration) {
+        let which = self.rot.which(which);
+        let machines = nodes.machines();
+        match world.random().below(3) {
+            0 => self.rot.strike(world, &machines),
+            1 => {
+                self.rot.strike(world, &machines);
+                let harm = world.random().pick(&[Harm::Kill, Harm::PowerCut]);
+                self.harm(world, &machines, which, harm, time);
+            }
+            // After an orderly end the last checkpoint covers everything.
+            _ => {
+                let away = time + STOPS_WITHIN / 4;
+                nodes.stop(which);
+                self.after(world, away, Deed::Rot);
+                self.after(world, away, Deed::Restart(which));
+            }
         }
     }
 
