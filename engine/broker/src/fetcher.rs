@@ -33,6 +33,7 @@ use ringmill_wire::topic::TopicRef;
 
 use crate::partition::Hosted;
 use crate::peers::{Destination, Lane};
+use crate::replica::Cut;
 use crate::router::PartitionId;
 use crate::shard::Shard;
 
@@ -195,6 +196,7 @@ impl Leading {
         let (due, later): (Vec<&Followed>, Vec<&Followed>) = ours.partition(|followed| {
             let progress = &followed.progress;
             let is_free = progress.has_all.get() || !shard.must_wait_to_fetch(followed.hosted.id);
+            let is_free = is_free && !followed.hosted.is_held(shard);
             progress.not_before.get() <= now_ms && is_free
         });
         let pauses = later.iter().map(|followed| {
@@ -232,7 +234,7 @@ impl Shard {
                     let (shard, hosted) = (Rc::clone(self), Rc::clone(&hosted));
                     spawn(async move {
                         let safe = hosted.log.high_watermark().unwrap_or(0);
-                        let _ = shard.cut(&hosted, safe, false).await;
+                        let _ = shard.cut(&hosted, Cut::End(safe)).await;
                     });
                 }
                 let followed = Followed {
@@ -339,11 +341,17 @@ impl Shard {
     ) -> Option<()> {
         let asked: Vec<(Followed, Fetch)> = due
             .into_iter()
+            // What was due a moment ago may be about to be thrown away now.
+            .filter(|f| !f.hosted.is_held(self) && !f.hosted.replica.is_being_cut())
             .map(|followed| {
                 let fetch = followed.follower.fetch(ends_of(&followed.hosted));
+                followed.hosted.replica.repair.on_fetch(fetch.leader_epoch);
                 (followed, fetch)
             })
             .collect();
+        if asked.is_empty() {
+            return None;
+        }
         let request = self.request(&asked, wait)?;
         let to = Destination {
             lane,
@@ -424,13 +432,9 @@ impl Shard {
         })
     }
 
-    async fn cut(
-        self: &Rc<Self>,
-        hosted: &Rc<Hosted>,
-        offset: i64,
-        begin_anew: bool,
-    ) -> Result<(), String> {
-        let done = hosted.cut(self, offset, begin_anew).await;
+    /// Cuts the log of a copy.
+    pub(crate) async fn cut(self: &Rc<Self>, hosted: &Rc<Hosted>, cut: Cut) -> Result<(), String> {
+        let done = hosted.cut(self, cut).await;
         // What the metadata has said meanwhile counts from now on.
         self.follow();
         if let Some(leadership) = done? {
@@ -466,8 +470,8 @@ impl Shard {
         let is_done = match step {
             Step::Append if part.records.is_empty() => Ok(()),
             Step::Append => append(&hosted, follower, &part.records).await,
-            Step::Truncate(offset) => self.cut(&hosted, offset, false).await,
-            Step::Reset(offset) => self.cut(&hosted, offset, true).await,
+            Step::Truncate(offset) => self.cut(&hosted, Cut::End(offset)).await,
+            Step::Reset(offset) => self.cut(&hosted, Cut::Anew(offset)).await,
             Step::Pause => return wait(),
         };
         if let Err(reason) = is_done {

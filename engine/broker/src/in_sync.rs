@@ -42,15 +42,18 @@ impl Shard {
         }
     }
 
-    /// Looks whether this core's leaders are cut off, for ever: whoever tells the metadata may wait for
-    /// an answer then.
-    pub(crate) async fn look_for_followers(self: Rc<Self>) {
+    /// Looks whether this core's leaders are cut off, and whether its copies are whole, for ever: whoever
+    /// tells the metadata may wait for an answer then.
+    pub(crate) async fn look_after_copies(self: Rc<Self>) {
+        let mut damaged = Vec::new();
         loop {
             sleep(TICK).await;
             let now_ms = self.now().mono_ms;
-            for hosted in self.all_hosted() {
+            let all = self.all_hosted();
+            for hosted in &all {
                 hosted.look_for_followers(now_ms);
             }
+            self.look_for_damage(&all, &mut damaged);
         }
     }
 

@@ -26,6 +26,7 @@ pub mod pattern;
 mod peers;
 mod publish;
 pub mod quotas;
+mod repair;
 mod replica;
 mod router;
 mod serve;

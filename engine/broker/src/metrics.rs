@@ -60,6 +60,7 @@ counters! {
     cleaner_bytes_read: "Bytes of log that the log cleaner has read.",
     cleaner_bytes_written: "Bytes of log that the log cleaner has written.",
     cleaner_bytes_freed: "Bytes of log that the log cleaner has saved.",
+    copies_repaired: "Times that a damaged copy was thrown away, to be fetched anew.",
     batches_produced: "Record batches that were appended.",
     batches_refused: "Record batches that were refused.",
     produced_bytes: "Bytes of record batches that were appended.",

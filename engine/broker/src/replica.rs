@@ -15,6 +15,7 @@ use ringmill_ring::{Notify, now, planted, spawn};
 use ringmill_wire::error::ErrorCode;
 
 use crate::partition::Hosted;
+use crate::repair::Repair;
 use crate::router::Result;
 use crate::shard::Shard;
 use crate::witness;
@@ -50,8 +51,20 @@ pub(crate) struct Replica {
     told_safe: Cell<Option<i64>>,
     /// It leads, but nobody else seems to know.
     is_cut_off: Cell<bool>,
+    pub(crate) repair: Repair,
     /// Rings when the role is another, or when the leader is cut off.
     pub(crate) changed: Notify,
+}
+
+/// How a log is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// So that it ends at this offset.
+    End(i64),
+    /// It is emptied, and begins at this offset.
+    Anew(i64),
+    /// As far as it is damaged.
+    Damage,
 }
 
 impl Replica {
@@ -62,6 +75,7 @@ impl Replica {
             cutting: RefCell::new(None),
             is_cut_off: Cell::new(false),
             told_safe: Cell::new(None),
+            repair: Repair::new(),
             changed: Notify::new(),
         }
     }
@@ -69,6 +83,11 @@ impl Replica {
     /// The leader epoch, as far as is known here.
     pub(crate) fn epoch(&self) -> i32 {
         self.state.borrow().leader_epoch
+    }
+
+    /// The log is being cut.
+    pub(crate) fn is_being_cut(&self) -> bool {
+        self.cutting.borrow().is_some()
     }
 
     /// What the metadata says.
@@ -384,18 +403,18 @@ impl Hosted {
         }
     }
 
-    /// Cuts the log at an offset, or empties it to begin there. Nobody leads by this copy meanwhile;
-    /// what the metadata has said counts then, and may have made a leader of it.
+    /// Cuts the log. Nobody leads by this copy meanwhile; what the metadata has said counts then, and may
+    /// have made a leader of it.
     pub(crate) async fn cut(
         self: &Rc<Self>,
         shard: &Shard,
-        offset: i64,
-        begin_anew: bool,
+        cut: Cut,
     ) -> std::result::Result<Option<Leadership>, String> {
         self.replica.cutting.replace(Some(None));
-        let done = match begin_anew {
-            true => self.log.reset_to(offset).await,
-            false => self.log.truncate_to(offset).await,
+        let done = match cut {
+            Cut::End(offset) => self.log.truncate_to(offset).await,
+            Cut::Anew(offset) => self.log.reset_to(offset).await,
+            Cut::Damage => self.log.throw_away_damage().await,
         };
         let later = self.replica.cutting.take().flatten();
         let moved = later.and_then(|(state, min_isr)| self.set_state(shard, &state, min_isr));

@@ -27,6 +27,7 @@ use ringmill_wire::fetch::IsolationLevel;
 use ringmill_wire::header::RequestHeader;
 use ringmill_wire::kafka_protocol::messages::{AlterPartitionRequest, AlterPartitionResponse};
 
+use crate::cluster::damage::{DamagedCopy, Verdict};
 use crate::cluster::image::Image;
 use crate::groups::service::{GroupAnswer, GroupCall};
 use crate::partition::{
@@ -101,6 +102,10 @@ pub(crate) enum Call {
     Alter(Box<AlterPartitionRequest>),
     /// A block of producer ids: for core 0.
     ProducerIds,
+    /// All damaged copies of a core: for core 0.
+    Damaged(usize, Vec<DamagedCopy>),
+    /// What becomes of damaged copies.
+    Verdicts(Vec<Verdict>),
     /// Open what is new in the next metadata.
     Prepare(Arc<Image>),
     /// The next metadata counts from now on.

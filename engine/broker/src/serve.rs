@@ -229,7 +229,7 @@ impl Launch {
         spawn(Rc::clone(&shard).keep_up());
         spawn(Rc::clone(&shard).keep_clean());
         spawn(Rc::clone(&shard).keep_in_sync());
-        spawn(Rc::clone(&shard).look_for_followers());
+        spawn(Rc::clone(&shard).look_after_copies());
         if core != 0 {
             shard.life.finished().await;
             return Ok(());

@@ -539,6 +539,8 @@ impl Shard {
                 Call::ProducerIds => {
                     return Answer::ProducerIds(shard.reserve_producer_ids().await);
                 }
+                Call::Damaged(core, copies) => shard.on_damage(core, copies),
+                Call::Verdicts(verdicts) => shard.take_verdicts(verdicts),
                 Call::Prepare(image) => shard.prepare(&image).await,
                 Call::Adopt(image) => shard.adopt(image).await,
                 Call::ForgetTopics(topics) => shard.forget_topics(&topics).await,

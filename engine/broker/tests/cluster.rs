@@ -3,6 +3,8 @@
 
 #[path = "cluster/coordinators.rs"]
 mod coordinators;
+#[path = "cluster/damage.rs"]
+mod damage;
 #[path = "cluster/elections.rs"]
 mod elections;
 #[path = "cluster/features.rs"]

@@ -610,6 +610,9 @@ impl Partition {
             // a segment that was deleted before it was read is no fault
             return Err(CleanError::Changed);
         }
+        if let Err(CleanError::Uncleanable { file, .. }) = &done {
+            inner.look_into(file).await;
+        }
         if let Err(error @ (CleanError::Io(_) | CleanError::Uncleanable { .. })) = &done {
             let dir = inner.dir.display();
             tracing::warn!(%dir, %error, "the log is not compacted any more until the next start");

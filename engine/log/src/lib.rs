@@ -49,6 +49,7 @@ mod queue;
 mod read;
 mod recover;
 mod renew;
+mod repair;
 mod replica;
 mod reset;
 mod retain;

@@ -12,8 +12,9 @@ use crate::StrBytes;
 /// The consumer protocol (KIP-848), from level 1.
 pub const GROUP_VERSION: &str = "group.version";
 /// What is written into the metadata, and what nodes say to each other: at 0, as builds did that knew
-/// no levels; from 1, with the levels themselves, and with what each node supports. Not Kafka's
-/// `metadata.version`: its numbers name Kafka's own records, and its tools take them for that.
+/// no levels; from 1, with the levels themselves, and with what each node supports; from 2, nodes tell of
+/// their damaged copies, and have them anew from others. Not Kafka's `metadata.version`: its numbers name
+/// Kafka's own records, and its tools take them for that.
 pub const RINGMILL_VERSION: &str = "ringmill.version";
 /// From level 2, the epoch goes up with every end of a transaction, and partitions join implicitly
 /// (KIP-890).
@@ -60,7 +61,7 @@ pub type Levels = BTreeMap<String, i16>;
 /// What this build supports.
 pub const FEATURES: &[(&str, LevelRange)] = &[
     (GROUP_VERSION, LevelRange::new(0, 1)),
-    (RINGMILL_VERSION, LevelRange::new(0, 1)),
+    (RINGMILL_VERSION, LevelRange::new(0, 2)),
     (TRANSACTION_VERSION, LevelRange::new(0, 2)),
 ];
 

@@ -106,6 +106,7 @@ pub struct Change<'a> {
     election: Election,
     lossy: &'a [NodeId],
     is_new_epoch: bool,
+    begins_anew: bool,
     next: PartitionState,
 }
 
@@ -124,6 +125,7 @@ impl<'a> Change<'a> {
             election: Election::Online,
             lossy: &[],
             is_new_epoch: false,
+            begins_anew: false,
             next: before.clone(),
         }
     }
@@ -152,6 +154,13 @@ impl<'a> Change<'a> {
     pub fn lossy(mut self, nodes: &'a [NodeId]) -> Self {
         self.lossy = nodes;
         self.next.isr = without(&self.next.isr, nodes);
+        self
+    }
+
+    /// Whoever leads begins anew, in a leader epoch of its own: what followers have said before, and may
+    /// still be on its way, counts no more.
+    pub fn begin_anew(mut self) -> Self {
+        self.begins_anew = true;
         self
     }
 
@@ -207,7 +216,7 @@ impl<'a> Change<'a> {
         let (before, next) = (self.before, &mut self.next);
         let lost_one = before.replicas.iter().any(|r| !next.replicas.contains(r));
         // A replica that was taken out must not be believed by a leader that does not know yet.
-        if next.leader != before.leader || lost_one {
+        if next.leader != before.leader || lost_one || self.begins_anew {
             next.leader_epoch += 1;
         }
         if next == before && !self.is_new_epoch {

@@ -17,6 +17,8 @@ use super::image::Image;
 
 /// The level of [`RINGMILL_VERSION`] from which on levels are in the metadata.
 pub const RECORDED: i16 = 1;
+/// The level of [`RINGMILL_VERSION`] from which on damaged copies are told of, and repaired.
+pub const REPAIRS: i16 = 2;
 
 /// Whether a cluster at these levels has them in its metadata.
 pub fn are_recorded(levels: &Levels) -> bool {

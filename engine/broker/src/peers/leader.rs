@@ -21,6 +21,7 @@ use ringmill_wire::kafka_protocol::messages::{
     DescribeQuorumResponse,
 };
 
+use super::damage::KnownDamage;
 use super::describe::describe_quorum;
 use super::elections::Elections;
 use super::features;
@@ -53,6 +54,7 @@ pub(crate) struct Leadership {
     last: Cell<Option<NodeId>>,
     is_fencing: Cell<bool>,
     is_changing_members: Cell<bool>,
+    pub(super) damage: KnownDamage,
     pub(super) elections: Elections,
 }
 
@@ -226,10 +228,12 @@ impl Shard {
         }
         let image = self.metadata_store().image();
         let is_fenced = image.nodes().get(&node).is_none_or(|state| state.is_fenced);
-        BrokerHeartbeatResponse::default()
+        let mut response = BrokerHeartbeatResponse::default()
             .with_is_caught_up(is_caught_up)
             .with_is_fenced(is_fenced)
-            .with_should_shut_down(request.want_shut_down && members::may_stop(&image, node))
+            .with_should_shut_down(request.want_shut_down && members::may_stop(&image, node));
+        self.hear_damage(request, &mut response).await;
+        response
     }
 
     /// Makes of a node what `change` makes of it, if it is due and the node is the same still.
@@ -359,6 +363,7 @@ impl Shard {
             beats.on_heartbeat(before, now_ms.saturating_sub(SILENT_MS));
         }
         self.nodes.leadership.beats.replace(Some(beats));
+        self.nodes.leadership.damage.clear();
         self.nodes.leadership.elections.begin(now_ms);
         tracing::info!("this node leads the metadata's quorum");
     }

@@ -3,6 +3,7 @@
 //! A core has one connection to a node for each [`Lane`], so that what must not wait does not wait
 //! behind what is large.
 
+mod damage;
 mod describe;
 mod elections;
 mod features;

@@ -19,6 +19,7 @@ use ringmill_wire::kafka_protocol::messages::{
 };
 use ringmill_wire::{StrBytes, Uuid};
 
+use super::damage::OwnDamage;
 use super::features;
 use super::leader::Leadership;
 use super::refusal::words_of;
@@ -60,8 +61,10 @@ pub(crate) struct Nodes {
     wants_stop: Cell<bool>,
     /// It may stop: others lead what it led.
     may_stop: Cell<bool>,
-    /// Rings when one of the two has changed.
+    /// Rings when one of the two has changed, or when something else is to be told at once.
     stopping: Notify,
+    /// Which copies here are damaged.
+    pub(super) damage: OwnDamage,
 }
 
 impl Nodes {
@@ -92,6 +95,11 @@ impl Nodes {
             None if self.has_kept_all.get() => 0,
             None => -1,
         }
+    }
+
+    /// Something is to be told with the next heartbeat, and that is due now.
+    pub(super) fn beat_at_once(&self) {
+        self.stopping.notify_all();
     }
 
     /// Whether this node serves clients.
@@ -413,6 +421,9 @@ impl Shard {
         let store = Rc::clone(self.metadata_store());
         loop {
             let answer = self.beat().await;
+            if let Some(answer) = &answer {
+                self.on_verdicts(answer);
+            }
             let code = answer.as_ref().map(|answer| answer.error_code);
             match code.and_then(ErrorCode::from_code) {
                 Some(ErrorCode::None) if answer.is_some_and(|answer| answer.should_shut_down) => {
@@ -448,12 +459,13 @@ impl Shard {
     }
 
     async fn beat(self: &Rc<Self>) -> Option<BrokerHeartbeatResponse> {
-        let request = BrokerHeartbeatRequest::default()
+        let mut request = BrokerHeartbeatRequest::default()
             .with_broker_id(self.config.node_id.into())
             .with_broker_epoch(self.nodes.epoch.get()?)
             .with_current_metadata_offset(self.published.version() as i64)
             .with_want_fence(false)
             .with_want_shut_down(self.nodes.wants_stop.get());
+        self.nodes.damage.tell(&mut request);
         let view = self.metadata_store().view();
         let leader = view.leader?;
         if leader == self.config.node_id {

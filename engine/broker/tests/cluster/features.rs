@@ -145,6 +145,7 @@ fn a_level_goes_up_once_the_last_node_has_it() {
 fn a_cluster_from_before_there_were_levels_gets_them() {
     for seed in 0..seeds(3) {
         rolls_on(seed, RINGMILL_VERSION, 0, 1);
+        rolls_on(seed, RINGMILL_VERSION, 1, 2);
     }
 }
 

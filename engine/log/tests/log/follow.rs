@@ -19,7 +19,7 @@ use crate::compaction::{batch_of, cleaner, compacted, some_entries};
 use crate::fixture::*;
 use crate::transactions::{data, end, marker, put};
 
-const FOLLOWER: &str = "/data/f-0";
+pub(crate) const FOLLOWER: &str = "/data/f-0";
 
 async fn follower(config: LogConfig) -> Partition {
     let caches = CoreCaches::new(CacheLimits::default());
@@ -27,7 +27,7 @@ async fn follower(config: LogConfig) -> Partition {
 }
 
 /// All that is written, as a replica reads it, in pieces as it gets them.
-async fn pieces(leader: &Partition, from: i64, max_bytes: usize) -> Vec<Bytes> {
+pub(crate) async fn pieces(leader: &Partition, from: i64, max_bytes: usize) -> Vec<Bytes> {
     let (mut out, mut offset) = (Vec::new(), from);
     while offset < leader.written_end() {
         let slice = leader.read_for_replica(offset, max_bytes).await.unwrap();
@@ -39,7 +39,7 @@ async fn pieces(leader: &Partition, from: i64, max_bytes: usize) -> Vec<Bytes> {
     out
 }
 
-async fn follow(p: &Partition, pieces: &[Bytes]) {
+pub(crate) async fn follow(p: &Partition, pieces: &[Bytes]) {
     for piece in pieces {
         let appended = loop {
             match p.append_replica(piece.clone()) {

@@ -14,6 +14,7 @@ mod fixture;
 mod follow;
 mod lanes;
 mod races;
+mod repair;
 mod replica;
 mod retention;
 mod space;

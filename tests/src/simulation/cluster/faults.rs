@@ -7,6 +7,7 @@ use std::time::Duration;
 use ringmill_ring::sim::{DiskFaults, Latency, NodeId, World};
 
 use super::nodes::{Nodes, STOPS_WITHIN};
+use super::rot::Rot;
 use super::scenarios::{SCENARIOS, Scenario};
 use super::witness;
 
@@ -41,6 +42,8 @@ enum Kind {
     Full,
     /// A disk fails now and then.
     Failing,
+    /// Bits rot on a disk.
+    Rot,
     /// A clock jumps.
     Clock,
     /// Everything is slow and lossy in a new way.
@@ -49,7 +52,7 @@ enum Kind {
     Scenario(Scenario),
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     Kind::Kill,
     Kind::PowerCut,
     Kind::Blackout,
@@ -64,6 +67,7 @@ const KINDS: [Kind; 16] = [
     Kind::Stall,
     Kind::Full,
     Kind::Failing,
+    Kind::Rot,
     Kind::Clock,
     Kind::Swarm,
 ];
@@ -101,6 +105,8 @@ pub(super) enum Deed {
     Unblock(Vec<(NodeId, NodeId)>),
     /// The disk is well again; what it has closed opens with the next start.
     Repair(usize),
+    /// Bits rot on the disk that does.
+    Rot,
     /// The disk takes no longer than it should.
     Hurry(usize),
     /// The only one that harms: to one node, for a while.
@@ -117,7 +123,11 @@ impl Deed {
     fn is_relief(&self) -> bool {
         !matches!(
             self,
-            Self::Harm(..) | Self::HarmLeader(..) | Self::HarmQuorumLeader(..) | Self::Block(..)
+            Self::Rot
+                | Self::Harm(..)
+                | Self::HarmLeader(..)
+                | Self::HarmQuorumLeader(..)
+                | Self::Block(..)
         )
     }
 }
@@ -144,11 +154,13 @@ pub(super) struct Faults {
     clients: Vec<NodeId>,
     agenda: Vec<(Duration, Deed)>,
     traps: Vec<Trap>,
+    pub(super) rot: Rot,
 }
 
 impl Faults {
-    /// Some of the kinds; in half of the seeds one scenario is among few others.
-    pub(super) fn new(world: &mut World, clients: Vec<NodeId>) -> Self {
+    /// Some of the kinds; in half of the seeds one scenario is among few others. Where whole disks are
+    /// lost, no bits rot: what is on one of them alone would be gone.
+    pub(super) fn new(world: &mut World, clients: Vec<NodeId>, loses_disks: bool) -> Self {
         let is_staged = world.random().coin();
         let odds = match is_staged {
             true => world.random().pick(&[6, 20, 1_000]),
@@ -165,11 +177,16 @@ impl Faults {
             let any = world.random().pick(&KINDS);
             kinds.push(any);
         }
+        if loses_disks {
+            let rots = kinds.iter_mut().filter(|kind| **kind == Kind::Rot);
+            rots.for_each(|kind| *kind = Kind::Kill);
+        }
         Self {
             kinds,
             clients,
             agenda: Vec::new(),
             traps: Vec::new(),
+            rot: Rot::default(),
         }
     }
 
@@ -245,6 +262,7 @@ impl Faults {
                 world.kill(machines[which]);
                 nodes.start(world, which);
             }
+            Deed::Rot => self.rot.strike(world, &machines),
             Deed::Hurry(which) => {
                 let honest = DiskFaults::default();
                 let disk = world.disk(machines[which]);
@@ -380,6 +398,7 @@ impl Faults {
                 *world.disk(machine).faults() = faults;
                 self.after(world, time, Deed::Repair(which));
             }
+            Kind::Rot => self.let_rot(world, nodes, which, time),
             Kind::Clock => {
                 let most = CLOCKS_BACK.as_millis() as u64;
                 let by = world.random().below(2 * most) as i64 - most as i64;
@@ -387,6 +406,27 @@ impl Faults {
             }
             Kind::Swarm => world.swarm(),
             Kind::Scenario(scenario) => scenario.stage(self, world, &machines),
+        }
+    }
+
+    /// Bits rot, and are read from the disk soon, maybe: what is in memory is not.
+    fn let_rot(&mut self, world: &mut World, nodes: &Nodes, which: usize, time: Duration) {
+        let which = self.rot.which(which);
+        let machines = nodes.machines();
+        match world.random().below(3) {
+            0 => self.rot.strike(world, &machines),
+            1 => {
+                self.rot.strike(world, &machines);
+                let harm = world.random().pick(&[Harm::Kill, Harm::PowerCut]);
+                self.harm(world, &machines, which, harm, time);
+            }
+            // After an orderly end the last checkpoint covers everything.
+            _ => {
+                let away = time + STOPS_WITHIN / 4;
+                nodes.stop(which);
+                self.after(world, away, Deed::Rot);
+                self.after(world, away, Deed::Restart(which));
+            }
         }
     }
 

@@ -15,6 +15,7 @@ mod operator;
 mod producers;
 mod readers;
 mod roster;
+mod rot;
 pub(super) mod routes;
 mod scenarios;
 mod witness;
@@ -65,6 +66,8 @@ const SERVES_WITHIN: Duration = Duration::from_secs(60);
 const OPERATES_FOR: Duration = Duration::from_secs(20);
 /// Virtual time in which an operator finishes what it is in the middle of, with all that it waits for.
 const OPERATES_WITHIN: Duration = Duration::from_secs(90);
+/// Virtual time in which copies whose bits have rotted are whole again.
+const HEALS_WITHIN: Duration = Duration::from_secs(60);
 /// Virtual time in which clients finish what they are in the middle of.
 const QUIET_WITHIN: Duration = Duration::from_secs(60);
 /// How long members of groups and transactional producers wait for an answer: joining takes a while.
@@ -202,7 +205,7 @@ impl Story {
             world.add_node("clients-2", [10, 0, 1, 2].into()),
         ];
         let inspector = world.add_node("inspector", [10, 0, 2, 1].into());
-        let faults = Faults::new(&mut world, clients.to_vec());
+        let faults = Faults::new(&mut world, clients.to_vec(), roster.plan.has_operator);
         let mut topics = known();
         topics.truncate(COUNT);
         let chronicle = Chronicle {
@@ -318,6 +321,10 @@ impl Story {
                 _ => {}
             }
         }
+        if let Some(which) = self.faults.rot.node() {
+            // what is in memory is not read
+            self.world.kill(self.nodes.machines()[which]);
+        }
         self.nodes.start_all(&mut self.world);
         self.roster.close();
         let roster = Rc::clone(&self.roster);
@@ -333,11 +340,27 @@ impl Story {
             let waits_for = waits_for.borrow();
             return Err(format!("liveness: waits for {waits_for}"));
         }
+        self.heal()?;
         self.scene.rest(true);
         let scene = self.scene.clone();
         match scene.pass(&mut self.world, QUIET_WITHIN, |_| scene.is_quiet()) {
             true => Ok(()),
             false => Err("liveness: a client waits for ever".to_owned()),
+        }
+    }
+
+    /// What has rotted is repaired.
+    fn heal(&mut self) -> Result<(), String> {
+        if self.faults.rot.node().is_none() {
+            return Ok(());
+        }
+        let waits_for = WaitsFor::default();
+        let seed = self.world.random().next_u64();
+        let heals = rot::heal(self.scene.clone(), waits_for.clone(), seed);
+        self.world.start(self.inspector, heals);
+        match self.inspector_is_done(HEALS_WITHIN) {
+            true => Ok(()),
+            false => Err(format!("liveness: waits for {}", waits_for.borrow())),
         }
     }
 
@@ -352,6 +375,7 @@ impl Story {
             inspection = self.read_all()?;
         }
         self.look_at_copies(&mut inspection);
+        rot::look(&self.world, &self.nodes)?;
         Ok(inspection)
     }
 

@@ -19,7 +19,7 @@ const fn mutation(name: &'static str, within: u64, does: &'static str) -> Mutati
 }
 
 /// All of them.
-pub const ALL: [Mutation; 26] = [
+pub const ALL: [Mutation; 28] = [
     mutation(
         "ack-before-flush",
         1000,
@@ -129,6 +129,16 @@ pub const ALL: [Mutation; 26] = [
         "markers-unfenced",
         1000,
         "partitions take the decisions of coordinators that were replaced",
+    ),
+    mutation(
+        "damaged-copy-leads",
+        200,
+        "a damaged copy that leads goes on leading",
+    ),
+    mutation(
+        "repair-counts-before-fetched",
+        500,
+        "a damaged copy is thrown away while it counts as in sync",
     ),
     mutation(
         "vote-not-stored",
