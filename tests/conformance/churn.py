@@ -98,7 +98,11 @@ class Member(threading.Thread):
         self.world.got(places)
 
     def _given(self, _consumer, partitions):
-        self.world.given(self, [p.partition for p in partitions])
+        given = [p.partition for p in partitions]
+        if self.eager:
+            # What comes back later was another's meanwhile.
+            self.last = {partition: last for partition, last in self.last.items() if partition in given}
+        self.world.given(self, given)
 
     def _taken(self, consumer, partitions):
         gone = [p.partition for p in partitions]

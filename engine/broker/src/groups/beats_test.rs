@@ -91,9 +91,9 @@ impl Node {
             let (after, keys) = (std::mem::take(&mut write.after), write.keys());
             let changes = write.take_changes();
             if self.disk_works {
-                self.coordinator.appended(0, changes);
+                let life = self.coordinator.appended(0, changes);
                 self.log.append(&mut write.records);
-                self.coordinator.settled(self.now, 0, true);
+                self.coordinator.settled(self.now, (0, life), true);
                 replies.extend(after);
                 let (is_beat, generation) = (write.is_beat, write.generation);
                 let more = self.coordinator.stored(self.now, "g", is_beat, generation);

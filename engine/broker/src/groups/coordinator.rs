@@ -74,6 +74,8 @@ pub struct Coordinator {
     pub(super) capacity: Capacity,
     pub(super) groups: IndexMap<String, Group, FixedState>,
     pub(super) partitions: BTreeMap<i32, Partition>,
+    /// How often partitions were read.
+    pub(super) lives: u64,
     pub(super) timers: BTreeSet<(u64, String)>,
     /// Groups of which there is nothing but ids promised to members (KIP-394), oldest first: others
     /// may take their places.
@@ -96,6 +98,7 @@ impl Coordinator {
             capacity,
             groups: IndexMap::default(),
             partitions: BTreeMap::new(),
+            lives: 0,
             timers: BTreeSet::new(),
             promises: BTreeMap::new(),
             next_promise: 0,

@@ -23,7 +23,8 @@ struct Node {
     coordinator: Coordinator,
     log: Log,
     flushed: usize,
-    unsettled: usize,
+    /// The life in which each was appended.
+    unsettled: Vec<u64>,
 }
 
 fn coordinator() -> Coordinator {
@@ -66,7 +67,7 @@ impl Node {
             coordinator,
             log,
             flushed,
-            unsettled: 0,
+            unsettled: Vec::new(),
         }
     }
 
@@ -77,10 +78,11 @@ impl Node {
     }
 
     fn append(&mut self, mut write: Write) {
-        self.coordinator
+        let life = self
+            .coordinator
             .appended(write.partition, write.take_changes());
         self.log.append(&mut write.records);
-        self.unsettled += 1;
+        self.unsettled.push(life);
     }
 
     /// The disk is full: what was not yet flushed is taken back.
@@ -95,8 +97,8 @@ impl Node {
     }
 
     fn settle(&mut self, is_durable: bool) {
-        for _ in 0..std::mem::take(&mut self.unsettled) {
-            self.coordinator.settled(self.now, 0, is_durable);
+        for life in std::mem::take(&mut self.unsettled) {
+            self.coordinator.settled(self.now, (0, life), is_durable);
         }
     }
 
@@ -536,6 +538,38 @@ fn requests_are_refused_while_loading_and_after_a_failure() {
     );
 }
 
+/// Who leads on in another epoch reads its partition again.
+#[test]
+fn a_partition_that_is_read_again_begins_anew() {
+    let mut node = Node::new();
+    let outcome = node
+        .coordinator
+        .join(node.now, "fresh", 0, Token(1), consumer());
+    assert!(outcome.write.is_none(), "it waits for others");
+    assert!(node.coordinator.deadline().is_some());
+    node.commit("other", "t", 7).unwrap();
+    node.coordinator.begin_load(0);
+    let log = node.log.clone();
+    for (key, value) in log {
+        node.coordinator
+            .load(node.now, 0, None, key, value)
+            .unwrap();
+    }
+    node.coordinator.finish_load(node.now, 0);
+    assert_eq!(node.offset("other", "t"), Some(7));
+    assert_eq!(node.coordinator.len(), 1, "nothing tells of the other one");
+    node.pass(3_600_000);
+    // What was appended before settles nothing of what came since.
+    let before = std::mem::take(&mut node.unsettled);
+    node.commit("other", "t", 8).unwrap();
+    let since = std::mem::replace(&mut node.unsettled, before);
+    node.settle(true);
+    assert_eq!(node.offset("other", "t"), Some(7));
+    node.unsettled = since;
+    node.settle(true);
+    assert_eq!(node.offset("other", "t"), Some(8));
+}
+
 #[test]
 fn groups_leave_with_their_partition() {
     let mut node = Node::new();
@@ -725,7 +759,7 @@ proptest! {
             let restarted = all_offsets(&Node::over(flushed, node.now).coordinator);
             let missing: Vec<_> = served.iter().filter(|o| !restarted.contains(o)).collect();
             prop_assert!(missing.is_empty(), "{missing:?} would be lost");
-            if node.unsettled == 0 {
+            if node.unsettled.is_empty() {
                 prop_assert_eq!(served, restarted);
             }
         }

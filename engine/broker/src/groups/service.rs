@@ -103,6 +103,8 @@ pub(crate) enum GroupAnswer {
 
 /// A write that was appended and awaits its flush.
 struct Settling {
+    /// The partition's, when they were appended.
+    life: u64,
     appends: Vec<Ordered>,
     hosted: Rc<Hosted>,
     /// On the disk, whatever durability the topic has.
@@ -441,20 +443,21 @@ impl Shard {
             None => hosted.append(batch),
         };
         let appends = batches.into_iter().map(append).collect();
-        self.groups.coordinator.borrow_mut().appended(home, changes);
-        self.settle(home, hosted, appends, false)
+        let life = self.groups.coordinator.borrow_mut().appended(home, changes);
+        self.settle((home, life), hosted, appends, false)
     }
 
     /// Hands appends to the partition's settler, which takes them in the order of the log.
     pub(super) fn settle(
         self: &Rc<Self>,
-        home: i32,
+        (home, life): (i32, u64),
         hosted: Rc<Hosted>,
         appends: Vec<Ordered>,
         must_be_flushed: bool,
     ) -> LocalBoxFuture<'static, Result<()>> {
         let (done, settled) = oneshot::channel();
         let settling = Settling {
+            life,
             appends,
             hosted,
             must_be_flushed,
@@ -500,7 +503,8 @@ impl Shard {
                         return;
                     };
                     let mut coordinator = shard.groups.coordinator.borrow_mut();
-                    coordinator.settled(shard.now(), home, result.is_ok());
+                    let place = (home, settling.life);
+                    coordinator.settled(shard.now(), place, result.is_ok());
                     drop(coordinator);
                     // Whoever asked may be gone.
                     let _ = settling.done.send(result);
@@ -514,6 +518,8 @@ impl Shard {
     /// Reads the groups of a partition of `__consumer_offsets` from its log.
     pub(crate) async fn load_groups(self: &Rc<Self>, home: i32, hosted: Option<Rc<Hosted>>) {
         let groups = &self.groups;
+        // The same node may have led it until now, in an epoch before.
+        groups.leave(home);
         groups.coordinator.borrow_mut().begin_load(home);
         let loaded = match hosted {
             Some(hosted) => {

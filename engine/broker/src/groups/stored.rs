@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::classic::ClassicGroup;
 use super::consumer::{self, ConsumerGroup, Settings, Stored};
-use super::coordinator::Coordinator;
+use super::coordinator::{Coordinator, Group};
 use super::kind::Kind;
 use super::records::{self, GroupRecord, Key, OffsetRecord, RecordError};
 use super::write::{Change, Changes, Step};
@@ -31,20 +31,35 @@ pub(super) struct Found {
     consumer: BTreeMap<String, Stored>,
 }
 
+/// Of a partition that is not served.
+const NO_LIFE: u64 = 0;
+
 #[derive(Debug)]
 pub(super) struct Partition {
     pub(super) load: Load,
+    /// Which reading of the partition this is, counted over all: what was appended before it is
+    /// settled behind it.
+    life: u64,
     /// What was appended and awaits its flush, in the order of the log.
     pub(super) queue: VecDeque<Step>,
 }
 
 impl Coordinator {
     /// A partition of `__consumer_offsets` is about to be read.
+    /// Whatever was known of its groups counts no more.
     pub fn begin_load(&mut self, partition: i32) {
-        self.pending.forget_home(partition);
-        let load = Load::Loading(Found::default());
-        let queue = VecDeque::new();
-        self.partitions.insert(partition, Partition { load, queue });
+        self.resign(partition);
+        self.put(partition, Load::Loading(Found::default()));
+    }
+
+    fn put(&mut self, partition: i32, load: Load) {
+        self.lives += 1;
+        let state = Partition {
+            load,
+            life: self.lives,
+            queue: VecDeque::new(),
+        };
+        self.partitions.insert(partition, state);
     }
 
     /// One record of a partition that is being read, and whose transaction it is part of; records
@@ -135,21 +150,23 @@ impl Coordinator {
             self.reschedule(&id);
             self.recount(&id);
         }
-        let pending = &self.pending;
-        self.groups.retain(|id, group| {
-            group.partition != partition
-                || group.stored
-                || !group.offsets.is_empty()
-                || pending.of_group(partition, id).next().is_some()
-        });
+        let is_nothing = |(id, group): &(&String, &Group)| {
+            group.partition == partition
+                && !group.stored
+                && group.offsets.is_empty()
+                && self.pending.of_group(partition, id).next().is_none()
+        };
+        let nothing = self.groups.iter().filter(is_nothing);
+        let nothing: Vec<String> = nothing.map(|(id, _)| id.clone()).collect();
+        for id in nothing {
+            self.remove_group(&id);
+        }
     }
 
     /// The partition could not be read, or its log is lost: its groups are refused from now on.
     pub fn fail(&mut self, partition: i32) {
         self.resign(partition);
-        let load = Load::Failed;
-        let queue = VecDeque::new();
-        self.partitions.insert(partition, Partition { load, queue });
+        self.put(partition, Load::Failed);
     }
 
     /// Another node leads the partition: its groups are that one's.
@@ -168,14 +185,17 @@ impl Coordinator {
     }
 
     /// The records of a [`Write`](super::write::Write) were appended to the log, after those of all writes before it.
-    pub fn appended(&mut self, partition: i32, changes: Changes) {
-        self.append_step(partition, Step::Changes(changes.into_inner()));
+    /// Gives the partition's life, which [`Self::settled`] is to be told.
+    pub fn appended(&mut self, partition: i32, changes: Changes) -> u64 {
+        self.append_step(partition, Step::Changes(changes.into_inner()))
     }
 
-    pub(super) fn append_step(&mut self, partition: i32, step: Step) {
-        if let Some(state) = self.partitions.get_mut(&partition) {
-            state.queue.push_back(step);
-        }
+    pub(super) fn append_step(&mut self, partition: i32, step: Step) -> u64 {
+        let Some(state) = self.partitions.get_mut(&partition) else {
+            return NO_LIFE;
+        };
+        state.queue.push_back(step);
+        state.life
     }
 
     /// The records of a [`Write`](super::write::Write) could not even be appended.
@@ -193,10 +213,11 @@ impl Coordinator {
         }
     }
 
-    /// The oldest write, or marker, that was appended and not yet settled is durable, or was taken
-    /// back.
-    pub fn settled(&mut self, now: Now, partition: i32, is_durable: bool) {
+    /// The oldest write, or marker, that was appended in a life of the partition and not yet settled is
+    /// durable, or was taken back. Of an earlier life, the log has told already.
+    pub fn settled(&mut self, now: Now, (partition, life): (i32, u64), is_durable: bool) {
         let state = self.partitions.get_mut(&partition);
+        let state = state.filter(|state| state.life == life);
         match state.and_then(|state| state.queue.pop_front()) {
             Some(Step::Changes(changes)) => {
                 for change in changes {

@@ -47,15 +47,16 @@ impl Coordinator {
         Ok((results, write))
     }
 
-    /// A marker was appended to a partition's log, after all writes before it.
-    pub fn transaction_ending(&mut self, partition: i32, producer_id: i64, committed: bool) {
+    /// A marker was appended to a partition's log, after all writes before it. Gives the partition's
+    /// life, as [`Self::appended`].
+    pub fn transaction_ending(&mut self, partition: i32, producer_id: i64, committed: bool) -> u64 {
         self.append_step(
             partition,
             Step::End {
                 producer_id,
                 committed,
             },
-        );
+        )
     }
 
     /// A marker is read from the log.

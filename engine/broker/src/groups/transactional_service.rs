@@ -76,10 +76,10 @@ impl Shard {
         marker: EndTxnMarker,
     ) -> LocalBoxFuture<'static, Result<()>> {
         let append = hosted.append_marker(marker);
-        {
+        let life = {
             let mut coordinator = self.groups.coordinator.borrow_mut();
-            coordinator.transaction_ending(home, marker.producer_id, marker.committed);
-        }
-        self.settle(home, hosted, vec![append], true)
+            coordinator.transaction_ending(home, marker.producer_id, marker.committed)
+        };
+        self.settle((home, life), hosted, vec![append], true)
     }
 }

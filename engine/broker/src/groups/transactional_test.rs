@@ -25,7 +25,7 @@ struct Node {
     coordinator: Coordinator,
     log: Vec<Entry>,
     flushed: usize,
-    unsettled: usize,
+    unsettled: Vec<u64>,
 }
 
 fn coordinator(log: &[Entry]) -> Coordinator {
@@ -75,17 +75,17 @@ impl Node {
             coordinator: coordinator(&[]),
             log: Vec::new(),
             flushed: 0,
-            unsettled: 0,
+            unsettled: Vec::new(),
         }
     }
 
     fn append(&mut self, mut write: Write) {
-        self.coordinator.appended(0, write.take_changes());
+        let life = self.coordinator.appended(0, write.take_changes());
         let producer = write.producer;
         let records = write.records.into_iter();
         self.log
             .extend(records.map(|(key, value)| Entry::Record(producer, key, value)));
-        self.unsettled += 1;
+        self.unsettled.push(life);
     }
 
     fn commit(&mut self, partition: i32, offset: i64) {
@@ -112,9 +112,9 @@ impl Node {
     }
 
     fn end(&mut self, id: i64, committed: bool) {
-        self.coordinator.transaction_ending(0, id, committed);
+        let life = self.coordinator.transaction_ending(0, id, committed);
         self.log.push(Entry::Marker(id, committed));
-        self.unsettled += 1;
+        self.unsettled.push(life);
     }
 
     fn settle(&mut self, is_durable: bool) {
@@ -122,14 +122,15 @@ impl Node {
             self.log.truncate(self.flushed);
         }
         self.flushed = self.log.len();
-        for _ in 0..std::mem::take(&mut self.unsettled) {
-            self.coordinator.settled(Now::default(), 0, is_durable);
+        for life in std::mem::take(&mut self.unsettled) {
+            self.coordinator
+                .settled(Now::default(), (0, life), is_durable);
         }
     }
 
     fn crash(&mut self) {
         self.log.truncate(self.flushed);
-        self.unsettled = 0;
+        self.unsettled.clear();
         self.coordinator = coordinator(&self.log);
     }
 

@@ -43,6 +43,8 @@ pub(super) struct Parked {
 /// A step on its way to the disk.
 #[derive(Debug)]
 struct Pending {
+    /// Its record's.
+    number: u64,
     /// The state after it; none if the transactional id expires.
     next: Option<Metadata>,
     /// Whom to tell what when it is durable.
@@ -106,6 +108,8 @@ pub struct Coordinator {
     pub(super) spare: Option<i64>,
     /// Transactions that were decided before the log was read.
     unfinished: Vec<String>,
+    /// How many records were to be written.
+    writes: u64,
 }
 
 impl Coordinator {
@@ -119,6 +123,7 @@ impl Coordinator {
             homes: BTreeMap::new(),
             spare: None,
             unfinished: Vec::new(),
+            writes: 0,
         }
     }
 
@@ -237,13 +242,19 @@ impl Coordinator {
     ) -> Write {
         let entry = self.ids.get_mut(id).expect("the caller found it");
         assert!(entry.pending.is_none(), "one step at a time");
+        self.writes += 1;
         let write = Write {
+            number: self.writes,
             home: entry.home,
             id: id.to_owned(),
             key: records::encode_key(id),
             value: next.as_ref().map(records::encode_value),
         };
-        entry.pending = Some(Pending { next, waiters });
+        entry.pending = Some(Pending {
+            number: self.writes,
+            next,
+            waiters,
+        });
         write
     }
 
@@ -261,12 +272,15 @@ impl Coordinator {
     }
 
     /// A [`Write`] is durable, or was taken back.
-    pub fn written(&mut self, now: Now, id: &str, is_durable: bool) -> Effects {
+    ///
+    /// `number` is the write's: of one from before its partition was read again, the log has told.
+    pub fn written(&mut self, now: Now, (id, number): (&str, u64), is_durable: bool) -> Effects {
         let mut effects = Effects::default();
         let Some(entry) = self.ids.get_mut(id) else {
             return effects;
         };
-        let Some(Pending { next, waiters }) = entry.pending.take() else {
+        let pending = entry.pending.take_if(|pending| pending.number == number);
+        let Some(Pending { next, waiters, .. }) = pending else {
             return effects;
         };
         if !is_durable {

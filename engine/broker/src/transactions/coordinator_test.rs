@@ -54,7 +54,9 @@ impl Node {
     /// All writes so far become durable, or none.
     fn settle(&mut self, is_durable: bool) {
         for write in std::mem::take(&mut self.writes) {
-            let effects = self.coordinator.written(self.now, &write.id, is_durable);
+            let effects = self
+                .coordinator
+                .written(self.now, (&write.id, write.number), is_durable);
             self.take(effects);
         }
     }

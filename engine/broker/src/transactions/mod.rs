@@ -118,6 +118,8 @@ pub type Reply = Result<Producer, TransactionError>;
 /// [`coordinator::Coordinator::written`] what became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
+    /// Which one it is, of all.
+    pub number: u64,
     /// The partition.
     pub home: i32,
     /// Whose record it is.

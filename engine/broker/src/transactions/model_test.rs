@@ -73,7 +73,7 @@ struct World {
     coordinator: Coordinator,
     log: Log,
     flushed: usize,
-    unsettled: Vec<String>,
+    unsettled: Vec<(String, u64)>,
     markers: Vec<Markers>,
     clients: Vec<Client>,
     next_id: i64,
@@ -232,7 +232,7 @@ impl World {
         }
         for write in effects.writes {
             self.log.push((write.key, write.value));
-            self.unsettled.push(write.id);
+            self.unsettled.push((write.id, write.number));
         }
         self.markers.extend(effects.markers);
     }
@@ -284,8 +284,10 @@ impl World {
 
     fn settle(&mut self, is_durable: bool) {
         self.flushed = self.log.len();
-        for id in std::mem::take(&mut self.unsettled) {
-            let effects = self.coordinator.written(self.now, &id, is_durable);
+        for (id, number) in std::mem::take(&mut self.unsettled) {
+            let effects = self
+                .coordinator
+                .written(self.now, (&id, number), is_durable);
             self.take(effects);
         }
     }
@@ -306,7 +308,7 @@ impl World {
         match self.coordinator.marked(self.now, &id) {
             Some(write) => {
                 self.log.push((write.key, write.value));
-                self.unsettled.push(write.id);
+                self.unsettled.push((write.id, write.number));
             }
             None => panic!("{id} takes no other step before its markers are written"),
         }
@@ -339,7 +341,7 @@ impl World {
                 let write = self.coordinator.marked(self.now, &listing.id);
                 if let Some(write) = write {
                     self.log.push((write.key, write.value));
-                    self.unsettled.push(write.id);
+                    self.unsettled.push((write.id, write.number));
                 }
             }
         }

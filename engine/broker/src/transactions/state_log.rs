@@ -31,13 +31,14 @@ impl Shard {
     pub(super) fn store_transaction(self: &Rc<Self>, write: Write) -> oneshot::Receiver<bool> {
         let (told, durable) = oneshot::channel();
         let Write {
+            number,
             home,
             id,
             key,
             value,
         } = write;
         let Ok(hosted) = self.state_partition(home) else {
-            self.on_transaction_written(&id, false);
+            self.on_transaction_written((&id, number), false);
             let _ = told.send(false);
             return durable;
         };
@@ -49,17 +50,17 @@ impl Shard {
             for mut append in appends {
                 is_durable &= hosted.flushed(&mut append).await.is_ok();
             }
-            shard.on_transaction_written(&id, is_durable);
+            shard.on_transaction_written((&id, number), is_durable);
             // Nobody may want to know.
             let _ = told.send(is_durable);
         });
         durable
     }
 
-    fn on_transaction_written(self: &Rc<Self>, id: &str, is_durable: bool) {
+    fn on_transaction_written(self: &Rc<Self>, write: (&str, u64), is_durable: bool) {
         let effects = {
             let mut coordinator = self.transactions.coordinator.borrow_mut();
-            coordinator.written(self.now(), id, is_durable)
+            coordinator.written(self.now(), write, is_durable)
         };
         self.perform_transaction(effects);
     }
@@ -67,6 +68,8 @@ impl Shard {
     /// Reads the transactions of a partition of `__transaction_state` from its log.
     pub(crate) async fn load_transactions(self: &Rc<Self>, home: i32, hosted: Option<Rc<Hosted>>) {
         let coordinator = &self.transactions.coordinator;
+        // The same node may have led it until now, in an epoch before.
+        self.transactions.leave(home);
         coordinator.borrow_mut().begin_load(home);
         let mut on = |replayed: Replayed<'_>| {
             let Replayed::Record {

@@ -146,15 +146,9 @@ fn is_summed(name: &str) -> bool {
 /// A byte of a log that the checkpoint on the medium covers.
 fn of_log(world: &mut World, machine: NodeId, folder: &str, name: &str) -> Option<u64> {
     let disk = world.disk(machine);
-    let base: i64 = name.strip_suffix(".log")?.parse().ok()?;
     let checkpoint = disk.read_durable(format!("{DATA}{folder}/checkpoint"))?;
-    let point = Checkpoint::parse(&checkpoint)?.recovery_point;
     let content = disk.read(format!("{DATA}{folder}/{name}"))?;
-    let end = match base.cmp(&point.segment) {
-        std::cmp::Ordering::Less => content.len() as u64,
-        std::cmp::Ordering::Equal => point.position,
-        std::cmp::Ordering::Greater => 0,
-    };
+    let end = covered(&checkpoint, name, content.len() as u64)?;
     let whole = Batches::new(&content).map_while(Result::ok);
     let batches: Vec<(u64, u64)> = whole
         .map(|(at, view)| (at as u64, view.size() as u64))
@@ -168,26 +162,39 @@ fn of_log(world: &mut World, machine: NodeId, folder: &str, name: &str) -> Optio
     (!EPOCH.contains(&within)).then_some(start + within)
 }
 
+/// How many bytes of a log's file of a length a checkpoint covers.
+fn covered(checkpoint: &[u8], name: &str, len: u64) -> Option<u64> {
+    let base: i64 = name.strip_suffix(".log")?.parse().ok()?;
+    let point = Checkpoint::parse(checkpoint)?.recovery_point;
+    Some(match base.cmp(&point.segment) {
+        std::cmp::Ordering::Less => len,
+        std::cmp::Ordering::Equal => point.position,
+        std::cmp::Ordering::Greater => 0,
+    })
+}
+
 /// Reads every copy from its own node, again and again, until all of each is whole: what has rotted
-/// has to be found, and to be had anew.
+/// has to be found, and to be had anew. A copy shows as much as its node knows to be safe: it is whole
+/// when it shows as much as any other.
 pub(super) async fn heal(scene: Scene, waits_for: WaitsFor, seed: u64) {
     let mut random = SmallRng::seed_from_u64(seed);
     let mut routes = Routes::new(&scene);
-    let mut whole = BTreeSet::new();
     loop {
-        let mut lacks = None;
+        let mut shown = Vec::new();
         for (copy, addr) in copies(&mut routes, &mut random).await {
-            if whole.contains(&copy) {
-                continue;
-            }
-            match read_copy(&mut routes, addr, &copy).await {
-                true => {
-                    whole.insert(copy);
-                }
-                false => lacks = Some(copy),
-            }
+            let end = read_copy(&mut routes, addr, &copy).await;
+            shown.push((copy, end));
         }
-        let Some((node, topic, partition)) = lacks else {
+        let mut ends: BTreeMap<(&str, i32), i64> = BTreeMap::new();
+        for ((_, topic, partition), end) in &shown {
+            let longest = ends.entry((topic, *partition)).or_default();
+            *longest = (*longest).max(end.unwrap_or_default());
+        }
+        let lacks = shown.iter().find(|((_, topic, partition), end)| {
+            let longest = ends.get(&(topic.as_str(), *partition)).copied();
+            *end < longest
+        });
+        let Some(((node, topic, partition), _)) = lacks else {
             return;
         };
         waits_for.replace(format!(
@@ -233,8 +240,12 @@ async fn copies(routes: &mut Routes, random: &mut SmallRng) -> Vec<(Copy, Socket
     copies
 }
 
-/// Reads a copy to its end; whether it is whole, or there no more.
-async fn read_copy(routes: &mut Routes, addr: SocketAddr, (_, topic, partition): &Copy) -> bool {
+/// Reads a copy as far as it is shown, and gives the end of that; none if it is not whole.
+async fn read_copy(
+    routes: &mut Routes,
+    addr: SocketAddr,
+    (_, topic, partition): &Copy,
+) -> Option<i64> {
     let mut from = 0;
     loop {
         let request = request(topic, *partition, from);
@@ -244,21 +255,18 @@ async fn read_copy(routes: &mut Routes, addr: SocketAddr, (_, topic, partition):
         };
         let Ok(mut fetched) = fetched else {
             routes.drop_connection(addr);
-            return false;
+            return None;
         };
-        let part = fetched.topics.pop().and_then(|mut t| t.partitions.pop());
-        let Some(part) = part else {
-            return false;
-        };
+        let part = fetched.topics.pop().and_then(|mut t| t.partitions.pop())?;
         match ErrorCode::from_code(part.error_code) {
             Some(ErrorCode::None) => {}
-            Some(ErrorCode::UnknownTopicOrPartition) => return true,
-            _ => return false,
+            // One that is deleted is not named again.
+            _ => return None,
         }
         let batches = Batches::new(&part.records).map_while(Result::ok);
         match batches.last() {
             Some((_, view)) => from = view.header().next_offset(),
-            None => return true,
+            None => return Some(from),
         }
     }
 }
@@ -292,7 +300,8 @@ fn request(topic: &str, partition: i32, offset: i64) -> FetchRequest {
     }
 }
 
-/// Looks at the logs on all disks.
+/// Looks at the logs on all disks, as far as their checkpoints cover them: behind a log's end its file
+/// may hold what was taken back.
 ///
 /// # Errors
 /// Where one is not whole.
@@ -302,11 +311,12 @@ pub(super) fn look(world: &World, nodes: &Nodes) -> Result<(), String> {
         let logs = disk.list().into_iter().map(|(path, _)| path);
         for path in logs.filter(|path| path.starts_with(DATA) && path.ends_with(".log")) {
             let content: Bytes = disk.read(&path).unwrap_or_default();
+            let (folder, name) = path.rsplit_once('/').unwrap_or_default();
+            let checkpoint = disk.read(format!("{folder}/checkpoint"));
+            let end = checkpoint.and_then(|point| covered(&point, name, content.len() as u64));
             let whole = Batches::new(&content).map_while(Result::ok);
-            let broken = whole
-                .into_iter()
-                .find(|(_, view)| view.check_crc().is_err());
-            if let Some((at, _)) = broken {
+            let mut covered = whole.take_while(|(at, _)| (*at as u64) < end.unwrap_or(0));
+            if let Some((at, _)) = covered.find(|(_, view)| view.check_crc().is_err()) {
                 return Err(format!(
                     "rot: {path} on {machine:?} is damaged at byte {at}"
                 ));
