@@ -28,8 +28,12 @@ pub(super) struct Electorate<'a> {
 }
 
 impl Electorate<'_> {
-    /// Who is to vote instead; none if it is good as it is. The leader is always among them.
+    /// Who is to vote instead; none if it is good as it is. The leader is always among them; one that
+    /// votes no more is about to lead no more, and decides nothing.
     pub(super) fn next(&self) -> Option<BTreeSet<NodeId>> {
+        if !self.voters.contains(&self.leader) {
+            return None;
+        }
         let belongs = |node: &NodeId| self.known.contains(node) || planted("leaver-still-counts");
         let stays = |node: &NodeId| *node == self.leader || belongs(node);
         let mut next: BTreeSet<NodeId> = self.voters.iter().copied().filter(stays).collect();
@@ -39,9 +43,8 @@ impl Electorate<'_> {
         let may_grow = next.len() < self.max && self.known.len() > next.len();
         let wanted = wanted.max(if may_grow { next.len() } else { 1 });
         let mut candidates = candidates.into_iter();
-        while next.len() < wanted {
-            next.extend(candidates.next());
-        }
+        let more = wanted.saturating_sub(next.len());
+        next.extend(candidates.by_ref().take(more));
         while next.len() > wanted {
             let last = self.least(&next);
             next.remove(&last);
@@ -152,6 +155,12 @@ mod tests {
             next(&[1, 2, 3], &[1, 3, 4], &[1, 3, 4], &all),
             Some(vec![1, 3, 4])
         );
+    }
+
+    #[test]
+    fn a_leader_that_votes_no_more_decides_nothing() {
+        assert_eq!(next(&[2], &[1], &[1], &[]), None);
+        assert_eq!(next(&[2, 3, 4], &[1, 2, 3], &[1, 2, 3], &[1, 2, 3]), None);
     }
 
     proptest! {

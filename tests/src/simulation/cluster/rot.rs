@@ -174,27 +174,26 @@ fn covered(checkpoint: &[u8], name: &str, len: u64) -> Option<u64> {
 }
 
 /// Reads every copy from its own node, again and again, until all of each is whole: what has rotted
-/// has to be found, and to be had anew. A copy shows as much as its node knows to be safe: it is whole
-/// when it shows as much as any other.
+/// has to be found, and to be had anew. A copy shows as much as its node knows to be safe, and clients go
+/// on: it is whole when it shows as much as any copy did the last time.
 pub(super) async fn heal(scene: Scene, waits_for: WaitsFor, seed: u64) {
     let mut random = SmallRng::seed_from_u64(seed);
     let mut routes = Routes::new(&scene);
+    let mut due: BTreeMap<(String, i32), i64> = BTreeMap::new();
     loop {
-        let mut shown = Vec::new();
+        let (mut lacks, mut ends) = (None, due.clone());
         for (copy, addr) in copies(&mut routes, &mut random).await {
             let end = read_copy(&mut routes, addr, &copy).await;
-            shown.push((copy, end));
-        }
-        let mut ends: BTreeMap<(&str, i32), i64> = BTreeMap::new();
-        for ((_, topic, partition), end) in &shown {
-            let longest = ends.entry((topic, *partition)).or_default();
+            let partition = (copy.1.clone(), copy.2);
+            let longest = ends.entry(partition.clone()).or_default();
             *longest = (*longest).max(end.unwrap_or_default());
+            if end.is_none() || end < due.get(&partition).copied() || !due.contains_key(&partition)
+            {
+                lacks = Some(copy);
+            }
         }
-        let lacks = shown.iter().find(|((_, topic, partition), end)| {
-            let longest = ends.get(&(topic.as_str(), *partition)).copied();
-            *end < longest
-        });
-        let Some(((node, topic, partition), _)) = lacks else {
+        due = ends;
+        let Some((node, topic, partition)) = lacks else {
             return;
         };
         waits_for.replace(format!(
