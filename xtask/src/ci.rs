@@ -17,7 +17,7 @@ const MIXED_SEEDS: u64 = 6;
 const MIXED_MINUTES: u64 = 4;
 
 /// Seeds of a whole cluster that one check runs: what two idle cores get through in four minutes.
-const CLUSTER_SEEDS: u64 = 1_000;
+const CLUSTER_SEEDS: u64 = 2_000;
 
 /// How long each fuzz target runs; longer runs are `cargo xtask fuzz NAME --seconds N`.
 const FUZZ_SMOKE_SECONDS: u64 = 5;
