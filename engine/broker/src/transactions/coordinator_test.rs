@@ -396,6 +396,25 @@ fn what_is_not_durable_has_not_happened() {
     assert_eq!(node.end(producer, false, V2).unwrap().epoch, 1);
 }
 
+/// Who leads on in another epoch reads its transactions again.
+#[test]
+fn what_was_to_be_written_before_a_partition_is_read_again_settles_nothing() {
+    let mut node = Node::new();
+    let lost = node.ask_init("t", None);
+    let before = std::mem::take(&mut node.writes);
+    node.coordinator.resign(0);
+    node.coordinator.begin_load(0);
+    node.coordinator.finish_load(0);
+    let since = node.ask_init("t", None);
+    let writes = std::mem::replace(&mut node.writes, before);
+    node.settle(true);
+    assert_eq!(node.answer(since), None, "its own record is not durable");
+    node.writes = writes;
+    node.settle(true);
+    assert!(node.answer(since).is_some_and(|answer| answer.is_ok()));
+    assert_eq!(node.answer(lost), None);
+}
+
 #[test]
 fn a_completion_that_is_not_durable_is_written_again() {
     let mut node = Node::new();

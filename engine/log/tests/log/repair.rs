@@ -91,17 +91,23 @@ fn hit(machine: &mut Machine, dir: &str) -> (String, u64) {
     }
 }
 
+/// A machine with a leader and its follower, and a byte of the follower's.
+fn two_copies_and_a_byte(seed: u64) -> (Machine, (String, u64)) {
+    let mut machine = Machine::new(seed);
+    machine.life(small_segments(2_000), async |leader| {
+        two_copies(&leader).await;
+        leader.close().await.unwrap();
+    });
+    let byte = hit(&mut machine, FOLLOWER);
+    (machine, byte)
+}
+
 #[test]
 fn what_is_broken_is_had_from_another_copy() {
     let mut met = 0;
     for seed in seeds(40) {
         let _seed = Seed(seed);
-        let mut machine = Machine::new(seed);
-        machine.life(small_segments(2_000), async |leader| {
-            two_copies(&leader).await;
-            leader.close().await.unwrap();
-        });
-        let (file, at) = hit(&mut machine, FOLLOWER);
+        let (mut machine, (file, at)) = two_copies_and_a_byte(seed);
         let mask = 1 << machine.world.random().below(8);
         machine.world.disk(machine.node).corrupt(&file, at, mask);
         let found = machine.life(small_segments(2_000), async |leader| {
@@ -135,12 +141,7 @@ fn what_is_broken_is_had_from_another_copy() {
 fn a_crash_while_it_is_thrown_away_leaves_a_part_of_the_copy() {
     for seed in seeds(60) {
         let _seed = Seed(seed);
-        let mut machine = Machine::new(seed);
-        machine.life(small_segments(2_000), async |leader| {
-            two_copies(&leader).await;
-            leader.close().await.unwrap();
-        });
-        let (file, at) = hit(&mut machine, FOLLOWER);
+        let (mut machine, (file, at)) = two_copies_and_a_byte(seed);
         machine.world.disk(machine.node).corrupt(&file, at, 4);
         let node = machine.node;
         machine.world.start(node, async {
