@@ -7,7 +7,9 @@
 
 #![forbid(unsafe_code)]
 
+mod as_program;
 mod bare;
+mod bars;
 mod broker;
 mod chart;
 mod compact;
@@ -65,6 +67,9 @@ enum Measure {
     Flush(flush::Args),
     /// The same work against several systems that run already, in turn
     Compare(compare::Args),
+    /// Write so many records, for `compare`
+    #[command(hide = true)]
+    AsProgram(as_program::Args),
     /// How long a broker with a large log takes to stop, and to start again
     Restart(restart::Args),
     /// What many partitions cost that nobody writes to: memory, files, and the time to start
@@ -102,6 +107,7 @@ fn main() -> ExitCode {
             Measure::Limits(args) => limits::run(args).await,
             Measure::Flush(args) => flush::run(args).await,
             Measure::Compare(args) => compare::run(args).await,
+            Measure::AsProgram(args) => as_program::run(args).await,
             Measure::Restart(args) => restart::run(args).await,
             Measure::Idle(args) => idle::run(args).await,
             Measure::Compact(args) => compact::run(args).await,

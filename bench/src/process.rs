@@ -54,6 +54,30 @@ pub(crate) fn resident(pid: u32) -> Result<u64, Failure> {
     Ok(kilobytes * 1024)
 }
 
+/// Bytes that a process has caused to be written to disks (`write_bytes` of proc_pid_io(5)).
+pub(crate) fn written(pid: u32) -> Result<u64, Failure> {
+    let path = format!("/proc/{pid}/io");
+    let text =
+        std::fs::read_to_string(&path).map_err(|error| Failure::new(format!("{path}: {error}")))?;
+    let mut lines = text.lines();
+    let bytes = lines.find_map(|line| line.strip_prefix("write_bytes:")?.trim().parse().ok());
+    bytes.ok_or_else(|| Failure::new(format!("{path}: not as proc_pid_io(5) says")))
+}
+
+/// Lets a process's most memory begin anew at what it has now (proc_pid_clear_refs(5)); where that is
+/// not allowed, it goes on to be the most so far.
+pub(crate) fn reset_peak(pid: u32) {
+    let _ = std::fs::write(format!("/proc/{pid}/clear_refs"), "5");
+}
+
+/// Lets the system forget what it has read from disks (proc_sys_vm(5)), if that is allowed.
+pub(crate) fn drop_caches() {
+    rustix::fs::sync();
+    if std::fs::write("/proc/sys/vm/drop_caches", "1").is_err() {
+        eprintln!("ringmill-bench: the page cache stays: only root may empty it");
+    }
+}
+
 /// How many files a process has open.
 pub(crate) fn open_files(pid: u32) -> Result<u64, Failure> {
     let path = format!("/proc/{pid}/fd");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ringmill_client::local::{
     Acks, Admin, AdminError, NewTopic, Producer, ProducerConfig, ProducerTopic, Record, SendError,
 };
-use ringmill_ring::{JoinHandle, now, sleep, sleep_until, spawn};
+use ringmill_ring::{Instant, JoinHandle, now, sleep, sleep_until, spawn};
 use serde_json::json;
 
 use crate::Failure;
@@ -205,6 +205,17 @@ pub(crate) struct Payload {
     pool: Vec<u8>,
     size: usize,
     at: usize,
+    /// A value that tells when it was due.
+    stamped: Option<Vec<u8>>,
+}
+
+/// Bytes of the moment that a record was due.
+const STAMP: usize = 8;
+
+/// When a record of [`Payload::stamped`] was due.
+pub(crate) fn stamp_of(value: &[u8]) -> Option<Instant> {
+    let (stamp, _) = value.split_first_chunk::<STAMP>()?;
+    Some(Instant::default() + Duration::from_nanos(u64::from_le_bytes(*stamp)))
 }
 
 impl Payload {
@@ -223,6 +234,15 @@ impl Payload {
             pool: (0..POOL + size).map(|_| next()).collect(),
             size,
             at: 0,
+            stamped: None,
+        }
+    }
+
+    /// Values that tell when they were due, so far as they have room for that.
+    pub(crate) fn stamped(size: usize, seed: u64) -> Self {
+        Self {
+            stamped: Some(Vec::with_capacity(size.max(STAMP))),
+            ..Self::new(size.max(STAMP), seed)
         }
     }
 
@@ -231,6 +251,21 @@ impl Payload {
         // a prime, so that no two records are alike for long
         self.at = (self.at + 4099) % POOL;
         &self.pool[self.at..self.at + self.size]
+    }
+
+    /// The value of a record that is due at a moment.
+    #[inline]
+    fn due(&mut self, due: Instant) -> &[u8] {
+        self.at = (self.at + 4099) % POOL;
+        let text = &self.pool[self.at..self.at + self.size];
+        let Some(value) = &mut self.stamped else {
+            return text;
+        };
+        let since_start = due - Instant::default();
+        value.clear();
+        value.extend_from_slice(&(since_start.as_nanos() as u64).to_le_bytes());
+        value.extend_from_slice(&text[STAMP..]);
+        value
     }
 }
 
@@ -264,9 +299,9 @@ impl Load {
         self.producer.flush().await.map_err(Failure::new)
     }
 
-    async fn take(&mut self) -> Result<(), Failure> {
+    async fn take(&mut self, due: Instant) -> Result<(), Failure> {
         loop {
-            let record = Record::of(self.payload.next());
+            let record = Record::of(self.payload.due(due));
             match self.producer.try_send(&self.topic, &record) {
                 Ok(()) => return Ok(()),
                 Err(SendError::Full) => self.producer.ready().await,
@@ -294,7 +329,7 @@ impl Load {
             });
             let burst = self.burst.min(most - sent);
             for _ in 1..burst {
-                self.take().await?;
+                self.take(started).await?;
             }
             sent += burst;
             self.producer.ready().await;
@@ -319,10 +354,10 @@ impl Load {
                 sleep_until(due_at(sent).max(now() + TICK)).await;
                 continue;
             }
-            for _ in sent..due - 1 {
-                self.take().await?;
+            for record in sent..due - 1 {
+                self.take(due_at(record)).await?;
             }
-            let record = Record::of(self.payload.next());
+            let record = Record::of(self.payload.due(due_at(due - 1)));
             let delivery = self.producer.send(&self.topic, &record).await;
             let delivery = delivery.map_err(Failure::new)?;
             let gathered = self.gathered.clone();
@@ -374,6 +409,17 @@ mod tests {
     fn shares_add_up() {
         assert_eq!(shares(10, 3), [4, 3, 3]);
         assert_eq!(shares(2, 3), [1, 1, 0]);
+    }
+
+    #[test]
+    fn a_stamped_payload_tells_when_it_was_due() {
+        let due = Instant::default() + Duration::from_nanos(123_456_789);
+        let mut payload = Payload::stamped(100, 7);
+        let value = payload.due(due).to_vec();
+        assert_eq!((value.len(), stamp_of(&value)), (100, Some(due)));
+        assert_eq!(Payload::stamped(1, 7).due(due).len(), STAMP);
+        assert_eq!(Payload::new(100, 7).due(due).len(), 100);
+        assert_eq!(stamp_of(b"short"), None);
     }
 
     #[test]

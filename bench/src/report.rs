@@ -62,6 +62,12 @@ impl Report {
         self.rows.push((name.to_owned(), shown));
     }
 
+    /// The rows so far.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (&str, &str)> {
+        let rows = self.rows.iter();
+        rows.map(|(name, shown)| (name.as_str(), shown.as_str()))
+    }
+
     /// A figure: a row, and a key with the bare value.
     pub(crate) fn figure(&mut self, name: &str, key: &str, value: Value, shown: String) {
         self.rows.push((name.to_owned(), shown));
@@ -169,7 +175,8 @@ impl Report {
     }
 }
 
-async fn write(path: &Path, text: String) -> Result<(), Failure> {
+/// Writes a file, as a whole or not at all.
+pub(crate) async fn write(path: &Path, text: String) -> Result<(), Failure> {
     let content = vec![Bytes::from(text)];
     let written = ringmill_ring::fs::write_atomic(path, content).await;
     written.map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))

@@ -14,6 +14,7 @@ mod fuzz;
 mod interop;
 mod matrix;
 mod mover;
+mod nats;
 mod norm;
 mod peer;
 mod process;

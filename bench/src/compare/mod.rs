@@ -1,18 +1,33 @@
-//! `compare`: the same work against several systems that run already, by the same client, in turn:
-//! round after round, each round in another order. What is told are medians over the rounds, and how
-//! each system stands to the first.
+//! `compare`: the same works against several systems that run already, by the same client, in turn:
+//! round after round, each round in another order. What is told are medians over the rounds, how each
+//! system stands to the first, and how far all of them are from what the machine does at most.
 
+mod page;
+mod plan;
+mod program;
+mod readers;
 mod results;
 mod system;
 mod work;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::Failure;
+use crate::limits::{self, Limits};
 use crate::options::{Output, size, time};
-use results::{Measured, report};
+use crate::report::Report;
+use plan::{Kind, Work};
+use program::{Program, program};
+use results::Measured;
+pub(crate) use results::number as shown;
 use system::{System, TopicSetting, system, topic_setting};
-use work::Work;
+use work::Way;
+
+/// How long each of the machine's limits is measured.
+const LIMIT_TIME: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -22,9 +37,22 @@ pub(crate) struct Args {
     /// measure what they use; the first is what the others are compared with
     #[arg(long = "system", required = true, value_name = "NAME=ADDRESS", value_parser = system)]
     systems: Vec<System>,
-    /// What is promised of an acknowledged record; each is a row of its own
+    /// What to do: KIND or KIND,KEY=VALUE,… with a kind of produce, consume, end-to-end, single and
+    /// catch-up, and what the options below say of all works, for this one: promise, size, partitions,
+    /// replication, producers, batch, linger, and consumers, records and rate; may be repeated
+    #[arg(long = "work", value_name = "WORK", default_value = "produce")]
+    works: Vec<String>,
+    /// What is promised of an acknowledged record; each does all works
     #[arg(long = "promise", value_name = "WORD", default_value = "default")]
     promises: Vec<String>,
+    /// A program that writes to a system, for works of `program,by=NAME`: it is started with HOST:PORT
+    /// TOPIC RECORDS SIZE, and its last line is JSON with records, seconds and cpu_seconds; may be
+    /// repeated
+    #[arg(long = "program", value_name = "NAME@SYSTEM=WORD,…", value_parser = program)]
+    programs: Vec<Program>,
+    /// A system that does not speak the Kafka protocol, so that only programs of its own can write to it
+    #[arg(long = "foreign", value_name = "SYSTEM")]
+    foreign: Vec<String>,
     /// A topic's setting by which a system makes a promise, such as
     /// kafka:flushed:flush.messages=1; may be repeated
     #[arg(long = "topic-setting", value_name = "SYSTEM:PROMISE:KEY=VALUE", value_parser = topic_setting)]
@@ -47,8 +75,8 @@ pub(crate) struct Args {
     /// How long a batch waits to be full (linger.ms)
     #[arg(long, default_value = "5ms", value_parser = time)]
     linger: Duration,
-    /// Records per second whose latency is measured, in an open loop; half of what the slowest system
-    /// takes if not given
+    /// Records per second whose latency is measured after a race, in an open loop; half of what the
+    /// slowest system takes if not given
     #[arg(long, value_parser = crate::options::rate)]
     rate: Option<u64>,
     /// How long each measure takes
@@ -57,56 +85,166 @@ pub(crate) struct Args {
     /// How often each is measured
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Measure what the machine does at most as well, on the disk of this folder
+    #[arg(long, value_name = "DIR")]
+    limits: Option<PathBuf>,
+    /// Write a page with tables and charts
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
+    /// What the page tells of how it was measured, such as a system's version; may be repeated
+    #[arg(long = "fact", value_name = "NAME=TEXT")]
+    facts: Vec<String>,
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let works = works(&args)?;
+    let limits = match &args.limits {
+        Some(folder) => Some(limits::measure(folder, LIMIT_TIME).await?),
+        None => None,
+    };
     let mut all = Vec::new();
-    for promise in &args.promises {
-        for record_size in &args.record_sizes {
-            let work = Work::of(&args, promise, *record_size);
-            all.extend(side_by_side(&args, &work).await?);
+    for work in &works {
+        all.extend(side_by_side(&args, work).await?);
+    }
+    if let Some(page) = &args.page {
+        page::write(&args, &all, limits.as_ref(), page).await?;
+    }
+    report(&args, &all, limits.as_ref())?
+        .finish(&args.output)
+        .await
+}
+
+/// All of them, in their order.
+fn works(args: &Args) -> Result<Vec<Work>, Failure> {
+    let mut works = Vec::new();
+    for text in &args.works {
+        for promise in &args.promises {
+            for record_size in &args.record_sizes {
+                let base = Work {
+                    kind: Kind::Produce,
+                    promise: promise.clone(),
+                    record_size: *record_size,
+                    partitions: args.partitions,
+                    replication: args.replication,
+                    producers: args.producers.max(1),
+                    consumers: 1,
+                    records: 0,
+                    rate: None,
+                    batch_size: args.batch_size,
+                    linger: args.linger,
+                    by: String::new(),
+                };
+                let work = Work::parse(text, &base).map_err(Failure)?;
+                if !works.contains(&work) {
+                    works.push(work);
+                }
+            }
         }
     }
-    report(&args, &all)?.finish(&args.output).await
+    Ok(works)
 }
 
-/// One work against all systems: as fast as each goes, then all at one rate.
+/// One work on all systems.
 async fn side_by_side(args: &Args, work: &Work) -> Result<Vec<Measured>, Failure> {
-    let mut fast = measured(args, work, None);
-    rounds(args, work, None, &mut fast).await?;
-    let slowest = fast.iter().map(Measured::records_per_second);
-    let slowest = slowest.fold(f64::MAX, f64::min);
-    let rate = args.rate.unwrap_or((slowest / 2.0) as u64).max(1);
-    let mut steady = measured(args, work, Some(rate));
-    rounds(args, work, Some(rate), &mut steady).await?;
-    fast.append(&mut steady);
-    Ok(fast)
+    let systems = systems_for(args, work);
+    for system in &systems {
+        work::prepare(work, system, &args.settings).await?;
+    }
+    let mut all = rounds(args, work, None).await?;
+    if work.kind == Kind::Produce {
+        let slowest = all.iter().map(Measured::records_per_second);
+        let slowest = slowest.fold(f64::MAX, f64::min);
+        let asked = work.rate.or(args.rate);
+        let rate = asked.unwrap_or((slowest / 2.0) as u64).max(1);
+        all.extend(rounds(args, work, Some(rate)).await?);
+    }
+    for system in &systems {
+        work::tidy(work, system).await?;
+    }
+    Ok(all)
 }
 
-fn measured(args: &Args, work: &Work, rate: Option<u64>) -> Vec<Measured> {
-    let of = |system: &System| Measured::new(&system.name, work, rate);
-    args.systems.iter().map(of).collect()
+/// The systems that can do a work.
+fn systems_for<'a>(args: &'a Args, work: &Work) -> Vec<&'a System> {
+    let does = |system: &&System| match work.kind {
+        Kind::Program => program_for(args, work, system).is_some(),
+        _ => !args.foreign.contains(&system.name),
+    };
+    args.systems.iter().filter(does).collect()
 }
 
-async fn rounds(
-    args: &Args,
-    work: &Work,
-    rate: Option<u64>,
-    measured: &mut [Measured],
-) -> Result<(), Failure> {
+fn program_for<'a>(args: &'a Args, work: &Work, system: &System) -> Option<&'a Program> {
+    let mut programs = args.programs.iter();
+    programs.find(|program| program.name == work.by && program.system == system.name)
+}
+
+async fn rounds(args: &Args, work: &Work, rate: Option<u64>) -> Result<Vec<Measured>, Failure> {
+    let systems = systems_for(args, work);
+    let of = |system: &&System| Measured::new(&system.name, work, rate);
+    let mut measured: Vec<Measured> = systems.iter().map(of).collect();
     for round in 0..args.rounds {
-        for turn in 0..args.systems.len() {
+        for turn in 0..systems.len() {
             // whoever is first in one round is last in the next
             let at = match round % 2 {
                 0 => turn,
-                _ => args.systems.len() - 1 - turn,
+                _ => systems.len() - 1 - turn,
             };
-            let system = &args.systems[at];
-            let one = work.run(system, &args.settings, rate, round).await?;
-            let told = format!("{}: {}", measured[at].name(), one.line());
+            let way = Way {
+                rate,
+                duration: args.duration,
+                round,
+            };
+            let one = match program_for(args, work, systems[at]) {
+                Some(program) => work::by_program(work, systems[at], args, program, way).await?,
+                None => work::run(work, systems[at], &args.settings, way).await?,
+            };
+            let (system, title) = (&measured[at].system, measured[at].title());
+            let told = format!("{title}, {system}: {}", one.line());
             eprintln!("round {} of {}: {told}", round + 1, args.rounds);
-            measured[at].add(one);
+            measured[at].rounds.push(one);
         }
     }
-    Ok(())
+    Ok(measured)
+}
+
+/// What was done, for titles.
+fn title(args: &Args) -> String {
+    let names: Vec<&str> = args.systems.iter().map(|s| s.name.as_str()).collect();
+    format!(
+        "compare: {}; acks=all, batches of {} B, linger {} ms, medians of {} rounds of {} s",
+        names.join(" and "),
+        args.batch_size,
+        args.linger.as_millis(),
+        args.rounds,
+        args.duration.as_secs_f64(),
+    )
+}
+
+/// The works with what was measured of them, system by system.
+fn by_work(all: &[Measured]) -> impl Iterator<Item = &[Measured]> {
+    all.chunk_by(|a, b| a.title() == b.title())
+}
+
+/// The table, the JSON and the chart of latencies.
+fn report(args: &Args, all: &[Measured], limits: Option<&Limits>) -> Result<Report, Failure> {
+    let mut report = Report::new("compare", title(args));
+    for works in by_work(all) {
+        for figure in works.first().map(Measured::figures).unwrap_or_default() {
+            let shown = page::cells(works, figure).join("   ");
+            report.row(&format!("{}: {}", works[0].title(), figure.name), shown);
+        }
+        if let Some(bound) = limits.and_then(|limits| page::distance(works, limits)) {
+            report.row(
+                &format!("{}: {}", works[0].title(), bound.0),
+                bound.1.join("   "),
+            );
+        }
+    }
+    if let Some(limits) = limits {
+        limits.tell(&mut report);
+    }
+    let json: Vec<_> = all.iter().map(Measured::as_json).collect();
+    report.data("measured", json!(json));
+    report.curves("one record in so many", "ms", page::curves(all)?);
+    Ok(report)
 }

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use crate::Failure;
-use crate::broker::Used;
-use crate::process::usage;
+use crate::process::{reset_peak, usage, written};
 
 /// A system that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,19 +58,45 @@ pub(crate) fn topic_setting(text: &str) -> Result<TopicSetting, String> {
     parse().ok_or_else(|| format!("{text:?} is not SYSTEM:PROMISE:KEY=VALUE"))
 }
 
+/// What the processes of a system have used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Spent {
+    pub(crate) cpu: Duration,
+    /// The most memory at a time, in bytes.
+    pub(crate) peak_memory: u64,
+    /// Bytes for their disks.
+    pub(crate) written: u64,
+}
+
+impl Spent {
+    /// What has come since then; the memory is that of now.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        Self {
+            cpu: self.cpu.saturating_sub(before.cpu),
+            peak_memory: self.peak_memory,
+            written: self.written.saturating_sub(before.written),
+        }
+    }
+}
+
 impl System {
     /// What its processes have used so far, together.
-    pub(crate) fn used(&self) -> Result<Used, Failure> {
-        let mut used = Used {
-            cpu: Duration::ZERO,
-            peak_memory: 0,
-        };
+    pub(crate) fn spent(&self) -> Result<Spent, Failure> {
+        let mut spent = Spent::default();
         for process in &self.processes {
             let usage = usage(Some(*process))?;
-            used.cpu += usage.cpu;
-            used.peak_memory += usage.peak_memory;
+            spent.cpu += usage.cpu;
+            spent.peak_memory += usage.peak_memory;
+            spent.written += written(*process)?;
         }
-        Ok(used)
+        Ok(spent)
+    }
+
+    /// Its most memory is told anew from here on, if that is allowed.
+    pub(crate) fn reset_peak(&self) {
+        for process in &self.processes {
+            reset_peak(*process);
+        }
     }
 }
 
