@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod ahead;
 mod arrivals;
 pub mod cleaner;
 mod clock;

@@ -22,6 +22,7 @@ use ringmill_wire::batch::BatchView;
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::topic::TopicRef;
 
+use crate::ahead::Ahead;
 use crate::arrivals::Arrivals;
 use crate::clock::Now;
 use crate::cluster::image::{Image, OFFSETS_TOPIC, TRANSACTIONS_TOPIC, Topic};
@@ -142,6 +143,7 @@ pub(crate) struct Shard {
     pub(crate) launched: Arc<Launched>,
     pub(crate) life: Life,
     pub(crate) endpoint: OnceCell<Arc<Endpoint>>,
+    pub(crate) ahead: Ahead,
     image: RefCell<Arc<Image>>,
     partitions: RefCell<HashMap<PartitionId, Place, FixedState>>,
     caches: Rc<CoreCaches>,
@@ -190,6 +192,7 @@ impl Shard {
             nodes: Nodes::default(),
             producer_ids: RefCell::new(0..0),
             endpoint: OnceCell::new(),
+            ahead: Ahead::default(),
             image: RefCell::new(Arc::new(Image::new(&config))),
             partitions: RefCell::default(),
             caches,
@@ -396,7 +399,8 @@ impl Shard {
 
     /// The next metadata counts: settings change, what was deleted goes.
     async fn adopt(self: &Rc<Self>, image: Arc<Image>) {
-        self.image.replace(Arc::clone(&image));
+        let before = self.image.replace(Arc::clone(&image));
+        self.ahead.on_image(&before, &image);
         self.groups.set_image(&image);
         self.telemetry.set_image(&image);
         let expiration = image.live.producer_id_expiration;

@@ -26,6 +26,7 @@ use ringmill_wire::header::RequestHeader;
 use ringmill_wire::topic::TopicRef;
 
 use super::leaders;
+use crate::ahead::Patience;
 use crate::arrivals::Behind;
 use crate::connection::Closed;
 use crate::delayed::watch;
@@ -171,9 +172,14 @@ fn throttled(header: &RequestHeader, plan: &Plan, pause: Duration) -> Response {
 
 /// Reads until there is enough, or the time is over.
 async fn gather(shard: &Rc<Shard>, plan: &Plan, terms: &Terms) -> Vec<LocalFound> {
-    let waited = Cell::new(false);
+    let (waited, mut patience) = (Cell::new(false), Patience::default());
     loop {
         let (found, is_enough) = read(shard, plan, terms).await;
+        // The client knows an epoch that this node will know in a moment.
+        let is_ahead = |part: &LocalFound| part.error == ErrorCode::UnknownLeaderEpoch;
+        if found.iter().any(is_ahead) && shard.await_metadata(&mut patience).await {
+            continue;
+        }
         let bytes: u64 = found.iter().map(|part| part.len as u64).sum();
         let must_tell = |part: &LocalFound| {
             part.error != ErrorCode::None || part.diverging.is_some() || part.preferred.is_some()

@@ -28,6 +28,7 @@ use ringmill_wire::topic::TopicRef;
 
 use super::leaders;
 use super::record_faults::{RECORDS_TOLD_MAX, RecordFaults};
+use crate::ahead::Patience;
 use crate::cluster::image::Topic;
 use crate::connection::Closed;
 use crate::error::ToCode;
@@ -170,6 +171,7 @@ async fn append_all(
     let mut elsewhere: Vec<(usize, AppendWant)> = Vec::new();
     let mut all = Vec::with_capacity(request.topics.len());
     let (mut pace, mut left) = (Pace::default(), RECORDS_TOLD_MAX);
+    let mut patience = Patience::default();
     let demands = Demands {
         is_authorized: terms.is_some() || !has_transactional(&request),
         acks: acks_of(&request),
@@ -177,9 +179,19 @@ async fn append_all(
         records_told: left,
     };
     for asked in request.topics {
-        let topic = shard.topic(&asked.topic);
+        let mut topic = shard.topic(&asked.topic);
         let mut partitions = Vec::with_capacity(asked.partitions.len());
         for ProducePartition { index, records } in asked.partitions {
+            if let Ok(found) = &topic
+                && shard.may_lead_soon(found, index)
+            {
+                let id = PartitionId {
+                    topic: found.id,
+                    index,
+                };
+                shard.await_leadership(id, &mut patience).await;
+                topic = shard.topic(&asked.topic);
+            }
             let mut looked_at = records.len();
             let demands = Demands {
                 records_told: left,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use ringmill_ring::sim::Latency;
 use ringmill_ring::{Instant, now, sleep, spawn};
 use ringmill_wire::api::ApiKey;
 use ringmill_wire::error::ErrorCode;
@@ -18,6 +19,9 @@ use crate::world::{Cluster, SOON, address, seeds};
 /// No partition is silent for longer when a node stops. Virtual time: the network takes 0.05 to 0.5 ms
 /// and a flush 0.1 to 0.7 ms.
 const SILENCE_MAX: Duration = Duration::from_millis(50);
+/// How long what is said to a node that is far takes. Its partitions are silent for a few times that: what
+/// it follows is acknowledged when it has asked twice.
+const FAR: Duration = Duration::from_millis(15);
 /// Between two records of a partition.
 const PACE: Duration = Duration::from_millis(5);
 /// Before a node is asked again that does not know better.
@@ -95,11 +99,22 @@ fn silences(acked: &Acked, begun: Instant) -> Vec<Duration> {
     longest.collect()
 }
 
-/// Stops `victim` of three nodes while all three partitions are written to.
-fn stop(seed: u64, victim: usize) -> Vec<Duration> {
+/// Stops `victim` of three nodes while all three partitions are written to. Whatever goes to `far` takes
+/// [`FAR`], but for what its clients send.
+fn stop(seed: u64, victim: usize, far: Option<usize>) -> Vec<Duration> {
     let mut cluster = Cluster::new(seed, 3);
     cluster.start_all();
     cluster.formed(&[1, 2, 3], SOON);
+    if let Some(member) = far.map(|far| &cluster.members[far - 1]) {
+        let others = cluster
+            .members
+            .iter()
+            .filter(|m| m.machine != member.machine);
+        for other in others {
+            let network = cluster.world.network();
+            network.delay(other.machine, member.machine, Latency::between(FAR, FAR));
+        }
+    }
     cluster.client(SOON, async {
         create_on(1, "t", &[&[1, 2, 3], &[2, 3, 1], &[3, 1, 2]], &[]).await;
         for index in 0..3 {
@@ -146,12 +161,31 @@ fn stop(seed: u64, victim: usize) -> Vec<Duration> {
 fn a_node_that_stops_keeps_no_partition_silent() {
     for seed in 0..seeds(1) {
         for victim in 1..=3 {
-            let silences = stop(seed, victim);
+            let silences = stop(seed, victim, None);
             for (silence, index) in silences.iter().zip(0..) {
                 assert!(
                     *silence <= SILENCE_MAX,
                     "seed {seed}, node {victim}: partition {index} was silent for {silence:?}"
                 );
+            }
+        }
+    }
+}
+
+/// Who was sent to the next leader, and comes there before that knows of it, is not sent away: it would
+/// pause.
+#[test]
+fn a_leader_that_hears_of_it_late_lets_nobody_pause() {
+    for seed in 0..seeds(1) {
+        for victim in 1..=3 {
+            for far in (1..=3).filter(|far| *far != victim) {
+                let silences = stop(seed, victim, Some(far));
+                for (silence, index) in silences.iter().zip(0..) {
+                    assert!(
+                        *silence < BACKOFF,
+                        "seed {seed}, node {victim}, {far} is far: partition {index} was silent for {silence:?}"
+                    );
+                }
             }
         }
     }
