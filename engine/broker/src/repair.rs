@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringmill_ring::{planted, spawn};
+use ringmill_ring::{now, planted, spawn};
 
 use crate::cluster::damage::{DamagedCopy, Verdict};
 use crate::cluster::features::REPAIRS;
@@ -19,6 +19,8 @@ use crate::shard::Shard;
 /// to [`PAUSE_MAX`]. A disk that goes on damaging it is none to go on writing to.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(3_600);
+/// A copy whose disk has no room is given another try after so long.
+const FULL_FOR: Duration = Duration::from_secs(3);
 /// A copy that was whole for so long begins anew with that.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3_600);
 
@@ -85,6 +87,12 @@ impl Hosted {
         self.log.is_damaged() && self.replica.state().replicas.len() > 1
     }
 
+    /// Others have copies, and the disk of this one had no room a moment ago.
+    fn is_full(&self) -> bool {
+        let met = self.log.had_no_room();
+        met.is_some_and(|met| now() - met < FULL_FOR) && self.replica.state().replicas.len() > 1
+    }
+
     /// Another leads, and what this copy has counts for nothing.
     fn is_out(&self, shard: &Shard) -> bool {
         let (node, state) = (shard.config.node_id, self.replica.state());
@@ -97,13 +105,14 @@ impl Hosted {
         self.replica.repair.fetched_in.get() < self.replica.epoch()
     }
 
-    /// Whether a follower is to say nothing of how far it goes, for it may be about to throw that away.
+    /// Whether a follower is to say nothing of how far it goes, for it may be about to throw that away,
+    /// or could not go on from there.
     pub(crate) fn is_held(&self, shard: &Shard) -> bool {
-        self.is_damaged()
-            && self.is_out(shard)
+        let may_be_cut = self.is_damaged()
             && self.is_unheard()
             && self.replica.repair.word.get() != Word::Keep
-            && shard.image().metadata_level() >= REPAIRS
+            && shard.image().metadata_level() >= REPAIRS;
+        (may_be_cut || self.is_full()) && self.is_out(shard)
     }
 
     fn may_be_repaired(&self, shard: &Shard, now_ms: u64) -> bool {
@@ -126,6 +135,7 @@ impl Hosted {
             partition: self.id.index,
             leader_epoch: self.replica.epoch(),
             has_fetched: !self.is_unheard(),
+            is_full: !self.is_damaged(),
         }
     }
 }
@@ -138,14 +148,15 @@ impl Shard {
         all: &[Rc<Hosted>],
         told: &mut Vec<DamagedCopy>,
     ) {
-        let mut damaged = all.iter().filter(|hosted| hosted.is_damaged()).peekable();
+        let is_bad = |hosted: &&Rc<Hosted>| hosted.is_damaged() || hosted.is_full();
+        let mut damaged = all.iter().filter(is_bad).peekable();
         if damaged.peek().is_none() && told.is_empty() || self.image().metadata_level() < REPAIRS {
             return;
         }
         let now_ms = self.now().mono_ms;
         let mut copies = Vec::new();
         for hosted in damaged {
-            if hosted.may_be_repaired(self, now_ms) {
+            if hosted.is_damaged() && hosted.may_be_repaired(self, now_ms) {
                 hosted.replica.repair.is_running.set(true);
                 spawn(Rc::clone(self).repair(Rc::clone(hosted)));
             }

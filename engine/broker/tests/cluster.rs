@@ -11,6 +11,8 @@ mod elections;
 mod features;
 #[path = "cluster/following.rs"]
 mod following;
+#[path = "cluster/full.rs"]
+mod full;
 #[path = "cluster/joining.rs"]
 mod joining;
 #[path = "cluster/metadata.rs"]

@@ -600,6 +600,7 @@ impl Assembled<'_> {
             phase: Phase::Open,
             failure: None,
             no_space: None,
+            taken_back: None,
             jitter_seed: random_u64(),
         };
         (state, self.meta, self.report)

@@ -187,6 +187,8 @@ pub(crate) struct State {
     pub(crate) failure: Option<Rc<IoFailure>>,
     /// Why a pair found no room, until all that are in flight have landed.
     pub(crate) no_space: Option<IoFailure>,
+    /// When appends were taken back last, for which there was no room.
+    pub(crate) taken_back: Option<Instant>,
 }
 
 impl State {

@@ -6,6 +6,8 @@
 use std::path::Path;
 use std::rc::Rc;
 
+use ringmill_ring::Instant;
+
 use crate::error::{ChangeError, Damage};
 use crate::names::Kind;
 use crate::partition::{Inner, Partition, State};
@@ -45,6 +47,11 @@ impl Partition {
     /// Whether a part of the log is known that cannot be read.
     pub fn is_damaged(&self) -> bool {
         !self.inner.state.borrow().damages.is_empty()
+    }
+
+    /// When the disk had no room for what was appended, the last time.
+    pub fn had_no_room(&self) -> Option<Instant> {
+        self.inner.state.borrow().taken_back
     }
 
     /// The first part of the log that cannot be read, if one is known.

@@ -392,8 +392,9 @@ impl State {
         Some((fill, self.active.lane(0).clone()))
     }
 
-    /// Takes back all appends that are not written.
+    /// Takes back all appends that are not written: there is no room for them.
     pub(crate) fn take_back(&mut self) {
+        self.taken_back = Some(now());
         let mut undos = Vec::new();
         for run in self.queue.drain() {
             run.fate.set(Fate::Dropped);

@@ -191,7 +191,7 @@ impl Leader {
         self.partition_epoch = state.partition_epoch;
         self.proposed = None;
         self.is_withdrawn = false;
-        self.isr.clone_from(&state.isr);
+        let was_in = std::mem::replace(&mut self.isr, state.isr.clone());
         self.replicas = state.replicas.len();
         let before = std::mem::take(&mut self.followers);
         let others = state.replicas.iter().filter(|node| **node != self.node);
@@ -206,8 +206,11 @@ impl Leader {
                     caught_up_ms: None,
                     last_fetch: None,
                 });
-                if state.isr.contains(node) {
-                    follower.caught_up_ms.get_or_insert(now_ms);
+                match (state.isr.contains(node), was_in.contains(node)) {
+                    (true, _) => _ = follower.caught_up_ms.get_or_insert(now_ms),
+                    // It is not about to come into sync before it has caught up again.
+                    (false, true) => (follower.caught_up_ms, follower.last_fetch) = (None, None),
+                    (false, false) => {}
                 }
                 follower
             })

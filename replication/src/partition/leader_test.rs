@@ -271,3 +271,24 @@ fn consumers_read_from_who_is_near_and_has_what_they_want() {
     leader.on_state(&state(&[1, 2], 8), 2);
     assert_eq!(leader.nearest(8, |_| true), None, "3 is out of sync");
 }
+
+#[test]
+fn who_has_left_is_not_waited_for_before_it_has_caught_up_again() {
+    let mut leader = leader(&[1, 2, 3], 2);
+    for node in [2, 3] {
+        leader.on_fetch((node, 0), 10, 10, 1).unwrap();
+    }
+    leader.on_own_end(20, 20, 2);
+    assert_eq!(leader.on_fetch((2, 0), 20, 20, 3), Ok((None, None)));
+    // It has been up to date a moment ago, and is out by the cluster's will.
+    assert_eq!(leader.on_state(&state(&[1, 2], 8), 4), Some(20));
+    leader.on_own_end(30, 30, 5);
+    leader.on_fetch((3, 0), 10, 10, 6).unwrap();
+    let (moved, _) = leader.on_fetch((2, 0), 30, 30, 7).unwrap();
+    assert_eq!(moved, Some(30));
+    // About to come back, it is.
+    let (_, proposal) = leader.on_fetch((3, 0), 30, 30, 8).unwrap();
+    assert_eq!(proposal.unwrap().isr, [1, 2, 3]);
+    leader.on_own_end(40, 40, 9);
+    assert_eq!(leader.on_fetch((2, 0), 40, 40, 10), Ok((None, None)));
+}

@@ -1,4 +1,5 @@
-//! What becomes of damaged copies: they leave ISR and ELR, another copy leads, and then they may be
+//! What becomes of copies that can go on no more. Those whose disk has no room leave ISR, and another leads
+//! what they led. What becomes of damaged copies: they leave ISR and ELR, another copy leads, and then they may be
 //! thrown away as far as they are broken, to be fetched anew. Pure.
 //!
 //! All of it happens only if another copy is there that has everything and of which no damage is known:
@@ -27,6 +28,8 @@ pub struct DamagedCopy {
     pub leader_epoch: i32,
     /// The leader may have been told in that epoch how far the copy goes.
     pub has_fetched: bool,
+    /// It is whole, but its disk has no room for more.
+    pub is_full: bool,
 }
 
 /// What is to become of a damaged copy.
@@ -62,6 +65,12 @@ pub fn decide(
         }
         let is_good =
             |other: NodeId| other != node && image.is_usable(other) && is_whole(other, id);
+        if copy.is_full {
+            let next = leave_full(topic, state, node, &is_good)?;
+            // What it has stays: there is nothing to say of it.
+            _ = changes.add(id.0, id.1, next);
+            return None;
+        }
         let repair_in = match decide_one(topic, state, node, copy.has_fetched, &is_good) {
             Decision::Keep => None,
             Decision::Repair => Some(state.leader_epoch),
@@ -124,6 +133,22 @@ fn decide_one(
         Some(next) if next.leader.is_some_and(is_good) => Decision::Leave(next),
         _ => Decision::Keep,
     }
+}
+
+/// A copy that takes no more keeps nobody waiting: another one that has everything leads, and it is in
+/// sync no more. It stays as good as it was when it left.
+fn leave_full(
+    topic: &Topic,
+    state: &PartitionState,
+    node: NodeId,
+    is_good: &dyn Fn(NodeId) -> bool,
+) -> Option<PartitionState> {
+    if !state.isr.contains(&node) || !state.isr.iter().any(|other| is_good(*other)) {
+        return None;
+    }
+    let change = change_of(topic, state, is_good).leave(&[node]);
+    let next = change.build()?;
+    next.leader.is_some_and(is_good).then_some(next)
 }
 
 #[cfg(test)]
@@ -201,12 +226,31 @@ mod tests {
                 partition: 0,
                 leader_epoch: self.state().leader_epoch,
                 has_fetched,
+                is_full: false,
             };
             let is_whole = |other, _| !self.damaged.contains(&other);
             let (verdicts, commands) = decide(&self.image, node, &[copy], &is_whole);
             self.apply(commands);
             assert_eq!(verdicts.len(), 1);
             verdicts[0].repair_in
+        }
+    }
+
+    impl Lab {
+        /// A node tells that its disk has no room for more of its copy.
+        fn tell_full(&mut self, node: NodeId) -> Vec<Option<i32>> {
+            self.damaged.insert(node);
+            let copy = DamagedCopy {
+                topic: TOPIC,
+                partition: 0,
+                leader_epoch: self.state().leader_epoch,
+                has_fetched: true,
+                is_full: true,
+            };
+            let is_whole = |other, _| !self.damaged.contains(&other);
+            let (verdicts, commands) = decide(&self.image, node, &[copy], &is_whole);
+            self.apply(commands);
+            verdicts.iter().map(|verdict| verdict.repair_in).collect()
         }
     }
 
@@ -271,6 +315,23 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_without_room_keeps_nobody_waiting_and_stays_eligible() {
+        let mut lab = Lab::new();
+        assert_eq!(lab.tell_full(1), []);
+        let state = lab.state();
+        assert_eq!((state.leader, state.leader_epoch), (Some(2), 1));
+        assert_eq!((&state.isr[..], &state.elr[..]), (&[2, 3][..], &[][..]));
+        // A follower leaves in the same leadership; what everybody had acknowledged, it has.
+        assert_eq!(lab.tell_full(3), []);
+        let state = lab.state();
+        assert_eq!((state.leader, state.leader_epoch), (Some(2), 1));
+        assert_eq!((&state.isr[..], &state.elr[..]), (&[2][..], &[3][..]));
+        // Nobody else could go on.
+        assert_eq!(lab.tell_full(2), []);
+        assert_eq!(lab.state(), state);
+    }
+
+    #[test]
     fn what_is_older_than_the_metadata_is_passed_over() {
         let lab = Lab::new();
         let copy = DamagedCopy {
@@ -278,6 +339,7 @@ mod tests {
             partition: 0,
             leader_epoch: -1,
             has_fetched: false,
+            is_full: false,
         };
         let unknown = DamagedCopy {
             partition: 1,

@@ -19,10 +19,14 @@ use super::members::change_of;
 const RECOVERED: i8 = 0;
 const RECOVERING: i8 = 1;
 
+/// Whether a node has no room for more of its copy of a partition.
+pub type HasNoRoom<'a> = &'a dyn Fn(NodeId, (Uuid, i32)) -> bool;
+
 /// The answer to a leader, and the commands that follow.
 pub fn alter_partitions(
     image: &Image,
     request: &AlterPartitionRequest,
+    has_no_room: HasNoRoom<'_>,
 ) -> (AlterPartitionResponse, Vec<Command>) {
     let leader = *request.broker_id;
     let epoch = image.nodes().get(&leader).map(|node| node.epoch);
@@ -42,7 +46,7 @@ pub fn alter_partitions(
             let is_again = changed.iter().any(|(number, _)| *number == index);
             let altered = match is_again {
                 true => Err(ErrorCode::InvalidRequest),
-                false => alter(image, leader, topic.topic_id, wanted),
+                false => alter(image, leader, topic.topic_id, wanted, has_no_room),
             };
             let answer = PartitionData::default().with_partition_index(index);
             match altered {
@@ -92,6 +96,7 @@ fn alter(
     leader: NodeId,
     topic: Uuid,
     wanted: &Wanted,
+    has_no_room: HasNoRoom<'_>,
 ) -> Result<PartitionState, ErrorCode> {
     let topic = image.topic_by_id(topic).ok_or(ErrorCode::UnknownTopicId)?;
     let state = topic.partition(wanted.partition_index);
@@ -127,7 +132,8 @@ fn alter(
     let is_eligible = |(node, epoch): (NodeId, i64)| {
         // -1: the follower does not say
         let is_same = epoch == -1 || image.nodes().get(&node).is_some_and(|n| n.epoch == epoch);
-        image.is_usable(node) && is_same
+        let id = (topic.id, wanted.partition_index);
+        image.is_usable(node) && is_same && !has_no_room(node, id)
     };
     // Who is in sync already is not let in: that it leaves is the cluster's to decide, and a leader that
     // is about to stop may be the only one.

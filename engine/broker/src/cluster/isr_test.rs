@@ -68,7 +68,7 @@ fn ask_of(
         .with_broker_id(leader.into())
         .with_broker_epoch(epoch)
         .with_topics(vec![topic]);
-    alter_partitions(image, &request)
+    alter_partitions(image, &request, &|_, _| false)
 }
 
 fn refused(leader: i32, epoch: i64, wanted: Wanted) -> Option<ErrorCode> {

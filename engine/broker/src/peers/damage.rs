@@ -25,15 +25,21 @@ const TAG_DAMAGED: i32 = 20_003;
 const COPIES_MAX: usize = 1_000;
 /// Bytes of each: topic, number, leader epoch, and a flag in heartbeats.
 const COPY_BYTES: usize = 16 + 4 + 4 + 1;
+/// The flag of a copy that is whole, but whose disk has no room; that of one whose leader has heard of it
+/// is 1.
+const FULL: u8 = 2;
 const VERDICT_BYTES: usize = 16 + 4 + 4;
 
 /// What a node knows of its own damaged copies, by core.
 #[derive(Default)]
 pub(super) struct OwnDamage(RefCell<BTreeMap<usize, Vec<DamagedCopy>>>);
 
-/// Which copies of which nodes are damaged, as the quorum's leader has heard in its term.
+/// Which copies of which nodes are damaged, or have no room, as the quorum's leader has heard in its term.
 #[derive(Default)]
-pub(super) struct KnownDamage(RefCell<BTreeMap<NodeId, BTreeSet<(Uuid, i32)>>>);
+pub(super) struct KnownDamage(RefCell<BTreeMap<NodeId, Copies>>);
+
+/// Those of a node, and whether it is room that each of them lacks.
+type Copies = BTreeMap<(Uuid, i32), bool>;
 
 impl OwnDamage {
     /// Puts what there is into a heartbeat.
@@ -45,7 +51,7 @@ impl OwnDamage {
             bytes.put_u128(copy.topic.as_u128());
             bytes.put_i32(copy.partition);
             bytes.put_i32(copy.leader_epoch);
-            bytes.put_u8(copy.has_fetched.into());
+            bytes.put_u8(u8::from(copy.has_fetched) | u8::from(copy.is_full) * FULL);
         }
         if !bytes.is_empty() {
             let tags = &mut request.unknown_tagged_fields;
@@ -59,17 +65,32 @@ impl KnownDamage {
     pub(super) fn clear(&self) {
         self.0.borrow_mut().clear();
     }
+
+    /// Copies that have no room.
+    pub(super) fn full(&self) -> BTreeSet<(NodeId, (Uuid, i32))> {
+        let known = self.0.borrow();
+        let all = known.iter().flat_map(|(node, copies)| {
+            let full = copies.iter().filter(|(_, is_full)| **is_full);
+            full.map(|(id, _)| (*node, *id))
+        });
+        all.collect()
+    }
 }
 
 /// The damaged copies of a heartbeat; what is none is passed over.
 fn copies_in(request: &BrokerHeartbeatRequest) -> Vec<DamagedCopy> {
     let told = request.unknown_tagged_fields.get(&TAG_DAMAGED);
     let told = told.map_or(&[][..], |told| &told[..]);
-    let copies = told.chunks_exact(COPY_BYTES).map(|mut bytes| DamagedCopy {
-        topic: Uuid::from_u128(bytes.get_u128()),
-        partition: bytes.get_i32(),
-        leader_epoch: bytes.get_i32(),
-        has_fetched: bytes.get_u8() != 0,
+    let copies = told.chunks_exact(COPY_BYTES).map(|mut bytes| {
+        let (topic, partition) = (Uuid::from_u128(bytes.get_u128()), bytes.get_i32());
+        let (leader_epoch, flags) = (bytes.get_i32(), bytes.get_u8());
+        DamagedCopy {
+            topic,
+            partition,
+            leader_epoch,
+            has_fetched: flags & !FULL != 0,
+            is_full: flags & FULL != 0,
+        }
     });
     copies.take(COPIES_MAX).collect()
 }
@@ -124,7 +145,9 @@ impl Shard {
         }
         let copies = copies_in(request);
         let known = {
-            let ids = copies.iter().map(|copy| (copy.topic, copy.partition));
+            let ids = copies
+                .iter()
+                .map(|copy| ((copy.topic, copy.partition), copy.is_full));
             let mut known = self.nodes.leadership.damage.0.borrow_mut();
             known.insert(node, ids.collect());
             if copies.is_empty() {
@@ -139,7 +162,7 @@ impl Shard {
             }
             let is_whole = |other: NodeId, id: (Uuid, i32)| {
                 let told = known.get(&other);
-                told.is_some_and(|damaged| !damaged.contains(&id))
+                told.is_some_and(|damaged| !damaged.contains_key(&id))
             };
             damage::decide(image, node, &copies, &is_whole)
         };
@@ -165,15 +188,16 @@ mod tests {
             partition,
             leader_epoch: 3,
             has_fetched: partition == 1,
+            is_full: partition == 2,
         };
         let own = OwnDamage::default();
         let mut request = BrokerHeartbeatRequest::default();
         own.tell(&mut request);
         assert_eq!(request, BrokerHeartbeatRequest::default());
         own.0.borrow_mut().insert(0, vec![copy(0)]);
-        own.0.borrow_mut().insert(1, vec![copy(1)]);
+        own.0.borrow_mut().insert(1, vec![copy(1), copy(2)]);
         own.tell(&mut request);
-        assert_eq!(copies_in(&request), [copy(0), copy(1)]);
+        assert_eq!(copies_in(&request), [copy(0), copy(1), copy(2)]);
 
         let verdict = |partition, repair_in| Verdict {
             topic: Uuid::from_u128(7),

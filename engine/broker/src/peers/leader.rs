@@ -293,7 +293,11 @@ impl Shard {
         self: &Rc<Self>,
         request: AlterPartitionRequest,
     ) -> AlterPartitionResponse {
-        let decide = move |image: &Image, _: Context<'_>| isr::alter_partitions(image, &request);
+        let full = self.nodes.leadership.damage.full();
+        let has_no_room = move |node, id| full.contains(&(node, id));
+        let decide = move |image: &Image, _: Context<'_>| {
+            isr::alter_partitions(image, &request, &has_no_room)
+        };
         match self.change(decide).await {
             Ok((response, _)) => response,
             Err(error) => {
