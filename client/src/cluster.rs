@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use ringmill_wire::StrBytes;
 use ringmill_wire::Uuid;
 use ringmill_wire::control::Call;
@@ -33,7 +34,7 @@ use crate::pool::Pool;
 use crate::transport::{JoinHandle, Notify, now, random_u64, sleep, spawn, timeout};
 
 /// After so long without an answer, another broker is asked beside.
-const SILENT: Duration = Duration::from_millis(500);
+pub(crate) const SILENT: Duration = Duration::from_millis(500);
 
 /// Why the client knows nothing usable of a topic or a group.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -249,15 +250,23 @@ impl Client {
         self.0.refreshed.notified()
     }
 
-    /// Asks for metadata, of the brokers and of some topics, and takes the answer in. A broker that is
-    /// silent may be paused or cut off: another is asked beside it.
+    /// Asks for metadata, of the brokers and of some topics, and takes the answer in.
     pub(crate) async fn metadata(&self, ask: &Ask) -> Result<MetadataResponse, CallError> {
+        self.ask_any(async |connection| self.metadata_of(&connection, ask).await)
+            .await
+    }
+
+    /// Asks any broker. One that is silent may be paused or cut off: another is asked beside it.
+    async fn ask_any<T>(
+        &self,
+        ask: impl AsyncFn(Connection) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
         let first = self.any().await?;
         let first = match self.is_doubted(&first) {
             true => self.another(&first).await.unwrap_or(first),
             false => first,
         };
-        let mut answer = Box::pin(self.metadata_of(&first, ask));
+        let mut answer = Box::pin(ask(first.clone()));
         if let Ok(answered) = timeout(SILENT, answer.as_mut()).await {
             return answered;
         }
@@ -269,7 +278,7 @@ impl Client {
                     address: first.address().to_owned(),
                     cause: "it is silent, and no other broker is there".to_owned(),
                 })?;
-            self.metadata_of(&other, ask).await
+            ask(other).await
         });
         match select(answer, beside).await {
             Either::Left((Ok(answered), _)) | Either::Right((Ok(answered), _)) => Ok(answered),
@@ -335,17 +344,11 @@ impl Client {
             return Ok(connection);
         }
         let known: Vec<String> = self.image().brokers.values().map(|b| b.address()).collect();
-        let mut failure = ConnectError::Address(String::new());
-        for address in self.0.config.bootstrap.iter().chain(&known) {
-            match Connection::open(address, &self.0.config).await {
-                Ok(connection) => {
-                    *self.0.bootstrap.borrow_mut() = Some(connection.clone());
-                    return Ok(connection);
-                }
-                Err(error) => failure = error,
-            }
-        }
-        Err(failure.into())
+        let mut addresses = self.0.config.bootstrap.clone();
+        addresses.extend(known);
+        let connection = first_open(&addresses, &self.0.config).await?;
+        *self.0.bootstrap.borrow_mut() = Some(connection.clone());
+        Ok(connection)
     }
 
     /// A connection to a broker, for short requests.
@@ -379,10 +382,29 @@ impl Client {
         kind: Coordinated,
         name: &str,
     ) -> Result<i32, LookupError> {
-        let connection = self.any().await?;
-        let version = connection
-            .version(<FindCoordinatorRequest as Call>::KEY, i16::MAX)
-            .map_err(CallError::from)?;
+        let asked =
+            self.ask_any(async |connection| self.coordinator_by(&connection, kind, name).await);
+        let (code, node) = asked.await?;
+        match error_code(code) {
+            ErrorCode::None if self.image().brokers.contains_key(&node) => Ok(node),
+            ErrorCode::None => {
+                self.metadata(&Ask::topics([], false)).await?;
+                Ok(node)
+            }
+            code => Err(LookupError::Refused {
+                what: format!("coordinator of {} {name:?}", kind.text()),
+                code,
+            }),
+        }
+    }
+
+    async fn coordinator_by(
+        &self,
+        connection: &Connection,
+        kind: Coordinated,
+        name: &str,
+    ) -> Result<(i16, i32), CallError> {
+        let version = connection.version(<FindCoordinatorRequest as Call>::KEY, i16::MAX)?;
         let key = StrBytes::from_string(name.to_owned());
         let request = FindCoordinatorRequest::default();
         let request = match version {
@@ -395,21 +417,10 @@ impl Client {
         };
         let limit = self.0.config.request_timeout;
         let mut response = connection.call_at(version, &request, limit).await?;
-        let (code, node) = match response.coordinators.pop() {
+        Ok(match response.coordinators.pop() {
             Some(coordinator) => (coordinator.error_code, coordinator.node_id.0),
             None => (response.error_code, response.node_id.0),
-        };
-        match error_code(code) {
-            ErrorCode::None if self.image().brokers.contains_key(&node) => Ok(node),
-            ErrorCode::None => {
-                self.metadata(&Ask::topics([], false)).await?;
-                Ok(node)
-            }
-            code => Err(LookupError::Refused {
-                what: format!("coordinator of {} {name:?}", kind.text()),
-                code,
-            }),
-        }
+        })
     }
 
     /// Repeats an attempt, with waits in between, for as long as its failure may pass and the
@@ -431,6 +442,28 @@ impl Client {
                 return Err(error);
             }
             sleep(wait).await;
+        }
+    }
+}
+
+/// The first connection that opens: the addresses are tried in turn, and the next one also beside
+/// one that is silent.
+async fn first_open(addresses: &[String], config: &ClientConfig) -> Result<Connection, CallError> {
+    let mut rest = addresses.iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut failure = ConnectError::Address(String::new());
+    loop {
+        let next = rest.next();
+        attempts.extend(next.map(|address| Connection::open(address, config)));
+        let ended = match next {
+            Some(_) => timeout(SILENT, attempts.next()).await.unwrap_or_default(),
+            None => attempts.next().await,
+        };
+        match ended {
+            Some(Ok(connection)) => return Ok(connection),
+            Some(Err(error)) => failure = error,
+            None if next.is_none() => return Err(failure.into()),
+            None => {}
         }
     }
 }

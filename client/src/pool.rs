@@ -85,6 +85,16 @@ impl Pool {
         slot.connection.clone()
     }
 
+    /// Ends the connection to a broker, for everybody who waits for an answer; gives its address, if
+    /// there was one.
+    pub(crate) fn give_up(&self, node: i32, cause: &str) -> Option<String> {
+        let slots = self.0.slots.borrow();
+        let connection = slots.get(&node)?.connection.clone()?;
+        drop(slots);
+        connection.give_up(cause);
+        Some(connection.address().to_owned())
+    }
+
     fn find(&self, node: i32) -> Found {
         let slots = self.0.slots.borrow();
         let Some(slot) = slots.get(&node) else {

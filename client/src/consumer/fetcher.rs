@@ -415,6 +415,16 @@ impl Fetcher {
         effects
     }
 
+    /// Whether another broker is to be asked for a partition of a plan by now.
+    pub(crate) fn has_moved(&self, now: Instant, plan: &Plan, node: i32) -> bool {
+        plan.wanted.iter().any(|wanted| {
+            let state = self.partitions.get(&wanted.partition);
+            let state = state.filter(|state| state.serial == wanted.serial);
+            let source = state.and_then(|state| state.source(now));
+            source.is_some_and(|source| source != node)
+        })
+    }
+
     /// There is no answer to a plan.
     pub(crate) fn on_broken(&mut self, now: Instant, plan: &Plan, random: u64) {
         for wanted in &plan.wanted {

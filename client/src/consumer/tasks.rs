@@ -23,13 +23,17 @@ use super::fetcher::{Plan, Start, Unlocated};
 use super::protocol::AnyMembership;
 use super::{PollError, Shared};
 use crate::assignor::TopicPartition;
+use crate::cluster::SILENT;
 use crate::connection::CallError;
 use crate::metadata::{LeadersTold, error_code};
 use crate::offsets::OffsetSpec;
-use crate::transport::{Notify, now, random_u64, sleep, sleep_until};
+use crate::transport::{Notify, now, random_u64, sleep, sleep_until, timeout};
 
 /// The last version that names topics by name.
 const LAST_BY_NAME: i16 = 12;
+/// How often it is looked whether others lead what a silent broker was asked for, for each time that
+/// the cluster is asked.
+const LOOKS: usize = 5;
 /// How much longer than the broker may wait its answer may take is the request's time-out.
 fn fetch_limit(shared: &Shared) -> Duration {
     shared.config.fetch_max_wait + shared.client.config().request_timeout
@@ -48,7 +52,7 @@ pub(super) async fn fetch_from(shared: Rc<Shared>, node: i32, bell: Rc<Notify>) 
             }
             continue;
         };
-        match fetch(&shared, node, &plan).await {
+        match fetch_unless_moved(&shared, node, &plan).await {
             Ok((answers, told)) => {
                 let mut fetcher = shared.fetcher.borrow_mut();
                 let effects = fetcher.on_response(now(), &plan, answers, random_u64());
@@ -81,6 +85,38 @@ pub(super) async fn fetch_from(shared: Rc<Shared>, node: i32, bell: Rc<Notify>) 
 }
 
 type Answers = Vec<Option<FetchedPartition<Bytes>>>;
+
+/// A broker that is silent for longer than it may wait for records may be paused, or cut off: then
+/// somebody else leads soon, and nobody need wait for its answer.
+async fn fetch_unless_moved(
+    shared: &Shared,
+    node: i32,
+    plan: &Plan,
+) -> Result<(Answers, LeadersTold), CallError> {
+    let mut answer = pin!(fetch(shared, node, plan));
+    let patient = shared.config.fetch_max_wait + SILENT;
+    if let Ok(answered) = timeout(patient, answer.as_mut()).await {
+        return answered;
+    }
+    let mut looked = 0_usize;
+    loop {
+        if shared.fetcher.borrow().has_moved(now(), plan, node) {
+            let cause = "it is silent, and others lead what is wanted of it";
+            let address = shared.fetching.give_up(node, cause);
+            return Err(CallError::Broken {
+                address: address.unwrap_or_default(),
+                cause: cause.to_owned(),
+            });
+        }
+        if looked.is_multiple_of(LOOKS) {
+            shared.client.doubt(node);
+        }
+        if let Ok(answered) = timeout(SILENT / LOOKS as u32, answer.as_mut()).await {
+            return answered;
+        }
+        looked += 1;
+    }
+}
 
 async fn fetch(
     shared: &Shared,

@@ -14,6 +14,7 @@ use ringmill_wire::topic::TopicRef;
 
 use super::Shared;
 use super::core::{Answer, Core, Drained};
+use crate::cluster::SILENT;
 use crate::config::Acks;
 use crate::connection::{CallError, Connection, Reply};
 use crate::metadata::LeadersTold;
@@ -23,8 +24,6 @@ use crate::transport::{Notify, now, random_u64, spawn, timeout};
 const LAST_BY_NAME: i16 = 12;
 /// The last version whose transactions are those of before KIP-890.
 const LAST_OLD_TRANSACTION: i16 = 11;
-/// A broker that has not answered for so long is looked after.
-const SILENT: Duration = Duration::from_millis(500);
 /// The widest `timeout_ms` of a request.
 const MAX_TIMEOUT_MS: u128 = i32::MAX as u128;
 
