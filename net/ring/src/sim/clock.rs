@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::random::Random;
 
-const MILLION: i128 = 1_000_000;
+const MILLION: u64 = 1_000_000;
 
 /// The world begins at 2025-01-01 00:00:00 UTC, in milliseconds since the Unix epoch.
 const EPOCH_MS: i64 = 1_735_689_600_000;
@@ -57,9 +57,13 @@ impl NodeClock {
 
     /// The monotonic clock at a true time.
     pub(super) fn monotonic_ns(&self, now: u64) -> u64 {
-        let elapsed = i128::from(now - self.booted_at);
-        let drifted = elapsed + elapsed * i128::from(self.drift_ppm) / MILLION;
-        self.monotonic_base + drifted as u64
+        // whole millions apart from the rest, so that 64 bits are enough: a turn asks for it
+        let elapsed = now - self.booted_at;
+        let (millions, rest) = (elapsed / MILLION, elapsed % MILLION);
+        let drift =
+            millions as i64 * self.drift_ppm + rest as i64 * self.drift_ppm / MILLION as i64;
+        let undrifted = self.monotonic_base.saturating_add(elapsed);
+        undrifted.saturating_add_signed(drift)
     }
 
     /// The first true time at which the monotonic clock shows at least `monotonic_ns`.
@@ -67,11 +71,11 @@ impl NodeClock {
         let Some(drifted) = monotonic_ns.checked_sub(self.monotonic_base) else {
             return self.booted_at;
         };
-        let rate = MILLION + i128::from(self.drift_ppm);
-        let elapsed = i128::from(drifted) * MILLION / rate;
-        let guess = u64::try_from(elapsed)
-            .unwrap_or(u64::MAX)
-            .saturating_add(self.booted_at);
+        let rate = MILLION.wrapping_add_signed(self.drift_ppm);
+        let elapsed = (drifted / rate)
+            .saturating_mul(MILLION)
+            .saturating_add(drifted % rate * MILLION / rate);
+        let guess = elapsed.saturating_add(self.booted_at);
         // Both divisions round, so the true time is within a few steps of the guess.
         let mut time = guess.saturating_sub(2).max(self.booted_at);
         while time < u64::MAX && self.monotonic_ns(time) < monotonic_ns {
