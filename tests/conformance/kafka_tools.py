@@ -10,6 +10,7 @@ import json
 import os
 import re
 import subprocess
+import time
 
 from harness import PUSH_TELEMETRY, NotOffered, eventually, feature, main, offered
 from history import Broken, check, dense, same

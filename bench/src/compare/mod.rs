@@ -2,6 +2,7 @@
 //! round after round, each round in another order. What is told are medians over the rounds, how each
 //! system stands to the first, and how far all of them are from what the machine does at most.
 
+mod open_messaging;
 mod page;
 mod plan;
 mod program;
@@ -39,9 +40,13 @@ pub(crate) struct Args {
     systems: Vec<System>,
     /// What to do: KIND or KIND,KEY=VALUE,… with a kind of produce, consume, end-to-end, single and
     /// catch-up, and what the options below say of all works, for this one: promise, size, partitions,
-    /// replication, producers, batch, linger, and consumers, records and rate; may be repeated
-    #[arg(long = "work", value_name = "WORK", default_value = "produce")]
+    /// replication, producers, batch, linger, and consumers, records and rate; may be repeated; produce
+    /// if nothing is named
+    #[arg(long = "work", value_name = "WORK")]
     works: Vec<String>,
+    /// Do what a workload file of the OpenMessaging benchmark says, after that; may be repeated
+    #[arg(long = "workload", value_name = "FILE")]
+    workloads: Vec<PathBuf>,
     /// What is promised of an acknowledged record; each does all works
     #[arg(long = "promise", value_name = "WORD", default_value = "default")]
     promises: Vec<String>,
@@ -117,31 +122,50 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 /// All of them, in their order.
 fn works(args: &Args) -> Result<Vec<Work>, Failure> {
     let mut works = Vec::new();
-    for text in &args.works {
-        for promise in &args.promises {
+    let mut add = |work: Result<Work, String>| {
+        let work = work.map_err(Failure)?;
+        if !works.contains(&work) {
+            works.push(work);
+        }
+        Ok::<(), Failure>(())
+    };
+    // a workload alone does not bring the default work along
+    let texts = match args.works.is_empty() && args.workloads.is_empty() {
+        true => vec!["produce".to_owned()],
+        false => args.works.clone(),
+    };
+    for promise in &args.promises {
+        for text in &texts {
             for record_size in &args.record_sizes {
-                let base = Work {
-                    kind: Kind::Produce,
-                    promise: promise.clone(),
-                    record_size: *record_size,
-                    partitions: args.partitions,
-                    replication: args.replication,
-                    producers: args.producers.max(1),
-                    consumers: 1,
-                    records: 0,
-                    rate: None,
-                    batch_size: args.batch_size,
-                    linger: args.linger,
-                    by: String::new(),
-                };
-                let work = Work::parse(text, &base).map_err(Failure)?;
-                if !works.contains(&work) {
-                    works.push(work);
-                }
+                add(Work::parse(text, &base(args, promise, *record_size)))?;
             }
+        }
+        for path in &args.workloads {
+            let text = std::fs::read_to_string(path);
+            let text = text.map_err(|error| Failure(format!("{}: {error}", path.display())))?;
+            let work = open_messaging::parse(&text, &base(args, promise, 0));
+            add(work.map_err(|error| format!("{}: {error}", path.display())))?;
         }
     }
     Ok(works)
+}
+
+/// What the options say of all works.
+fn base(args: &Args, promise: &str, record_size: usize) -> Work {
+    Work {
+        kind: Kind::Produce,
+        promise: promise.to_owned(),
+        record_size,
+        partitions: args.partitions,
+        replication: args.replication,
+        producers: args.producers.max(1),
+        consumers: 1,
+        records: 0,
+        rate: None,
+        batch_size: args.batch_size,
+        linger: args.linger,
+        by: String::new(),
+    }
 }
 
 /// One work on all systems.

@@ -173,10 +173,10 @@ impl Work {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn base() -> Work {
+    pub(in super::super) fn base() -> Work {
         Work {
             kind: Kind::Produce,
             promise: "default".to_owned(),
