@@ -516,6 +516,10 @@ impl Hosted {
             // As Kafka: no ends are told with an error.
             Err(error) => return LocalFound::failed(error.to_code()),
         }
+        if found.len == 0 && self.replica.is_cut_off() {
+            // Most likely there is more by now, from whoever leads instead.
+            return LocalFound::failed(ErrorCode::NotLeaderOrFollower);
+        }
         // What was read is visible, though more may be since.
         found.high_watermark = self.log.visible_end();
         found.last_stable = self.log.last_stable_offset();

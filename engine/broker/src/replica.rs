@@ -138,6 +138,11 @@ impl Replica {
             .flatten()
     }
 
+    /// Whether this node leads, and seems to be cut off from those that follow.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.is_cut_off.get()
+    }
+
     fn leader<T>(&self, work: impl FnOnce(&mut Leader) -> T) -> Option<T> {
         match &mut *self.role.borrow_mut() {
             Role::Leads(leader) => Some(work(leader)),
@@ -176,7 +181,7 @@ impl Hosted {
     /// is cut off is better told to look for another.
     pub(crate) fn check_takes(&self) -> Result<()> {
         self.check_leads()?;
-        match self.replica.is_cut_off.get() {
+        match self.replica.is_cut_off() {
             true => Err(ErrorCode::NotLeaderOrFollower),
             false => Ok(()),
         }

@@ -350,6 +350,7 @@ impl Shard {
         self.take_part(folder, identity, &own).await?;
         spawn(Rc::clone(self).accept(listener));
         spawn(Rc::clone(self).watch_quorum());
+        spawn(Rc::clone(self).leave_quorum_when_stuck());
         let epoch = self.register(&own).await?;
         let image = self.own_life(epoch, |_| true).await;
         let store = Rc::clone(self.metadata_store());

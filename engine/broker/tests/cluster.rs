@@ -3,6 +3,8 @@
 
 #[path = "cluster/coordinators.rs"]
 mod coordinators;
+#[path = "cluster/cut_off.rs"]
+mod cut_off;
 #[path = "cluster/damage.rs"]
 mod damage;
 #[path = "cluster/elections.rs"]

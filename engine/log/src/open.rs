@@ -601,6 +601,7 @@ impl Assembled<'_> {
             failure: None,
             no_space: None,
             taken_back: None,
+            told_of_no_room: None,
             jitter_seed: random_u64(),
         };
         (state, self.meta, self.report)

@@ -189,6 +189,8 @@ pub(crate) struct State {
     pub(crate) no_space: Option<IoFailure>,
     /// When appends were taken back last, for which there was no room.
     pub(crate) taken_back: Option<Instant>,
+    /// When it was told last that there is none.
+    pub(crate) told_of_no_room: Option<Instant>,
 }
 
 impl State {

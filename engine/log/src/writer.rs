@@ -2,6 +2,7 @@
 //! a task of its own that reports back and asks for the next step.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ringmill_ring::{File, now, sleep_until, spawn};
@@ -19,6 +20,8 @@ use crate::queue::{Fate, QUEUE_BYTES_MAX};
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// Index cells and aborted transactions that gather in memory before they are written to the file.
 const SPILL_CELLS: usize = 4 << 10;
+/// That a disk has no room is not told again before.
+const TELL_AFTER: Duration = Duration::from_secs(10);
 
 impl Inner {
     /// Sees to it that the next step is taken at the end of this turn, with all that the turn
@@ -211,7 +214,7 @@ impl Inner {
     /// The disk is full. What the write left behind is cut off, and all that was appended after
     /// the last good byte is taken back, as if it had never come. No write is in flight.
     async fn give_up(self: &Rc<Self>, failure: &IoFailure) {
-        tracing::warn!(%failure, "appends are refused until there is room");
+        self.tell_of_no_room(failure);
         self.filled().await;
         let (file, end) = {
             let state = self.state.borrow();
@@ -242,9 +245,18 @@ impl Inner {
         self.changed.notify_all();
     }
 
+    /// Clients and leaders try again and again: it is said now and then.
+    fn tell_of_no_room(&self, failure: &IoFailure) {
+        let told = &mut self.state.borrow_mut().told_of_no_room;
+        if told.is_none_or(|told| now() - told > TELL_AFTER) {
+            *told = Some(now());
+            tracing::warn!(%failure, "appends are refused until there is room");
+        }
+    }
+
     /// There is no room for a new segment: the last one goes on, without what was to come after.
     pub(crate) fn give_up_roll(self: &Rc<Self>, failure: &IoFailure) {
-        tracing::warn!(%failure, "appends are refused until there is room");
+        self.tell_of_no_room(failure);
         let mut state = self.state.borrow_mut();
         if state.failure.is_none() {
             state.commit.on_roll_no_space();

@@ -16,6 +16,7 @@ pub(crate) mod messages;
 mod pending;
 mod refusal;
 mod registration;
+mod stuck;
 mod voters;
 
 use std::cell::{Cell, RefCell};

@@ -525,7 +525,7 @@ impl Shard {
     }
 
     /// Hands the quorum to whoever has most of its log.
-    async fn hand_over(&self) {
+    pub(super) async fn hand_over(&self) {
         let store = self.metadata_store();
         let (me, image) = (self.config.node_id, store.image());
         let mut view = store.view();

@@ -4,8 +4,14 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use ringmill_ring::sleep;
+use ringmill_wire::error::ErrorCode;
+use ringmill_wire::kafka_protocol::messages::CreateTopicsRequest;
+use ringmill_wire::kafka_protocol::messages::create_topics_request::CreatableTopic;
+
 use crate::records::{Shown, Written, create_on, nothing_is_lost, read_all, until, write};
-use crate::world::{Cluster, SOON, seeds};
+use crate::wire_client::topic_name;
+use crate::world::{Cluster, SOON, ask, seeds};
 
 /// No longer than this until others go on without a node; `replica.lag.time.max.ms` is 30 s.
 const WITHIN: Duration = Duration::from_secs(3);
@@ -52,4 +58,39 @@ fn others_go_on_without_a_node_whose_disk_is_full() {
             nothing_is_lost(seed, &written, &found);
         }
     }
+}
+
+/// The quorum's journal is on the same disk: the metadata can be changed all the same.
+#[test]
+fn a_full_disk_does_not_lead_the_quorum() {
+    for seed in 0..seeds(3) {
+        let mut cluster = Cluster::new(seed, 3);
+        cluster.start_all();
+        cluster.formed(&[1, 2, 3], SOON);
+        // The node that has begun the cluster leads.
+        set_room(&cluster, 1, Some(0));
+        for number in 0..20 {
+            let name: &'static str = format!("t{number}").leak();
+            cluster.client(WITHIN * 4, async move {
+                // one that was begun before is there already
+                while !try_create(2, name).await {
+                    sleep(Duration::from_millis(100)).await;
+                }
+            });
+        }
+        assert!(cluster.is_running(1), "seed {seed}");
+    }
+}
+
+async fn try_create(node: usize, name: &str) -> bool {
+    let topic = CreatableTopic::default()
+        .with_name(topic_name(name))
+        .with_num_partitions(20)
+        .with_replication_factor(2);
+    let request = CreateTopicsRequest::default()
+        .with_topics(vec![topic])
+        .with_timeout_ms(1_000);
+    let answer = ask(node, 7, request).await;
+    let code = answer.and_then(|answer| ErrorCode::from_code(answer.topics[0].error_code));
+    matches!(code, Some(ErrorCode::None | ErrorCode::TopicAlreadyExists))
 }
