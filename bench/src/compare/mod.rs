@@ -11,6 +11,7 @@ mod results;
 mod system;
 mod work;
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -102,7 +103,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let works = works(&args)?;
+    let works = works(&args).await?;
     let limits = match &args.limits {
         Some(folder) => Some(limits::measure(folder, LIMIT_TIME).await?),
         None => None,
@@ -120,7 +121,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// All of them, in their order.
-fn works(args: &Args) -> Result<Vec<Work>, Failure> {
+async fn works(args: &Args) -> Result<Vec<Work>, Failure> {
     let mut works = Vec::new();
     let mut add = |work: Result<Work, String>| {
         let work = work.map_err(Failure)?;
@@ -141,10 +142,12 @@ fn works(args: &Args) -> Result<Vec<Work>, Failure> {
             }
         }
         for path in &args.workloads {
-            let text = std::fs::read_to_string(path);
-            let text = text.map_err(|error| Failure(format!("{}: {error}", path.display())))?;
+            let told = |error: &dyn Display| format!("{}: {error}", path.display());
+            let bytes = ringmill_ring::fs::read(path).await;
+            let bytes = bytes.map_err(|error| Failure(told(&error)))?;
+            let text = String::from_utf8_lossy(&bytes);
             let work = open_messaging::parse(&text, &base(args, promise, 0));
-            add(work.map_err(|error| format!("{}: {error}", path.display())))?;
+            add(work.map_err(|error| told(&error)))?;
         }
     }
     Ok(works)
