@@ -18,6 +18,9 @@ use crate::measure::Gathered;
 use crate::process::{drop_caches, usage};
 use crate::produce::{Enough, Load, Payload, counted};
 
+/// Apache Kafka makes less than ten thousand with one request.
+const PARTITIONS_AT_ONCE: i32 = 5_000;
+
 /// How one measure is taken.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Way {
@@ -172,12 +175,19 @@ async fn create(
         .map(|s| (s.key.clone(), s.value.clone()));
     let topic = NewTopic {
         name: name.to_owned(),
-        partitions: Some(work.partitions),
+        partitions: Some(work.partitions.min(PARTITIONS_AT_ONCE)),
         replication: Some(work.replication),
         configs: configs.collect(),
     };
-    let created = Admin::new(&broker.client).create_topic(&topic).await;
-    created.map(drop).map_err(Failure::new)
+    let admin = Admin::new(&broker.client);
+    admin.create_topic(&topic).await.map_err(Failure::new)?;
+    let mut there = PARTITIONS_AT_ONCE;
+    while there < work.partitions {
+        there = (there + PARTITIONS_AT_ONCE).min(work.partitions);
+        let grown = admin.create_partitions(name, there).await;
+        grown.map_err(Failure::new)?;
+    }
+    Ok(())
 }
 
 /// What is used from here on.
