@@ -70,9 +70,14 @@ pub(crate) fn reset_peak(pid: u32) {
     let _ = std::fs::write(format!("/proc/{pid}/clear_refs"), "5");
 }
 
+/// Lets the system write all that is to be written (sync(2)).
+pub(crate) fn settle() {
+    rustix::fs::sync();
+}
+
 /// Lets the system forget what it has read from disks (proc_sys_vm(5)), if that is allowed.
 pub(crate) fn drop_caches() {
-    rustix::fs::sync();
+    settle();
     if std::fs::write("/proc/sys/vm/drop_caches", "1").is_err() {
         eprintln!("ringmill-bench: the page cache stays: only root may empty it");
     }

@@ -20,6 +20,7 @@ use serde_json::json;
 use crate::Failure;
 use crate::limits::{self, Limits};
 use crate::options::{Output, size, time};
+use crate::process::settle;
 use crate::report::Report;
 use plan::{Kind, Work};
 use program::{Program, program};
@@ -221,6 +222,8 @@ async fn rounds(args: &Args, work: &Work, rate: Option<u64>) -> Result<Vec<Measu
                 0 => turn,
                 _ => systems.len() - 1 - turn,
             };
+            // what was written and deleted before is not to be waited for now
+            settle();
             let way = Way {
                 rate,
                 duration: args.duration,
@@ -252,6 +255,10 @@ fn title(args: &Args) -> String {
     )
 }
 
+fn named(measured: &Measured) -> String {
+    format!("{}: {}", measured.system, measured.title())
+}
+
 /// The works with what was measured of them, system by system.
 fn by_work(all: &[Measured]) -> impl Iterator<Item = &[Measured]> {
     all.chunk_by(|a, b| a.title() == b.title())
@@ -277,6 +284,6 @@ fn report(args: &Args, all: &[Measured], limits: Option<&Limits>) -> Result<Repo
     }
     let json: Vec<_> = all.iter().map(Measured::as_json).collect();
     report.data("measured", json!(json));
-    report.curves("one record in so many", "ms", page::curves(all)?);
+    report.curves("one record in so many", "ms", page::curves(all, named)?);
     Ok(report)
 }

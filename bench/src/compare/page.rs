@@ -37,13 +37,16 @@ pub(super) fn distance(works: &[Measured], limits: &Limits) -> Option<(String, V
 }
 
 /// The latency that one record in so many has, or more.
-pub(super) fn curves(all: &[Measured]) -> Result<Vec<Curve>, Failure> {
+pub(super) fn curves(
+    all: &[Measured],
+    name: impl Fn(&Measured) -> String,
+) -> Result<Vec<Curve>, Failure> {
     let mut curves = Vec::new();
     for measured in all {
         let Some(latencies) = measured.latencies()? else {
             continue;
         };
-        let mut curve = Curve::new(&format!("{}: {}", measured.system, measured.title()));
+        let mut curve = Curve::new(&name(measured));
         for step in latencies.iter_quantiles(4) {
             let left = 1.0 - step.quantile_iterated_to();
             if left <= 0.0 || 1.0 / left > latencies.len() as f64 {
@@ -58,7 +61,8 @@ pub(super) fn curves(all: &[Measured]) -> Result<Vec<Curve>, Failure> {
 
 /// A chart that the page shows.
 struct Chart {
-    file: &'static str,
+    /// Which of the page's charts it is.
+    file: String,
     title: String,
     svg: String,
 }
@@ -77,9 +81,9 @@ fn charts(args: &Args, all: &[Measured]) -> Result<Vec<Chart>, Failure> {
         bars.draw(title)
     };
     let mut charts = Vec::new();
-    let mut add = |file, title: &str, svg: Result<String, String>| {
+    let mut add = |file: &str, title: &str, svg: Result<String, String>| {
         charts.push(Chart {
-            file,
+            file: file.to_owned(),
             title: title.to_owned(),
             svg: svg.map_err(Failure)?,
         });
@@ -95,17 +99,25 @@ fn charts(args: &Args, all: &[Measured]) -> Result<Vec<Chart>, Failure> {
     add("cpu", title, bars(title, Measured::records_per_cpu_second))?;
     let title = "Most memory, MiB";
     add("memory", title, bars(title, Measured::peak_memory))?;
-    let curves = curves(all)?;
-    if !curves.is_empty() {
-        let comparison = Comparison {
-            x: "one record in so many",
-            y: "ms",
-            curves,
-        };
-        let title = "How long the slowest records take";
-        add("latency", title, comparison.draw(title))?;
+    for works in by_work(all) {
+        let curves = curves(works, |measured| measured.system.clone())?;
+        if !curves.is_empty() {
+            let comparison = Comparison {
+                x: "one record in so many",
+                y: "ms",
+                curves,
+            };
+            let title = format!("{}: how long the slowest take", works[0].title());
+            add(&latency_file(&works[0]), &title, comparison.draw(&title))?;
+        }
     }
     Ok(charts)
+}
+
+/// Which chart shows how long a work's records take. Its rate is another each time, its chart's name is not.
+fn latency_file(measured: &Measured) -> String {
+    let name = measured.work.name().replace(", ", "-").replace(' ', "-");
+    format!("latency-{name}")
 }
 
 /// The file of a chart, beside its page.
@@ -124,7 +136,7 @@ pub(super) async fn write(
     let charts = charts(args, all)?;
     let folder = page.parent().unwrap_or(Path::new("."));
     for chart in &charts {
-        let file = folder.join(chart_file(page, chart.file));
+        let file = folder.join(chart_file(page, &chart.file));
         write_file(&file, chart.svg.clone()).await?;
     }
     write_file(page, text(args, all, limits, page, &charts)).await
@@ -148,15 +160,25 @@ fn text(
         let _ = writeln!(text, "- {name}: {what}");
     }
     let _ = writeln!(text, "- {}\n", title(args));
-    for chart in charts {
-        let file = chart_file(page, chart.file);
-        let _ = writeln!(text, "![{}]({file})\n", chart.title);
-    }
+    let picture = |chart: &Chart| {
+        let file = chart_file(page, &chart.file);
+        format!("![{}]({file})\n\n", chart.title)
+    };
+    // those of one work stand with its table
+    let is_of_all = |chart: &&Chart| !chart.file.starts_with("latency");
+    text.extend(charts.iter().filter(is_of_all).map(picture));
     if let Some(limits) = limits {
         text.push_str(&limits_table(limits));
     }
     for works in by_work(all) {
         text.push_str(&table(works, limits));
+        let file = works.first().map(latency_file);
+        let mut of_work = charts.iter();
+        text.extend(
+            of_work
+                .find(|chart| Some(&chart.file) == file.as_ref())
+                .map(picture),
+        );
     }
     text
 }

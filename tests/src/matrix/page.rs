@@ -60,8 +60,8 @@ copies be in sync. Otherwise the case has failed. Clients give a request up afte
 
 A silence is the longest time for which a partition acknowledged nothing, or a group was given nothing of
 it, between the blow and half a second after everything was well again; it counts the client's own pauses.
-Figures are of a virtual machine of two cores that ran all nodes, clients and readers and was busy with
-other work besides, so they show more what a client does than what a quiet cluster can do.
+Figures are of a virtual machine of two cores that ran all nodes, clients and readers, so they show at least
+as much what a client does as what the cluster can do.
 
 This page is written by the command; it ends with what it does not show.
 
