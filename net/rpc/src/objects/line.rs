@@ -1,0 +1,373 @@
+//! What the parts of one connection share: what is to be sent, who holds what, and how it ends.
+//!
+//! The library writes its messages without waiting, so that they gather here; a task of its own
+//! sends them, one piece at a time. The parts that wait for a change of the line are woken by any.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::mem;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use capnp::message::{Builder, HeapAllocator};
+use capnp::{Error, ErrorKind};
+use capnp_rpc::rpc_capnp::{exception, message};
+use ringmill_ring::{Instant, now, timeout};
+
+use crate::objects::framing::Frame;
+use crate::objects::ledger::{Held, Ledger, Verdict};
+use crate::objects::message::{self as summary, Summary};
+use crate::objects::options::ObjectOptions;
+use crate::objects::stream::ObjectStream;
+
+/// Bytes of one send. Each must be done within [`ObjectOptions::send_time_max`].
+const PIECE: usize = 64 << 10;
+/// How long the last words to a peer may take to leave.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
+/// Bytes of a word.
+const WORD: usize = 8;
+
+/// Who waits for a change of a line; one at a time of each.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Part {
+    /// Who runs the connection.
+    Session,
+    /// Who reads the next message.
+    Reader,
+    /// Who sends the last words.
+    Closer,
+    /// Who waits for the end.
+    Driver,
+}
+
+/// One connection, as its parts see it.
+pub(super) struct Line {
+    pub(super) options: ObjectOptions,
+    /// Reading waits while much is to be sent: a server's does, a client's does not, so that the
+    /// two never wait for each other.
+    pauses: bool,
+    ledger: RefCell<Ledger>,
+    outgoing: RefCell<Outgoing>,
+    /// When bytes were last received.
+    heard_at: Cell<Instant>,
+    /// No further call is taken.
+    stopping: Cell<bool>,
+    /// Why the connection is to end.
+    failure: RefCell<Option<Error>>,
+    /// All is sent, or lost.
+    over: Cell<bool>,
+    waiting: RefCell<[Option<Waker>; 4]>,
+}
+
+#[derive(Default)]
+struct Outgoing {
+    waiting: BytesMut,
+    in_flight: usize,
+    /// Nothing more is written.
+    ending: bool,
+    /// Nothing more can be sent, or all was.
+    closed: bool,
+    writer: Option<Waker>,
+}
+
+impl Line {
+    pub(super) fn new(options: ObjectOptions, pauses: bool) -> Rc<Self> {
+        Rc::new(Line {
+            options,
+            pauses,
+            ledger: RefCell::new(Ledger::new(options)),
+            outgoing: RefCell::default(),
+            heard_at: Cell::new(now()),
+            stopping: Cell::new(false),
+            failure: RefCell::default(),
+            over: Cell::new(false),
+            waiting: RefCell::default(),
+        })
+    }
+
+    /// Wakes `cx` with the next change.
+    pub(super) fn watch(&self, part: Part, cx: &Context<'_>) {
+        match &mut self.waiting.borrow_mut()[part as usize] {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+
+    fn change(&self) {
+        let waiting = mem::take(&mut *self.waiting.borrow_mut());
+        waiting.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    pub(super) fn held(&self) -> Held {
+        self.ledger.borrow().held()
+    }
+
+    pub(super) fn hear(&self) {
+        self.heard_at.set(now());
+    }
+
+    pub(super) fn heard_at(&self) -> Instant {
+        self.heard_at.get()
+    }
+
+    /// Takes no further call.
+    pub(super) fn stop(&self) {
+        self.stopping.set(true);
+        self.change();
+    }
+
+    /// Ends the connection for this reason, of which the peer is told. The first reason stays.
+    pub(super) fn fail(&self, reason: Error) {
+        self.failure.borrow_mut().get_or_insert(reason);
+        self.change();
+    }
+
+    pub(super) fn failure(&self) -> Option<Error> {
+        self.failure.borrow().clone()
+    }
+
+    /// The connection is broken: nothing more is sent.
+    fn break_off(&self, reason: Error) {
+        let mut outgoing = self.outgoing.borrow_mut();
+        outgoing.closed = true;
+        outgoing.waiting = BytesMut::new();
+        drop(outgoing);
+        self.fail(reason);
+    }
+
+    /// Bytes that wait to be sent, or are being sent.
+    fn outgoing_bytes(&self) -> usize {
+        let outgoing = self.outgoing.borrow();
+        outgoing.waiting.len() + outgoing.in_flight
+    }
+
+    /// Everything written is sent.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.outgoing_bytes() == 0
+    }
+
+    /// Completes when there is room for what reading may cause to be sent.
+    pub(super) async fn room(&self) {
+        poll_fn(|cx| {
+            self.watch(Part::Reader, cx);
+            match self.is_full() {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
+            }
+        })
+        .await;
+    }
+
+    /// Whether so much is to be sent that nothing should be read.
+    fn is_full(&self) -> bool {
+        self.pauses && self.outgoing_bytes() > self.options.outgoing_pause_bytes
+    }
+
+    /// Sends a message, in the order of the calls.
+    pub(super) fn send(&self, message: &Builder<HeapAllocator>) {
+        if let Ok(root) = message.get_root_as_reader() {
+            self.ledger.borrow_mut().on_sent(&summary::sent(root));
+        }
+        let mut outgoing = self.outgoing.borrow_mut();
+        if outgoing.closed || outgoing.ending {
+            return;
+        }
+        put(&mut outgoing.waiting, message);
+        if let Some(writer) = outgoing.writer.take() {
+            writer.wake();
+        }
+        drop(outgoing);
+        let max = self.options.outgoing_bytes_max;
+        if self.outgoing_bytes() > max {
+            let reason = format!("more than {max} bytes wait to be sent");
+            self.break_off(Error::overloaded(reason));
+        }
+    }
+
+    /// Takes a received message: returns it if it is the library's to see.
+    ///
+    /// # Errors
+    /// What the peer is told before the connection ends.
+    pub(super) fn receive(&self, mut frame: Frame) -> Result<Option<Frame>, Error> {
+        let reading = self.options.reading();
+        summary::settle(&mut frame, reading)?;
+        let message = summary::received(&frame, reading, self.options.references_max)?;
+        let (bytes, stopping) = (frame.size(), self.stopping.get());
+        let taken = self
+            .ledger
+            .borrow_mut()
+            .on_received(message, bytes, stopping);
+        match taken? {
+            Verdict::Deliver => return Ok(Some(frame)),
+            Verdict::Refuse {
+                question,
+                error,
+                references,
+            } => {
+                self.let_go(&references)?;
+                self.refuse(question, &error)?;
+            }
+            Verdict::LetGo(references) => self.let_go(&references)?,
+        }
+        Ok(None)
+    }
+
+    fn refuse(&self, question: u32, error: &Error) -> Result<(), Error> {
+        let mut builder = small();
+        let mut answer = builder.init_root::<message::Builder<'_>>().init_return();
+        answer.set_answer_id(question);
+        answer.set_release_param_caps(false);
+        let mut exception = answer.init_exception();
+        exception.set_type(match error.kind {
+            ErrorKind::Overloaded => exception::Type::Overloaded,
+            ErrorKind::Disconnected => exception::Type::Disconnected,
+            _ => exception::Type::Failed,
+        });
+        exception.set_reason(&error.extra);
+        self.send(&builder);
+        Ok(())
+    }
+
+    /// Lets go of references that the peer passed and nobody took.
+    fn let_go(&self, references: &[u32]) -> Result<(), Error> {
+        for reference in references {
+            let mut builder = small();
+            let mut release = builder.init_root::<message::Builder<'_>>().init_release();
+            release.set_id(*reference);
+            release.set_reference_count(1);
+            self.send(&builder);
+        }
+        Ok(())
+    }
+
+    /// Sends what is written and ends the stream; for no longer than a moment.
+    pub(super) async fn close(self: Rc<Self>) {
+        let mut outgoing = self.outgoing.borrow_mut();
+        outgoing.ending = true;
+        let writer = outgoing.writer.take();
+        drop(outgoing);
+        writer.into_iter().for_each(Waker::wake);
+        let closed = poll_fn(|cx| {
+            self.watch(Part::Closer, cx);
+            match self.outgoing.borrow().closed {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        });
+        // Whoever does not listen to the last words misses them.
+        let _ = timeout(FAREWELL_MAX, closed).await;
+        self.outgoing.borrow_mut().closed = true;
+        self.over.set(true);
+        self.change();
+    }
+
+    /// Completes when the connection is closed.
+    pub(super) async fn closed(self: Rc<Self>) {
+        poll_fn(|cx| {
+            self.watch(Part::Driver, cx);
+            match self.over.get() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
+    /// Runs what reads until the connection is to end.
+    ///
+    /// # Errors
+    /// The reason of the end.
+    pub(super) async fn unless_failed<T>(
+        &self,
+        future: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            if let Some(reason) = self.failure() {
+                return Poll::Ready(Err(reason));
+            }
+            self.watch(Part::Reader, cx);
+            future.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    fn poll_piece(&self, cx: &mut Context<'_>) -> Poll<BytesMut> {
+        let mut outgoing = self.outgoing.borrow_mut();
+        if outgoing.waiting.is_empty() && !outgoing.ending {
+            outgoing.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let count = outgoing.waiting.len().min(PIECE);
+        outgoing.in_flight = count;
+        Poll::Ready(outgoing.waiting.split_to(count))
+    }
+
+    fn on_piece_sent(&self, ending: bool) {
+        let was_full = self.is_full();
+        let mut outgoing = self.outgoing.borrow_mut();
+        outgoing.in_flight = 0;
+        outgoing.closed |= ending;
+        drop(outgoing);
+        let has_room = was_full && !self.is_full();
+        if ending || has_room || (self.stopping.get() && self.is_flushed()) {
+            self.change();
+        }
+    }
+
+    /// Sends what is written until the end, or until the connection breaks.
+    pub(super) async fn write(self: Rc<Self>, stream: ObjectStream) {
+        let limit = self.options.send_time_max;
+        loop {
+            let piece = poll_fn(|cx| self.poll_piece(cx)).await;
+            let ending = piece.is_empty();
+            let sent = async {
+                match ending {
+                    true => stream.end().await,
+                    false => stream.send(piece.freeze()).await,
+                }
+            };
+            match timeout(limit, sent).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return self.break_off(lost(&error)),
+                Err(_) => {
+                    let reason = format!("the peer took nothing for {limit:?}");
+                    return self.break_off(Error::disconnected(reason));
+                }
+            }
+            self.on_piece_sent(ending);
+            if ending {
+                return;
+            }
+        }
+    }
+}
+
+/// What is said of a connection that broke.
+pub(super) fn lost(error: &std::io::Error) -> Error {
+    Error::disconnected(format!("the connection broke: {error}"))
+}
+
+fn small() -> Builder<HeapAllocator> {
+    Builder::new(HeapAllocator::new().first_segment_words(16))
+}
+
+/// Appends a message in its framing.
+fn put(into: &mut BytesMut, message: &Builder<HeapAllocator>) {
+    let segments = message.get_segments_for_output();
+    let count = segments.len();
+    into.reserve((count / 2 + 1) * WORD + segments.iter().map(|s| s.len()).sum::<usize>());
+    into.put_u32_le(count as u32 - 1);
+    for segment in segments.iter() {
+        into.put_u32_le((segment.len() / WORD) as u32);
+    }
+    if count % 2 == 0 {
+        into.put_u32_le(0);
+    }
+    for segment in segments.iter() {
+        into.put_slice(segment);
+    }
+}
