@@ -19,7 +19,7 @@ use ringmill_ring::{Instant, now, timeout};
 
 use crate::objects::framing::Frame;
 use crate::objects::ledger::{Held, Ledger, Verdict};
-use crate::objects::message::{self as summary, Summary};
+use crate::objects::message as summary;
 use crate::objects::options::ObjectOptions;
 use crate::objects::stream::ObjectStream;
 

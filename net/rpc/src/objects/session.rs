@@ -17,7 +17,6 @@ use ringmill_ring::{Instant, JoinHandle, Sleep, now, sleep_until, spawn};
 use crate::objects::ledger::Held;
 use crate::objects::line::{Line, Part};
 use crate::objects::network::Network;
-use crate::objects::options::ObjectOptions;
 use crate::objects::stream::ObjectStream;
 
 /// What is done when a connection has ended.
@@ -93,7 +92,7 @@ impl fmt::Debug for ObjectPeer {
 /// One connection. Dropped, it lets go of all that the peer held.
 pub(super) struct Session {
     // Before the library's tasks, so that these are dropped when nothing refers to them any more.
-    disconnect: Disconnect,
+    _disconnect: Disconnect,
     system: RpcSystem<Side>,
     side: Side,
     line: Rc<Line>,
@@ -145,7 +144,7 @@ impl Session {
         let network = Network::new(side, line.clone(), stream);
         let system = RpcSystem::new(Box::new(network), bootstrap);
         Session {
-            disconnect: Disconnect(system.get_disconnector()),
+            _disconnect: Disconnect(system.get_disconnector()),
             system,
             side,
             line,

@@ -2,7 +2,7 @@
 
 use capnp::capability::FromClientHook;
 use capnp::traits::ImbueMut;
-use capnp_rpc::rpc_capnp::{call, message, payload};
+use capnp_rpc::rpc_capnp::{call, cap_descriptor, payload};
 use ringmill_ring::{TcpStream, timeout};
 use ringmill_rpc::objects::ObjectOptions;
 use ringmill_rpc::objects::interop::counter_factory::{sum_params, wait_params};
@@ -30,13 +30,13 @@ fn hostile<F: Future<Output = ()> + 'static>(options: ObjectOptions, peer: F) {
 /// The parameters of `sum` with one counter, whose descriptor `describe` writes.
 fn sum_of(
     question: u32,
-    describe: impl FnOnce(capnp_rpc::rpc_capnp::cap_descriptor::Builder<'_>),
+    describe: impl FnOnce(cap_descriptor::Builder<'_>),
 ) -> Vec<u8> {
     factory_call(question, SUM, |call: call::Builder<'_>| {
         let mut params: payload::Builder<'_> = call.init_params();
         describe(params.reborrow().init_cap_table(1).get(0));
         let mut table = Vec::new();
-        let mut content = params.get_content();
+        let mut content = params.reborrow().get_content();
         content.imbue_mut(&mut table);
         let content = content.init_as::<sum_params::Builder<'_>>();
         let any = capnp_rpc::new_broken_cap(capnp::Error::failed(String::new()));
@@ -62,7 +62,7 @@ fn returned(question: u32, number: i64) -> Vec<u8> {
 
 fn resolved(
     promise: u32,
-    describe: impl FnOnce(capnp_rpc::rpc_capnp::cap_descriptor::Builder<'_>),
+    describe: impl FnOnce(cap_descriptor::Builder<'_>),
 ) -> Vec<u8> {
     message(|root| {
         let mut resolve = root.init_resolve();
@@ -76,7 +76,7 @@ fn resolved(
 fn promises_in_a_circle_are_plain_references() {
     hostile(ObjectOptions::default(), async {
         let mut raw = Raw::at_factory().await;
-        let promised = |id| move |mut d: capnp_rpc::rpc_capnp::cap_descriptor::Builder<'_>| {
+        let promised = |id| move |mut d: cap_descriptor::Builder<'_>| {
             d.set_sender_promise(id);
         };
         raw.send(sum_of(2, promised(5))).await.unwrap();

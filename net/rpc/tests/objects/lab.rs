@@ -182,7 +182,7 @@ pub(crate) async fn register<C: FromClientHook>(
     let mut params = request.get();
     params.set_name(name);
     params.set_lease_ms(lease_ms);
-    let place = params.init_object();
+    let mut place = params.init_object();
     place.set_as_capability(object.into_client_hook());
     request.send().promise.await?.get()?.get_lease()
 }

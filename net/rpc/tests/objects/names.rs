@@ -47,7 +47,7 @@ fn a_lease_ends_in_its_time() {
             let after = now();
             assert_eq!(value_of(&client, "ours").await.unwrap(), 5);
             // Not before ten seconds after it was asked for.
-            sleep_until(before + 10 * SECOND - MILLISECOND).await;
+            sleep_until(before + (10 * SECOND - MILLISECOND)).await;
             let there = seen.names.borrow().as_ref().unwrap().len();
             assert_eq!((there, ours.alive()), (3, 1), "seed {seed}");
             // Nor later than ten seconds after it was granted.
@@ -144,7 +144,7 @@ fn a_session_does_not_outlive_its_connection() {
         assert_eq!(names(&client).await, [FACTORY, HASTY]);
         let mut request = session.register_request();
         request.get().set_name("late");
-        let place = request.get().init_object();
+        let mut place = request.get().init_object();
         use capnp::capability::FromClientHook;
         place.set_as_capability(Counters::new().make(1).into_client_hook());
         let late = request.send().promise.await;

@@ -11,9 +11,7 @@ use crate::lab::{SECOND, server_address};
 
 /// The interface and the methods of the name service and the factory, by their schemas.
 pub(crate) const RESOLVE: (u64, u16) = (name_service_id(), 0);
-pub(crate) const MAKE: u16 = 0;
 pub(crate) const ALIVE: u16 = 1;
-pub(crate) const ECHO: u16 = 3;
 pub(crate) const WAIT: u16 = 4;
 
 const fn name_service_id() -> u64 {

@@ -250,7 +250,7 @@ async fn names(client: &ObjectClient) -> Result<()> {
     let ours = Counters::new();
     let mut request = service.register_request();
     request.get().set_name("interop/ours");
-    let object = request.get().init_object();
+    let mut object = request.get().init_object();
     object.set_as_capability(ours.make(11).client.hook);
     let answer = request.send().promise.await?;
     let lease = answer.get()?.get_lease()?;
