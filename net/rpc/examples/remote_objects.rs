@@ -7,9 +7,7 @@
 use ringmill_ring::{ListenOptions, RingConfig, TcpListener, run, sleep, spawn};
 use ringmill_rpc::objects::interop::{Counters, counter, counter_factory};
 use ringmill_rpc::objects::names_capnp::name_service;
-use ringmill_rpc::objects::{
-    NameLimits, Names, ObjectClient, ObjectOptions, ObjectServer, within,
-};
+use ringmill_rpc::objects::{NameLimits, Names, ObjectClient, ObjectOptions, ObjectServer, within};
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -51,7 +49,11 @@ async fn call(address: SocketAddr, counters: &Counters) -> Result<(), Box<dyn st
         counter = add.send().pipeline.get_counter();
     }
     // Nothing has been waited for until here, and all calls are on their way.
-    let value = within(Duration::from_secs(5), counter.value_request().send().promise).await?;
+    let value = within(
+        Duration::from_secs(5),
+        counter.value_request().send().promise,
+    )
+    .await?;
     println!("39 and three times 1 are {}", value.get()?.get_value());
 
     let ours = Counters::new();

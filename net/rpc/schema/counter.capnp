@@ -30,8 +30,8 @@ interface CounterFactory {
   echo @3 (record :Record) -> (record :Record);
   # The same record, its fields passed by value and its counter by reference.
 
-  wait @4 (ms :UInt64);
-  # Returns after so many milliseconds.
+  wait @4 (ms :UInt64, blob :Data);
+  # Returns after so many milliseconds, whatever it is given to keep.
 
   fail @5 (reason :Text);
   # Fails with this reason.

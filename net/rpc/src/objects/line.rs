@@ -41,6 +41,18 @@ pub(super) enum Part {
     Closer,
     /// Who waits for the end.
     Driver,
+    /// Who sends, once it has nothing to send any more.
+    Writer,
+}
+
+/// The receiving half of the stream is in use.
+pub(super) struct Receiving<'a>(&'a Line);
+
+impl Drop for Receiving<'_> {
+    fn drop(&mut self) {
+        self.0.receiving.set(false);
+        self.0.change();
+    }
 }
 
 /// One connection, as its parts see it.
@@ -59,7 +71,8 @@ pub(super) struct Line {
     failure: RefCell<Option<Error>>,
     /// All is sent, or lost.
     over: Cell<bool>,
-    waiting: RefCell<[Option<Waker>; 4]>,
+    receiving: Cell<bool>,
+    waiting: RefCell<[Option<Waker>; 5]>,
 }
 
 #[derive(Default)]
@@ -84,6 +97,7 @@ impl Line {
             stopping: Cell::new(false),
             failure: RefCell::default(),
             over: Cell::new(false),
+            receiving: Cell::new(false),
             waiting: RefCell::default(),
         })
     }
@@ -151,14 +165,8 @@ impl Line {
 
     /// Completes when there is room for what reading may cause to be sent.
     pub(super) async fn room(&self) {
-        poll_fn(|cx| {
-            self.watch(Part::Reader, cx);
-            match self.is_full() {
-                true => Poll::Pending,
-                false => Poll::Ready(()),
-            }
-        })
-        .await;
+        self.until(Part::Reader, || (!self.is_full()).then_some(()))
+            .await;
     }
 
     /// Whether so much is to be sent that nothing should be read.
@@ -250,13 +258,7 @@ impl Line {
         let writer = outgoing.writer.take();
         drop(outgoing);
         writer.into_iter().for_each(Waker::wake);
-        let closed = poll_fn(|cx| {
-            self.watch(Part::Closer, cx);
-            match self.outgoing.borrow().closed {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
-            }
-        });
+        let closed = self.until(Part::Closer, || self.outgoing.borrow().closed.then_some(()));
         // Whoever does not listen to the last words misses them.
         let _ = timeout(FAREWELL_MAX, closed).await;
         self.outgoing.borrow_mut().closed = true;
@@ -266,14 +268,17 @@ impl Line {
 
     /// Completes when the connection is closed.
     pub(super) async fn closed(self: Rc<Self>) {
+        self.until(Part::Driver, || self.over.get().then_some(()))
+            .await;
+    }
+
+    /// Waits for a change, as this part, until `done` has something.
+    async fn until<T>(&self, part: Part, done: impl Fn() -> Option<T>) -> T {
         poll_fn(|cx| {
-            self.watch(Part::Driver, cx);
-            match self.over.get() {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
-            }
+            self.watch(part, cx);
+            done().map_or(Poll::Pending, Poll::Ready)
         })
-        .await;
+        .await
     }
 
     /// Runs what reads until the connection is to end.
@@ -284,6 +289,8 @@ impl Line {
         &self,
         future: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
+        self.receiving.set(true);
+        let _receiving = Receiving(self);
         let mut future = pin!(future);
         poll_fn(|cx| {
             if let Some(reason) = self.failure() {
@@ -306,15 +313,23 @@ impl Line {
         Poll::Ready(outgoing.waiting.split_to(count))
     }
 
-    fn on_piece_sent(&self, ending: bool) {
+    fn on_piece_sent(&self) {
         let was_full = self.is_full();
-        let mut outgoing = self.outgoing.borrow_mut();
-        outgoing.in_flight = 0;
-        outgoing.closed |= ending;
-        drop(outgoing);
+        self.outgoing.borrow_mut().in_flight = 0;
         let has_room = was_full && !self.is_full();
-        if ending || has_room || (self.stopping.get() && self.is_flushed()) {
+        if has_room || (self.stopping.get() && self.is_flushed()) {
             self.change();
+        }
+    }
+
+    /// Reads what the peer still sends, and lets it go: what is not read when a stream closes
+    /// takes our last words along.
+    async fn linger(&self, stream: &ObjectStream) {
+        self.until(Part::Writer, || (!self.receiving.get()).then_some(()))
+            .await;
+        let mut unread = BytesMut::new();
+        while stream.recv(&mut unread).await.is_ok_and(|count| count > 0) {
+            unread.clear();
         }
     }
 
@@ -338,9 +353,11 @@ impl Line {
                     return self.break_off(Error::disconnected(reason));
                 }
             }
-            self.on_piece_sent(ending);
+            self.on_piece_sent();
             if ending {
-                return;
+                self.linger(&stream).await;
+                self.outgoing.borrow_mut().closed = true;
+                return self.change();
             }
         }
     }

@@ -265,7 +265,10 @@ fn promised(frame: &Frame, options: ReaderOptions) -> Result<Vec<usize>, Error> 
     for descriptor in descriptors(reader.get_root()?)? {
         if let cap_descriptor::SenderPromise(_) = descriptor.which()? {
             let data = capnp::raw::get_struct_data_section(descriptor);
-            let place = data.as_ptr().addr().checked_sub(frame.bytes().as_ptr().addr());
+            let place = data
+                .as_ptr()
+                .addr()
+                .checked_sub(frame.bytes().as_ptr().addr());
             places.push(place.ok_or_else(|| refused("a reference outside of its message"))?);
         }
     }

@@ -146,6 +146,8 @@ fn a_connection_without_use_is_ended() {
     assert!(took >= 60 * SECOND && took < 62 * SECOND, "{took:?}");
     lab.call(async {
         let client = connected().await;
-        within(SECOND, wait(&factory(&client), MILLISECOND)).await.unwrap();
+        within(SECOND, wait(&factory(&client), MILLISECOND))
+            .await
+            .unwrap();
     });
 }

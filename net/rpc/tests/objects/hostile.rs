@@ -28,10 +28,7 @@ fn hostile<F: Future<Output = ()> + 'static>(options: ObjectOptions, peer: F) {
 }
 
 /// The parameters of `sum` with one counter, whose descriptor `describe` writes.
-fn sum_of(
-    question: u32,
-    describe: impl FnOnce(cap_descriptor::Builder<'_>),
-) -> Vec<u8> {
+fn sum_of(question: u32, describe: impl FnOnce(cap_descriptor::Builder<'_>)) -> Vec<u8> {
     factory_call(question, SUM, |call: call::Builder<'_>| {
         let mut params: payload::Builder<'_> = call.init_params();
         describe(params.reborrow().init_cap_table(1).get(0));
@@ -60,10 +57,7 @@ fn returned(question: u32, number: i64) -> Vec<u8> {
     })
 }
 
-fn resolved(
-    promise: u32,
-    describe: impl FnOnce(cap_descriptor::Builder<'_>),
-) -> Vec<u8> {
+fn resolved(promise: u32, describe: impl FnOnce(cap_descriptor::Builder<'_>)) -> Vec<u8> {
     message(|root| {
         let mut resolve = root.init_resolve();
         resolve.set_promise_id(promise);
@@ -76,8 +70,10 @@ fn resolved(
 fn promises_in_a_circle_are_plain_references() {
     hostile(ObjectOptions::default(), async {
         let mut raw = Raw::at_factory().await;
-        let promised = |id| move |mut d: cap_descriptor::Builder<'_>| {
-            d.set_sender_promise(id);
+        let promised = |id| {
+            move |mut d: cap_descriptor::Builder<'_>| {
+                d.set_sender_promise(id);
+            }
         };
         raw.send(sum_of(2, promised(5))).await.unwrap();
         let Some(Kind::CallOnImport(call, 5)) = raw.kind().await else {
@@ -128,9 +124,15 @@ async fn told(bytes: Vec<u8>) -> String {
 fn what_contradicts_the_protocol_ends_the_connection_with_a_reason() {
     hostile(ObjectOptions::default(), async {
         let asked_twice = told(factory_call(0, ALIVE, |_| {})).await;
-        assert!(asked_twice.contains("question 0 is asked twice"), "{asked_twice}");
+        assert!(
+            asked_twice.contains("question 0 is asked twice"),
+            "{asked_twice}"
+        );
         let unasked = told(returned(77, 1)).await;
-        assert!(unasked.contains("question 77, which is not asked"), "{unasked}");
+        assert!(
+            unasked.contains("question 77, which is not asked"),
+            "{unasked}"
+        );
         let release = |count| {
             message(|root| {
                 let mut release = root.init_release();

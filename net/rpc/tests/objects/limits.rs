@@ -3,7 +3,7 @@
 use capnp::ErrorKind;
 use futures_util::future::join_all;
 use ringmill_ring::{TcpStream, now, sleep, timeout};
-use ringmill_rpc::objects::interop::Counters;
+use ringmill_rpc::objects::interop::{Counters, counter, counter_factory};
 use ringmill_rpc::objects::{ObjectClient, ObjectOptions, within};
 
 use crate::lab::{
@@ -54,8 +54,9 @@ fn bytes_of_running_calls_are_limited() {
         let factory = factory(&client);
         wait(&factory, MILLISECOND).await.unwrap();
         let calls = (0..3).map(|_| {
-            let mut request = factory.fail_request();
-            request.get().set_reason("x".repeat(400 << 10));
+            let mut request = factory.wait_request();
+            request.get().set_ms(1_000);
+            request.get().set_blob(&vec![1; 400 << 10]);
             request.send().promise
         });
         let refused = join_all(calls).await.into_iter().map(kind);
@@ -64,9 +65,14 @@ fn bytes_of_running_calls_are_limited() {
     });
 }
 
+/// A counter whose answer is let go of once it has come.
+async fn held(factory: &counter_factory::Client) -> capnp::Result<counter::Client> {
+    let answer = factory.make_request().send().promise.await?;
+    answer.get()?.get_counter()
+}
+
 #[test]
 fn references_beyond_the_limit_are_refused_until_others_are_let_go() {
-    // The first object and the factory are references too.
     let options = ObjectOptions {
         exports_max: 5,
         ..ObjectOptions::default()
@@ -78,16 +84,47 @@ fn references_beyond_the_limit_are_refused_until_others_are_let_go() {
         let factory = factory(&client);
         let mut counters = Vec::new();
         let refused = loop {
-            let counter = make(&factory, 7);
-            match value(&counter).await {
-                Ok(_) => counters.push(counter),
+            match held(&factory).await {
+                Ok(counter) => counters.push(counter),
                 Err(error) => break error,
             }
         };
         assert_eq!(refused.kind, ErrorKind::Overloaded, "{refused}");
-        assert_eq!((counters.len(), seen.held(0).exports), (3, 5));
+        assert_eq!((counters.len(), seen.held(0).exports), (5, 5));
+        // The counters that are held are not called either, but can be let go of.
+        assert_eq!(kind(value(&counters[0]).await), Some(ErrorKind::Overloaded));
         counters.pop();
-        assert_eq!(value(&make(&factory, 8)).await.unwrap(), 8);
+        counters.push(held(&factory).await.unwrap());
+        assert_eq!(seen.counters.alive(), 5);
+    });
+}
+
+/// Objects can be held by the answers that brought them, too.
+#[test]
+fn answers_beyond_the_limit_are_refused_until_others_are_let_go() {
+    let options = ObjectOptions {
+        answers_max: 5,
+        ..ObjectOptions::default()
+    };
+    let mut lab = Lab::serving(3, options);
+    let seen = lab.seen.clone();
+    lab.call(async move {
+        let client = connected().await;
+        // This, and that of the first object, are two of them.
+        let factory = factory(&client);
+        let mut counters = Vec::new();
+        let refused = loop {
+            let asked = factory.make_request().send();
+            match asked.promise.await {
+                Ok(answer) => counters.push((answer, asked.pipeline)),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused.kind, ErrorKind::Overloaded, "{refused}");
+        assert_eq!((counters.len(), seen.held(0).answers), (3, 5));
+        counters.pop();
+        wait(&factory, MILLISECOND).await.unwrap();
+        assert_eq!(seen.counters.alive(), 2);
     });
 }
 
@@ -184,6 +221,7 @@ fn a_client_that_does_not_read_is_not_served_for_ever() {
 #[test]
 fn what_a_client_may_keep_unsent_is_limited() {
     let mut lab = Lab::serving(7, ObjectOptions::default());
+    lab.world.run_for(SECOND);
     lab.world.pause(lab.server);
     let told = lab.world.start(lab.client, async {
         let options = ObjectOptions {
@@ -202,7 +240,11 @@ fn what_a_client_may_keep_unsent_is_limited() {
     });
     lab.world.run_for(10 * SECOND);
     let (kinds, ended) = told.take().pop().expect("the calls have ended");
-    assert!(kinds.iter().all(|kind| *kind == Some(ErrorKind::Overloaded)));
+    assert!(
+        kinds
+            .iter()
+            .all(|kind| *kind == Some(ErrorKind::Overloaded))
+    );
     assert!(ended.extra.contains("4194304 bytes"), "{ended}");
 }
 

@@ -181,9 +181,7 @@ fn kind_of(frame: &Frame) -> Result<Kind> {
             let question = it.get_answer_id();
             match it.which()? {
                 return_::Results(_) => Kind::Results(question),
-                return_::Exception(it) => {
-                    Kind::Exception(question, it?.get_reason()?.to_string()?)
-                }
+                return_::Exception(it) => Kind::Exception(question, it?.get_reason()?.to_string()?),
                 _ => Kind::Cancelled(question),
             }
         }

@@ -123,7 +123,8 @@ async fn references(client: &ObjectClient) -> Result<()> {
     let mut request = factory.sum_request();
     let mut list = request.get().init_counters(counters.len() as u32);
     for (at, counter) in counters.iter().enumerate() {
-        list.reborrow().set(at as u32, counter.client.hook.add_ref());
+        list.reborrow()
+            .set(at as u32, counter.client.hook.add_ref());
     }
     let answer = request.send().promise.await?;
     same("the total", answer.get()?.get_total(), 321)
@@ -153,7 +154,11 @@ async fn by_value(client: &ObjectClient) -> Result<()> {
     // Our own counter, come back by reference.
     same("its value", value(&record.get_counter()?).await?, 7)?;
     let empty = factory.echo_request().send().promise.await?;
-    same("no counter", empty.get()?.get_record()?.has_counter(), false)
+    same(
+        "no counter",
+        empty.get()?.get_record()?.has_counter(),
+        false,
+    )
 }
 
 async fn exception(client: &ObjectClient) -> Result<()> {

@@ -184,7 +184,9 @@ impl counter::Server for Counter {
         let observer = params.get()?.get_observer()?;
         let mut observers = self.observers.borrow_mut();
         if observers.len() >= OBSERVERS_MAX {
-            return Err(Error::overloaded(format!("more than {OBSERVERS_MAX} observers")));
+            return Err(Error::overloaded(format!(
+                "more than {OBSERVERS_MAX} observers"
+            )));
         }
         observers.push(observer);
         Ok(())

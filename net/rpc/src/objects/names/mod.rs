@@ -83,11 +83,11 @@ impl Names {
         let object = Client::new(object.into_client_hook());
         // Kept here too: a reference that is refused is not to go while the table is borrowed.
         let kept = object.clone();
-        let registered =
-            self.0
-                .table
-                .borrow_mut()
-                .on_register(now(), OURSELVES, name, kept, None);
+        let registered = self
+            .0
+            .table
+            .borrow_mut()
+            .on_register(now(), OURSELVES, name, kept, None);
         registered.map(drop)
     }
 

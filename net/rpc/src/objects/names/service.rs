@@ -65,11 +65,10 @@ impl name_service::Server for Session {
         let names = &self.names.0;
         // Kept here too: a reference that is refused is not to go while the table is borrowed.
         let kept = object.clone();
-        let registered =
-            names
-                .table
-                .borrow_mut()
-                .on_register(now(), self.owner, name, kept, time);
+        let registered = names
+            .table
+            .borrow_mut()
+            .on_register(now(), self.owner, name, kept, time);
         let (registration, before) = registered?;
         drop(before);
         names.changed.notify_one();

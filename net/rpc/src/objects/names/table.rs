@@ -169,7 +169,10 @@ impl<T> Table<T> {
         };
         self.ends
             .extend(lease.map(|lease| (lease.end, name.to_owned())));
-        self.owners.entry(owner).or_default().insert(name.to_owned());
+        self.owners
+            .entry(owner)
+            .or_default()
+            .insert(name.to_owned());
         self.names.insert(name.to_owned(), entry);
         Ok((self.registrations, before))
     }

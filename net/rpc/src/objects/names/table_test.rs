@@ -24,9 +24,7 @@ impl Lab {
     }
 
     fn lease(&mut self, owner: Owner, name: &str, time: Duration) -> Registration {
-        let leased = self
-            .table
-            .on_register(self.now, owner, name, 7, Some(time));
+        let leased = self.table.on_register(self.now, owner, name, 7, Some(time));
         leased.unwrap().0
     }
 
@@ -91,7 +89,11 @@ fn a_lease_is_of_one_registration() {
     let ended = Err(NameError::LeaseEnded("a".into()));
     assert_eq!(lab.table.on_renew(lab.now, "a", first), ended);
     lab.now += 2 * SECOND;
-    assert_eq!(lab.table.on_time(lab.now), [], "the first one's end is gone");
+    assert_eq!(
+        lab.table.on_time(lab.now),
+        [],
+        "the first one's end is gone"
+    );
     assert!(lab.table.on_renew(lab.now, "a", second).is_ok());
     // Without a lease there is nothing to renew, and nothing ends.
     let third = lab.register(1, "a", 8).unwrap();
