@@ -25,5 +25,8 @@ mod raw;
 #[path = "objects/hostile.rs"]
 mod hostile;
 
+#[path = "objects/tail_calls.rs"]
+mod tail_calls;
+
 #[path = "objects/mutated.rs"]
 mod mutated;

@@ -11,10 +11,11 @@ use std::fmt;
 
 use bytes::{Buf, BytesMut};
 use capnp::Word;
-use capnp::message::ReaderSegments;
+use capnp::message::{Builder, HeapAllocator, ReaderSegments};
 
 /// Bytes of a word.
 const WORD: usize = 8;
+const ZERO: Word = capnp::word(0, 0, 0, 0, 0, 0, 0, 0);
 /// Bytes of the count, and of each length.
 const FIELD: usize = 4;
 
@@ -59,6 +60,18 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// A message of our own, as its receiver has it.
+    pub(super) fn of(message: &Builder<HeapAllocator>) -> Frame {
+        let (mut words, mut segments) = (Vec::new(), Vec::new());
+        for segment in message.get_segments_for_output().iter() {
+            let first = words.len();
+            words.resize(first + segment.len() / WORD, ZERO);
+            Word::words_to_bytes_mut(&mut words[first..]).copy_from_slice(segment);
+            segments.push((first as u32, words.len() as u32));
+        }
+        Frame { words, segments }
+    }
+
     /// Bytes of all segments.
     pub fn size(&self) -> usize {
         self.words.len() * WORD
@@ -194,8 +207,7 @@ impl Begun {
     fn fill(&mut self, input: &mut BytesMut) {
         let count = input.len().min(self.len - self.filled);
         let end = self.filled + count;
-        let zero = capnp::word(0, 0, 0, 0, 0, 0, 0, 0);
-        self.frame.words.resize(end.div_ceil(WORD), zero);
+        self.frame.words.resize(end.div_ceil(WORD), ZERO);
         self.frame.bytes_mut()[self.filled..end].copy_from_slice(&input[..count]);
         input.advance(count);
         self.filled = end;

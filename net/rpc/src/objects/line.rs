@@ -4,6 +4,7 @@
 //! sends them, one piece at a time. The parts that wait for a change of the line are woken by any.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::mem;
 use std::pin::pin;
@@ -19,8 +20,10 @@ use ringmill_ring::{Instant, now, timeout};
 
 use crate::objects::framing::Frame;
 use crate::objects::ledger::{Held, Ledger, Verdict};
-use crate::objects::message as summary;
+use crate::objects::message::{self as summary, Outcome, Summary};
 use crate::objects::options::ObjectOptions;
+use crate::objects::redirect::{Redirects, Taker};
+use crate::objects::rewrite;
 use crate::objects::stream::ObjectStream;
 
 /// Bytes of one send. Each must be done within [`ObjectOptions::send_time_max`].
@@ -62,6 +65,9 @@ pub(super) struct Line {
     /// two never wait for each other.
     pauses: bool,
     ledger: RefCell<Ledger>,
+    redirects: RefCell<Redirects>,
+    /// Messages for the library that did not come over the stream, before those that do.
+    made: RefCell<VecDeque<Frame>>,
     outgoing: RefCell<Outgoing>,
     /// When bytes were last received.
     heard_at: Cell<Instant>,
@@ -86,12 +92,28 @@ struct Outgoing {
     writer: Option<Waker>,
 }
 
+impl Outgoing {
+    /// Nothing more is written after this.
+    fn end(&mut self) {
+        self.ending = true;
+        self.wake_writer();
+    }
+
+    fn wake_writer(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+}
+
 impl Line {
     pub(super) fn new(options: ObjectOptions, pauses: bool) -> Rc<Self> {
         Rc::new(Line {
             options,
             pauses,
             ledger: RefCell::new(Ledger::new(options)),
+            redirects: RefCell::default(),
+            made: RefCell::default(),
             outgoing: RefCell::default(),
             heard_at: Cell::new(now()),
             stopping: Cell::new(false),
@@ -174,25 +196,100 @@ impl Line {
         self.pauses && self.outgoing_bytes() > self.options.outgoing_pause_bytes
     }
 
-    /// Sends a message, in the order of the calls.
+    /// Sends a message of the library's, in the order in which it comes.
     pub(super) fn send(&self, message: &Builder<HeapAllocator>) {
-        if let Ok(root) = message.get_root_as_reader() {
-            self.ledger.borrow_mut().on_sent(&summary::sent(root));
+        let root = message.get_root_as_reader();
+        let mut told = root.map_or(Summary::Other, summary::sent);
+        match &mut told {
+            Summary::Return { question, held, .. } if self.redirects.borrow().keeps(*question) => {
+                *held = true;
+                let question = *question;
+                self.ledger.borrow_mut().on_sent(&told);
+                self.keep(question, message);
+            }
+            Summary::Release { reference, count } => {
+                let (reference, count) = (*reference, *count);
+                self.ledger.borrow_mut().on_sent(&told);
+                let told = self.redirects.borrow_mut().on_release(reference, count);
+                match told {
+                    0 => {}
+                    told if told == count => self.write_out(message),
+                    told => self.write_out(&release(reference, told)),
+                }
+            }
+            _ => {
+                self.ledger.borrow_mut().on_sent(&told);
+                self.write_out(message);
+            }
         }
+    }
+
+    fn write_out(&self, message: &Builder<HeapAllocator>) {
         let mut outgoing = self.outgoing.borrow_mut();
         if outgoing.closed || outgoing.ending {
             return;
         }
         put(&mut outgoing.waiting, message);
-        if let Some(writer) = outgoing.writer.take() {
-            writer.wake();
-        }
+        outgoing.wake_writer();
         drop(outgoing);
         let max = self.options.outgoing_bytes_max;
-        if self.outgoing_bytes() > max {
+        if self.outgoing_bytes() + self.redirects.borrow().bytes() > max {
             let reason = format!("more than {max} bytes wait to be sent");
             self.break_off(Error::overloaded(reason));
         }
+    }
+
+    /// Keeps the answer to a call, as its caller wants, and says no more than that.
+    fn keep(&self, call: u32, answer: &Builder<HeapAllocator>) {
+        let met = self
+            .redirects
+            .borrow_mut()
+            .on_answer(call, Frame::of(answer));
+        let mut kept = small();
+        let mut told = kept.init_root::<message::Builder<'_>>().init_return();
+        told.set_answer_id(call);
+        told.set_release_param_caps(false);
+        told.set_results_sent_elsewhere(());
+        self.write_out(&kept);
+        if let Some((taker, answer)) = met {
+            self.hand_over(taker, answer);
+        }
+    }
+
+    /// Answers a question of ours with what a call of the peer's came to.
+    fn hand_over(&self, taker: Taker, mut answer: Frame) {
+        let reading = self.options.reading();
+        let turned = rewrite::turn(&mut answer, taker.question, taker.held, reading);
+        let made = match turned {
+            Ok(references) => {
+                self.redirects.borrow_mut().on_borrow(&references);
+                answer
+            }
+            Err(error) => answered(taker, &error),
+        };
+        self.make(made);
+    }
+
+    /// Gives the library a message that did not come over the stream.
+    fn make(&self, frame: Frame) {
+        let references_max = self.options.references_max;
+        let told = summary::received(&frame, self.options.reading(), references_max);
+        let taken = told.and_then(|told| {
+            let mut ledger = self.ledger.borrow_mut();
+            ledger.on_received(told, frame.size(), false)
+        });
+        match taken {
+            Ok(_) => {
+                self.made.borrow_mut().push_back(frame);
+                self.change();
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// The next message for the library that did not come over the stream.
+    fn next_made(&self) -> Option<Frame> {
+        self.made.borrow_mut().pop_front()
     }
 
     /// Takes a received message: returns it if it is the library's to see.
@@ -201,63 +298,83 @@ impl Line {
     /// What the peer is told before the connection ends.
     pub(super) fn receive(&self, mut frame: Frame) -> Result<Option<Frame>, Error> {
         let reading = self.options.reading();
-        summary::settle(&mut frame, reading)?;
-        let message = summary::received(&frame, reading, self.options.references_max)?;
+        let keeps = rewrite::settle(&mut frame, reading)?;
+        let mut told = summary::received(&frame, reading, self.options.references_max)?;
+        let call = match &mut told {
+            Summary::Return {
+                question,
+                outcome: Outcome::TakenFrom(call),
+                held,
+                ..
+            } => {
+                let (question, held) = (*question, *held);
+                return self.take(*call, Taker { question, held }).map(|()| None);
+            }
+            Summary::Finish { question, releases } if self.redirects.borrow().keeps(*question) => {
+                // The peer never had the references in the answer, and so releases none.
+                *releases = true;
+                frame = self.let_go_of_call(*question);
+                None
+            }
+            Summary::Call { question, .. } if keeps => Some(*question),
+            _ => None,
+        };
         let (bytes, stopping) = (frame.size(), self.stopping.get());
-        let taken = self
-            .ledger
-            .borrow_mut()
-            .on_received(message, bytes, stopping);
-        match taken? {
+        let mut ledger = self.ledger.borrow_mut();
+        let taken = ledger.on_received(told, bytes, stopping)?;
+        drop(ledger);
+        if let Some(call) = call {
+            self.redirects.borrow_mut().on_call(call);
+        }
+        match taken {
             Verdict::Deliver => return Ok(Some(frame)),
             Verdict::Refuse {
                 question,
                 error,
                 references,
             } => {
-                self.let_go(&references)?;
-                self.refuse(question, &error)?;
+                self.let_go(&references);
+                let (taker, held) = (question, true);
+                self.send(&exception(taker, &error, held));
             }
-            Verdict::LetGo(references) => self.let_go(&references)?,
+            Verdict::LetGo(references) => self.let_go(&references),
         }
         Ok(None)
     }
 
-    fn refuse(&self, question: u32, error: &Error) -> Result<(), Error> {
-        let mut builder = small();
-        let mut answer = builder.init_root::<message::Builder<'_>>().init_return();
-        answer.set_answer_id(question);
-        answer.set_release_param_caps(false);
-        let mut exception = answer.init_exception();
-        exception.set_type(match error.kind {
-            ErrorKind::Overloaded => exception::Type::Overloaded,
-            ErrorKind::Disconnected => exception::Type::Disconnected,
-            _ => exception::Type::Failed,
-        });
-        exception.set_reason(&error.extra);
-        self.send(&builder);
-        Ok(())
-    }
-
-    /// Lets go of references that the peer passed and nobody took.
-    fn let_go(&self, references: &[u32]) -> Result<(), Error> {
-        for reference in references {
-            let mut builder = small();
-            let mut release = builder.init_root::<message::Builder<'_>>().init_release();
-            release.set_id(*reference);
-            release.set_reference_count(1);
-            self.send(&builder);
+    /// A question of ours is answered by what a call of the peer's came, or will come to.
+    fn take(&self, call: u32, taker: Taker) -> Result<(), Error> {
+        let met = self.redirects.borrow_mut().on_take(call, taker)?;
+        if let Some((taker, answer)) = met {
+            self.hand_over(taker, answer);
         }
         Ok(())
     }
 
+    /// The peer lets go of a call whose results were kept. Returns what the library is told.
+    fn let_go_of_call(&self, call: u32) -> Frame {
+        let left = self.redirects.borrow_mut().on_finish(call);
+        if let Some(taker) = left {
+            let error = Error::failed("the call that was to answer was given up".into());
+            self.make(answered(taker, &error));
+        }
+        let mut builder = small();
+        let mut finish = builder.init_root::<message::Builder<'_>>().init_finish();
+        finish.set_question_id(call);
+        finish.set_release_result_caps(true);
+        Frame::of(&builder)
+    }
+
+    /// Lets go of references that the peer passed and nobody took.
+    fn let_go(&self, references: &[u32]) {
+        for reference in references {
+            self.write_out(&release(*reference, 1));
+        }
+    }
+
     /// Sends what is written and ends the stream; for no longer than a moment.
     pub(super) async fn close(self: Rc<Self>) {
-        let mut outgoing = self.outgoing.borrow_mut();
-        outgoing.ending = true;
-        let writer = outgoing.writer.take();
-        drop(outgoing);
-        writer.into_iter().for_each(Waker::wake);
+        self.outgoing.borrow_mut().end();
         let closed = self.until(Part::Closer, || self.outgoing.borrow().closed.then_some(()));
         // Whoever does not listen to the last words misses them.
         let _ = timeout(FAREWELL_MAX, closed).await;
@@ -281,23 +398,27 @@ impl Line {
         .await
     }
 
-    /// Runs what reads until the connection is to end.
+    /// Runs what reads until the connection is to end, or until there is a message that did not
+    /// come over the stream.
     ///
     /// # Errors
     /// The reason of the end.
-    pub(super) async fn unless_failed<T>(
+    pub(super) async fn next_message(
         &self,
-        future: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
+        reading: impl Future<Output = Result<Option<Frame>, Error>>,
+    ) -> Result<Option<Frame>, Error> {
         self.receiving.set(true);
         let _receiving = Receiving(self);
-        let mut future = pin!(future);
+        let mut reading = pin!(reading);
         poll_fn(|cx| {
             if let Some(reason) = self.failure() {
                 return Poll::Ready(Err(reason));
             }
+            if let Some(made) = self.next_made() {
+                return Poll::Ready(Ok(Some(made)));
+            }
             self.watch(Part::Reader, cx);
-            future.as_mut().poll(cx)
+            reading.as_mut().poll(cx)
         })
         .await
     }
@@ -368,6 +489,36 @@ pub(super) fn lost(error: &std::io::Error) -> Error {
     Error::disconnected(format!("the connection broke: {error}"))
 }
 
+fn release(reference: u32, count: u32) -> Builder<HeapAllocator> {
+    let mut builder = small();
+    let mut release = builder.init_root::<message::Builder<'_>>().init_release();
+    release.set_id(reference);
+    release.set_reference_count(count);
+    builder
+}
+
+/// An answer that is an error.
+fn exception(question: u32, error: &Error, held: bool) -> Builder<HeapAllocator> {
+    let mut builder = small();
+    let mut answer = builder.init_root::<message::Builder<'_>>().init_return();
+    answer.set_answer_id(question);
+    answer.set_release_param_caps(false);
+    answer.set_no_finish_needed(!held);
+    let mut exception = answer.init_exception();
+    exception.set_type(match error.kind {
+        ErrorKind::Overloaded => exception::Type::Overloaded,
+        ErrorKind::Disconnected => exception::Type::Disconnected,
+        _ => exception::Type::Failed,
+    });
+    exception.set_reason(&error.extra);
+    builder
+}
+
+/// The same as the peer's answer to a question of ours.
+fn answered(taker: Taker, error: &Error) -> Frame {
+    Frame::of(&exception(taker.question, error, taker.held))
+}
+
 fn small() -> Builder<HeapAllocator> {
     Builder::new(HeapAllocator::new().first_segment_words(16))
 }
@@ -381,7 +532,7 @@ fn put(into: &mut BytesMut, message: &Builder<HeapAllocator>) {
     for segment in segments.iter() {
         into.put_u32_le((segment.len() / WORD) as u32);
     }
-    if count % 2 == 0 {
+    if count.is_multiple_of(2) {
         into.put_u32_le(0);
     }
     for segment in segments.iter() {

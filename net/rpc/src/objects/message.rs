@@ -1,9 +1,4 @@
-//! What of a message concerns who holds what, and promises that are taken for settled.
-//!
-//! A peer may pass a reference that is but a promise, and say later what it became (`Resolve`).
-//! That spares calls a detour through it; but the library follows such promises wherever a peer
-//! lets them lead, in circles too, and for ever. So a promised reference is made a plain one as it
-//! comes in, and what it became is let go: calls to it go by way of the peer that promised it.
+//! What of a message concerns who holds what.
 //!
 //! Source: Cap'n Proto, `rpc.capnp`.
 
@@ -17,16 +12,14 @@ use crate::objects::framing::Frame;
 
 /// Steps of the way to a reference within an answer.
 const STEPS_MAX: u32 = 64;
-/// The discriminants of a descriptor for a promised and for a plain reference, as they lie in the
-/// first two bytes of its data.
-const PROMISED: [u8; 2] = 2_u16.to_le_bytes();
-const PLAIN: [u8; 2] = 1_u16.to_le_bytes();
 
 /// What a call came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// Results or an exception, here or in the answer to another question.
+    /// Results or an exception.
     Answered,
+    /// What the call that is this question of the peer's came to.
+    TakenFrom(u32),
     /// It was given up.
     Cancelled,
 }
@@ -68,7 +61,7 @@ pub(super) enum Summary {
     Other,
 }
 
-fn refused(what: impl Into<String>) -> Error {
+pub(super) fn refused(what: impl Into<String>) -> Error {
     Error::failed(what.into())
 }
 
@@ -141,9 +134,8 @@ fn summary(root: message::Reader<'_>) -> Result<Option<Summary>, Error> {
 
 fn outcome(answer: return_::Reader<'_>) -> Result<Outcome, Error> {
     match answer.which()? {
-        return_::Results(_) | return_::Exception(_) | return_::TakeFromOtherQuestion(_) => {
-            Ok(Outcome::Answered)
-        }
+        return_::Results(_) | return_::Exception(_) => Ok(Outcome::Answered),
+        return_::TakeFromOtherQuestion(call) => Ok(Outcome::TakenFrom(call)),
         return_::Canceled(()) => Ok(Outcome::Cancelled),
         return_::ResultsSentElsewhere(()) | return_::AcceptFromThirdParty(_) => {
             Err(refused("an answer that went elsewhere"))
@@ -152,7 +144,9 @@ fn outcome(answer: return_::Reader<'_>) -> Result<Outcome, Error> {
 }
 
 /// The descriptors of all references that a message passes.
-fn descriptors(root: message::Reader<'_>) -> Result<Vec<cap_descriptor::Reader<'_>>, Error> {
+pub(super) fn descriptors(
+    root: message::Reader<'_>,
+) -> Result<Vec<cap_descriptor::Reader<'_>>, Error> {
     let table = match root.which() {
         Ok(message::Call(it)) => it?.get_params()?.get_cap_table()?,
         Ok(message::Return(it)) => match it?.which()? {
@@ -233,48 +227,6 @@ fn check_way(way: promised_answer::Reader<'_>) -> Result<(), Error> {
         0..=STEPS_MAX => Ok(()),
         steps => Err(refused(format!("a way of {steps} steps into an answer"))),
     }
-}
-
-/// Makes each promised reference of a received message a plain one, where it lies.
-///
-/// # Errors
-/// If the message is malformed: parts that overlap change with one another, so that what is
-/// written is read again, and must be settled then.
-pub(super) fn settle(frame: &mut Frame, options: ReaderOptions) -> Result<(), Error> {
-    let places = promised(frame, options)?;
-    if places.is_empty() {
-        return Ok(());
-    }
-    let bytes = frame.bytes_mut();
-    for place in places {
-        match bytes.get_mut(place..place + PROMISED.len()) {
-            Some(tag) if tag == PROMISED => tag.copy_from_slice(&PLAIN),
-            _ => return Err(refused("references that overlap")),
-        }
-    }
-    match promised(frame, options)?.is_empty() {
-        true => Ok(()),
-        false => Err(refused("promised references that overlap others")),
-    }
-}
-
-/// Where in a frame the discriminants of promised references lie; each once.
-fn promised(frame: &Frame, options: ReaderOptions) -> Result<Vec<usize>, Error> {
-    let reader = Reader::new(frame, options);
-    let mut places = Vec::new();
-    for descriptor in descriptors(reader.get_root()?)? {
-        if let cap_descriptor::SenderPromise(_) = descriptor.which()? {
-            let data = capnp::raw::get_struct_data_section(descriptor);
-            let place = data
-                .as_ptr()
-                .addr()
-                .checked_sub(frame.bytes().as_ptr().addr());
-            places.push(place.ok_or_else(|| refused("a reference outside of its message"))?);
-        }
-    }
-    places.sort_unstable();
-    places.dedup();
-    Ok(places)
 }
 
 #[cfg(test)]

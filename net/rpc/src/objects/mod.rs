@@ -77,6 +77,8 @@ mod message;
 mod names;
 mod network;
 mod options;
+mod redirect;
+mod rewrite;
 mod server;
 mod session;
 mod stream;
@@ -93,14 +95,14 @@ pub use crate::objects::stream::{ObjectListener, ObjectStream};
 pub use crate::objects::timed::{timed, within};
 
 /// The name service's interfaces, generated from `schema/names.capnp`.
-#[allow(missing_docs, unreachable_pub, clippy::all)]
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::unimplemented)]
 pub mod names_capnp {
     include!("../../schema/names_capnp.rs.in");
 }
 
 /// The interop cases' interfaces, generated from `schema/counter.capnp`.
 #[cfg(feature = "interop")]
-#[allow(missing_docs, unreachable_pub, clippy::all)]
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::unimplemented)]
 pub mod counter_capnp {
     include!("../../schema/counter_capnp.rs.in");
 }

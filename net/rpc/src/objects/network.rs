@@ -108,7 +108,7 @@ impl capnp_rpc::Connection<Side> for Connection {
         Promise::from_future(async move {
             let taken = place.borrow_mut().take();
             let mut receiver = taken.ok_or_else(|| Error::failed("received twice".into()))?;
-            let frame = line.unless_failed(receiver.next_for_library(&line)).await?;
+            let frame = line.next_message(receiver.next_for_library(&line)).await?;
             place.replace(Some(receiver));
             let options = line.options.reading();
             Ok(frame.map(|frame| Box::new(Incoming(Reader::new(frame, options))) as _))

@@ -15,7 +15,7 @@ use crate::raw::{ALIVE, Kind, Raw, WAIT, factory_call, message};
 const SUM: u16 = 2;
 
 /// Runs a peer, and checks that the server has let go of it and serves others.
-fn hostile<F: Future<Output = ()> + 'static>(options: ObjectOptions, peer: F) {
+pub(crate) fn hostile<F: Future<Output = ()> + 'static>(options: ObjectOptions, peer: F) {
     let mut lab = Lab::serving(1, options);
     lab.call(async {
         timeout(600 * SECOND, peer).await.expect("nothing hangs");
@@ -28,7 +28,7 @@ fn hostile<F: Future<Output = ()> + 'static>(options: ObjectOptions, peer: F) {
 }
 
 /// The parameters of `sum` with one counter, whose descriptor `describe` writes.
-fn sum_of(question: u32, describe: impl FnOnce(cap_descriptor::Builder<'_>)) -> Vec<u8> {
+pub(crate) fn sum_of(question: u32, describe: impl FnOnce(cap_descriptor::Builder<'_>)) -> Vec<u8> {
     factory_call(question, SUM, |call: call::Builder<'_>| {
         let mut params: payload::Builder<'_> = call.init_params();
         describe(params.reborrow().init_cap_table(1).get(0));
@@ -45,7 +45,7 @@ fn alive(question: u32) -> Vec<u8> {
     factory_call(question, ALIVE, |_| {})
 }
 
-fn returned(question: u32, number: i64) -> Vec<u8> {
+pub(crate) fn returned(question: u32, number: i64) -> Vec<u8> {
     use ringmill_rpc::objects::interop::counter::value_results;
     message(|root| {
         let mut answer = root.init_return();

@@ -11,6 +11,7 @@ use crate::lab::{SECOND, server_address};
 
 /// The interface and the methods of the name service and the factory, by their schemas.
 pub(crate) const RESOLVE: (u64, u16) = (name_service_id(), 0);
+pub(crate) const MAKE: u16 = 0;
 pub(crate) const ALIVE: u16 = 1;
 pub(crate) const WAIT: u16 = 4;
 
@@ -62,6 +63,7 @@ pub(crate) enum Kind {
     Results(u32),
     Exception(u32, String),
     Cancelled(u32),
+    Elsewhere(u32),
     Release(u32, u32),
     CallOnImport(u32, u32),
     Other,
@@ -182,6 +184,7 @@ fn kind_of(frame: &Frame) -> Result<Kind> {
             match it.which()? {
                 return_::Results(_) => Kind::Results(question),
                 return_::Exception(it) => Kind::Exception(question, it?.get_reason()?.to_string()?),
+                return_::ResultsSentElsewhere(()) => Kind::Elsewhere(question),
                 _ => Kind::Cancelled(question),
             }
         }
