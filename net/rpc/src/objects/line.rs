@@ -437,6 +437,10 @@ impl Line {
     fn on_piece_sent(&self) {
         let was_full = self.is_full();
         self.outgoing.borrow_mut().in_flight = 0;
+        if was_full {
+            // Nothing is read meanwhile: that it takes something is the peer's sign of life.
+            self.hear();
+        }
         let has_room = was_full && !self.is_full();
         if has_room || (self.stopping.get() && self.is_flushed()) {
             self.change();

@@ -6,9 +6,11 @@ use std::rc::Rc;
 use capnp::ErrorKind;
 use futures_util::future::join_all;
 use ringmill_ring::sim::Latency;
-use ringmill_ring::{now, spawn};
-use ringmill_rpc::objects::interop::{CASES, run_case};
-use ringmill_rpc::objects::{Held, ObjectOptions, within};
+use ringmill_ring::{UnixListener, now, spawn};
+use ringmill_rpc::objects::interop::{CASES, Counters, FACTORY, run_case};
+use ringmill_rpc::objects::{
+    Held, NameLimits, Names, ObjectClient, ObjectOptions, ObjectPeer, ObjectServer, within,
+};
 
 use crate::lab::{
     HASTY, Lab, MILLISECOND, SECOND, add, connected, factory, kind, make, named, value, wait,
@@ -30,6 +32,30 @@ fn all_cases_pass_over_a_slow_network_and_leave_nothing() {
         lab.assert_nothing_held(&format!("seed {seed}"));
         assert_eq!(lab.world.descriptors(lab.client), 0, "the client's");
     }
+}
+
+#[test]
+fn unix_sockets_serve_as_well() {
+    let mut lab = Lab::new(1);
+    lab.call(async {
+        let listener = UnixListener::bind("/objects").await.unwrap();
+        let names = Names::new(NameLimits::default());
+        names.register(FACTORY, Counters::new().factory()).unwrap();
+        let first = move |peer: &ObjectPeer| {
+            assert_eq!(peer.address(), None);
+            names.session(peer)
+        };
+        let server = ObjectServer::new(first, ObjectOptions::default());
+        spawn(server.serve(listener, std::future::pending()));
+        let client = ObjectClient::connect_unix("/objects", ObjectOptions::default()).await;
+        let client = client.unwrap();
+        for case in CASES {
+            run_case(case, &client).await.unwrap();
+        }
+        client.close().await;
+        let nobody = ObjectClient::connect_unix("/nobody", ObjectOptions::default()).await;
+        assert_eq!(kind(nobody), Some(ErrorKind::Disconnected));
+    });
 }
 
 /// Calls on one object are executed, and answered, in the order in which they were made.

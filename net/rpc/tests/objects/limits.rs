@@ -2,7 +2,8 @@
 
 use capnp::ErrorKind;
 use futures_util::future::join_all;
-use ringmill_ring::{TcpStream, now, sleep, timeout};
+use ringmill_ring::{TcpStream, now, sleep, spawn, timeout};
+use ringmill_rpc::KeepAlive;
 use ringmill_rpc::objects::interop::{Counters, counter, counter_factory};
 use ringmill_rpc::objects::{ObjectClient, ObjectOptions, within};
 
@@ -10,7 +11,7 @@ use crate::lab::{
     Lab, MILLISECOND, SECOND, add, connect, connected, factory, kind, make, register,
     server_address, value, wait,
 };
-use crate::raw::Raw;
+use crate::raw::{Kind, Raw};
 
 #[test]
 fn calls_beyond_the_limit_are_refused_and_the_rest_goes_on() {
@@ -216,6 +217,47 @@ fn a_client_that_does_not_read_is_not_served_for_ever() {
     assert!(running.answers < 100, "{running:?}");
     lab.world.run_for(60 * SECOND);
     lab.assert_nothing_held("after it took nothing for so long");
+}
+
+/// A client that reads slowly is slow to be served, and keeps its connection.
+#[test]
+fn a_client_that_reads_slowly_is_served_as_it_reads() {
+    const ANSWERS: u32 = 150;
+    let options = ObjectOptions {
+        outgoing_pause_bytes: 128 << 10,
+        keep_alive: Some(KeepAlive {
+            interval: 5 * SECOND,
+            timeout: 2 * SECOND,
+        }),
+        ..ObjectOptions::default()
+    };
+    let mut lab = Lab::serving(6, options);
+    lab.call(async {
+        let stream = TcpStream::connect(server_address()).await.unwrap();
+        let mut raw = Raw::over(stream.clone());
+        let asking = spawn(async move {
+            let mut raw = Raw::over(stream);
+            raw.bootstrap(0).await.unwrap();
+            for question in 1..=ANSWERS {
+                raw.echo(question, ANSWER).await.unwrap();
+            }
+        });
+        assert_eq!(raw.kind().await, Some(Kind::Results(0)));
+        let (mut answered, mut other) = (0, 0);
+        while answered < ANSWERS {
+            sleep(SECOND).await;
+            match raw.kind().await.expect("it goes on") {
+                Kind::Exception(question, _) => {
+                    answered += 1;
+                    assert_eq!(question, answered);
+                }
+                // It asks whether the client is there, which this one ignores.
+                Kind::Other => other += 1,
+                kind => panic!("{kind:?}"),
+            }
+        }
+        assert!(asking.await.is_ok() && other < 10, "{other}");
+    });
 }
 
 #[test]
