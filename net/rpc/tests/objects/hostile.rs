@@ -1,5 +1,7 @@
 //! What a peer may say that no library would, message by message.
 
+use std::rc::Rc;
+
 use capnp::capability::FromClientHook;
 use capnp::traits::ImbueMut;
 use capnp_rpc::rpc_capnp::{call, cap_descriptor, payload};
@@ -9,14 +11,18 @@ use ringmill_rpc::objects::interop::counter_factory::{sum_params, wait_params};
 
 use bytes::BytesMut;
 
-use crate::lab::{Lab, SECOND, connected, factory, make, server_address, value};
+use crate::lab::{Lab, SECOND, Seen, connected, factory, make, server_address, value};
 use crate::raw::{ALIVE, Kind, Raw, WAIT, factory_call, message};
 
 const SUM: u16 = 2;
 
 /// Runs a peer, and checks that the server has let go of it and serves others.
-pub(crate) fn hostile<F: Future<Output = ()> + 'static>(options: ObjectOptions, peer: F) {
+pub(crate) fn hostile<F: Future<Output = ()> + 'static>(
+    options: ObjectOptions,
+    peer: impl FnOnce(Rc<Seen>) -> F,
+) {
     let mut lab = Lab::serving(1, options);
+    let peer = peer(lab.seen.clone());
     lab.call(async {
         timeout(600 * SECOND, peer).await.expect("nothing hangs");
         let client = connected().await;
@@ -68,7 +74,7 @@ fn resolved(promise: u32, describe: impl FnOnce(cap_descriptor::Builder<'_>)) ->
 /// A promise that becomes itself, or another that becomes the first, would be followed for ever.
 #[test]
 fn promises_in_a_circle_are_plain_references() {
-    hostile(ObjectOptions::default(), async {
+    hostile(ObjectOptions::default(), |_| async {
         let mut raw = Raw::at_factory().await;
         let promised = |id| {
             move |mut d: cap_descriptor::Builder<'_>| {
@@ -122,7 +128,7 @@ async fn told(bytes: Vec<u8>) -> String {
 
 #[test]
 fn what_contradicts_the_protocol_ends_the_connection_with_a_reason() {
-    hostile(ObjectOptions::default(), async {
+    hostile(ObjectOptions::default(), |_| async {
         let asked_twice = told(factory_call(0, ALIVE, |_| {})).await;
         assert!(
             asked_twice.contains("question 0 is asked twice"),
@@ -168,7 +174,7 @@ fn what_contradicts_the_protocol_ends_the_connection_with_a_reason() {
 /// Answers that the peer's own library would never give to what the server asked.
 #[test]
 fn what_was_not_given_up_is_not_cancelled() {
-    hostile(ObjectOptions::default(), async {
+    hostile(ObjectOptions::default(), |_| async {
         let mut raw = Raw::at_factory().await;
         raw.send(sum_of(2, |mut d| d.set_sender_hosted(5)))
             .await
@@ -198,7 +204,7 @@ fn calls_that_are_given_up_are_limited_over_a_connection() {
         cancelled_max: 10,
         ..ObjectOptions::default()
     };
-    hostile(options, async {
+    hostile(options, |_| async {
         let mut raw = Raw::at_factory().await;
         for question in 2..13 {
             let call = factory_call(question, WAIT, |call| {

@@ -162,6 +162,36 @@ fn references_die_with_their_connection_however_it_ends() {
     }
 }
 
+/// What a client passed is its own again when it drops its connection, or the server does.
+#[test]
+fn own_objects_are_let_go_with_the_connection() {
+    for (drops, drains) in [(true, false), (false, true)] {
+        let mut lab = Lab::serving(3, ObjectOptions::default());
+        let alive = lab.world.start(lab.client, async move {
+            let client = connected().await;
+            let ours = Counters::new();
+            register(&client, "ours", ours.make(1), 0).await.unwrap();
+            let factory = factory(&client);
+            let slow = spawn(async move { wait(&factory, 3600 * SECOND).await });
+            assert_eq!(ours.alive(), 1, "by the server's reference");
+            match drops {
+                true => drop(client),
+                false => drop(client.ended().await),
+            }
+            assert!(slow.await.expect("nobody aborts it").is_err());
+            sleep(SECOND).await;
+            ours.alive()
+        });
+        lab.world.run_for(2 * SECOND);
+        if drains {
+            lab.seen.stop.notify_one();
+        }
+        lab.world.run_for(60 * SECOND);
+        assert_eq!(alive.take(), [0], "drops: {drops}");
+        lab.assert_nothing_held("after the client");
+    }
+}
+
 /// A client that is quiet, but there, is left alone.
 #[test]
 fn a_quiet_client_keeps_its_references() {

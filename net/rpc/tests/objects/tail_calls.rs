@@ -72,7 +72,7 @@ async fn all_of(raw: &mut Raw, wanted: &[Kind]) {
 
 #[test]
 fn results_are_taken_before_and_after_they_are_there() {
-    hostile(ObjectOptions::default(), async {
+    hostile(ObjectOptions::default(), |_| async {
         let (mut raw, asked_first) = asked().await;
         raw.send(kept(9, ALIVE, |_| {})).await.unwrap();
         assert_eq!(raw.kind().await, Some(Kind::Elsewhere(9)));
@@ -99,17 +99,19 @@ fn results_are_taken_before_and_after_they_are_there() {
 
 #[test]
 fn references_in_results_that_are_taken_are_let_go_once() {
-    hostile(ObjectOptions::default(), async {
+    hostile(ObjectOptions::default(), |seen| async move {
         let (mut raw, asked) = asked().await;
-        // The server's own object: `hostile` checks that it has gone.
+        // The server's own object, which nobody holds when all is let go of.
         raw.send(kept(9, MAKE, |_| {})).await.unwrap();
         raw.send(take(asked, 9)).await.unwrap();
         let wanted = [Kind::Elsewhere(9), Kind::Results(2), Kind::Release(5, 1)];
         all_of(&mut raw, &wanted).await;
+        assert_eq!(seen.counters.alive(), 1);
         raw.send(finish(9)).await.unwrap();
         raw.send(finish(2)).await.unwrap();
         raw.send(factory_call(3, ALIVE, |_| {})).await.unwrap();
         assert_eq!(raw.kind().await, Some(Kind::Results(3)));
+        assert_eq!(seen.counters.alive(), 0);
         // And the peer's: passed once, let go once, though it came back in the results.
         raw.send(sum_of(2, |mut d| d.set_sender_hosted(5)))
             .await
@@ -142,7 +144,7 @@ fn references_in_results_that_are_taken_are_let_go_once() {
 
 #[test]
 fn a_call_that_is_given_up_leaves_its_taker_an_error() {
-    hostile(ObjectOptions::default(), async {
+    hostile(ObjectOptions::default(), |_| async {
         let (mut raw, asked) = asked().await;
         raw.send(wait(9, 3_600_000)).await.unwrap();
         raw.send(take(asked, 9)).await.unwrap();
@@ -159,7 +161,7 @@ fn a_refusal_is_taken_as_an_answer_is() {
         calls_max: 1,
         ..ObjectOptions::default()
     };
-    hostile(options, async {
+    hostile(options, |_| async {
         let (mut raw, asked) = asked().await;
         raw.send(kept(9, ALIVE, |_| {})).await.unwrap();
         assert_eq!(raw.kind().await, Some(Kind::Elsewhere(9)));
@@ -183,7 +185,7 @@ async fn why(raw: &mut Raw) -> String {
 
 #[test]
 fn results_that_nobody_kept_are_not_taken() {
-    hostile(ObjectOptions::default(), async {
+    hostile(ObjectOptions::default(), |_| async {
         let (mut raw, asked) = asked().await;
         raw.send(take(asked, 9)).await.unwrap();
         let rest = raw.rest().await;
