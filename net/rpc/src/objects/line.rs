@@ -288,7 +288,7 @@ impl Line {
     }
 
     /// The next message for the library that did not come over the stream.
-    fn next_made(&self) -> Option<Frame> {
+    pub(super) fn next_made(&self) -> Option<Frame> {
         self.made.borrow_mut().pop_front()
     }
 

@@ -140,6 +140,10 @@ impl Receiver {
     /// The next message that is the library's to see; none at the end of the stream.
     async fn next_for_library(&mut self, line: &Line) -> Result<Option<Frame>> {
         loop {
+            // What a message gave rise to comes before the next one.
+            if let Some(made) = line.next_made() {
+                return Ok(Some(made));
+            }
             line.room().await;
             let Some(frame) = self.next(line).await? else {
                 return Ok(None);

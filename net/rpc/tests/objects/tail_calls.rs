@@ -5,12 +5,17 @@ use capnp::capability::FromClientHook;
 use capnp::traits::ImbueMut;
 use capnp_rpc::rpc_capnp::call;
 use ringmill_rpc::objects::ObjectOptions;
+use ringmill_rpc::objects::interop::counter;
 use ringmill_rpc::objects::interop::counter_factory::{echo_params, wait_params};
+use ringmill_rpc::objects::names_capnp::name_service::register_params;
 
 use crate::hostile::{hostile, sum_of};
-use crate::raw::{ALIVE, Kind, MAKE, Raw, WAIT, factory_call, message as framed};
+use crate::lab::{Lab, SECOND, add, connected, named};
+use crate::raw::{ALIVE, Kind, MAKE, RESOLVE, Raw, WAIT, factory_call, message as framed};
 
 const ECHO: u16 = 3;
+/// A method of the name service.
+const REGISTER: u16 = 1;
 
 /// A call whose results are to be kept.
 fn kept(question: u32, method: u16, write: impl FnOnce(call::Builder<'_>)) -> Vec<u8> {
@@ -139,6 +144,57 @@ fn references_in_results_that_are_taken_are_let_go_once() {
         all_of(&mut raw, &[Kind::Release(6, 1)]).await;
         raw.send(factory_call(3, ALIVE, |_| {})).await.unwrap();
         all_of(&mut raw, &[Kind::Results(3)]).await;
+    });
+}
+
+/// Registers the peer's counter 5 as question 2.
+fn register() -> Vec<u8> {
+    framed(|root| {
+        let mut call = root.init_call();
+        call.set_question_id(2);
+        call.set_interface_id(RESOLVE.0);
+        call.set_method_id(REGISTER);
+        let target = call.reborrow().init_target();
+        target.init_promised_answer().set_question_id(0);
+        let mut params = call.reborrow().init_params();
+        let table = params.reborrow().init_cap_table(1);
+        table.get(0).set_sender_hosted(5);
+        let mut table = Vec::new();
+        let mut content = params.reborrow().get_content();
+        content.imbue_mut(&mut table);
+        let mut content = content.init_as::<register_params::Builder<'_>>();
+        content.set_name("theirs");
+        let any = capnp_rpc::new_broken_cap(capnp::Error::failed(String::new()));
+        let mut object = content.init_object();
+        object.set_as_capability(any.into_client_hook());
+    })
+}
+
+/// What is taken is passed on, though the call that it came from is let go of in the same breath.
+#[test]
+fn references_that_are_taken_can_be_called() {
+    let mut lab = Lab::serving(1, ObjectOptions::default());
+    lab.world.start(lab.other, async {
+        let mut raw = Raw::at_factory().await;
+        raw.send(register()).await.unwrap();
+        assert_eq!(raw.kind().await, Some(Kind::Results(2)));
+        let Some(Kind::CallOnImport(asked, 5)) = raw.kind().await else {
+            panic!("it is called");
+        };
+        raw.send(kept(9, MAKE, |_| {})).await.unwrap();
+        assert_eq!(raw.kind().await, Some(Kind::Elsewhere(9)));
+        let both = [take(asked, 9), finish(9)].concat();
+        raw.send(both).await.unwrap();
+        raw.rest().await
+    });
+    lab.world.run_for(SECOND);
+    lab.call(async {
+        let client = connected().await;
+        let theirs: counter::Client = named(&client, "theirs");
+        let answer = theirs.add_request().send().promise.await.unwrap();
+        // Not theirs, but one that the server made for them.
+        let counter = answer.get().unwrap().get_counter().unwrap();
+        assert_eq!(add(&counter, 3).await.unwrap(), 3);
     });
 }
 
