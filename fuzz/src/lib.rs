@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod mutate;
+mod objects;
 mod recovery;
 pub mod seeds;
 mod wire;
@@ -23,6 +24,7 @@ pub const TARGETS: &[Target] = &[
     ("control", wire::control),
     ("fetch", wire::fetch),
     ("frame", wire::frame),
+    ("objects", objects::objects),
     ("produce", wire::produce),
     ("recovery", recovery::recovery),
 ];

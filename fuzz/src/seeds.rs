@@ -1,8 +1,14 @@
 //! Small, well-formed inputs of each target, from which fuzzing starts.
 
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
+use capnp::capability::FromClientHook;
 use ringmill_log::{CacheLimits, Cleaner, CompactionConfig, CoreCaches, LogConfig, Partition};
 use ringmill_ring::sim::World;
+use ringmill_ring::{ListenOptions, TcpListener};
+use ringmill_rpc::objects::names_capnp::name_service;
+use ringmill_rpc::objects::{ObjectClient, ObjectOptions, within};
 use ringmill_wire::api::{APIS, ApiKey, OWN_APIS};
 use ringmill_wire::batch::{ProducerStamp, set_base_offset};
 use ringmill_wire::builder::{BatchBuilder, NewRecord};
@@ -22,7 +28,7 @@ use ringmill_wire::record::Header;
 use ringmill_wire::topic::TopicRef;
 use ringmill_wire::{StrBytes, Uuid};
 
-use crate::recovery;
+use crate::{objects, recovery};
 
 /// The seeds of a target, each with the name of its file; none for an unknown one.
 pub fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
@@ -32,6 +38,7 @@ pub fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
         "control" => controls(),
         "fetch" => fetches(),
         "frame" => frames(),
+        "objects" => conversations(),
         "produce" => produces(),
         "recovery" => folders(),
         _ => Vec::new(),
@@ -366,3 +373,70 @@ fn folder(closed: bool, compacted: bool) -> Vec<u8> {
     }
     seed
 }
+
+/// What a client of remote objects says that waits for no answer: all that it says first, and each
+/// call by itself.
+fn conversations() -> Vec<(String, Vec<u8>)> {
+    let whole = conversation(0);
+    vec![
+        ("pieces".into(), [&[7], &whole[..]].concat()),
+        ("whole".into(), [&[0], &whole[..]].concat()),
+        ("registered".into(), [&[0], &conversation(1)[..]].concat()),
+        ("named".into(), [&[0], &conversation(2)[..]].concat()),
+        ("garbage".into(), b"\0GET / HTTP/1.1\r\n\r\n".to_vec()),
+    ]
+}
+
+/// The bytes of the first calls, from the n-th on.
+fn conversation(skipped: usize) -> Vec<u8> {
+    let mut world = World::new(1);
+    let (server, client) = objects::machines(&mut world);
+    let heard = world.start(server, async {
+        let listener = TcpListener::bind(objects::address(), ListenOptions::default());
+        let listener = listener.await.expect("a free address");
+        let (stream, _) = listener.accept().await.expect("a client comes");
+        let mut heard = BytesMut::new();
+        while stream.recv(&mut heard).await.is_ok_and(|count| count > 0) {}
+        heard.to_vec()
+    });
+    world.block_on(client, async move {
+        let client = ObjectClient::connect(objects::address(), ObjectOptions::default()).await;
+        let client = client.expect("it listens");
+        let service: name_service::Client = client.first();
+        let mut calls = Vec::new();
+        if skipped < 1 {
+            let mut register = service.register_request();
+            register.get().set_name("name");
+            register.get().set_lease_ms(1000);
+            let mut object = register.get().init_object();
+            object.set_as_capability(service.clone().into_client_hook());
+            let registered = register.send();
+            let lease = registered.pipeline.get_lease();
+            calls.push(
+                within(MOMENT, lease.renew_request().send().promise)
+                    .await
+                    .is_ok(),
+            );
+        }
+        if skipped < 2 {
+            let mut resolve = service.resolve_request();
+            resolve.get().set_name("name");
+            let found = resolve.send().pipeline.get_object().as_cap();
+            let found: name_service::Client = FromClientHook::new(found);
+            calls.push(
+                within(MOMENT, found.list_request().send().promise)
+                    .await
+                    .is_ok(),
+            );
+        }
+        let mut unregister = service.unregister_request();
+        unregister.get().set_name("name");
+        calls.push(within(MOMENT, unregister.send().promise).await.is_ok());
+        assert!(!calls.contains(&true), "nobody answers");
+    });
+    world.run_for(Duration::from_secs(1));
+    heard.take().concat()
+}
+
+/// How long a call is waited for that nobody answers.
+const MOMENT: Duration = Duration::from_millis(10);

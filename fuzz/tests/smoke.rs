@@ -15,6 +15,8 @@ use ringmill_fuzz::seeds::seeds;
 const MUTATIONS: u64 = 10_000;
 /// Of the target that lives whole lives of a partition.
 const LIVES: u64 = 300;
+/// Of the target that has whole conversations.
+const CONVERSATIONS: u64 = 1_000;
 /// Largest seed in the repository, in bytes.
 const SEED_MAX: usize = 4096;
 
@@ -50,10 +52,10 @@ fn smoke(target: &str) {
     if wanted.is_none() {
         seeds.iter().for_each(|seed| run(seed));
     }
-    let count = if target == "recovery" {
-        LIVES
-    } else {
-        MUTATIONS
+    let count = match target {
+        "recovery" => LIVES,
+        "objects" => CONVERSATIONS,
+        _ => MUTATIONS,
     };
     let range = wanted.map_or(0..count, |seed| seed..seed + 1);
     for seed in range {
@@ -77,7 +79,7 @@ macro_rules! smokes {
     };
 }
 
-smokes! { batch compression control fetch frame produce recovery }
+smokes! { batch compression control fetch frame objects produce recovery }
 
 #[test]
 fn every_target_is_smoked_and_has_small_seeds() {

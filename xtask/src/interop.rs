@@ -1,4 +1,7 @@
-//! The published interop cases of gRPC, ours against Python's grpcio and Go's grpc-go, both ways.
+//! Calls between ours and foreign clients and servers, both ways: the published interop cases of
+//! gRPC with Python's grpcio and Go's grpc-go, and remote objects.
+
+mod objects;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -42,46 +45,69 @@ impl Drop for Running {
     }
 }
 
-/// Runs all cases: both foreign clients against our server, ours against both foreign servers.
-pub(crate) fn interop() -> Result<(), Failure> {
-    let go = go_programs()?;
-    interop_with(Some(&go))
+/// How each direction went.
+#[derive(Default)]
+struct Tally {
+    failures: usize,
 }
 
-/// The same with Python's grpcio alone, which needs no toolchain that a bare machine lacks.
-pub(crate) fn interop_in_ci() -> Result<(), Failure> {
-    interop_with(None)
-}
-
-fn interop_with(go: Option<&Path>) -> Result<(), Failure> {
-    let ours = our_programs()?;
-    let python = python("requirements-grpc.txt")?;
-    let mut failures = Vec::new();
-    let mut check = |what: &str, done: Result<(), Failure>| {
-        match &done {
+impl Tally {
+    fn add(&mut self, what: &str, done: Result<(), Failure>) {
+        match done {
             Ok(()) => println!("== {what}: all cases passed"),
-            Err(failure) => println!("== {what}: {failure}"),
+            Err(failure) => {
+                println!("== {what}: {failure}");
+                self.failures += 1;
+            }
         }
-        failures.extend(done.err());
-    };
+    }
 
+    fn result(self) -> Result<(), Failure> {
+        match self.failures {
+            0 => Ok(()),
+            count => Err(Failure(format!("{count} directions failed"))),
+        }
+    }
+}
+
+/// Runs all cases: all foreign clients against our servers, ours against all foreign servers.
+pub(crate) fn interop() -> Result<(), Failure> {
+    let ours = our_programs()?;
+    let mut tally = Tally::default();
+    grpc(&ours, Some(&go_programs()?), &mut tally)?;
+    objects::interop(&ours, true, &mut tally)?;
+    tally.result()
+}
+
+/// The same with Python's grpcio and pycapnp alone, which need no toolchain that a bare machine
+/// lacks.
+pub(crate) fn interop_in_ci() -> Result<(), Failure> {
+    let ours = our_programs()?;
+    let mut tally = Tally::default();
+    grpc(&ours, None, &mut tally)?;
+    objects::interop(&ours, false, &mut tally)?;
+    tally.result()
+}
+
+fn grpc(ours: &Path, go: Option<&Path>, tally: &mut Tally) -> Result<(), Failure> {
+    let python = python("requirements-grpc.txt")?;
     let port = free_port()?;
     let server = start(
         Command::new(ours.join("interop_server")).args(["--port", &port.to_string()]),
         port,
     )?;
-    check(
+    tally.add(
         "grpcio calls ringmill",
         run_within_limit(&mut script(&python, "call", port)),
     );
     if let Some(go) = go {
-        check("grpc-go calls ringmill", go_client(go, port));
+        tally.add("grpc-go calls ringmill", go_client(go, port));
     }
     drop(server);
 
     let port = free_port()?;
     let server = start(&mut script(&python, "serve", port), port)?;
-    check("ringmill calls grpcio", our_client(&ours, port));
+    tally.add("ringmill calls grpcio", our_client(ours, port));
     drop(server);
 
     if let Some(go) = go {
@@ -90,14 +116,10 @@ fn interop_with(go: Option<&Path>) -> Result<(), Failure> {
             Command::new(go.join("server")).arg(format!("--port={port}")),
             port,
         )?;
-        check("ringmill calls grpc-go", our_client(&ours, port));
+        tally.add("ringmill calls grpc-go", our_client(ours, port));
         drop(server);
     }
-
-    match failures.len() {
-        0 => Ok(()),
-        count => Err(Failure(format!("{count} directions failed"))),
-    }
+    Ok(())
 }
 
 fn run_within_limit(command: &mut Command) -> Result<(), Failure> {

@@ -74,7 +74,8 @@ enum Chore {
     Matrix(matrix::Args),
     /// The model of replication (docs/tla) before TLC, as it is and with each rule taken away
     Tla(tla::Args),
-    /// The published cases of gRPC against grpcio and grpc-go, both ways
+    /// Calls both ways: the published cases of gRPC with grpcio and grpc-go, remote objects with
+    /// pycapnp and capnproto
     Interop,
     /// Unary calls of net/rpc beside tonic on tokio, in turn: calls per second per core, and p99
     RpcBench(rpc_bench::Args),

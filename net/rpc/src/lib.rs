@@ -1,4 +1,6 @@
-//! gRPC on ring streams: what tonic generates, over hyper's HTTP/2, on one core.
+//! Calls on ring streams, on one core: gRPC, and remote objects ([`objects`]).
+//!
+//! gRPC is what tonic generates, over hyper's HTTP/2.
 //!
 //! The contract: a server or a channel, its connections and its calls belong to the core that made
 //! them; no other runtime stands beside the ring's. Services and clients are those that tonic
@@ -45,6 +47,7 @@ mod health;
 pub mod interop;
 mod io;
 mod local;
+pub mod objects;
 mod options;
 mod reflection;
 mod router;
