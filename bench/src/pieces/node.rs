@@ -70,14 +70,21 @@ pub(crate) fn pieces() -> Vec<Piece> {
             "request",
             500,
             "a Fetch request that is answered with a batch of 1,000 records out of memory",
-            |units| fetch(1000, units),
+            |units| fetch(1, 1000, units),
         ),
         piece(
             "node-fetch-empty",
             "request",
             500,
             "a Fetch request at the log's end, answered at once with nothing",
-            |units| fetch(0, units),
+            |units| fetch(1, 0, units),
+        ),
+        piece(
+            "node-fetch-empty-100",
+            "request",
+            100,
+            "the same of a hundred partitions of one topic",
+            |units| fetch(100, 0, units),
         ),
     ]
 }
@@ -182,19 +189,19 @@ fn produce(cores: usize, partitions: i32, records: usize, units: u64) {
     });
 }
 
-/// Fetches a batch of so many records, or at the log's end.
-fn fetch(records: usize, units: u64) {
+/// Fetches a batch of so many records of the first of some partitions, or at the end of all.
+fn fetch(partitions: i32, records: usize, units: u64) {
     let (mut world, clients) = scene(1);
     act(&mut world, clients, move |curtain: Curtain| async move {
-        create_topic(1).await;
+        create_topic(partitions).await;
         let batch = batch(records.max(1));
         let mut client = Client::connect().await;
-        client.produce(&produce_frame(1, &batch)).await;
+        client.produce(&produce_frame(partitions, &batch)).await;
         let (offset, expected) = match records {
             0 => (1, 0),
             _ => (0, batch.len()),
         };
-        let frame = fetch_frame(1, offset);
+        let frame = fetch_frame(partitions, offset);
         for _ in 0..WARM_UP {
             client.fetch(&frame, expected).await;
         }
