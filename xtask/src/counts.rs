@@ -176,7 +176,8 @@ fn listed(text: &str) -> Result<Vec<Piece>, Failure> {
 
 /// Measures a piece, `repeat` times.
 fn measure(program: &Path, piece: Piece, repeat: usize) -> Result<Measured, Failure> {
-    let per_unit = |count: u64| count as f64 / piece.units as f64;
+    let units = piece.units as f64;
+    let per_unit = |count: u64| count as f64 / units;
     let counted = callgrind::count(program, &piece)?;
     for _ in 1..repeat.max(1) {
         let again = callgrind::count(program, &piece)?;
@@ -191,8 +192,8 @@ fn measure(program: &Path, piece: Piece, repeat: usize) -> Result<Measured, Fail
     let causes = heap::causes(program, &piece)?;
     let figures = Figures {
         instructions: per_unit(counted.own),
-        allocations: causes.iter().map(|cause| cause.count).sum(),
-        bytes: causes.iter().map(|cause| cause.bytes).sum(),
+        allocations: causes.iter().fold(0.0, |sum, cause| sum + cause.count),
+        bytes: causes.iter().fold(0.0, |sum, cause| sum + cause.bytes),
     };
     let parts = counted.parts.into_iter();
     Ok(Measured {

@@ -87,25 +87,49 @@ fn place(frame: &str) -> Option<(String, String)> {
     Some((place.to_owned(), short(function)))
 }
 
-/// A function's name without its crate and module, and without what it is made of.
+/// A function's name with that of its type or module, without what they are made of.
 fn short(function: &str) -> String {
-    let mut text = String::new();
-    let mut depth = 0_i32;
-    for part in function.split_inclusive(['<', '>']) {
-        // `->` closes nothing
-        let opens = part.ends_with('<');
-        let closes = part.ends_with('>') && !part.ends_with("->");
-        if depth == 0 {
-            text += part.trim_end_matches(['<', '>']);
-        }
-        depth += i32::from(opens) - i32::from(closes);
+    let mut path = String::new();
+    let mut rest = function;
+    // `<type as trait>::function`: the type tells more
+    if let Some((of, after)) = function.strip_prefix('<').and_then(bracketed) {
+        path += &without_arguments(of.split(" as ").next().unwrap_or(of));
+        rest = after;
     }
-    let named = text.replace("::{{closure}}", "").replace("{closure#0}", "");
-    let words: Vec<&str> = named.split("::").filter(|word| !word.is_empty()).collect();
-    let name = words[words.len().saturating_sub(2)..].join("::");
-    match name.is_empty() {
-        true => function.to_owned(),
-        false => name,
+    path += &without_arguments(rest);
+    let named = |part: &&str| !part.is_empty() && !part.starts_with('{');
+    let parts: Vec<&str> = path.split("::").filter(named).collect();
+    match &parts[..] {
+        [.., of, name] => format!("{of}::{name}"),
+        [name] => (*name).to_owned(),
+        [] => function.to_owned(),
+    }
+}
+
+/// What stands before the bracket that closes, and what behind it.
+fn bracketed(text: &str) -> Option<(&str, &str)> {
+    let mut depth = 1;
+    for (at, letter) in text.char_indices() {
+        depth += match letter {
+            '<' => 1,
+            '>' if !text[..at].ends_with('-') => -1,
+            _ => 0,
+        };
+        if depth == 0 {
+            return Some((&text[..at], &text[at + 1..]));
+        }
+    }
+    None
+}
+
+/// A path without anything in angle brackets.
+fn without_arguments(path: &str) -> String {
+    match path.split_once('<') {
+        None => path.to_owned(),
+        Some((before, inside)) => match bracketed(inside) {
+            Some((_, after)) => before.to_owned() + &without_arguments(after),
+            None => before.to_owned(),
+        },
     }
 }
 
@@ -175,14 +199,20 @@ mod tests {
             "Connection::push",
         );
         short_of(
-            "ringmill_engine::handlers::produce::begin::{{closure}}",
+            "ringmill_engine::handlers::produce::begin::{closure#0}",
             "produce::begin",
         );
+        short_of("ringmill_engine::stage::begin::{{closure}}", "stage::begin");
         short_of(
-            "core::ptr::drop_in_place<alloc::vec::Vec<u8>>",
+            "core::ptr::drop_in_place::<alloc::vec::Vec<u8>>",
             "ptr::drop_in_place",
         );
-        short_of("<ringmill_ring::core::Core>::run_turn", "run_turn");
+        short_of("<ringmill_ring::core::Core>::run_turn", "Core::run_turn");
+        short_of(
+            "<a::Slots<fn() -> u8> as b::Table>::put::<u8>",
+            "Slots::put",
+        );
+        short_of("main", "main");
     }
 
     #[test]
