@@ -108,7 +108,8 @@ pub(crate) fn scene(cores: usize) -> (World, NodeId) {
     (world, clients)
 }
 
-/// A connection that sends what is ready and counts the answers' bytes.
+/// A connection that sends what is ready, and looks no further into answers than it must: what it does
+/// is counted too.
 struct Client {
     stream: TcpStream,
     received: BytesMut,
@@ -140,18 +141,33 @@ impl Client {
         }
     }
 
-    async fn produce(&mut self, frame: &Bytes) {
-        let answer = self.ask(frame).await;
-        let answer = ProduceResponse::decode(PRODUCE_VERSION, &answer).expect("an answer");
-        let mut parts = answer.topics.iter().flat_map(|topic| &topic.partitions);
-        assert!(parts.all(|part| part.error_code == 0), "it is taken");
+    /// The same so many times, for answers that are all of one length.
+    async fn ask_again(&mut self, frame: &Bytes, times: u64, length: usize) {
+        for _ in 0..times {
+            assert_eq!(
+                self.ask(frame).await.len(),
+                length,
+                "an answer like the first"
+            );
+        }
     }
 
-    async fn fetch(&mut self, frame: &Bytes, bytes: usize) {
+    /// The length of the answer, which says that the batches were taken.
+    async fn produce(&mut self, frame: &Bytes) -> usize {
         let answer = self.ask(frame).await;
-        let answer = FetchResponse::decode(FETCH_VERSION, &answer).expect("an answer");
-        let found = answer.topics[0].partitions[0].records.len();
+        let told = ProduceResponse::decode(PRODUCE_VERSION, &answer).expect("an answer");
+        let mut parts = told.topics.iter().flat_map(|topic| &topic.partitions);
+        assert!(parts.all(|part| part.error_code == 0), "it is taken");
+        answer.len()
+    }
+
+    /// The length of the answer, which brings so many bytes of the first partition.
+    async fn fetch(&mut self, frame: &Bytes, bytes: usize) -> usize {
+        let answer = self.ask(frame).await;
+        let told = FetchResponse::decode(FETCH_VERSION, &answer).expect("an answer");
+        let found = told.topics[0].partitions[0].records.len();
         assert_eq!(found, bytes, "all of it");
+        answer.len()
     }
 }
 
@@ -178,13 +194,10 @@ fn produce(cores: usize, partitions: i32, records: usize, units: u64) {
         create_topic(partitions).await;
         let frame = produce_frame(partitions, &batch(records));
         let mut client = Client::connect().await;
-        for _ in 0..WARM_UP {
-            client.produce(&frame).await;
-        }
+        let length = client.produce(&frame).await;
+        client.ask_again(&frame, WARM_UP, length).await;
         curtain.rises().await;
-        for _ in 0..units {
-            client.produce(&frame).await;
-        }
+        client.ask_again(&frame, units, length).await;
         curtain.falls().await;
     });
 }
@@ -202,13 +215,10 @@ fn fetch(partitions: i32, records: usize, units: u64) {
             _ => (0, batch.len()),
         };
         let frame = fetch_frame(partitions, offset);
-        for _ in 0..WARM_UP {
-            client.fetch(&frame, expected).await;
-        }
+        let length = client.fetch(&frame, expected).await;
+        client.ask_again(&frame, WARM_UP, length).await;
         curtain.rises().await;
-        for _ in 0..units {
-            client.fetch(&frame, expected).await;
-        }
+        client.ask_again(&frame, units, length).await;
         curtain.falls().await;
     });
 }

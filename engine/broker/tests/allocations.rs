@@ -31,6 +31,8 @@ const COUNTED: usize = 200;
 /// A Produce request of one batch of one record allocates so often at most; its causes are listed in
 /// docs/PIECES.md.
 const PRODUCE_MAX: f64 = 60.0;
+/// And it takes so many bytes: no buffer of its own to be received into.
+const PRODUCE_BYTES_MAX: f64 = 10_000.0;
 /// Each further batch of a request so often.
 const BATCH_MAX: f64 = 30.0;
 /// A Fetch request of one partition so often.
@@ -174,6 +176,7 @@ fn no_request_allocates_for_each_of_its_records() {
             client.measure(&format!("produce, {}", topics[at]), &frame, 1)
         });
         assert!(one.allocations <= PRODUCE_MAX, "{one:?}");
+        assert!(one.bytes <= PRODUCE_BYTES_MAX, "{one:?}");
         for large in [thousand, two_thousand] {
             let more = large.allocations - one.allocations;
             assert!(more <= LARGE_MAX, "{more} more than for one record");

@@ -2,7 +2,8 @@
 //!
 //! DHAT counts a whole program. A piece runs twice, once with twice as many units: what it
 //! allocated more is theirs. The cause of an allocation is the innermost line of the house among
-//! those that led to it; what the simulator, or the piece itself, allocates is left out.
+//! those that led to it; what the simulator, the piece itself, or the client of a node allocates is
+//! left out.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{PIECES, Piece, SIMULATOR, of_the_house, output, valgrind};
-use crate::process::Failure;
+use crate::process::{Failure, root};
 
 /// Less than so many allocations per unit are none of the unit's: a list that doubles now and then.
 const COUNT_MIN: f64 = 0.02;
@@ -20,16 +21,21 @@ const COUNT_MIN: f64 = 0.02;
 pub(crate) struct Cause {
     /// File and line.
     pub(crate) place: String,
-    /// The function's name, or that of what it was inlined into.
-    pub(crate) function: String,
+    /// What stands there.
+    pub(crate) code: String,
     /// Per unit.
     pub(crate) count: f64,
     /// Per unit.
     pub(crate) bytes: f64,
 }
 
-/// Blocks and bytes by place and function.
-type Blocks = BTreeMap<(String, String), (u64, u64)>;
+/// Blocks and bytes by place.
+type Blocks = BTreeMap<String, (u64, u64)>;
+
+/// The client of a node that is measured.
+const CLIENT: &str = "bench/src/pieces/node.rs";
+/// Where a core has its turn, and what is further out is no part of what it runs.
+const TURN: &str = "net/ring/src/core.rs";
 
 /// Runs a piece under DHAT, twice; its causes, the most frequent first.
 pub(super) fn causes(program: &Path, piece: &Piece) -> Result<Vec<Cause>, Failure> {
@@ -65,72 +71,41 @@ fn read_blocks(file: &Value) -> Option<Blocks> {
         let (count, bytes) = (point["tbk"].as_u64()?, point["tb"].as_u64()?);
         let mut stack = Vec::new();
         for frame in point["fs"].as_array()? {
-            stack.push(*frames.get(usize::try_from(frame.as_u64()?).ok()?)?);
+            let frame = frames.get(usize::try_from(frame.as_u64()?).ok()?)?;
+            stack.extend(place(frame));
         }
-        let Some(cause) = stack.iter().find_map(|frame| place(frame)) else {
-            continue;
-        };
-        if cause.0.starts_with(SIMULATOR) || cause.0.starts_with(PIECES) {
-            continue;
+        if let Some(cause) = cause(&stack) {
+            let sum = blocks.entry(cause.to_owned()).or_default();
+            *sum = (sum.0 + count, sum.1 + bytes);
         }
-        let sum = blocks.entry(cause).or_default();
-        *sum = (sum.0 + count, sum.1 + bytes);
     }
     Some(blocks)
 }
 
-/// Place and function of a frame, `0x109184: function (file:line)`, if it is of the house.
-fn place(frame: &str) -> Option<(String, String)> {
-    let (_, frame) = frame.split_once(": ")?;
-    let (function, place) = frame.rsplit_once(" (")?;
-    let place = of_the_house(place.strip_suffix(')')?)?;
-    Some((place.to_owned(), short(function)))
+/// The cause of an allocation that these lines of the house led to, the innermost first.
+fn cause<'a>(stack: &[&'a str]) -> Option<&'a str> {
+    let nearest = *stack.first()?;
+    let turn = stack.iter().position(|place| place.starts_with(TURN));
+    let within = &stack[..turn.unwrap_or(0)];
+    let is_clients = within.iter().any(|place| place.starts_with(CLIENT));
+    let is_staged = nearest.starts_with(SIMULATOR) || nearest.starts_with(PIECES);
+    (!is_clients && !is_staged).then_some(nearest)
 }
 
-/// A function's name with that of its type or module, without what they are made of.
-fn short(function: &str) -> String {
-    let mut path = String::new();
-    let mut rest = function;
-    // `<type as trait>::function`: the type tells more
-    if let Some((of, after)) = function.strip_prefix('<').and_then(bracketed) {
-        path += &without_arguments(of.split(" as ").next().unwrap_or(of));
-        rest = after;
-    }
-    path += &without_arguments(rest);
-    let named = |part: &&str| !part.is_empty() && !part.starts_with('{');
-    let parts: Vec<&str> = path.split("::").filter(named).collect();
-    match &parts[..] {
-        [.., of, name] => format!("{of}::{name}"),
-        [name] => (*name).to_owned(),
-        [] => function.to_owned(),
-    }
+/// The place of a frame, `0x109184: function (file:line)`, if it is of the house.
+fn place(frame: &str) -> Option<&str> {
+    let (_, place) = frame.rsplit_once(" (")?;
+    of_the_house(place.strip_suffix(')')?)
 }
 
-/// What stands before the bracket that closes, and what behind it.
-fn bracketed(text: &str) -> Option<(&str, &str)> {
-    let mut depth = 1;
-    for (at, letter) in text.char_indices() {
-        depth += match letter {
-            '<' => 1,
-            '>' if !text[..at].ends_with('-') => -1,
-            _ => 0,
-        };
-        if depth == 0 {
-            return Some((&text[..at], &text[at + 1..]));
-        }
-    }
-    None
-}
-
-/// A path without anything in angle brackets.
-fn without_arguments(path: &str) -> String {
-    match path.split_once('<') {
-        None => path.to_owned(),
-        Some((before, inside)) => match bracketed(inside) {
-            Some((_, after)) => before.to_owned() + &without_arguments(after),
-            None => before.to_owned(),
-        },
-    }
+/// What stands at a place.
+fn code(place: &str) -> Option<String> {
+    let (file, line) = place.rsplit_once(':')?;
+    let text = std::fs::read_to_string(root().join(file)).ok()?;
+    let line = text
+        .lines()
+        .nth(line.parse::<usize>().ok()?.checked_sub(1)?)?;
+    Some(line.trim().to_owned())
 }
 
 /// What twice as many units allocate more, per unit.
@@ -141,8 +116,8 @@ fn difference(once: &Blocks, twice: &Blocks, units: u64) -> Vec<Cause> {
         .map(|(at, (count, bytes))| {
             let (count_once, bytes_once) = once.get(at).copied().unwrap_or_default();
             Cause {
-                place: at.0.clone(),
-                function: at.1.clone(),
+                code: code(at).unwrap_or_default(),
+                place: at.clone(),
                 count: per_unit(*count, count_once),
                 bytes: per_unit(*bytes, bytes_once),
             }
@@ -187,32 +162,26 @@ mod tests {
             panic!("one cause, not {causes:?}");
         };
         assert_eq!(cause.place, "engine/wire/src/produce.rs:106");
-        assert_eq!(cause.function, "ProduceRequest::decode");
         assert_eq!((cause.count, cause.bytes), (2.0, 200.0));
     }
 
     #[test]
-    fn names_are_short() {
-        let short_of = |name: &str, expected: &str| assert_eq!(short(name), expected, "{name}");
-        short_of(
-            "ringmill_engine::connection::Connection::push",
-            "Connection::push",
+    fn what_the_client_of_a_node_allocates_is_left_out() {
+        let decode = "engine/wire/src/produce.rs:321";
+        let (client, turn) = ("bench/src/pieces/node.rs:140", "net/ring/src/core.rs:240");
+        let stage = "bench/src/pieces/stage.rs:80";
+        assert_eq!(cause(&[decode, client, turn, stage]), None);
+        assert_eq!(
+            cause(&[decode, "engine/broker/src/stage.rs:9", turn, client]),
+            Some(decode)
         );
-        short_of(
-            "ringmill_engine::handlers::produce::begin::{closure#0}",
-            "produce::begin",
+        assert_eq!(
+            cause(&[decode, client]),
+            Some(decode),
+            "no world, no client"
         );
-        short_of("ringmill_engine::stage::begin::{{closure}}", "stage::begin");
-        short_of(
-            "core::ptr::drop_in_place::<alloc::vec::Vec<u8>>",
-            "ptr::drop_in_place",
-        );
-        short_of("<ringmill_ring::core::Core>::run_turn", "Core::run_turn");
-        short_of(
-            "<a::Slots<fn() -> u8> as b::Table>::put::<u8>",
-            "Slots::put",
-        );
-        short_of("main", "main");
+        assert_eq!(cause(&[client, turn]), None);
+        assert_eq!(cause(&[]), None);
     }
 
     #[test]

@@ -132,7 +132,7 @@ a block that grows where it lies.\n"
             continue;
         }
         text += &format!(
-            "\n### {name}: {:.1} per {}\n\n| per {1} | bytes | where | in |\n| ---: | ---: | --- | --- |\n",
+            "\n### {name}: {:.1} per {}\n\n| per {1} | bytes | where | what stands there |\n| ---: | ---: | --- | --- |\n",
             measured.figures.allocations, measured.piece.unit
         );
         for cause in &measured.causes {
@@ -141,7 +141,7 @@ a block that grows where it lies.\n"
                 cause.count,
                 grouped(cause.bytes),
                 cause.place,
-                cause.function
+                cause.code.replace('|', "\\|")
             );
         }
     }
