@@ -15,7 +15,7 @@ const NOISE: f64 = 0.005;
 /// As for [`RISE_MAX`], of allocations per unit: one more in two units fails.
 const ALLOCATIONS_RISE: f64 = 0.5;
 /// Why a piece that was not there before has its count.
-const FIRST: &str = "as first measured";
+pub(super) const FIRST: &str = "as first measured";
 
 /// What one unit of a piece takes.
 #[derive(Debug, Clone, Copy, PartialEq)]

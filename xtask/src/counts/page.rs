@@ -1,6 +1,6 @@
 //! docs/PIECES.md: what each piece takes, where it goes, and how long it takes on some machine.
 
-use super::figures::Kept;
+use super::figures::{FIRST, Kept};
 use super::times::{Time, shown};
 use super::{Measured, Tools};
 use crate::process::{Failure, root};
@@ -62,15 +62,14 @@ pub(super) fn write(
 
 fn counts(all: &[Measured], kept: &Kept) -> String {
     let mut text = "## Counts\n
-| piece | what | per | instructions | allocations | bytes of them | why |
+| piece | what | per | instructions | allocations | bytes of them | why they rose |
 | --- | --- | --- | ---: | ---: | ---: | --- |\n"
         .to_owned();
     for measured in all {
         let (piece, figures) = (&measured.piece, measured.figures);
-        let why = kept
-            .entries
-            .get(&piece.name)
-            .map(|entry| entry.why.as_str());
+        let why = kept.entries.get(&piece.name);
+        let why = why.map(|entry| entry.why.as_str());
+        let why = why.filter(|why| *why != FIRST);
         text += &format!(
             "| {} | {} | {} | {} | {:.1} | {} | {} |\n",
             piece.name,
