@@ -24,13 +24,7 @@ const OFFSETS: u64 = 10_000_000;
 const DIR: &str = "/data/flights-0";
 
 pub(crate) fn pieces() -> Vec<Piece> {
-    let piece = |name, unit, units, what, work| Piece {
-        name,
-        unit,
-        units,
-        what,
-        work,
-    };
+    let piece = Piece::new;
     vec![
         piece(
             "trie-lookup",

@@ -30,6 +30,24 @@ pub(crate) struct Piece {
     pub(crate) work: fn(u64),
 }
 
+impl Piece {
+    pub(crate) fn new(
+        name: &'static str,
+        unit: &'static str,
+        units: u64,
+        what: &'static str,
+        work: fn(u64),
+    ) -> Self {
+        Self {
+            name,
+            unit,
+            units,
+            what,
+            work,
+        }
+    }
+}
+
 /// Runs what is to be counted. Callgrind collects between its entry and its return: it stays a
 /// function of its own, and no other has its name in theirs.
 #[inline(never)]

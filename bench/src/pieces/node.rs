@@ -29,13 +29,7 @@ const MAX_FRAME: usize = 100 << 20;
 const WARM_UP: u64 = 50;
 
 pub(crate) fn pieces() -> Vec<Piece> {
-    let piece = |name, unit, units, what, work| Piece {
-        name,
-        unit,
-        units,
-        what,
-        work,
-    };
+    let piece = Piece::new;
     vec![
         piece(
             "node-produce-1",

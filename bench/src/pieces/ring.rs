@@ -18,13 +18,7 @@ use crate::{Piece, collect_here};
 const HOUR: Duration = Duration::from_secs(3600);
 
 pub(crate) fn pieces() -> Vec<Piece> {
-    let piece = |name, unit, units, what, work| Piece {
-        name,
-        unit,
-        units,
-        what,
-        work,
-    };
+    let piece = Piece::new;
     vec![
         piece(
             "mailbox",

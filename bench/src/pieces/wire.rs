@@ -24,13 +24,13 @@ const MAX_FRAME: usize = 100 << 20;
 const MANY: usize = 1000;
 
 pub(crate) fn pieces() -> Vec<Piece> {
-    let piece = |name, unit, units, what, work| Piece {
-        name,
-        unit,
-        units,
-        what,
-        work,
-    };
+    let mut pieces = of_batches();
+    pieces.extend(of_messages());
+    pieces
+}
+
+fn of_batches() -> Vec<Piece> {
+    let piece = Piece::new;
     vec![
         piece(
             "crc-16-kib",
@@ -67,6 +67,12 @@ pub(crate) fn pieces() -> Vec<Piece> {
             "a record appended to a batch of 1,000, and its share of sealing it",
             build,
         ),
+    ]
+}
+
+fn of_messages() -> Vec<Piece> {
+    let piece = Piece::new;
+    vec![
         piece(
             "frame-split",
             "frame",

@@ -34,9 +34,9 @@ const PRODUCE_MAX: f64 = 60.0;
 /// And it takes so many bytes: no buffer of its own to be received into.
 const PRODUCE_BYTES_MAX: f64 = 10_000.0;
 /// Each further batch of a request so often.
-const BATCH_MAX: f64 = 30.0;
+const BATCH_MAX: f64 = 24.0;
 /// A Fetch request of one partition so often.
-const FETCH_MAX: f64 = 60.0;
+const FETCH_MAX: f64 = 40.0;
 /// However many records there are, a request allocates so often more: for the pieces that it arrives
 /// in, and because large batches are written from where they lie.
 const LARGE_MAX: f64 = 40.0;

@@ -222,6 +222,16 @@ impl Inner {
         }))
     }
 
+    /// Where a segment's log goes on behind the last known damage in front of an offset.
+    fn behind_damage(&self, segment: &Segment, offset: i64) -> u64 {
+        let state = self.state.borrow();
+        if state.damages.is_empty() {
+            return 0;
+        }
+        let path = self.path(segment.base_offset, Kind::Log);
+        state.behind_damage(&path, offset)
+    }
+
     async fn look_up(
         &self,
         segment: &Segment,
@@ -241,16 +251,7 @@ impl Inner {
             .map_or(extent.bytes, u64::from)
             .min(extent.bytes);
         let mut due = None;
-        let behind = {
-            let state = self.state.borrow();
-            match state.damages.is_empty() {
-                true => 0,
-                false => {
-                    let path = self.path(segment.base_offset, Kind::Log);
-                    state.behind_damage(&path, offset)
-                }
-            }
-        };
+        let behind = self.behind_damage(segment, offset);
         let mut position = u64::from(bracket.low).max(behind);
         let file = self.log_file(segment).await?;
         let mut len = (last.saturating_sub(position) + HEADER_LEN as u64).min(SPAN_MAX) as usize;

@@ -150,7 +150,7 @@ a block that grows where it lies.\n"
 fn times_section(times: &[Time], processor: &str) -> String {
     let mut text = format!(
         "{TIMES}\n{processor}; medians of criterion, and between what bounds they are with 95 in 100 \
-         (`cargo bench -p ringmill-wire`, `-p ringmill-log --bench pieces`, \
+         (`cargo bench --profile counts -p ringmill-wire --bench wire`, `-p ringmill-log --bench pieces`, \
          `-p ringmill-ring --bench executor`).\n\n| bench | median | between |\n| --- | ---: | --- |\n"
     );
     for time in times {

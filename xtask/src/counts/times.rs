@@ -31,7 +31,10 @@ pub(super) fn measure() -> Result<Vec<Time>, Failure> {
         std::fs::remove_dir_all(&results)?;
     }
     for (package, name) in BENCHES {
-        run(cargo().args(["bench", "-p", package, "--bench", name]))?;
+        let mut bench = cargo();
+        bench.args(["bench", "--profile", "counts", "-p", package]);
+        bench.args(["--bench", name, "--"]);
+        run(bench.args(["--warm-up-time", "1", "--measurement-time", "2"]))?;
     }
     let mut times = Vec::new();
     gather(&results, &mut times)?;
