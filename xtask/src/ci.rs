@@ -24,7 +24,7 @@ const FUZZ_SMOKE_SECONDS: u64 = 5;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these steps (fmt, clippy, docs, fuzz, sim, mixed, cluster, interop, conformance); all if none is named
+    /// Only these steps (fmt, clippy, docs, fuzz, counts, sim, mixed, cluster, interop, conformance); all if none is named
     #[arg(value_parser = step_names())]
     steps: Vec<String>,
 }
@@ -65,6 +65,10 @@ const STEPS: &[Step] = &[
     Step {
         name: "fuzz",
         run: || fuzz::fuzz_all(FUZZ_SMOKE_SECONDS),
+    },
+    Step {
+        name: "counts",
+        run: || crate::counts::counts(&crate::counts::Args::default()),
     },
     Step {
         name: "sim",

@@ -9,6 +9,7 @@ mod ci;
 mod clients;
 mod compare;
 mod conformance;
+mod counts;
 mod differential;
 mod fuzz;
 mod interop;
@@ -83,6 +84,8 @@ enum Chore {
     Differential(differential::Args),
     /// Ringmill beside Apache Kafka, of one node or several: `ringmill-bench compare` on both
     Compare(compare::Args),
+    /// Instructions and allocations of each piece of the engine, against what they were
+    Counts(counts::Args),
     /// Start another system to compare with, in the foreground
     Peer(peer::Args),
     /// `ringmill-bench` in release, arguments passed on
@@ -146,6 +149,7 @@ fn main() -> ExitCode {
         Chore::RpcBench(args) => rpc_bench::rpc_bench(&args),
         Chore::Differential(args) => differential::differential(&args),
         Chore::Compare(args) => compare::compare(&args),
+        Chore::Counts(args) => counts::counts(&args),
         Chore::Peer(args) => peer::peer(&args),
         Chore::Bench { args } => bench(&args),
     };

@@ -41,8 +41,10 @@ const SEND_BUFFERS: usize = 512;
 const OWN_BUFFER_BYTES: usize = 16 << 10;
 /// A connection with so many bytes of responses ready that wait to be sent is not read.
 const READY_BYTES: usize = 4 << 20;
-/// The least that is read at a time.
+/// The least that a buffer has room for when it is new.
 const READ_BYTES: usize = 16 << 10;
+/// The least room that a buffer is kept for: what small requests leave of one serves the next.
+const ROOM_BYTES: usize = 4 << 10;
 
 /// Why a connection ends. Nothing is told to the client but the end itself.
 #[derive(Debug, Error)]
@@ -273,7 +275,9 @@ impl Connection {
             }
             // As much as has come, but for frames that are small anyway.
             let room = missing.min(received.len().max(EAGER_FRAME_BYTES));
-            received.reserve(room.max(READ_BYTES));
+            if received.capacity() - received.len() < room.max(ROOM_BYTES) {
+                received.reserve(room.max(READ_BYTES));
+            }
             let allowed = match began {
                 None => config.connection_idle.saturating_sub(self.silence()),
                 Some(began) => config.request_read_timeout.saturating_sub(now() - began),

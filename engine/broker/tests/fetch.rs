@@ -146,3 +146,46 @@ fn an_epoch_that_is_not_known_is_out_of_range() {
     });
     scene.stop(running);
 }
+
+#[test]
+fn each_partition_is_looked_for_in_its_own_topic_in_whatever_order_they_are_named() {
+    const UNKNOWN: i16 = 3;
+    for cores in [1, 3] {
+        let mut scene = Scene::with_cores(6, cores);
+        let running = scene.start();
+        scene.client(async {
+            let mut client = Client::connect().await;
+            for topic in ["a", "b"] {
+                client.create_topic(topic, 2).await;
+                for index in 0..2 {
+                    let value = format!("{topic}{index}");
+                    assert_eq!(client.produce(topic, index, batch(&[&value])).await.0, 0);
+                }
+            }
+            let asked = [("a", 0), ("a", 2), ("b", 1), ("c", 0), ("a", 1), ("b", 0)];
+            let mut request = fetch_request(0, 1, "a", &[]);
+            request.topics = asked
+                .iter()
+                .flat_map(|(topic, index)| fetch_request(0, 1, topic, &[(*index, 0)]).topics)
+                .collect();
+            let parts = client.fetch_with(11, request).await.parts();
+            let told: Vec<_> = parts
+                .iter()
+                .map(|part| {
+                    let value = part.records.first().map(|(_, value)| value.as_str());
+                    (part.index, part.error, value)
+                })
+                .collect();
+            let expected = [
+                (0, 0, Some("a0")),
+                (2, UNKNOWN, None),
+                (1, 0, Some("b1")),
+                (0, UNKNOWN, None),
+                (1, 0, Some("a1")),
+                (0, 0, Some("b0")),
+            ];
+            assert_eq!(told, expected);
+        });
+        scene.stop(running);
+    }
+}

@@ -4,8 +4,8 @@
 //! Sparse files stand in for the size: of each segment only the batches that are looked up are
 //! there, with the index cells that lead to them. Each is looked up twice in a row: the first time
 //! its segment's files may have to be opened, the second time they are. Before that, the log
-//! itself is opened. The folder is `BENCH_DIR`, or the
-//! system's temporary one.
+//! itself is opened. Of both the part that needs no file is shown too: an offset's segment, among
+//! as many as the log has. The folder is `BENCH_DIR`, or the system's temporary one.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -16,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use ringmill_log::checkpoint::{self, Checkpoint, Mark, Replay};
 use ringmill_log::index::{HEADER_LEN, IndexHeader, Seal, cell_position};
 use ringmill_log::time_index::MaxTimestamp;
+use ringmill_log::trie::OffsetTrie;
 use ringmill_log::{CacheLimits, CoreCaches, LogConfig, Partition};
 use ringmill_ring::{RingConfig, run};
 use ringmill_wire::batch::{self, Compression, ProducerStamp};
@@ -163,13 +164,40 @@ async fn measure(dir: &Path, offsets: &[i64]) -> (Duration, Vec<Duration>) {
     (opened, times)
 }
 
+/// Nanoseconds from an offset to its segment, by the trie alone: the median of some rounds.
+fn in_memory(segments: u64) -> f64 {
+    const ROUNDS: usize = 51;
+    const CALLS: i64 = 10_000;
+    let mut trie = OffsetTrie::new();
+    for n in 0..=segments {
+        trie.insert(n * OFFSETS_PER_GIB as u64, n);
+    }
+    let end = segments as i64 * OFFSETS_PER_GIB;
+    let offsets: Vec<u64> = (0..CALLS as usize)
+        .map(|n| scattered(n, end) as u64)
+        .collect();
+    let mut rounds: Vec<Duration> = (0..ROUNDS)
+        .map(|_| {
+            let begun = Instant::now();
+            for offset in &offsets {
+                std::hint::black_box(trie.predecessor(std::hint::black_box(*offset)));
+            }
+            begun.elapsed()
+        })
+        .collect();
+    rounds.sort_unstable();
+    rounds[ROUNDS / 2].as_nanos() as f64 / CALLS as f64
+}
+
 fn main() {
     if std::env::args().any(|arg| arg == "--test") {
         return;
     }
     let base = std::env::var_os("BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     let base = base.join(format!("ringmill-lookup-bench-{}", std::process::id()));
-    println!("    size  segments      opening   first lookup   second lookup (medians)");
+    println!(
+        "    size  segments      opening   in memory   first lookup   second lookup (medians)"
+    );
     let sizes: [(&str, u64); 4] = [
         ("1 MB", 1 << 20),
         ("100 MB", 100 << 20),
@@ -188,7 +216,10 @@ fn main() {
         };
         let segments = size.div_ceil(1 << 30);
         let (first, second) = (median(0), median(1));
-        println!("{name:>8} {segments:>9} {opened:>12.1?} {first:>14.1?} {second:>15.1?}");
+        let in_memory = in_memory(segments);
+        println!(
+            "{name:>8} {segments:>9} {opened:>12.1?} {in_memory:>8.1} ns {first:>14.1?} {second:>15.1?}"
+        );
     }
     std::fs::remove_dir_all(&base).expect("gone");
 }

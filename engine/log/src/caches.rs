@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use ringmill_ring::{File, OpenOptions};
@@ -71,12 +71,16 @@ impl CoreCaches {
     }
 
     /// The file, opened for reading unless it still is open.
-    pub(crate) async fn file(&self, key: FileKey, path: &Path) -> io::Result<File> {
+    pub(crate) async fn file(
+        &self,
+        key: FileKey,
+        path: impl FnOnce() -> PathBuf,
+    ) -> io::Result<File> {
         if let Some(file) = self.files.borrow_mut().get(&key) {
             return Ok(file.clone());
         }
         let forgotten = self.forgotten.get();
-        let file = File::open(path, OpenOptions::new().read(true)).await?;
+        let file = File::open(&path(), OpenOptions::new().read(true)).await?;
         // what was renamed or replaced while it was opened must not stay
         if forgotten == self.forgotten.get() {
             self.files.borrow_mut().put(key, file.clone());

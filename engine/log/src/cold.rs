@@ -15,7 +15,7 @@ use ringmill_ring::File;
 use ringmill_wire::batch::HEADER_LEN;
 
 use crate::checkpoint::Mark;
-use crate::error::{Damage, IoFailure, ReadError};
+use crate::error::{Damage, ReadError};
 use crate::names::Kind;
 use crate::partition::{Extent, Inner, State};
 use crate::read::{COPY_BYTES_MAX, FetchData, FetchSlice, Located, Reach};
@@ -196,9 +196,8 @@ impl Inner {
             end,
             compacted: segment.compacted.get(),
         };
-        let path = self.path(segment.base_offset, Kind::Log);
         let whole = part.check(bytes).await;
-        let whole = whole.map_err(IoFailure::of("read", &path))?;
+        let whole = whole.map_err(self.failed_to("read", segment.base_offset, Kind::Log))?;
         let Some(whole) = whole else {
             return Ok(Found::Broken);
         };

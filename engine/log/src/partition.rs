@@ -6,6 +6,7 @@
 //! that is held for as long as it takes.
 
 use std::cell::RefCell;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -241,6 +242,16 @@ impl Inner {
         names::path_of(&self.dir, base_offset, kind)
     }
 
+    /// For use in `map_err`: a segment's file is named only once something about it has failed.
+    pub(crate) fn failed_to(
+        &self,
+        operation: &'static str,
+        base_offset: i64,
+        kind: Kind,
+    ) -> impl FnOnce(io::Error) -> IoFailure {
+        move |error| IoFailure::of(operation, &self.path(base_offset, kind))(error)
+    }
+
     fn key(&self, base_offset: i64, kind: Kind) -> FileKey {
         (self.id, base_offset, kind)
     }
@@ -255,12 +266,11 @@ impl Inner {
 
     /// A segment's file, for reading.
     pub(crate) async fn open_file(&self, base_offset: i64, kind: Kind) -> Result<File, IoFailure> {
-        let path = self.path(base_offset, kind);
         let key = self.key(base_offset, kind);
         self.caches
-            .file(key, &path)
+            .file(key, || self.path(base_offset, kind))
             .await
-            .map_err(IoFailure::of("open", &path))
+            .map_err(self.failed_to("open", base_offset, kind))
     }
 
     pub(crate) fn forget_file(&self, base_offset: i64, kind: Kind) {

@@ -215,11 +215,21 @@ impl Inner {
         let cells = file
             .read_at(index::cell_position(cell), count * CELL_LEN)
             .await;
-        let cells = cells.map_err(IoFailure::of("read", &self.path(base, Kind::Index)))?;
+        let cells = cells.map_err(self.failed_to("read", base, Kind::Index))?;
         Ok(Bracket::parse(&cells).map(|bracket| Bracket {
             high: if count < 2 { neighbour } else { bracket.high },
             ..bracket
         }))
+    }
+
+    /// Where a segment's log goes on behind the last known damage in front of an offset.
+    fn behind_damage(&self, segment: &Segment, offset: i64) -> u64 {
+        let state = self.state.borrow();
+        if state.damages.is_empty() {
+            return 0;
+        }
+        let path = self.path(segment.base_offset, Kind::Log);
+        state.behind_damage(&path, offset)
     }
 
     async fn look_up(
@@ -241,8 +251,7 @@ impl Inner {
             .map_or(extent.bytes, u64::from)
             .min(extent.bytes);
         let mut due = None;
-        let path = self.path(segment.base_offset, Kind::Log);
-        let behind = self.state.borrow().behind_damage(&path, offset);
+        let behind = self.behind_damage(segment, offset);
         let mut position = u64::from(bracket.low).max(behind);
         let file = self.log_file(segment).await?;
         let mut len = (last.saturating_sub(position) + HEADER_LEN as u64).min(SPAN_MAX) as usize;
@@ -264,7 +273,7 @@ impl Inner {
             }
             .min(left);
             let read = file.read_at(position, len_here).await;
-            let bytes = read.map_err(IoFailure::of("read", &path))?;
+            let bytes = read.map_err(self.failed_to("read", segment.base_offset, Kind::Log))?;
             let walk = match compacted {
                 true => index::find_batch_or_next(&bytes, position, offset, &mut due),
                 false => index::find_batch(&bytes, position, offset),

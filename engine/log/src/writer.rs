@@ -99,8 +99,7 @@ impl Inner {
 
     async fn write(self: Rc<Self>, write: Write) {
         let result = write.file.write_at(write.position, write.parts).await;
-        let path = self.path(write.end.segment, Kind::Log);
-        match result.map_err(IoFailure::of("write", &path)) {
+        match result.map_err(self.failed_to("write", write.end.segment, Kind::Log)) {
             Ok(()) => self.on_landed(|commit| {
                 commit.on_written(now());
                 1
@@ -113,8 +112,7 @@ impl Inner {
 
     async fn write_pair(self: Rc<Self>, write: Write, lane: usize) {
         let result = write.file.write_at_sync(write.position, write.parts).await;
-        let path = self.path(write.end.segment, Kind::Log);
-        match result.map_err(IoFailure::of("write", &path)) {
+        match result.map_err(self.failed_to("write", write.end.segment, Kind::Log)) {
             Ok(()) => self.on_landed(|commit| commit.on_pair(lane)),
             Err(failure) if failure.is_no_space() => {
                 let mut state = self.state.borrow_mut();
@@ -277,7 +275,7 @@ impl Inner {
         }
         let result = file.write_at(fill.start, bufs).await;
         let base = self.state.borrow().active.segment.base_offset;
-        match result.map_err(IoFailure::of("write ahead in", &self.path(base, Kind::Log))) {
+        match result.map_err(self.failed_to("write ahead in", base, Kind::Log)) {
             Ok(()) => self.state.borrow_mut().prewrite.on_filled(),
             Err(failure) if failure.is_no_space() => {
                 self.state.borrow_mut().prewrite.on_no_space();

@@ -352,16 +352,21 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn uvarint64(&mut self, max_len: usize) -> Result<u64, ReadError> {
-        let rest = &self.bytes[self.at..];
-        if let Some(&first) = rest.first()
-            && first < 0x80
-        {
-            self.at += 1;
-            return Ok(u64::from(first));
+        // Most are of one byte; lengths, offsets and times of records are often of two.
+        match self.bytes[self.at..] {
+            [first, ..] if first < 0x80 => {
+                self.at += 1;
+                Ok(u64::from(first))
+            }
+            [first, second, ..] if second < 0x80 => {
+                self.at += 2;
+                Ok(u64::from(first & 0x7f) | u64::from(second) << 7)
+            }
+            _ => self.uvarint64_slow(max_len),
         }
-        self.uvarint64_slow(max_len)
     }
 
+    #[cold]
     fn uvarint64_slow(&mut self, max_len: usize) -> Result<u64, ReadError> {
         let rest = &self.bytes[self.at..];
         let mut value = 0_u64;

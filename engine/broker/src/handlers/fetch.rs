@@ -9,6 +9,7 @@
 use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +29,7 @@ use ringmill_wire::topic::TopicRef;
 use super::leaders;
 use crate::ahead::Patience;
 use crate::arrivals::Behind;
+use crate::cluster::image::Topic;
 use crate::connection::Closed;
 use crate::delayed::watch;
 use crate::fetch_sessions::{Found as Told, Plan, Wanted};
@@ -202,16 +204,30 @@ async fn gather(shard: &Rc<Shard>, plan: &Plan, terms: &Terms) -> Vec<LocalFound
     }
 }
 
-/// The id of a wanted partition.
-fn resolve(shard: &Shard, wanted: &Wanted) -> Result<PartitionId> {
-    let topic = shard.topic(&wanted.topic)?;
-    match topic.has(wanted.part.partition) {
-        true => Ok(PartitionId {
-            topic: topic.id,
-            index: wanted.part.partition,
-        }),
-        false => Err(ErrorCode::UnknownTopicOrPartition),
+/// The ids of the wanted partitions. Those of one topic mostly stand together: its name is looked up
+/// once for all of them.
+fn resolve(shard: &Shard, all: &[Wanted]) -> Vec<Result<PartitionId>> {
+    let mut last: Option<(&TopicRef, Result<Arc<Topic>>)> = None;
+    let mut ids = Vec::with_capacity(all.len());
+    for wanted in all {
+        if last
+            .as_ref()
+            .is_none_or(|(named, _)| **named != wanted.topic)
+        {
+            last = Some((&wanted.topic, shard.topic(&wanted.topic)));
+        }
+        let (_, topic) = last.as_ref().expect("it was just looked up");
+        let index = wanted.part.partition;
+        ids.push(match topic {
+            Ok(topic) if topic.has(index) => Ok(PartitionId {
+                topic: topic.id,
+                index,
+            }),
+            Ok(_) => Err(ErrorCode::UnknownTopicOrPartition),
+            Err(code) => Err(*code),
+        });
     }
+    ids
 }
 
 /// What to read of a partition; of the `first` that has something, a batch, whatever the limits are.
@@ -244,7 +260,7 @@ fn want(
 /// larger is read all the same, so that the consumer gets on (KIP-74). Tells also whether another
 /// core gave about all that it may give to one fetch: waiting would bring no more.
 async fn read(shard: &Rc<Shard>, plan: &Plan, terms: &Terms) -> (Vec<LocalFound>, bool) {
-    let ids: Vec<Result<PartitionId>> = plan.wanted.iter().map(|w| resolve(shard, w)).collect();
+    let ids = resolve(shard, &plan.wanted);
     let pairs = || plan.wanted.iter().zip(&ids);
     let mut remote = read_elsewhere(shard, pairs(), terms).await.into_iter();
     let (mut found, mut left) = (Vec::with_capacity(ids.len()), terms.max_bytes);
@@ -305,12 +321,13 @@ async fn wait(shard: &Rc<Shard>, plan: &Plan, found: &[LocalFound], terms: &Term
     let stopping = pin!(shard.stopping());
     let pressed = pin!(shard.gate.pressed());
     let mut by_core: Vec<Vec<(PartitionId, Seen)>> = vec![Vec::new(); shard.router.cores()];
-    for (wanted, found) in plan.wanted.iter().zip(found) {
+    let ids = resolve(shard, &plan.wanted);
+    for ((wanted, id), found) in plan.wanted.iter().zip(ids).zip(found) {
         // What is held back is there, and has its time.
         if found.is_throttled {
             continue;
         }
-        if let Ok(id) = resolve(shard, wanted) {
+        if let Ok(id) = id {
             let committed = terms.isolation == IsolationLevel::ReadCommitted;
             let seen = Seen {
                 high_watermark: found.high_watermark,
