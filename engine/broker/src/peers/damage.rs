@@ -51,7 +51,7 @@ impl OwnDamage {
             bytes.put_u128(copy.topic.as_u128());
             bytes.put_i32(copy.partition);
             bytes.put_i32(copy.leader_epoch);
-            bytes.put_u8(u8::from(copy.has_fetched) | u8::from(copy.is_full) * FULL);
+            bytes.put_u8(u8::from(copy.has_fetched) | (u8::from(copy.is_full) * FULL));
         }
         if !bytes.is_empty() {
             let tags = &mut request.unknown_tagged_fields;
