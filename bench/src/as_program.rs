@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ringmill_client::local::{Acks, Producer, ProducerConfig};
+use ringmill_client::local::{Acks, ProducerConfig};
 use ringmill_ring::now;
 use serde_json::json;
 
@@ -11,7 +11,7 @@ use crate::Failure;
 use crate::broker::Broker;
 use crate::measure::Gathered;
 use crate::process::usage;
-use crate::produce::{Enough, Load, Payload};
+use crate::produce::{Enough, Load, Payload, connect};
 
 /// As the other clients of the comparison have it.
 const BATCH_BYTES: usize = 256 << 10;
@@ -37,9 +37,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         linger: LINGER,
         ..ProducerConfig::default()
     };
-    let producer = Producer::new(&broker.client, config).await;
-    let producer = producer.map_err(Failure::new)?;
-    let topic = producer.topic(&args.topic).await.map_err(Failure::new)?;
+    let (producer, topic) = connect(&broker, &config, &args.topic).await?;
     let load = Load {
         producer: producer.clone(),
         topic,

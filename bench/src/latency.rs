@@ -14,7 +14,7 @@ use crate::broker::Broker;
 use crate::measure::Gathered;
 use crate::options::{Output, Target, count, rate, size};
 use crate::process::usage;
-use crate::produce::{Payload, make_topic};
+use crate::produce::{Payload, connect, make_topic};
 use crate::progress;
 use crate::report::{Report, grouped};
 
@@ -65,10 +65,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     };
     let mut connections = Vec::new();
     for _ in 0..args.in_flight.max(1) {
-        let producer = Producer::new(&broker.client, config.clone()).await;
-        let producer = producer.map_err(Failure::new)?;
-        let topic = producer.topic(&args.topic).await.map_err(Failure::new)?;
-        connections.push((producer, topic));
+        connections.push(connect(&broker, &config, &args.topic).await?);
     }
     let warm_up = Gathered::new();
     round(&connections, &args, args.warm_up, &warm_up, None).await?;

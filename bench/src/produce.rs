@@ -121,10 +121,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let gathered = Gathered::new();
     let mut producers = Vec::new();
     for _ in 0..args.producers.max(1) {
-        let producer = Producer::new(&broker.client, config.clone()).await;
-        let producer = producer.map_err(Failure::new)?;
-        let topic = producer.topic(&args.topic).await.map_err(Failure::new)?;
-        producers.push((producer, topic));
+        producers.push(connect(&broker, &config, &args.topic).await?);
     }
     let partitions = producers[0].0.partitions(&producers[0].1);
     broker.mark()?;
@@ -173,6 +170,18 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     report.latency(gathered.latencies());
     report.used(broker.used()?, cpu, args.records);
     report.finish(&args.output).await
+}
+
+/// A producer with connections of its own, and the topic that it writes to.
+pub(crate) async fn connect(
+    broker: &Broker,
+    config: &ProducerConfig,
+    topic: &str,
+) -> Result<(Producer, ProducerTopic), Failure> {
+    let producer = Producer::new(&broker.client, config.clone()).await;
+    let producer = producer.map_err(Failure::new)?;
+    let topic = producer.topic(topic).await.map_err(Failure::new)?;
+    Ok((producer, topic))
 }
 
 /// Creates a topic unless it is there.

@@ -16,7 +16,7 @@ use crate::broker::Broker;
 use crate::fill::fill;
 use crate::measure::Gathered;
 use crate::process::{drop_caches, usage};
-use crate::produce::{Enough, Load, Payload, counted};
+use crate::produce::{Enough, Load, Payload, connect, counted};
 
 /// Apache Kafka makes less than ten thousand with one request.
 const PARTITIONS_AT_ONCE: i32 = 5_000;
@@ -239,9 +239,7 @@ impl Producers {
     ) -> Result<Self, Failure> {
         let mut loads = Vec::new();
         for nth in 0..work.producers {
-            let producer = Producer::new(&broker.client, config(work)).await;
-            let producer = producer.map_err(Failure::new)?;
-            let topic = producer.topic(name).await.map_err(Failure::new)?;
+            let (producer, topic) = connect(broker, &config(work), name).await?;
             loads.push(Load {
                 producer,
                 topic,
@@ -361,10 +359,7 @@ async fn single(
     };
     let mut all = Vec::new();
     for _ in 0..work.producers {
-        let producer = Producer::new(&broker.client, config.clone()).await;
-        let producer = producer.map_err(Failure::new)?;
-        let topic = producer.topic(name).await.map_err(Failure::new)?;
-        all.push((producer, topic));
+        all.push(connect(broker, &config, name).await?);
     }
     let (meter, begun) = (Meter::start(system)?, now());
     gathered.start();

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
@@ -33,7 +34,7 @@ impl Ahead {
         unlikely.retain(|id| after.topic_by_id(id.topic).is_some());
         for topic in after.topics() {
             let known = before.topic_by_id(topic.id);
-            let Some(known) = known.filter(|known| !std::sync::Arc::ptr_eq(known, topic)) else {
+            let Some(known) = known.filter(|known| !Arc::ptr_eq(known, topic)) else {
                 continue;
             };
             for ((was, is), index) in known.partitions.iter().zip(&topic.partitions).zip(0..) {
