@@ -133,12 +133,32 @@ pub struct View {
     pub last: Option<u64>,
     /// Who votes.
     pub voters: BTreeSet<i32>,
+    /// The sets of voters of each of which most have to agree: two while who votes changes, that of
+    /// before and that of after.
+    pub majorities: Vec<BTreeSet<i32>>,
     /// All nodes, those that only listen included, and where they are.
     pub nodes: BTreeMap<i32, Address>,
     /// Of each node, how far its log is known to be whole; on the leader alone.
     pub progress: BTreeMap<i32, Option<u64>>,
     /// The disk refuses the journal at the moment.
     pub is_stuck: bool,
+}
+
+impl View {
+    /// Who is to vote alone once the change of voters that goes on has ended; none if none does. Whoever
+    /// began it may not be there any more to end it.
+    pub fn unfinished_change(&self) -> Option<&BTreeSet<i32>> {
+        match &self.majorities[..] {
+            [_, .., after] => Some(after),
+            _ => None,
+        }
+    }
+
+    /// Whether a node votes, and goes on to.
+    pub fn is_sure_voter(&self, node: i32) -> bool {
+        let mut majorities = self.majorities.iter();
+        self.voters.contains(&node) && majorities.all(|voters| voters.contains(&node))
+    }
 }
 
 /// One node's part in the quorum. Belongs to the core that opened it; cheap to clone.
@@ -379,6 +399,7 @@ impl<M: Machine> Quorum<M> {
             applied: metrics.last_applied.map(|id| id.index()),
             last: metrics.last_log_index,
             voters: membership.voter_ids().collect(),
+            majorities: membership.get_joint_config().clone(),
             nodes: nodes.map(|(id, node)| (*id, node.clone())).collect(),
             progress: progress
                 .map(|(id, matched)| (*id, matched.map(|id| id.index())))

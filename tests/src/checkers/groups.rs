@@ -11,6 +11,10 @@ pub fn check(chronicle: &Chronicle) -> Vec<Broken> {
     let mut findings = Findings::of("groups");
     let mut by_partition: BTreeMap<(u32, Place), Vec<&Claim>> = BTreeMap::new();
     for claim in &chronicle.claims {
+        if claim.from.at >= ends_at(claim) {
+            // it was told when its session was over, and believes nothing
+            continue;
+        }
         let key = (claim.group, claim.place);
         by_partition.entry(key).or_default().push(claim);
     }
@@ -47,6 +51,7 @@ fn overlap(holder: &Claim, claim: &Claim) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Moment;
     use super::super::lab::{Lab, chronicle};
     use super::*;
 
@@ -80,5 +85,10 @@ mod tests {
         lab.claims[0].until = Some(lab.moment());
         claim(&mut lab, 2);
         assert_eq!(check(&lab), [], "the first one has given it up");
+        let mut lab = chronicle();
+        claim(lab.at(11), 1);
+        claim(&mut lab, 2);
+        lab.claims[1].heard = Moment::default();
+        assert_eq!(check(&lab), [], "the second one was told too late");
     }
 }

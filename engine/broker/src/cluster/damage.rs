@@ -114,11 +114,9 @@ fn decide_one(
         return Decision::Repair;
     }
     let counts = leads || state.isr.contains(&node) || state.elr.contains(&node);
-    let has_everything = match state.isr.is_empty() {
-        true => &state.elr,
-        false => &state.isr,
-    };
-    if !has_everything.iter().any(|other| is_good(*other)) {
+    // Beside an ISR too small for an acknowledgement, who is eligible has all that was acknowledged too.
+    let mut has_everything = state.isr.iter().chain(&state.elr);
+    if !has_everything.any(|other| is_good(*other)) {
         return Decision::Keep;
     }
     if !counts && !has_fetched {
@@ -301,6 +299,20 @@ mod tests {
         // Nor is one that is damaged itself; and it is not to be thrown away for the leader's sake.
         assert_eq!(lab.tell(2, false), None);
         assert_eq!(lab.state(), before);
+    }
+
+    #[test]
+    fn an_eligible_copy_takes_over_from_the_last_one_in_sync() {
+        let mut lab = Lab::new();
+        lab.apply(fence(&lab.image, 2));
+        lab.apply(fence(&lab.image, 3));
+        lab.apply(unfence(&lab.image, 3));
+        let before = lab.state();
+        assert_eq!((&before.isr[..], &before.elr[..]), (&[1][..], &[3][..]));
+        assert_eq!(lab.tell(1, true), Some(before.leader_epoch + 1));
+        let state = lab.state();
+        assert_eq!((state.leader, &state.isr[..]), (Some(3), &[3][..]));
+        assert!(state.elr.is_empty(), "nothing of the damaged copy counts");
     }
 
     #[test]

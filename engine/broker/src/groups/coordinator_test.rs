@@ -106,8 +106,11 @@ impl Node {
         let mut replies = outcome.replies;
         if let Some(mut write) = outcome.write {
             replies.append(&mut write.after);
+            let (group, told) = (write.group.clone(), (write.is_beat, write.generation));
             self.append(write);
             self.flush();
+            let outcome = self.coordinator.stored(self.now, &group, told.0, told.1);
+            replies.extend(self.run(outcome));
         }
         replies
     }

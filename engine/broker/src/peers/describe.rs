@@ -55,9 +55,12 @@ pub(super) fn describe_quorum(
 
 fn partition_of(view: &View, image: &Image, version: i16) -> PartitionData {
     let replica = |node: NodeId| replica(view, image, node, version);
+    // While the voters change, the quorum may hang on those who are in either set: nobody is to count on
+    // them as on others.
     let voters = view.voters.iter().copied();
+    let voters = voters.filter(|node| view.is_sure_voter(*node));
     let others = view.nodes.keys().copied();
-    let observers = others.filter(|node| !view.voters.contains(node));
+    let observers = others.filter(|node| !view.is_sure_voter(*node));
     PartitionData::default()
         .with_error_message(None)
         .with_leader_id(view.leader.unwrap_or(-1).into())
@@ -126,6 +129,7 @@ mod tests {
             applied: Some(6),
             last: Some(7),
             voters: [1, 2, 3].into(),
+            majorities: vec![[1, 2, 3].into()],
             nodes: (1..=4).map(|node| (node, address.clone())).collect(),
             progress: [(1, Some(7)), (2, Some(5)), (4, Some(0))].into(),
             is_stuck: false,
@@ -138,6 +142,21 @@ mod tests {
             .with_topic_name(StrBytes::from_string(topic.to_owned()).into())
             .with_partitions(vec![partition]);
         DescribeQuorumRequest::default().with_topics(vec![topic])
+    }
+
+    #[test]
+    fn nobody_is_a_voter_who_is_none_before_or_after_a_change() {
+        let image = Image::new(&BrokerConfig::default());
+        let view = View {
+            majorities: vec![[1, 3].into(), [1, 2, 3].into()],
+            ..view()
+        };
+        assert_eq!(view.unfinished_change(), Some(&[1, 2, 3].into()));
+        let answer = describe_quorum(&view, &image, &ask(METADATA_TOPIC, 0), 2);
+        let part = &answer.topics[0].partitions[0];
+        let ids = |of: &[ReplicaState]| -> Vec<i32> { of.iter().map(|r| *r.replica_id).collect() };
+        assert_eq!(ids(&part.current_voters), [1, 3]);
+        assert_eq!(ids(&part.observers), [2, 4]);
     }
 
     #[test]

@@ -39,6 +39,8 @@ use crate::witness;
 
 /// How often a leader looks after its nodes, beside when something changes.
 const LOOK_TIME: Duration = Duration::from_millis(50);
+/// How long whoever is to lead has for it, before it is asked again.
+const LEAVE_TIME: Duration = Duration::from_secs(1);
 /// How often a node looks who leads, beside when that changes.
 const IDLE_TIME: Duration = Duration::from_secs(1);
 /// Whoever lacks no more than so many entries of the log may vote.
@@ -170,12 +172,13 @@ impl Shard {
         }
         let (shard, store) = (Rc::clone(self), Rc::clone(self.metadata_store()));
         let task = spawn(async move {
-            let mut voters = store.view().voters;
+            let view = store.view();
+            let mut voters = view.unfinished_change().unwrap_or(&view.voters).clone();
             let taken = async {
-                if voters.remove(&node) {
-                    Step::Vote(voters).take(&store).await?;
+                if voters.remove(&node) || view.voters.contains(&node) {
+                    Step::Vote(voters).take(&shard, &store).await?;
                 }
-                Step::Remove(node).take(&store).await
+                Step::Remove(node).take(&shard, &store).await
             };
             let taken = taken.await;
             shard.nodes.leadership.is_changing_members.set(false);
@@ -433,7 +436,7 @@ impl Shard {
         is_changing.set(true);
         let (shard, store) = (Rc::clone(self), Rc::clone(store));
         spawn(async move {
-            if let Err(error) = step.take(&store).await {
+            if let Err(error) = step.take(&shard, &store).await {
                 tracing::debug!(?step, %error, "the quorum's members stay");
                 sleep(LOOK_TIME).await;
             } else {
@@ -449,6 +452,16 @@ impl Shard {
             if view.nodes.get(node) != Some(&state.address) {
                 return Some(Step::Place(*node, state.address.clone()));
             }
+        }
+        if !view.voters.contains(&me) {
+            let mut voters = view.voters.iter();
+            return voters
+                .any(|node| image.is_usable(*node))
+                .then_some(Step::Leave);
+        }
+        if let Some(voters) = view.unfinished_change() {
+            // As long as it lasts, fewer losses are survived than with either set.
+            return Some(Step::Vote(voters.clone()));
         }
         let known: BTreeSet<NodeId> = image.nodes().keys().copied().collect();
         let up = known.iter().copied().filter(|node| image.is_usable(*node));
@@ -483,15 +496,22 @@ enum Step {
     Vote(BTreeSet<NodeId>),
     /// A node does not listen any more.
     Remove(NodeId),
+    /// A voter leads. Whoever was elected by what it knew before it had the whole log may be none, and
+    /// the library lets it lead for good.
+    Leave,
 }
 
 impl Step {
-    async fn take(&self, store: &Store) -> Result<(), ProposeError> {
+    async fn take(&self, shard: &Shard, store: &Store) -> Result<(), ProposeError> {
         let quorum = store.quorum();
         match self {
             Self::Place(node, address) => quorum.add_observer(*node, address.clone()).await,
             Self::Vote(voters) => quorum.set_voters(voters.clone()).await,
             Self::Remove(node) => quorum.remove(*node).await,
+            Self::Leave => match timeout(LEAVE_TIME, shard.hand_over()).await {
+                Ok(()) if !shard.is_leader() => Ok(()),
+                _ => Err(ProposeError::Members("nobody has taken over".to_owned())),
+            },
         }
     }
 }

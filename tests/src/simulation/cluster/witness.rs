@@ -42,8 +42,11 @@ pub(super) fn listen() {
     static LISTENS: Once = Once::new();
     // whoever has set another listens to nothing here, and checks less
     LISTENS.call_once(|| {
-        let tells_all = std::env::var_os("RINGMILL_SIM_LOG").is_some();
-        drop(set_global_default(Witness { tells_all }));
+        let asked = std::env::var("RINGMILL_SIM_LOG").ok();
+        drop(set_global_default(Witness {
+            tells_all: asked.is_some(),
+            tells_quorum: asked.is_some_and(|asked| asked == "quorum"),
+        }));
     });
     HEARD.take();
     LATEST.take();
@@ -87,6 +90,8 @@ pub(super) fn heard() -> Leaders {
 struct Witness {
     /// Everything is written to standard error as well (`RINGMILL_SIM_LOG=1`).
     tells_all: bool,
+    /// So is what the quorum's library says (`RINGMILL_SIM_LOG=quorum`), which is much.
+    tells_quorum: bool,
 }
 
 /// The fields of an event.
@@ -159,8 +164,8 @@ impl Subscriber for Witness {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let is_quiet = !metadata.target().starts_with("openraft");
-        matches!(metadata.target(), TARGET | SNAPSHOTS) || self.tells_all && is_quiet
+        let is_told = self.tells_quorum || !metadata.target().starts_with("openraft");
+        matches!(metadata.target(), TARGET | SNAPSHOTS) || self.tells_all && is_told
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

@@ -368,8 +368,8 @@ impl ClassicGroup {
         effects
     }
 
-    /// The group's record of this generation is stored: whoever asked for the assignment meanwhile
-    /// gets it.
+    /// The group's record of a generation is stored: whoever has asked for the assignment gets it, if the
+    /// generation is this one still.
     pub fn on_stored(&mut self, now: Now, generation: i32) -> Effects {
         let mut effects = Effects::default();
         if generation == self.generation && std::mem::take(&mut self.is_storing) {
@@ -388,6 +388,9 @@ impl ClassicGroup {
         let error = GroupError::CoordinatorNotAvailable;
         let refused = refused.into_iter().map(|reply| reply.refused(error));
         effects.replies.extend(refused);
+        if std::mem::take(&mut self.is_storing) {
+            self.refuse_syncs(now, error, &mut effects);
+        }
         self.maybe_prepare_rebalance(now, &mut effects);
         effects
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{ClassicGroup, JoinPhase, State};
 use crate::clock::Now;
 use crate::config::broker::GroupConfig;
-use crate::groups::{Effects, GroupError, Reply, Sync, Synced, Token};
+use crate::groups::{Effects, GroupError, Sync, Synced, Token};
 
 /// The least time between two looks at static members that do not rejoin; a client may claim a
 /// rebalance timeout of zero.
@@ -78,14 +78,10 @@ impl ClassicGroup {
             self.members.assign(&id, assignment);
         }
         self.enter(now, State::Stable);
+        // Who asks for it goes on waiting, and is told of another rebalance if that begins before the
+        // record is stored.
         self.is_storing = true;
         effects.store = true;
-        for (id, token) in self.take_syncs() {
-            self.renew(now, &id);
-            effects
-                .after_store
-                .push(Reply::Sync(token, Ok(self.synced(&id))));
-        }
     }
 
     pub(super) fn synced(&self, id: &str) -> Synced {
