@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use crate::batch::{BatchError, BatchHeader, BatchView, Compression, TimestampType};
 use crate::compression::{DecompressError, decompress};
-use crate::primitive::{ReadError, Reader};
+use crate::primitive::{ReadError, Reader, unzigzag};
 
 /// Least bytes of a header within a record: two lengths.
 const MIN_HEADER_LEN: usize = 2;
@@ -174,6 +174,54 @@ impl<'a> Records<'a> {
         }
     }
 
+    /// Moves over the next record if it is as most are: whole, and without headers. Of all others, and of
+    /// those that are wrong, [`Self::read`] tells what they are.
+    #[inline(always)]
+    fn plain(&mut self) -> Option<Record<'a>> {
+        let rest = self.reader.rest();
+        let mut at = 0;
+        let stated = usize::try_from(unzigzag(short_uvarint(rest, &mut at)?)).ok()?;
+        let end = at + stated;
+        // of attributes, records have none
+        at += 1;
+        let timestamp_delta = i64::from(unzigzag(short_uvarint(rest, &mut at)?));
+        let offset_delta = i64::from(unzigzag(short_uvarint(rest, &mut at)?));
+        let key = plain_nullable(rest, &mut at)?;
+        let value = plain_nullable(rest, &mut at)?;
+        // What was read is the record if it ends with it, whatever it has touched.
+        if *rest.get(at)? != 0 || at + 1 != end {
+            return None;
+        }
+        self.reader.take(end).ok()?;
+        let no_headers = Headers {
+            bytes: &[],
+            count: 0,
+        };
+        Some(self.record(timestamp_delta, offset_delta, (key, value), no_headers))
+    }
+
+    #[inline(always)]
+    fn record(
+        &self,
+        timestamp_delta: i64,
+        offset_delta: i64,
+        (key, value): (Option<&'a [u8]>, Option<&'a [u8]>),
+        headers: Headers<'a>,
+    ) -> Record<'a> {
+        let timestamp = match self.header.timestamp_type() {
+            TimestampType::CreateTime => self.header.base_timestamp.wrapping_add(timestamp_delta),
+            TimestampType::LogAppendTime => self.header.max_timestamp,
+        };
+        Record {
+            offset: self.header.base_offset.wrapping_add(offset_delta),
+            timestamp,
+            key,
+            value,
+            headers,
+        }
+    }
+
+    #[cold]
     fn read(&mut self) -> Result<Record<'a>, RecordError> {
         let index = self.index;
         let wrong = |error| RecordError::Read { index, error };
@@ -232,17 +280,8 @@ impl<'a> Records<'a> {
             read_header(reader)?;
         }
         let bytes = &rest[..rest.len() - reader.remaining()];
-        let timestamp = match self.header.timestamp_type() {
-            TimestampType::CreateTime => self.header.base_timestamp.wrapping_add(timestamp_delta),
-            TimestampType::LogAppendTime => self.header.max_timestamp,
-        };
-        Ok(Record {
-            offset: self.header.base_offset.wrapping_add(offset_delta.into()),
-            timestamp,
-            key,
-            value,
-            headers: Headers { bytes, count },
-        })
+        let headers = Headers { bytes, count };
+        Ok(self.record(timestamp_delta, offset_delta.into(), (key, value), headers))
     }
 }
 
@@ -257,6 +296,10 @@ impl<'a> Iterator for Records<'a> {
         let counted = self.header.records_count;
         let left = self.reader.remaining();
         if self.index < counted && left > 0 {
+            if let Some(record) = self.plain() {
+                self.index += 1;
+                return Some(Ok(record));
+            }
             let record = self.read();
             self.index = self.index.saturating_add(1);
             self.done = record.is_err();
@@ -281,6 +324,38 @@ fn read_header<'a>(reader: &mut Reader<'a>) -> Result<Header<'a>, ReadError> {
         key,
         value: nullable(reader)?,
     })
+}
+
+/// An unsigned varint of at most three bytes, as most lengths and deltas of records are, with one byte behind
+/// it at least; none otherwise.
+#[inline(always)]
+fn short_uvarint(bytes: &[u8], at: &mut usize) -> Option<u32> {
+    let word = u32::from_le_bytes(*bytes.get(*at..)?.first_chunk()?);
+    let (first, second, third) = (word & 0x7f, word >> 1 & 0x3f80, word >> 2 & 0x1f_c000);
+    if word & 0x80 == 0 {
+        *at += 1;
+        return Some(first);
+    }
+    if word & 0x8000 == 0 {
+        *at += 2;
+        return Some(first | second);
+    }
+    *at += 3;
+    (word & 0x80_0000 == 0).then_some(first | second | third)
+}
+
+/// [`nullable`], of what is in place and short.
+#[inline(always)]
+fn plain_nullable<'a>(bytes: &'a [u8], at: &mut usize) -> Option<Option<&'a [u8]>> {
+    match unzigzag(short_uvarint(bytes, at)?) {
+        -1 => Some(None),
+        length => {
+            let length = usize::try_from(length).ok()?;
+            let taken = bytes.get(*at..)?.get(..length)?;
+            *at += length;
+            Some(Some(taken))
+        }
+    }
 }
 
 /// A slice with its length as a zigzag varint, −1 for null.

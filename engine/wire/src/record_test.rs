@@ -262,6 +262,43 @@ proptest! {
         prop_assert!(read.next().is_none());
     }
 
+    /// The quick way over records and the exact one are the same way.
+    #[test]
+    fn a_plain_record_is_what_it_is_read_as(
+        delta in -2_000_000_i32..2_000_000,
+        key in proptest::option::of(any_slice()),
+        value in proptest::option::of(any_slice()),
+        bits in proptest::collection::vec((any::<proptest::sample::Index>(), 0..8_u32), 0..3),
+        cut in proptest::option::of(any::<proptest::sample::Index>()),
+    ) {
+        let mut builder = BatchBuilder::new(LIMIT);
+        for timestamp in [0, i64::from(delta)] {
+            let (key, value) = (key.as_deref(), value.as_deref());
+            builder.append(&NewRecord { timestamp, key, value, ..NewRecord::default() }).unwrap();
+        }
+        let batch = builder.seal(Compression::None, ProducerStamp::NONE);
+        let view = BatchView::parse(&batch).unwrap();
+        let mut bytes = view.records_bytes().to_vec();
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        for (at, bit) in bits {
+            if !bytes.is_empty() {
+                let at = at.index(bytes.len());
+                bytes[at] ^= 1_u8 << bit;
+            }
+        }
+        let (mut quick, mut exact) = (Records::new(view.header(), &bytes), Records::new(view.header(), &bytes));
+        let mut count = 0;
+        while let Some(record) = quick.plain() {
+            count += 1;
+            let read = exact.read();
+            prop_assert_eq!(read.ok(), Some(record));
+            prop_assert_eq!(quick.reader.position(), exact.reader.position());
+        }
+        prop_assert!(count <= bytes.len());
+    }
+
     #[test]
     fn any_bytes_are_read_without_panic(
         bytes in proptest::collection::vec(any::<u8>(), 0..200),
