@@ -66,8 +66,18 @@ pub(crate) struct Limits {
     pub(crate) sent_from_file: f64,
     /// Bytes written one after the other, with their fdatasyncs.
     pub(crate) written: f64,
-    /// Writes with an fdatasync of their own, by the number of writers.
-    pub(crate) flushes: Vec<(usize, f64)>,
+    /// Writes with an fdatasync of their own.
+    pub(crate) flushes: Vec<Flushes>,
+}
+
+/// What so many writers that flush each of their writes come to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Flushes {
+    pub(crate) writers: usize,
+    /// Per second, of all together.
+    pub(crate) rate: f64,
+    /// Milliseconds that the longest of them took: whoever promises to flush waits for that as well.
+    pub(crate) longest_ms: f64,
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
@@ -98,11 +108,13 @@ impl Limits {
         let shown = format!("{} /s", grouped(self.round_trips as u64));
         let key = "round_trips_s";
         report.figure("64 B there and back", key, json!(self.round_trips), shown);
-        for (writers, rate) in &self.flushes {
+        for flushes in &self.flushes {
+            let writers = flushes.writers;
             let name = format!("fdatasync, {writers} writer(s)");
             let key = format!("flushes_s_{writers}");
-            let shown = format!("{} /s", grouped(*rate as u64));
-            report.figure(&name, &key, json!(rate), shown);
+            let (rate, longest) = (grouped(flushes.rate as u64), flushes.longest_ms);
+            let shown = format!("{rate} /s, the longest {longest:.1} ms");
+            report.figure(&name, &key, json!(flushes.rate), shown);
         }
     }
 }
@@ -118,8 +130,13 @@ pub(crate) async fn measure(dir: &Path, duration: Duration) -> Result<Limits, Fa
             duration,
             mode: Mode::Overwrite,
         };
-        let series = disk::measure(&load).await?.series();
-        flushes.push((writers, per_second(series.records(), series.elapsed())));
+        let gathered = disk::measure(&load).await?;
+        let series = gathered.series();
+        flushes.push(Flushes {
+            writers,
+            rate: per_second(series.records(), series.elapsed()),
+            longest_ms: gathered.latencies().max() as f64 / 1e3,
+        });
     }
     let folder = disk::Folder::make(dir).await?;
     let measured = async {

@@ -34,9 +34,10 @@ const SETTINGS: [&str; 4] = [
 
 /// The works of the page on a single node. Where no promise is named, each system keeps its own: ours
 /// that the disk has the record, Kafka's that the operating system has it.
-const WORKS: [&str; 15] = [
+const WORKS: [&str; 17] = [
     "produce",
     "produce,promise=flushed",
+    "produce,promise=replicated",
     "produce,size=1000",
     "produce,size=1000,promise=flushed",
     "produce,producers=50,partitions=50",
@@ -44,6 +45,7 @@ const WORKS: [&str; 15] = [
     "consume,size=1000",
     "consume,size=1000,consumers=20,records=50000",
     "end-to-end",
+    "end-to-end,promise=replicated",
     "end-to-end,consumers=20,rate=2000",
     "single,promise=flushed",
     "single,promise=flushed,producers=4",

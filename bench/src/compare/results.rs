@@ -198,8 +198,9 @@ impl Measured {
             )),
             Kind::Single => {
                 let mut flushes = limits.flushes.iter();
-                let (writers, rate) = flushes.find(|f| f.0 as u64 == self.work.producers)?;
-                Some((format!("write and fdatasync by {writers}"), *rate))
+                let found = flushes.find(|f| f.writers as u64 == self.work.producers)?;
+                let bound = format!("write and fdatasync by {}", found.writers);
+                Some((bound, found.rate))
             }
             _ => None,
         }

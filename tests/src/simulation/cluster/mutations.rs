@@ -52,7 +52,7 @@ pub const ALL: [Mutation; 28] = [
     ),
     mutation(
         "partings-unseen",
-        20,
+        500,
         "a leader does not compare the epoch of a follower's last record with its own log (KIP-279)",
     ),
     mutation(
