@@ -50,6 +50,7 @@ mod planted;
 mod setting;
 pub mod sim;
 mod slab;
+pub mod socket;
 mod stream;
 mod sync;
 mod task;

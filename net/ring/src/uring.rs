@@ -14,8 +14,9 @@ mod files;
 mod flight;
 mod lent;
 mod probe;
-mod settings;
+pub(crate) mod settings;
 mod socket;
+pub(crate) mod thread;
 mod transfer;
 
 use std::collections::VecDeque;

@@ -12,6 +12,8 @@ mod limits;
 mod settings;
 #[path = "real/sockets.rs"]
 mod sockets;
+#[path = "real/threads.rs"]
+mod threads;
 #[path = "real/unix_datagrams.rs"]
 mod unix_datagrams;
 #[path = "real/wakes.rs"]
