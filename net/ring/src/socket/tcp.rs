@@ -136,6 +136,14 @@ shared_methods!(TcpStream);
 sending_methods!(TcpStream);
 stream_traits!(TcpStream);
 
+impl TryFrom<OwnedFd> for TcpListener {
+    type Error = io::Error;
+
+    fn try_from(fd: OwnedFd) -> io::Result<Self> {
+        Handle::adopt(fd).map(TcpListener)
+    }
+}
+
 impl TryFrom<OwnedFd> for TcpStream {
     type Error = io::Error;
 
