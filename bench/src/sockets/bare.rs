@@ -9,7 +9,7 @@
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -241,7 +241,7 @@ pub(crate) struct Seen {
 /// Keeps one request of `size` bytes in flight on each connection. `window` is called when the
 /// warm-up is over, and again when the measure is.
 pub(crate) fn request(
-    connections: &[OwnedFd],
+    connections: &[BorrowedFd<'_>],
     size: usize,
     warm_up: Duration,
     duration: Duration,

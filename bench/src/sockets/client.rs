@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -57,13 +57,9 @@ pub(crate) fn measure(
         streams.push(connect(port)?);
     }
     check(&streams[0], size).map_err(Failure::new)?;
-    let streams: Vec<OwnedFd> = streams
-        .iter()
-        .map(|stream| std::os::fd::AsFd::as_fd(stream).try_clone_to_owned())
-        .collect::<Result<_, _>>()
-        .map_err(Failure::new)?;
+    let fds: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
     let mut used = Vec::new();
-    let seen = bare::request(&streams, size, WARM_UP, duration, || {
+    let seen = bare::request(&fds, size, WARM_UP, duration, || {
         used.push(process::thread_time(pid));
     });
     let seen = seen.map_err(|e| Failure::new(format!("{}: {e}", server.name())))?;
@@ -141,8 +137,7 @@ mod tests {
             for stream in &streams {
                 check(stream, size).unwrap();
             }
-            let fds = streams.iter().map(std::os::fd::AsFd::as_fd);
-            let fds: Vec<OwnedFd> = fds.map(|fd| fd.try_clone_to_owned().unwrap()).collect();
+            let fds: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
             let (mut calls, short) = (0, Duration::from_millis(50));
             let seen = bare::request(&fds, size, short, short, || calls += 1).unwrap();
             assert_eq!(calls, 2);

@@ -209,6 +209,8 @@ pub(crate) enum Op {
     Connect { fd: Fd, addr: SocketAddress },
     /// Multishot: each completion is a chunk of the stream; an empty one is its end.
     Recv { fd: Fd },
+    /// One receive from a stream into `buf` (at most its spare capacity).
+    RecvOnce { fd: Fd, buf: BytesMut },
     /// All of the buffers, in order; the result counts the bytes that were sent. With `zero_copy`
     /// the kernel sends from the buffers themselves, and the driver keeps a share of them until
     /// the kernel tells that it has let go of them, which may be long after the completion.
@@ -291,6 +293,7 @@ impl Op {
             Op::Accept { fd }
             | Op::Connect { fd, .. }
             | Op::Recv { fd }
+            | Op::RecvOnce { fd, .. }
             | Op::Send { fd, .. }
             | Op::SendTo { fd, .. }
             | Op::RecvFrom { fd, .. }
@@ -312,6 +315,7 @@ impl Op {
             Op::Accept { .. }
                 | Op::Connect { .. }
                 | Op::Recv { .. }
+                | Op::RecvOnce { .. }
                 | Op::Send { .. }
                 | Op::SendTo { .. }
                 | Op::RecvFrom { .. }

@@ -20,6 +20,9 @@ use crate::setting::{Name, Setting};
 use crate::slab::REARM;
 use crate::time::sleep_until;
 
+#[path = "stream/owned.rs"]
+mod owned;
+
 /// Bytes of one file transfer operation; longer ones are cut, so that a result fits its type.
 const TRANSFER: u64 = 1 << 30;
 /// From this length on, a file is spliced to a socket rather than read and sent: the core has its
@@ -33,12 +36,16 @@ const COPY: u64 = 256 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// One connection. Owned by the core that made it.
-#[derive(Debug)]
 pub(crate) struct Stream {
     fd: Fd,
     core: Rc<Core>,
     /// The multishot receive, while one is submitted.
     receiving: Cell<Option<SlotKey>>,
+    /// A receive into a buffer of its own, which nobody waits for any more and whose bytes are the
+    /// next receive's.
+    orphan: Cell<Option<SlotKey>>,
+    /// Bytes that came and for which a receive had no room.
+    rest: Cell<Option<Box<Bytes>>>,
     /// A receive future lives.
     awaited: Cell<bool>,
     /// How the stream ended: 0, or a negated errno.
@@ -82,6 +89,8 @@ impl Stream {
             fd: Rc::new(descriptor),
             core: core::current(),
             receiving: Cell::new(None),
+            orphan: Cell::new(None),
+            rest: Cell::new(None),
             awaited: Cell::new(false),
             ended: Cell::new(None),
             sending: Cell::new(Sending::Idle),
@@ -274,9 +283,21 @@ fn refuses_zero_copy(error: &io::Error) -> bool {
     )
 }
 
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream")
+            .field("fd", &self.fd)
+            .field("sending", &self.sending)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Drop for Stream {
     fn drop(&mut self) {
         if let Some(key) = self.receiving.take() {
+            self.core.forget(key, true);
+        }
+        if let Some(key) = self.orphan.take() {
             self.core.forget(key, true);
         }
     }
@@ -350,6 +371,12 @@ impl Future for Recv<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        if this.parked.is_none()
+            && let Some(rest) = this.stream.rest.take()
+        {
+            this.into.extend_from_slice(&rest);
+            return Poll::Ready(Ok(rest.len()));
+        }
         if let Some(key) = this.stream.receiving.get() {
             let count = this.unpark(key);
             let ended = this.stream.core.slots().stream(key).ended.is_some();
@@ -363,6 +390,13 @@ impl Future for Recv<'_> {
                 this.park(key, cx);
                 return Poll::Pending;
             }
+        }
+        if !this.stream.settle_orphan(cx) {
+            return Poll::Pending;
+        }
+        if let Some(rest) = this.stream.rest.take() {
+            this.into.extend_from_slice(&rest);
+            return Poll::Ready(Ok(rest.len()));
         }
         match this.stream.ended.get() {
             Some(0) => return Poll::Ready(Ok(0)),

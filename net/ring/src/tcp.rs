@@ -158,6 +158,20 @@ impl TcpStream {
         self.0.recv(into).await
     }
 
+    /// Receives into the spare capacity of a buffer of the caller's own, with the count; 0 means that
+    /// the peer closed its side. The kernel copies to the last place itself, which pays for large
+    /// pieces (from some 16 KiB on) and holds the buffer while nothing comes. Dropped early, it
+    /// takes the buffer along and loses nothing: what had come is the next receive's.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a buffer without room.
+    ///
+    /// # Panics
+    /// If another task receives from this stream.
+    pub async fn recv_owned(&self, buf: BytesMut) -> (io::Result<usize>, BytesMut) {
+        self.0.recv_owned(buf).await
+    }
+
     /// As [`TcpStream::recv`], for those who are polled themselves: one look for bytes. With none
     /// there, `cx` is woken when some have come.
     ///

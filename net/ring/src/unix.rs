@@ -87,6 +87,11 @@ impl UnixStream {
         self.0.recv(into).await
     }
 
+    /// As [`crate::TcpStream::recv_owned`].
+    pub async fn recv_owned(&self, buf: BytesMut) -> (io::Result<usize>, BytesMut) {
+        self.0.recv_owned(buf).await
+    }
+
     /// As [`crate::TcpStream::poll_recv`].
     pub fn poll_recv(&self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
         self.0.poll_recv(cx, into)

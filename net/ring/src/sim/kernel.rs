@@ -339,6 +339,7 @@ impl Kernel {
         let (Op::Accept { fd }
         | Op::Connect { fd, .. }
         | Op::Recv { fd }
+        | Op::RecvOnce { fd, .. }
         | Op::Send { fd, .. }
         | Op::SendTo { fd, .. }
         | Op::RecvFrom { fd, .. }
@@ -367,6 +368,7 @@ impl Kernel {
             Op::Accept { fd }
             | Op::Connect { fd, .. }
             | Op::Recv { fd }
+            | Op::RecvOnce { fd, .. }
             | Op::Send { fd, .. }
             | Op::SendTo { fd, .. }
             | Op::RecvFrom { fd, .. }
@@ -394,7 +396,11 @@ impl Kernel {
         match op {
             Op::Accept { .. } => network.accept(now, socket, key, out),
             Op::Connect { addr, .. } => network.connect(now, socket, addr.clone(), key, out),
-            Op::Recv { .. } => network.recv(now, socket, key, out),
+            Op::Recv { .. } => network.recv(now, socket, key, None, out),
+            Op::RecvOnce { buf, .. } => {
+                let room = buf.capacity() - buf.len();
+                network.recv(now, socket, key, Some(room), out);
+            }
             Op::Send {
                 zero_copy: true, ..
             } if network.refuses_zero_copy(socket) => result = Some(-libc::EOPNOTSUPP),
@@ -430,6 +436,7 @@ impl Kernel {
         for (key, done) in effects.done {
             match done {
                 Done::Result(result) => self.end(key, result),
+                Done::Chunk { bytes, .. } if self.takes_once(key) => self.fill(key, &bytes),
                 Done::Chunk { bytes, more } => {
                     if !more {
                         self.in_flight.remove(&key);

@@ -396,9 +396,18 @@ impl Network {
         });
     }
 
-    /// Multishot receive from a stream.
-    pub(super) fn recv(&mut self, now: u64, socket: SocketId, op: OpKey, out: &mut Effects) {
-        self.on_connection(now, socket, op, out, |c, end, wire| c.recv(end, op, wire));
+    /// Receive from a stream: multishot, or at most `once` bytes at once.
+    pub(super) fn recv(
+        &mut self,
+        now: u64,
+        socket: SocketId,
+        op: OpKey,
+        once: Option<usize>,
+        out: &mut Effects,
+    ) {
+        self.on_connection(now, socket, op, out, |c, end, wire| {
+            c.recv(end, op, once, wire)
+        });
     }
 
     /// Sends to a stream; the bytes may be pages of a file.

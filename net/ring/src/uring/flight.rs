@@ -220,7 +220,11 @@ impl Flight {
                 opcode::RecvMultiBundle::new(name, ring.group).build()
             }
             Op::Recv { .. } => opcode::RecvMulti::new(name, ring.group).build(),
-            Op::Connect { .. } | Op::Send { .. } | Op::SendTo { .. } | Op::RecvFrom { .. } => {
+            Op::Connect { .. }
+            | Op::Send { .. }
+            | Op::SendTo { .. }
+            | Op::RecvOnce { .. }
+            | Op::RecvFrom { .. } => {
                 return Ok((self.socket_entry(name)?, None));
             }
             Op::Shutdown { how, .. } => opcode::Shutdown::new(name, shutdown_flag(*how)).build(),
@@ -318,6 +322,11 @@ impl Flight {
                     .flags(libc::MSG_NOSIGNAL as u32)
                     .build()
             }
+            Op::RecvOnce { buf, .. } => {
+                let spare = buf.spare_capacity_mut();
+                let len = spare.len().min(COUNT_MAX) as u32;
+                opcode::Recv::new(name, spare.as_mut_ptr().cast(), len).build()
+            }
             Op::RecvFrom { buf, .. } => {
                 let message = fresh(&mut self.message);
                 let spare = buf.spare_capacity_mut();
@@ -404,6 +413,12 @@ impl Flight {
                 let filled = buf.len() + count;
                 // SAFETY: `entries` reserved `len` bytes behind the old end and the kernel
                 // wrote the first `count` of them.
+                unsafe { buf.set_len(filled) };
+            }
+            (Op::RecvOnce { buf, .. }, _) => {
+                let filled = buf.len() + count;
+                assert!(filled <= buf.capacity(), "more came than there was room for");
+                // SAFETY: the kernel wrote `count` bytes into the spare capacity.
                 unsafe { buf.set_len(filled) };
             }
             (Op::RecvFrom { buf, from, .. }, _) => {

@@ -180,6 +180,36 @@ async fn receives(chance: Chance, content: Bytes) {
     sender.await.unwrap();
 }
 
+/// The same into buffers of the caller's own, and by both ways in turn.
+async fn owned_receives(chance: Chance, content: Bytes) {
+    let (client, server) = UnixStream::pair().unwrap();
+    let sent = content.clone();
+    let sender = spawn(async move {
+        for chunk in sent.chunks(3_333) {
+            server.send(vec![sent.slice_ref(chunk)]).await.unwrap();
+        }
+    });
+    let canaries = Canaries::default();
+    let mut got = BytesMut::new();
+    while got.len() < content.len() {
+        if chance.below(100) == 0 {
+            let _ = chance.maybe(client.recv(&mut got)).await;
+            continue;
+        }
+        let room = 1 + chance.below(5_000) as usize;
+        let own = BytesMut::with_capacity(room);
+        match chance.maybe(client.recv_owned(own)).await {
+            Some((count, own)) => {
+                assert_eq!(count.unwrap(), own.len());
+                got.extend_from_slice(&own);
+            }
+            None => canaries.add(room),
+        }
+    }
+    assert!(got == content, "the stream is not what was sent");
+    sender.await.unwrap();
+}
+
 /// Whatever was sent when a send was dropped, it is a beginning of what was to be sent.
 async fn sends(chance: Chance, file: File, content: Bytes) {
     let listener = TcpListener::bind(any(), ListenOptions::default())
@@ -374,6 +404,7 @@ async fn all(chance: Chance, dir: &Path, content: Bytes) {
         spawn(writes(chance.clone(), dir.to_owned(), content.clone())),
         spawn(names(chance.clone(), dir.to_owned())),
         spawn(receives(chance.clone(), content.clone())),
+        spawn(owned_receives(chance.clone(), content.clone())),
         spawn(sends(chance.clone(), file.clone(), content.clone())),
         spawn(connections(chance.clone())),
         spawn(datagrams(chance.clone())),

@@ -1,10 +1,10 @@
 //! Calls on simulated sockets that never wait.
 
 use super::{Kernel, Opened};
-use crate::op::Descriptor;
+use crate::op::{Descriptor, Op};
 use crate::setting::{Name, Setting};
 use crate::sim::disk::Errno;
-use crate::sim::network::{Effects, SocketId};
+use crate::sim::network::{Effects, OpKey, SocketId};
 
 impl Kernel {
     pub(super) fn open_socket(&self, number: u32) -> Result<SocketId, Errno> {
@@ -54,5 +54,21 @@ impl Kernel {
         peer: bool,
     ) -> Result<crate::op::SocketAddress, Errno> {
         self.network.addr(self.open_socket(number)?, peer)
+    }
+
+    /// A receive that takes one piece into a buffer of its own.
+    pub(super) fn takes_once(&self, key: OpKey) -> bool {
+        let flight = self.in_flight.get(&key);
+        flight.is_some_and(|flight| matches!(flight.op, Op::RecvOnce { .. }))
+    }
+
+    /// Its piece has come.
+    pub(super) fn fill(&mut self, key: OpKey, bytes: &[u8]) {
+        if let Some(flight) = self.in_flight.get_mut(&key)
+            && let Op::RecvOnce { buf, .. } = &mut flight.op
+        {
+            buf.extend_from_slice(bytes);
+            self.end(key, bytes.len() as i32);
+        }
     }
 }

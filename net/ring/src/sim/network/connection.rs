@@ -118,6 +118,14 @@ struct Sending {
     file: Option<Origin>,
 }
 
+/// A receive.
+#[derive(Clone, Copy, Debug)]
+struct Receiving {
+    op: OpKey,
+    /// The room for one piece; none for a multishot one.
+    once: Option<usize>,
+}
+
 /// One end.
 #[derive(Debug)]
 pub(super) struct End {
@@ -126,7 +134,7 @@ pub(super) struct End {
     /// The socket of a program; none while it waits to be accepted.
     pub socket: Option<SocketId>,
     state: State,
-    recvs: VecDeque<OpKey>,
+    recvs: VecDeque<Receiving>,
     sends: VecDeque<Sending>,
     error: Option<i32>,
     error_told: bool,
@@ -221,9 +229,9 @@ impl Connection {
 
     // ---- operations of the program at end `e` ----
 
-    /// Multishot receive.
-    pub(super) fn recv(&mut self, e: usize, op: OpKey, wire: &mut Wire<'_>) {
-        self.ends[e].recvs.push_back(op);
+    /// Receive: multishot, or at most `once` bytes at once.
+    pub(super) fn recv(&mut self, e: usize, op: OpKey, once: Option<usize>, wire: &mut Wire<'_>) {
+        self.ends[e].recvs.push_back(Receiving { op, once });
         self.flush(e, wire);
     }
 
@@ -273,7 +281,7 @@ impl Connection {
     /// Ends an operation before its time; true if it was still here.
     pub(super) fn cancel(&mut self, e: usize, op: OpKey, wire: &mut Wire<'_>) -> bool {
         let end = &mut self.ends[e];
-        if let Some(index) = end.recvs.iter().position(|recv| *recv == op) {
+        if let Some(index) = end.recvs.iter().position(|recv| recv.op == op) {
             end.recvs.remove(index);
             wire.done(op, Done::Result(-libc::ECANCELED));
             return true;
@@ -668,10 +676,19 @@ impl Connection {
     /// Hands what arrived at end `e` to the operations that wait for it.
     fn flush(&mut self, e: usize, wire: &mut Wire<'_>) {
         let mut read = 0;
-        while let Some(&op) = self.ends[e].recvs.front() {
-            let Some(bytes) = self.ways[e].inbox.pop_front() else {
+        while let Some(&Receiving { op, once }) = self.ends[e].recvs.front() {
+            let Some(mut bytes) = self.ways[e].inbox.pop_front() else {
                 break;
             };
+            if let Some(room) = once {
+                if bytes.len() > room {
+                    self.ways[e].inbox.push_front(bytes.split_off(room));
+                }
+                read += bytes.len();
+                self.ends[e].recvs.pop_front();
+                wire.done(op, Done::Chunk { bytes, more: false });
+                continue;
+            }
             read += bytes.len();
             if !wire.faults.rearm.strikes(wire.random) {
                 wire.done(op, Done::Chunk { bytes, more: true });
@@ -700,9 +717,9 @@ impl Connection {
             None => return,
         };
         if self.ways[e].inbox.is_empty() {
-            for op in end.recvs.drain(..) {
+            for recv in end.recvs.drain(..) {
                 end.error_told |= result < 0;
-                wire.done(op, Done::Result(result));
+                wire.done(recv.op, Done::Result(result));
             }
         }
     }
