@@ -6,9 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use ringmill_ring::{
-    ListenOptions, Shutdown, TcpListener, TcpStream, sleep, spawn, with_timeout,
-};
+use ringmill_ring::{ListenOptions, Shutdown, TcpListener, TcpStream, sleep, spawn, with_timeout};
 
 use crate::stage::{Stage, Told, receiver_address};
 
@@ -50,7 +48,9 @@ pub(crate) fn connections(seed: u64) -> Vec<String> {
         let answer = ask(Bytes::from_static(b"hello")).await.expect("an echo");
         assert_eq!(answer, "hello");
         client.tell("a connection brought back what was sent on it");
-        let silent = TcpStream::connect(receiver_address()).await.expect("a server");
+        let silent = TcpStream::connect(receiver_address())
+            .await
+            .expect("a server");
         let left = silent.recv(&mut BytesMut::new()).await;
         assert_eq!(left.expect("an end"), 0);
         client.tell("a client that says nothing is left after five seconds");

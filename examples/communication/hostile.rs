@@ -49,7 +49,10 @@ fn a_receiver_that_accepts_and_says_nothing_is_an_error_in_time() {
         });
         for point in [SyncPoint::Received, SyncPoint::Answered] {
             let (told, took) = heard(&mut stage, point);
-            assert!(told.is_err() && took <= 6 * SECOND, "{told:?} after {took:?}");
+            assert!(
+                told.is_err() && took <= 6 * SECOND,
+                "{told:?} after {took:?}"
+            );
         }
     }
 }
@@ -61,7 +64,11 @@ fn a_receiver_that_sends_garbage_is_an_error_in_time() {
         serve(&mut stage, async |stream| {
             for _ in 0..1000 {
                 let word = ringmill_ring::random_u64().to_le_bytes();
-                if stream.send(vec![Bytes::copy_from_slice(&word)]).await.is_err() {
+                if stream
+                    .send(vec![Bytes::copy_from_slice(&word)])
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -69,7 +76,10 @@ fn a_receiver_that_sends_garbage_is_an_error_in_time() {
             while stream.recv(&mut ignored).await.is_ok_and(|count| count > 0) {}
         });
         let (told, took) = heard(&mut stage, SyncPoint::Answered);
-        assert!(told.is_err() && took <= 6 * SECOND, "{told:?} after {took:?}");
+        assert!(
+            told.is_err() && took <= 6 * SECOND,
+            "{told:?} after {took:?}"
+        );
     }
 }
 
@@ -86,7 +96,9 @@ fn a_receiver_that_dies_in_the_middle_is_an_error_in_time() {
         let told = Rc::new(std::cell::RefCell::new(None));
         let kept = told.clone();
         drop(stage.world.start(stage.sender, async move {
-            let heard = transient(5 * SECOND).send(message(), SyncPoint::Answered).await;
+            let heard = transient(5 * SECOND)
+                .send(message(), SyncPoint::Answered)
+                .await;
             *kept.borrow_mut() = Some(heard);
         }));
         stage.world.run_for(SECOND);
@@ -115,7 +127,11 @@ fn lies() -> [Vec<u8>; 3] {
     // HEADERS without a path, then DATA whose message claims 4 GiB.
     claims_a_message.extend_from_slice(&[0, 0, 1, 1, 4, 0, 0, 0, 1, 0x83]);
     claims_a_message.extend_from_slice(&[0, 0, 5, 0, 0, 0, 0, 0, 1, 0, 0xFF, 0xFF, 0xFF, 0xFF]);
-    [b"GET / HTTP/1.1\r\n\r\n".to_vec(), claims_a_frame, claims_a_message]
+    [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        claims_a_frame,
+        claims_a_message,
+    ]
 }
 
 #[test]

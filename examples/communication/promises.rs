@@ -254,7 +254,10 @@ fn all(how: Persistence, victims: &[Victim], seeds: u64) {
                 }
             }
             let most = u64::from(MESSAGES) * seeds;
-            assert!(reached as u64 * 3 > most, "{how:?} {point:?} {victim:?}: {reached}");
+            assert!(
+                reached as u64 * 3 > most,
+                "{how:?} {point:?} {victim:?}: {reached}"
+            );
         }
     }
 }

@@ -7,9 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringmill_client::local::{Admin, Client, ClientConfig, NewTopic};
-use ringmill_client::messaging::{
-    Channel, ChannelOptions, Inbox, Mailbox, Route, Sender, mailbox,
-};
+use ringmill_client::messaging::{Channel, ChannelOptions, Inbox, Mailbox, Route, Sender, mailbox};
 use ringmill_engine::{BrokerConfig, Launch, Stopper};
 use ringmill_ring::sim::{NodeId, World};
 use ringmill_ring::{Cores, ListenOptions, RingConfig, TcpListener, sleep, spawn};
@@ -95,7 +93,9 @@ impl Stage {
             let launch = launch.clone();
             async move { launch.run(core).await }
         };
-        let ends = self.world.launch(self.broker, cores, RingConfig::default(), run);
+        let ends = self
+            .world
+            .launch(self.broker, cores, RingConfig::default(), run);
         // It runs until it is killed, or its world ends.
         drop(ends);
     }

@@ -79,7 +79,9 @@ pub(crate) fn persistent(seed: u64) -> Vec<String> {
             });
             read.expect("records");
         }
-        teller.tell(format!("{next} parts came in order, half of them from before"));
+        teller.tell(format!(
+            "{next} parts came in order, half of them from before"
+        ));
     });
     stage.world.run_for(SECOND);
     stage.send(write(PARTS / 2..PARTS));

@@ -31,7 +31,10 @@ pub(crate) fn datagram(seed: u64) -> Vec<String> {
         assert_eq!(content, reading());
         teller.tell("received");
         let second = socket.recv_from(BytesMut::with_capacity(100));
-        assert!(timeout(SECOND, second).await.is_err(), "only one was sent to it");
+        assert!(
+            timeout(SECOND, second).await.is_err(),
+            "only one was sent to it"
+        );
     });
     stage.world.run_for(SECOND);
     stage.send(send());
@@ -68,7 +71,13 @@ fn to_somebody(stage: &mut Stage, told: &Told, point: SyncPoint) -> Result<Reach
         sleep(SECOND).await;
         sent
     });
-    assert_eq!(told.lines().iter().filter(|line| *line == "received").count(), 1);
+    assert_eq!(
+        told.lines()
+            .iter()
+            .filter(|line| *line == "received")
+            .count(),
+        1
+    );
     reached
 }
 

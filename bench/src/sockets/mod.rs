@@ -18,8 +18,8 @@ use crate::chart::Curve;
 use crate::options::{Output, size, time};
 use crate::report::{Report, grouped};
 use client::Figures;
-pub(crate) use serve::{Args as ServeArgs, run as serve};
 use serve::Server;
+pub(crate) use serve::{Args as ServeArgs, run as serve};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -36,7 +36,7 @@ pub(crate) struct Args {
         long,
         value_delimiter = ',',
         value_enum,
-        default_value = "bare,ring,threads,std,tokio,compio"
+        default_value = "bare,ring,owned,threads,std,tokio,compio"
     )]
     servers: Vec<Server>,
     /// How often each is measured; medians are told

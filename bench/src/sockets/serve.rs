@@ -20,6 +20,8 @@ pub(crate) enum Server {
     Bare,
     /// This ring's asynchronous sockets
     Ring,
+    /// The same, each connection with a buffer of its own
+    Owned,
     /// This ring's sockets for plain threads, a thread for each connection
     Threads,
     /// std::net, a thread for each connection
@@ -35,6 +37,7 @@ impl Server {
         match self {
             Server::Bare => "bare ring loop",
             Server::Ring => "ringmill",
+            Server::Owned => "ringmill, own buffers",
             Server::Threads => "ringmill, threads",
             Server::Std => "std::net, threads",
             Server::Tokio => "tokio",
@@ -65,7 +68,8 @@ pub(crate) fn run(args: &Args) -> io::Result<()> {
     }
     match args.server {
         Server::Bare => bare::serve(listen()?, args.size),
-        Server::Ring => ringmill_ring::run(RingConfig::default(), ring())?,
+        Server::Ring => ringmill_ring::run(RingConfig::default(), ring(echo))?,
+        Server::Owned => ringmill_ring::run(RingConfig::default(), ring(echo_owned))?,
         Server::Threads => threads(),
         Server::Std => standard(),
         Server::Tokio => tokio(),
@@ -88,7 +92,10 @@ fn listen() -> io::Result<std::net::TcpListener> {
     Ok(fd.into())
 }
 
-async fn ring() -> io::Result<()> {
+async fn ring<F>(each: impl Fn(TcpStream) -> F) -> io::Result<()>
+where
+    F: Future<Output = io::Result<()>> + 'static,
+{
     let options = ListenOptions {
         backlog: BACKLOG,
         ..ListenOptions::default()
@@ -97,7 +104,7 @@ async fn ring() -> io::Result<()> {
     tell(listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept().await?;
-        ringmill_ring::spawn(echo(stream));
+        ringmill_ring::spawn(each(stream));
     }
 }
 
@@ -107,6 +114,22 @@ async fn echo(stream: TcpStream) -> io::Result<()> {
         stream.send(vec![buf.split().freeze()]).await?;
     }
     Ok(())
+}
+
+async fn echo_owned(stream: TcpStream) -> io::Result<()> {
+    let mut buf = BytesMut::with_capacity(BUFFER);
+    loop {
+        let (count, filled) = stream.recv_owned(buf).await;
+        if count? == 0 {
+            return Ok(());
+        }
+        let answer = filled.freeze();
+        stream.send(vec![answer.clone()]).await?;
+        // The ring has given its share back: the memory is used again.
+        buf = answer.try_into_mut().unwrap_or_default();
+        buf.clear();
+        buf.reserve(BUFFER);
+    }
 }
 
 fn threads() -> io::Result<()> {

@@ -95,7 +95,10 @@ impl Line {
             let path = http::uri::PathAndQuery::from_static(path);
             let ready = client.ready().await;
             ready.map_err(|error| Status::unavailable(error.to_string()))?;
-            client.unary(request, path, Raw).await.map(Response::into_inner)
+            client
+                .unary(request, path, Raw)
+                .await
+                .map(Response::into_inner)
         }
     }
 

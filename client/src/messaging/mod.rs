@@ -178,5 +178,8 @@ async fn within<T>(
 
 /// A call's failure, as its sender is told.
 fn of_call(point: SyncPoint, status: &Status) -> SendError {
-    SendError::failed(point, format_args!("{:?}: {}", status.code(), status.message()))
+    SendError::failed(
+        point,
+        format_args!("{:?}: {}", status.code(), status.message()),
+    )
 }

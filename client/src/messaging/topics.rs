@@ -71,7 +71,11 @@ impl Outbox {
         let producer = producer.map_err(|e| failed(&e))?;
         let topic = producer.topic(&route.topic).await.map_err(|e| failed(&e))?;
         let answers = match route.replies {
-            Some(replies) => Some(Answers::open(client, replies).await.map_err(|e| failed(&e))?),
+            Some(replies) => Some(
+                Answers::open(client, replies)
+                    .await
+                    .map_err(|e| failed(&e))?,
+            ),
             None => None,
         };
         Ok(Outbox {
@@ -130,7 +134,8 @@ impl Outbox {
         let delivery = delivery.map_err(|error| SendError::NotTaken(error.to_string()))?;
         let delivered = delivery.await.map_err(|e| SendError::failed(until, e))?;
         let offset = delivered.offset;
-        let offset = offset.ok_or_else(|| SendError::failed(until, "stored, nobody knows where"))?;
+        let offset =
+            offset.ok_or_else(|| SendError::failed(until, "stored, nobody knows where"))?;
         Ok((delivered.partition, offset))
     }
 

@@ -417,7 +417,10 @@ impl Flight {
             }
             (Op::RecvOnce { buf, .. }, _) => {
                 let filled = buf.len() + count;
-                assert!(filled <= buf.capacity(), "more came than there was room for");
+                assert!(
+                    filled <= buf.capacity(),
+                    "more came than there was room for"
+                );
                 // SAFETY: the kernel wrote `count` bytes into the spare capacity.
                 unsafe { buf.set_len(filled) };
             }
