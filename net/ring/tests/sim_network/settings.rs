@@ -220,7 +220,7 @@ fn receives_into_own_buffers_lose_no_bytes_when_they_are_dropped() {
                 let dice = random_u64();
                 let patience = Duration::from_micros(dice % 3000);
                 // The first kind once in a while only: it stays, once it has begun.
-                if dice % 40 == 0 {
+                if dice.is_multiple_of(40) {
                     if let Ok(count) = timeout(patience, stream.recv(&mut all)).await
                         && count.unwrap() == 0
                     {
