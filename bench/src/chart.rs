@@ -120,6 +120,10 @@ impl Curve {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.points.is_empty()
+    }
+
     pub(crate) fn add(&mut self, x: f64, y: f64) {
         self.points.push((x.max(1e-3), y.max(1e-3)));
     }

@@ -5,7 +5,7 @@
 //! broker is elsewhere: on two cores, `--with-broker` gives the broker one core's worth of threads
 //! and leaves the other to the load.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod as_program;
 mod bare;
@@ -28,6 +28,7 @@ mod produce;
 mod progress;
 mod report;
 mod restart;
+mod sockets;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -76,6 +77,11 @@ enum Measure {
     Idle(idle::Args),
     /// What compacting a log of many keys takes, and what its clients notice of it
     Compact(compact::Args),
+    /// An echo over TCP by this ring, std::net, tokio and compio, in turn
+    Sockets(sockets::Args),
+    /// One of its servers
+    #[command(hide = true)]
+    SocketsServe(sockets::ServeArgs),
 }
 
 /// What went wrong, as the one line that the user reads.
@@ -92,6 +98,10 @@ impl Failure {
 /// Exits 0 on success, 1 on failure with one line on stderr, 2 on misuse (by clap).
 fn main() -> ExitCode {
     let Cli { measure, spin } = Cli::parse();
+    let measure = match beside_the_ring(measure) {
+        Ok(measure) => measure,
+        Err(done) => return told(done),
+    };
     let config = RingConfig {
         // a fetch's answer is read in large steps
         recv_buffers: 128,
@@ -111,13 +121,27 @@ fn main() -> ExitCode {
             Measure::Restart(args) => restart::run(args).await,
             Measure::Idle(args) => idle::run(args).await,
             Measure::Compact(args) => compact::run(args).await,
+            Measure::Sockets(_) | Measure::SocketsServe(_) => unreachable!("done before"),
         }
     });
-    let failure = match done {
-        Ok(Ok(())) => return ExitCode::SUCCESS,
-        Ok(Err(failure)) => failure,
-        Err(error) => Failure::new(error),
-    };
-    eprintln!("ringmill-bench: {failure}");
-    ExitCode::FAILURE
+    told(done.unwrap_or_else(|error| Err(Failure::new(error))))
+}
+
+/// Measures that begin without a ring of this process; the rest is handed back.
+fn beside_the_ring(measure: Measure) -> Result<Measure, Result<(), Failure>> {
+    match measure {
+        Measure::Sockets(args) => Err(sockets::run(args)),
+        Measure::SocketsServe(args) => Err(sockets::serve(&args).map_err(Failure::new)),
+        other => Ok(other),
+    }
+}
+
+fn told(done: Result<(), Failure>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("ringmill-bench: {failure}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -64,6 +64,26 @@ pub(crate) fn written(pid: u32) -> Result<u64, Failure> {
     bytes.ok_or_else(|| Failure::new(format!("{path}: not as proc_pid_io(5) says")))
 }
 
+/// The processor time of all threads of a process that live, those of the kernel that work for it
+/// among them, to the nanosecond (`schedstat`, proc(5)).
+pub(crate) fn thread_time(pid: u32) -> Result<Duration, Failure> {
+    let path = format!("/proc/{pid}/task");
+    let failed = |error: std::io::Error| Failure::new(format!("{path}: {error}"));
+    let mut nanos = 0;
+    for task in std::fs::read_dir(&path).map_err(failed)? {
+        let file = task.map_err(failed)?.path().join("schedstat");
+        // One that has ended meanwhile does not count.
+        let Ok(text) = std::fs::read_to_string(file) else {
+            continue;
+        };
+        let first = text.split_whitespace().next();
+        nanos += first
+            .and_then(|number| number.parse::<u64>().ok())
+            .unwrap_or(0);
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
 /// Lets a process's most memory begin anew at what it has now (proc_pid_clear_refs(5)); where that is
 /// not allowed, it goes on to be the most so far.
 pub(crate) fn reset_peak(pid: u32) {
@@ -141,6 +161,7 @@ mod tests {
     #[test]
     fn this_process_has_used_something() {
         assert!(usage(None).unwrap().peak_memory > 0);
+        assert!(thread_time(std::process::id()).unwrap() > Duration::ZERO);
         assert!(
             usage(Some(u32::MAX))
                 .unwrap_err()

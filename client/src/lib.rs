@@ -34,6 +34,8 @@ pub mod config;
 mod connection;
 mod consumer;
 mod group_offsets;
+#[cfg(feature = "messaging")]
+pub mod messaging;
 mod metadata;
 mod offsets;
 mod partitioner;

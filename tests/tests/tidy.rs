@@ -36,6 +36,10 @@ const UNSAFE: Exceptions = &[
         "tests of the raw io_uring interface",
     ),
     ("net/ring/src/buffer.rs", "memory that the kernel writes"),
+    (
+        "bench/src/sockets/bare.rs",
+        "the raw loop that the ring is measured against",
+    ),
 ];
 
 /// Files that may use the operating system's clock, threads, files and sockets.
@@ -89,6 +93,10 @@ const OS: Exceptions = &[
     (
         "client/src/application/wait.rs",
         "blocking calls park the application's thread",
+    ),
+    (
+        "bench/src/sockets/",
+        "it measures the ring beside std's sockets and other runtimes",
     ),
     (
         "bench/src/process.rs",

@@ -124,6 +124,10 @@ impl ProvidedBuffers {
     pub(crate) fn take(&mut self, first: u16, len: usize, mut into: Option<&mut BytesMut>) {
         let mut left = len;
         let mut id = first;
+        // At once: a bundle's pieces would make it grow, and move what is there, several times.
+        if let Some(into) = into.as_deref_mut() {
+            into.reserve(len);
+        }
         loop {
             // Nearly always the front: the kernel takes buffers in order.
             let at = self.given.iter().position(|given| *given == id);

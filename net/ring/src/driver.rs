@@ -12,6 +12,7 @@ use bytes::BytesMut;
 
 use crate::bell::Bell;
 use crate::op::{Chunk, Completion, Descriptor, Op, SlotKey, SocketSpec};
+use crate::setting::{Name, Setting};
 use crate::sim::SimDriver;
 use crate::uring::Uring;
 
@@ -73,6 +74,21 @@ impl Driver {
         both!(self, d => d.socket(spec))
     }
 
+    /// Two Unix streams that are connected with each other (socketpair(2)).
+    pub(crate) fn socket_pair(&mut self) -> io::Result<(Descriptor, Descriptor)> {
+        both!(self, d => d.socket_pair())
+    }
+
+    /// Tells a socket a setting.
+    pub(crate) fn set(&mut self, fd: &Descriptor, setting: Setting) -> io::Result<()> {
+        both!(self, d => d.set(fd, setting))
+    }
+
+    /// Asks a socket for a setting.
+    pub(crate) fn get(&self, fd: &Descriptor, name: Name) -> io::Result<Setting> {
+        both!(self, d => d.get(fd, name))
+    }
+
     /// The addresses of a socket: its own, and its peer's if it is connected.
     pub(crate) fn socket_addr(
         &self,
@@ -109,6 +125,14 @@ impl Driver {
     pub(crate) fn splices(&self) -> bool {
         match self {
             Driver::Uring(d) => d.features().splice,
+            Driver::Sim(_) => true,
+        }
+    }
+
+    /// Whether a send from the caller's own memory can be asked for.
+    pub(crate) fn sends_without_copy(&self) -> bool {
+        match self {
+            Driver::Uring(d) => d.features().zero_copy,
             Driver::Sim(_) => true,
         }
     }

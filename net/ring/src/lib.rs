@@ -6,23 +6,42 @@
 //! Under the simulated driver the same code runs on a virtual clock, a simulated network and
 //! simulated disks, with faults, the same way for the same seed.
 //!
-//! ```no_run
-//! use bytes::BytesMut;
-//! use ringmill_ring::{ListenOptions, RingConfig, TcpListener, run};
+//! A connection-oriented server and its client:
+//!
+//! ```
+//! use std::time::Duration;
+//! use bytes::{Bytes, BytesMut};
+//! use ringmill_ring::{
+//!     ListenOptions, RingConfig, Shutdown, TcpListener, TcpStream, run, spawn, with_timeout,
+//! };
 //!
 //! run(RingConfig::default(), async {
-//!     let listener = TcpListener::bind("127.0.0.1:7".parse().unwrap(), ListenOptions::default()).await?;
-//!     loop {
-//!         let (stream, _peer) = listener.accept().await?;
-//!         ringmill_ring::spawn(async move {
-//!             let mut buf = BytesMut::new();
-//!             while stream.recv(&mut buf).await? > 0 {
-//!                 stream.send(vec![buf.split().freeze()]).await?;
-//!             }
-//!             std::io::Result::Ok(())
-//!         });
-//!     }
-//!     #[allow(unreachable_code)]
+//!     // Port 0 takes a free one; for others to find it, give one.
+//!     let any = "127.0.0.1:0".parse().unwrap();
+//!     let listener = TcpListener::bind(any, ListenOptions::default()).await?;
+//!     let addr = listener.local_addr()?;
+//!     spawn(async move {
+//!         loop {
+//!             let (stream, _peer) = listener.accept().await?;
+//!             spawn(async move {
+//!                 let mut buf = BytesMut::new();
+//!                 while stream.recv(&mut buf).await? > 0 {
+//!                     stream.send(vec![buf.split().freeze()]).await?;
+//!                 }
+//!                 std::io::Result::Ok(())
+//!             });
+//!         }
+//!         #[allow(unreachable_code)]
+//!         std::io::Result::Ok(())
+//!     });
+//!
+//!     let patience = Duration::from_secs(5);
+//!     let stream = with_timeout(patience, TcpStream::connect(addr)).await?;
+//!     stream.send(vec![Bytes::from_static(b"hello")]).await?;
+//!     stream.shutdown(Shutdown::Write).await?;
+//!     let mut answer = BytesMut::new();
+//!     while with_timeout(patience, stream.recv(&mut answer)).await? > 0 {}
+//!     assert_eq!(answer, "hello");
 //!     std::io::Result::Ok(())
 //! })
 //! .unwrap()
@@ -47,8 +66,10 @@ mod model_test;
 mod notify;
 mod op;
 mod planted;
+mod setting;
 pub mod sim;
 mod slab;
+pub mod socket;
 mod stream;
 mod sync;
 mod task;
@@ -71,9 +92,10 @@ pub use crate::op::{DirEntry, Metadata, OpenOptions, Shutdown, Space};
 #[cfg(feature = "mutations")]
 pub use crate::planted::plant;
 pub use crate::planted::planted;
+pub use crate::setting::Keepalive;
 pub use crate::task::{Aborted, JoinHandle, spawn, yield_now};
-pub use crate::tcp::{ListenOptions, TcpListener, TcpStream};
-pub use crate::time::{Elapsed, Sleep, sleep, sleep_until, timeout};
-pub use crate::udp::UdpSocket;
-pub use crate::unix::{UnixListener, UnixStream};
+pub use crate::tcp::{ConnectOptions, ListenOptions, TcpListener, TcpStream};
+pub use crate::time::{Elapsed, Sleep, sleep, sleep_until, timeout, with_timeout};
+pub use crate::udp::{UdpOptions, UdpSocket};
+pub use crate::unix::{UnixDatagram, UnixListener, UnixStream};
 pub use crate::uring::Features;

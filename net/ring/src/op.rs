@@ -139,6 +139,14 @@ pub(crate) enum SocketKind {
     Tcp,
     Udp,
     Unix,
+    UnixDatagram,
+}
+
+impl SocketKind {
+    /// Messages, not a stream.
+    pub(crate) fn is_datagram(self) -> bool {
+        matches!(self, SocketKind::Udp | SocketKind::UnixDatagram)
+    }
 }
 
 /// What a new socket is to be: made at once by the driver (these calls never wait).
@@ -201,20 +209,28 @@ pub(crate) enum Op {
     Connect { fd: Fd, addr: SocketAddress },
     /// Multishot: each completion is a chunk of the stream; an empty one is its end.
     Recv { fd: Fd },
-    /// All of the buffers, in order; the result counts the bytes that were sent.
-    Send { fd: Fd, bufs: Vec<Bytes> },
+    /// One receive from a stream into `buf` (at most its spare capacity).
+    RecvOnce { fd: Fd, buf: BytesMut },
+    /// All of the buffers, in order; the result counts the bytes that were sent. With `zero_copy`
+    /// the kernel sends from the buffers themselves, and the driver keeps a share of them until
+    /// the kernel tells that it has let go of them, which may be long after the completion.
+    Send {
+        fd: Fd,
+        bufs: Vec<Bytes>,
+        zero_copy: bool,
+    },
     /// One datagram (or with `segment` a train of them, UDP GSO), to `to` or to the connected peer.
     SendTo {
         fd: Fd,
         bufs: Vec<Bytes>,
-        to: Option<SocketAddr>,
+        to: Option<SocketAddress>,
         segment: Option<u16>,
     },
     /// One datagram into `buf` (at most its spare capacity); `from` is filled in.
     RecvFrom {
         fd: Fd,
         buf: BytesMut,
-        from: Option<SocketAddr>,
+        from: Option<SocketAddress>,
     },
     /// Bytes of a file to a stream socket without passing through user space.
     SendFile {
@@ -277,6 +293,7 @@ impl Op {
             Op::Accept { fd }
             | Op::Connect { fd, .. }
             | Op::Recv { fd }
+            | Op::RecvOnce { fd, .. }
             | Op::Send { fd, .. }
             | Op::SendTo { fd, .. }
             | Op::RecvFrom { fd, .. }
@@ -298,6 +315,7 @@ impl Op {
             Op::Accept { .. }
                 | Op::Connect { .. }
                 | Op::Recv { .. }
+                | Op::RecvOnce { .. }
                 | Op::Send { .. }
                 | Op::SendTo { .. }
                 | Op::RecvFrom { .. }

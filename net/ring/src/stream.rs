@@ -16,8 +16,12 @@ use crate::core::{self, Core, now};
 use crate::file::{File, advance};
 use crate::future::{run, run_with};
 use crate::op::{Descriptor, Fd, Op, Shutdown, SlotKey, SocketAddress, SocketSpec};
+use crate::setting::{Name, Setting};
 use crate::slab::REARM;
 use crate::time::sleep_until;
+
+#[path = "stream/owned.rs"]
+mod owned;
 
 /// Bytes of one file transfer operation; longer ones are cut, so that a result fits its type.
 const TRANSFER: u64 = 1 << 30;
@@ -32,17 +36,23 @@ const COPY: u64 = 256 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// One connection. Owned by the core that made it.
-#[derive(Debug)]
 pub(crate) struct Stream {
     fd: Fd,
     core: Rc<Core>,
     /// The multishot receive, while one is submitted.
     receiving: Cell<Option<SlotKey>>,
+    /// A receive into a buffer of its own, which nobody waits for any more and whose bytes are the
+    /// next receive's.
+    orphan: Cell<Option<SlotKey>>,
+    /// Bytes that came and for which a receive had no room.
+    rest: Cell<Option<Box<Bytes>>>,
     /// A receive future lives.
     awaited: Cell<bool>,
     /// How the stream ended: 0, or a negated errno.
     ended: Cell<Option<i32>>,
     sending: Cell<Sending>,
+    /// The kernel cannot send on this one without a copy.
+    copies: Cell<bool>,
 }
 
 /// What is known of the sending half.
@@ -79,15 +89,32 @@ impl Stream {
             fd: Rc::new(descriptor),
             core: core::current(),
             receiving: Cell::new(None),
+            orphan: Cell::new(None),
+            rest: Cell::new(None),
             awaited: Cell::new(false),
             ended: Cell::new(None),
             sending: Cell::new(Sending::Idle),
+            copies: Cell::new(false),
         })
     }
 
-    pub(crate) async fn connect(spec: SocketSpec, addr: SocketAddress) -> io::Result<Rc<Self>> {
+    /// Two that are connected with each other.
+    pub(crate) fn pair() -> io::Result<(Rc<Self>, Rc<Self>)> {
+        let (one, other) = core::current().driver().socket_pair()?;
+        Ok((Stream::new(one), Stream::new(other)))
+    }
+
+    /// Settings that count from the handshake on are set before it.
+    pub(crate) async fn connect(
+        spec: SocketSpec,
+        addr: SocketAddress,
+        settings: &[Setting],
+    ) -> io::Result<Rc<Self>> {
         let descriptor = core::current().driver().socket(&spec)?;
         let stream = Stream::new(descriptor);
+        for setting in settings {
+            stream.set(*setting)?;
+        }
         run(Op::Connect {
             fd: stream.fd.clone(),
             addr,
@@ -98,6 +125,14 @@ impl Stream {
 
     pub(crate) fn addr(&self, peer: bool) -> io::Result<SocketAddress> {
         self.core.driver().socket_addr(&self.fd, peer)
+    }
+
+    pub(crate) fn set(&self, setting: Setting) -> io::Result<()> {
+        self.core.driver().set(&self.fd, setting)
+    }
+
+    pub(crate) fn get(&self, name: Name) -> io::Result<Setting> {
+        self.core.driver().get(&self.fd, name)
     }
 
     pub(crate) fn recv<'a>(&'a self, into: &'a mut BytesMut) -> Recv<'a> {
@@ -138,18 +173,28 @@ impl Stream {
 
     pub(crate) async fn send(&self, bufs: Vec<Bytes>) -> io::Result<()> {
         let turn = self.begin_send()?;
-        self.send_all(bufs).await?;
+        self.send_all(bufs, false).await?;
         turn.done();
         Ok(())
     }
 
-    async fn send_all(&self, bufs: Vec<Bytes>) -> io::Result<()> {
+    pub(crate) async fn send_zero_copy(&self, bufs: Vec<Bytes>) -> io::Result<()> {
+        let turn = self.begin_send()?;
+        let zero_copy = !self.copies.get() && self.core.driver().sends_without_copy();
+        self.send_all(bufs, zero_copy).await?;
+        turn.done();
+        Ok(())
+    }
+
+    async fn send_all(&self, bufs: Vec<Bytes>, zero_copy: bool) -> io::Result<()> {
         let mut bufs = bufs;
+        let mut zero_copy = zero_copy;
         let mut left: usize = bufs.iter().map(Bytes::len).sum();
         while left > 0 {
             let (result, op) = run_with(Op::Send {
                 fd: self.fd.clone(),
                 bufs,
+                zero_copy,
             })
             .await;
             let Op::Send { bufs: back, .. } = op else {
@@ -163,6 +208,11 @@ impl Stream {
                     advance(&mut bufs, count);
                 }
                 Err(e) if is_passing(&e) => {}
+                // Nothing of this piece was sent.
+                Err(e) if zero_copy && refuses_zero_copy(&e) => {
+                    self.copies.set(e.raw_os_error() == Some(libc::EOPNOTSUPP));
+                    zero_copy = false;
+                }
                 Err(e) => return Err(e),
             }
         }
@@ -193,7 +243,7 @@ impl Stream {
             } else {
                 let bytes = file.read_at(at, left.min(COPY) as usize).await?;
                 let count = bytes.len();
-                self.send_all(vec![bytes]).await?;
+                self.send_all(vec![bytes], false).await?;
                 count
             };
             if count == 0 {
@@ -224,9 +274,30 @@ fn is_passing(error: &io::Error) -> bool {
     )
 }
 
+/// The family of sockets has no such send, or no more memory may be lent to the kernel
+/// (`RLIMIT_MEMLOCK`).
+fn refuses_zero_copy(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EOPNOTSUPP | libc::ENOMEM | libc::ENOBUFS)
+    )
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream")
+            .field("fd", &self.fd)
+            .field("sending", &self.sending)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Drop for Stream {
     fn drop(&mut self) {
         if let Some(key) = self.receiving.take() {
+            self.core.forget(key, true);
+        }
+        if let Some(key) = self.orphan.take() {
             self.core.forget(key, true);
         }
     }
@@ -300,6 +371,12 @@ impl Future for Recv<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        if this.parked.is_none()
+            && let Some(rest) = this.stream.rest.take()
+        {
+            this.into.extend_from_slice(&rest);
+            return Poll::Ready(Ok(rest.len()));
+        }
         if let Some(key) = this.stream.receiving.get() {
             let count = this.unpark(key);
             let ended = this.stream.core.slots().stream(key).ended.is_some();
@@ -313,6 +390,13 @@ impl Future for Recv<'_> {
                 this.park(key, cx);
                 return Poll::Pending;
             }
+        }
+        if !this.stream.settle_orphan(cx) {
+            return Poll::Pending;
+        }
+        if let Some(rest) = this.stream.rest.take() {
+            this.into.extend_from_slice(&rest);
+            return Poll::Ready(Ok(rest.len()));
         }
         match this.stream.ended.get() {
             Some(0) => return Poll::Ready(Ok(0)),
@@ -364,6 +448,14 @@ impl Listener {
 
     pub(crate) fn addr(&self) -> io::Result<SocketAddress> {
         self.core.driver().socket_addr(&self.fd, false)
+    }
+
+    pub(crate) fn set(&self, setting: Setting) -> io::Result<()> {
+        self.core.driver().set(&self.fd, setting)
+    }
+
+    pub(crate) fn get(&self, name: Name) -> io::Result<Setting> {
+        self.core.driver().get(&self.fd, name)
     }
 
     pub(crate) async fn accept(&self) -> io::Result<Rc<Stream>> {

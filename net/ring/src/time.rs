@@ -1,6 +1,7 @@
 //! Sleeping and time-outs on the core's clock.
 
 use std::future::Future;
+use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -88,4 +89,18 @@ pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Outp
         limit.as_mut().poll(cx).map(|()| Err(Elapsed))
     })
     .await
+}
+
+/// As [`timeout`], for what may fail by itself: the time's end is one more error, `TimedOut`.
+///
+/// What was under way is cancelled. A receive or an accept that is given up loses nothing; a send
+/// leaves its stream without a known end, and the stream takes no more.
+///
+/// # Errors
+/// `TimedOut`, or the future's own.
+pub async fn with_timeout<T>(
+    limit: Duration,
+    future: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    timeout(limit, future).await?
 }

@@ -12,8 +12,11 @@ mod blocking;
 mod close;
 mod files;
 mod flight;
+mod lent;
 mod probe;
+pub(crate) mod settings;
 mod socket;
+pub(crate) mod thread;
 mod transfer;
 
 use std::collections::VecDeque;
@@ -36,6 +39,7 @@ use crate::op::{Chunk, Completion, Descriptor, Op, Payload, SlotKey};
 use files::FileTable;
 pub(crate) use files::RealFd;
 use flight::{Extra, Flight, Shape};
+use lent::{LENT, Lent};
 pub use probe::Features;
 use transfer::Pipe;
 
@@ -77,6 +81,16 @@ fn user_data(key: SlotKey, part: u8) -> u64 {
     u64::from(part) << PART_SHIFT
         | u64::from(key.generation & GENERATION_MASK) << 32
         | u64::from(key.index)
+}
+
+/// The part of an operation's first entry.
+fn first_part(op: &Op) -> u8 {
+    match op {
+        Op::Send {
+            zero_copy: true, ..
+        } => LENT,
+        _ => 0,
+    }
 }
 
 /// A ring of `entries`, with the features that it has and may use.
@@ -124,6 +138,7 @@ pub(crate) struct Uring {
     files: Rc<FileTable>,
     flights: Vec<Option<Box<Flight>>>,
     in_flight: usize,
+    lent: Lent,
     /// Entries that found no place while completions were being reaped.
     backlog: VecDeque<Batch>,
     /// Results known without the kernel, handed out with the next turn.
@@ -182,6 +197,7 @@ impl Uring {
             buffers: Some(buffers),
             flights: Vec::new(),
             in_flight: 0,
+            lent: Lent::default(),
             backlog: VecDeque::new(),
             immediate: Vec::new(),
             spare_flights: Vec::new(),
@@ -332,7 +348,8 @@ impl Uring {
         };
         match flight.entries(&shape) {
             Ok((first, linked)) => {
-                let first = first.user_data(user_data(slot, 0));
+                let part = first_part(&flight.op);
+                let first = first.user_data(user_data(slot, part));
                 let linked = linked.map(|entry| entry.user_data(user_data(slot, 1)));
                 flight.owed = 1 + u8::from(linked.is_some());
                 self.launch(flight);
@@ -382,12 +399,12 @@ impl Uring {
         if self.closing {
             return;
         }
-        let mut parts = 1;
+        let mut parts = [Some(first_part(&flight.op)), None];
         if let Extra::Transfer(transfer) = &mut flight.extra {
             transfer.cancelled = true;
-            parts = 2;
+            parts[1] = Some(1);
         }
-        for part in 0..parts {
+        for part in parts.into_iter().flatten() {
             let cancel = opcode::AsyncCancel::new(user_data(slot, part)).build();
             let cancel = cancel.flags(squeue::Flags::SKIP_SUCCESS);
             self.push(cancel.user_data(CONTROL), None);
@@ -464,6 +481,9 @@ impl Uring {
                 }
                 data if (data >> PART_SHIFT) as u8 == MESSAGE => {
                     self.peers[data as u32 as usize].write_event();
+                }
+                data if (data >> PART_SHIFT) as u8 == LENT => {
+                    self.on_lent(data, entry.result(), entry.flags(), out);
                 }
                 data => self.on_entry(data, entry.result(), entry.flags(), out),
             }

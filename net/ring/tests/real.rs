@@ -8,10 +8,18 @@ mod fallbacks;
 mod lifetimes;
 #[path = "real/limits.rs"]
 mod limits;
+#[path = "real/settings.rs"]
+mod settings;
 #[path = "real/sockets.rs"]
 mod sockets;
+#[path = "real/threads.rs"]
+mod threads;
+#[path = "real/unix_datagrams.rs"]
+mod unix_datagrams;
 #[path = "real/wakes.rs"]
 mod wakes;
+#[path = "real/zero_copy.rs"]
+mod zero_copy;
 
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};

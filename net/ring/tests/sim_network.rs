@@ -5,6 +5,8 @@
 mod datagrams;
 #[path = "sim_network/faults.rs"]
 mod faults;
+#[path = "sim_network/settings.rs"]
+mod settings;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;

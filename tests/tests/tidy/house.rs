@@ -84,7 +84,7 @@ const HOUSE: &[Room] = &[
         3,
         "client",
         "ringmill-client",
-        &["ringmill-wire", "ringmill-ring"],
+        &["ringmill-wire", "ringmill-ring", "ringmill-rpc"],
     ),
     // The binary's own tests stand here, because Cargo tells only them where it is; they use the
     // machinery of tests/. That the binary itself does not is for Cargo.toml's reader to see.

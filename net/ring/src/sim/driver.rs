@@ -11,6 +11,7 @@ use super::kernel::Kernel;
 use super::network::OpKey;
 use crate::driver::Wait;
 use crate::op::{Chunk, Completion, Descriptor, Op, SlotKey, SocketAddress, SocketSpec};
+use crate::setting::{Name, Setting};
 
 /// Descriptors that were dropped and are still to be closed. A drop may happen anywhere, also
 /// while the world is at work; it only leaves a note here.
@@ -106,6 +107,21 @@ impl SimDriver {
     pub(crate) fn socket_addr(&self, fd: &Descriptor, peer: bool) -> io::Result<SocketAddress> {
         let addr = self.kernel.borrow().socket_addr(number(fd), peer);
         addr.map_err(io::Error::from_raw_os_error)
+    }
+
+    pub(crate) fn socket_pair(&mut self) -> io::Result<(Descriptor, Descriptor)> {
+        let made = self.kernel.borrow_mut().socket_pair(self.core);
+        made.map_err(io::Error::from_raw_os_error)
+    }
+
+    pub(crate) fn set(&mut self, fd: &Descriptor, setting: Setting) -> io::Result<()> {
+        let set = self.kernel.borrow_mut().set(number(fd), setting);
+        set.map_err(io::Error::from_raw_os_error)
+    }
+
+    pub(crate) fn get(&self, fd: &Descriptor, name: Name) -> io::Result<Setting> {
+        let found = self.kernel.borrow().get(number(fd), name);
+        found.map_err(io::Error::from_raw_os_error)
     }
 
     pub(crate) fn try_lock(&mut self, fd: &Descriptor) -> io::Result<bool> {

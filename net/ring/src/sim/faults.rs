@@ -220,6 +220,8 @@ pub struct NetworkFaults {
     pub rearm: Chance,
     /// A cancellation takes effect only after a while, and may come too late.
     pub slow_cancel: Chance,
+    /// A send without a copy is refused (`EOPNOTSUPP`), and has to be made with one.
+    pub no_zero_copy: Chance,
     /// Bytes that one direction of a connection holds before its sender has to wait.
     pub socket_buffer: usize,
     /// Bytes of datagrams that a socket holds before it drops further ones.
@@ -238,6 +240,7 @@ impl Default for NetworkFaults {
             fragment: Chance::one_in(4),
             rearm: Chance::one_in(50),
             slow_cancel: Chance::one_in(4),
+            no_zero_copy: Chance::one_in(8),
             socket_buffer: 256 << 10,
             datagram_buffer: 208 << 10,
         }

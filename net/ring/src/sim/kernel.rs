@@ -6,6 +6,7 @@
 
 mod files;
 mod power;
+mod sockets;
 
 use std::collections::BTreeMap;
 
@@ -255,11 +256,7 @@ impl Kernel {
     }
 
     fn socket_of(&self, fd: &Fd) -> Result<SocketId, Errno> {
-        match self.open.get(&number(fd)).map(|open| &open.what) {
-            Some(Opened::Socket(socket)) => Ok(*socket),
-            Some(Opened::File { .. }) => Err(libc::ENOTSOCK),
-            None => Err(libc::EBADF),
-        }
+        self.open_socket(number(fd))
     }
 
     pub(super) fn socket(&mut self, core: u32, spec: &SocketSpec) -> Result<Descriptor, Errno> {
@@ -269,7 +266,9 @@ impl Kernel {
             return Err(libc::EMFILE);
         }
         // The path of a Unix socket is a file that outlives it (unix(7)).
-        if let (SocketKind::Unix, Some(SocketAddress::Unix(path))) = (spec.kind, &spec.bind) {
+        if let (SocketKind::Unix | SocketKind::UnixDatagram, Some(SocketAddress::Unix(path))) =
+            (spec.kind, &spec.bind)
+        {
             let ms = self.nodes[node].clock.wall_ms(self.now);
             let options = OpenOptions::new().create_new(true);
             let made = self.nodes[node].disk.open(path, options, ms);
@@ -287,14 +286,6 @@ impl Kernel {
             format_args!("core {core} socket {spec:?}"),
         );
         Ok(Descriptor::Sim(fd))
-    }
-
-    pub(super) fn socket_addr(&self, number: u32, peer: bool) -> Result<SocketAddress, Errno> {
-        match self.open.get(&number).map(|open| &open.what) {
-            Some(Opened::Socket(socket)) => self.network.addr(*socket, peer),
-            Some(Opened::File { .. }) => Err(libc::ENOTSOCK),
-            None => Err(libc::EBADF),
-        }
     }
 
     pub(super) fn try_lock(&mut self, number: u32) -> Result<bool, Errno> {
@@ -348,7 +339,9 @@ impl Kernel {
         let (Op::Accept { fd }
         | Op::Connect { fd, .. }
         | Op::Recv { fd }
+        | Op::RecvOnce { fd, .. }
         | Op::Send { fd, .. }
+        | Op::SendTo { fd, .. }
         | Op::RecvFrom { fd, .. }
         | Op::SendFile { socket: fd, .. }) = &flight.op
         else {
@@ -375,6 +368,7 @@ impl Kernel {
             Op::Accept { fd }
             | Op::Connect { fd, .. }
             | Op::Recv { fd }
+            | Op::RecvOnce { fd, .. }
             | Op::Send { fd, .. }
             | Op::SendTo { fd, .. }
             | Op::RecvFrom { fd, .. }
@@ -388,6 +382,10 @@ impl Kernel {
         if let Op::Connect {
             addr: SocketAddress::Unix(path),
             ..
+        }
+        | Op::SendTo {
+            to: Some(SocketAddress::Unix(path)),
+            ..
         } = op
             && let Err(errno) = self.nodes[self.core(key.core).node].disk.find(path)
         {
@@ -396,15 +394,29 @@ impl Kernel {
         let network = &mut self.network;
         let mut result = None;
         match op {
-            Op::Accept { .. } => network.accept(socket, key, out),
+            Op::Accept { .. } => network.accept(now, socket, key, out),
             Op::Connect { addr, .. } => network.connect(now, socket, addr.clone(), key, out),
-            Op::Recv { .. } => network.recv(now, socket, key, out),
+            Op::Recv { .. } => network.recv(now, socket, key, None, out),
+            Op::RecvOnce { buf, .. } => {
+                let room = buf.capacity() - buf.len();
+                network.recv(now, socket, key, Some(room), out);
+            }
+            Op::Send {
+                zero_copy: true, ..
+            } if network.refuses_zero_copy(socket) => result = Some(-libc::EOPNOTSUPP),
             Op::Send { bufs, .. } => network.send(now, socket, key, bufs.clone(), None, out),
             Op::SendTo {
                 bufs, to, segment, ..
-            } => {
-                result = Some(network.send_to(now, socket, bufs, *to, *segment, out));
-            }
+            } => match to {
+                Some(SocketAddress::Unix(to)) => {
+                    network.send_unix(socket, key, bufs, Some(to), out);
+                }
+                None if network.is_unix(socket) => network.send_unix(socket, key, bufs, None, out),
+                None => result = Some(network.send_to(now, socket, bufs, None, *segment, out)),
+                Some(SocketAddress::Ip(to)) => {
+                    result = Some(network.send_to(now, socket, bufs, Some(*to), *segment, out));
+                }
+            },
             Op::RecvFrom { .. } => network.recv_from(socket, key, out),
             Op::Shutdown { how, .. } => result = Some(network.shutdown(now, socket, *how, out)),
             _ => unreachable!("sorted out above"),
@@ -424,6 +436,7 @@ impl Kernel {
         for (key, done) in effects.done {
             match done {
                 Done::Result(result) => self.end(key, result),
+                Done::Chunk { bytes, .. } if self.takes_once(key) => self.fill(key, &bytes),
                 Done::Chunk { bytes, more } => {
                     if !more {
                         self.in_flight.remove(&key);

@@ -7,6 +7,8 @@
 mod connecting;
 mod connection;
 mod datagram;
+mod tuning;
+mod unix_datagram;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -18,6 +20,7 @@ pub(super) use self::connection::Origin;
 use self::connection::{Connection, Wire};
 pub(super) use self::datagram::Datagram;
 use self::datagram::DatagramSocket;
+use self::tuning::Tuning;
 use super::disk::Errno;
 use super::faults::{Latency, NetworkFaults};
 use super::random::Random;
@@ -46,7 +49,7 @@ pub(super) enum Done {
         more: bool,
     },
     /// A datagram.
-    Datagram { bytes: Bytes, from: SocketAddr },
+    Datagram { bytes: Bytes, from: SocketAddress },
 }
 
 /// What is to happen in the network later.
@@ -64,6 +67,10 @@ pub(super) enum NetEvent {
     Break { connection: u64 },
     /// A datagram arrives.
     Datagram(Box<Datagram>),
+    /// A connected datagram socket hears that nobody is at its peer's address.
+    Refused { socket: SocketId },
+    /// One end looks whether its silent peer is still there.
+    Probe { connection: u64, end: usize },
     /// A cancellation takes effect.
     Cancel { socket: SocketId, op: OpKey },
 }
@@ -116,6 +123,7 @@ struct Socket {
     reuse_port: bool,
     /// What it sends to a multicast group comes to its own host too.
     loopback: bool,
+    tuning: Tuning,
     state: State,
 }
 
@@ -218,14 +226,18 @@ impl Network {
     /// `socket(2)`, `bind(2)` and `listen(2)`.
     pub(super) fn socket(&mut self, node: usize, spec: &SocketSpec) -> Result<SocketId, Errno> {
         let mut local = spec.bind.clone().unwrap_or(SocketAddress::Ip(NOWHERE));
-        let datagrams = spec.kind == SocketKind::Udp;
+        let datagrams = spec.kind.is_datagram();
+        let unix = matches!(spec.kind, SocketKind::Unix | SocketKind::UnixDatagram);
+        if unix && spec.bind.is_none() {
+            local = SocketAddress::Unix(PathBuf::new());
+        }
         let id = self.new_id();
         let waits_for_strangers = datagrams || spec.listen.is_some();
         match &mut local {
-            SocketAddress::Ip(addr) if spec.kind != SocketKind::Unix && waits_for_strangers => {
+            SocketAddress::Ip(addr) if waits_for_strangers => {
                 self.bind(node, id, addr, datagrams, spec.reuse_port)?;
             }
-            SocketAddress::Unix(path) if spec.listen.is_some() => {
+            SocketAddress::Unix(path) if spec.bind.is_some() && waits_for_strangers => {
                 self.unix.insert((node, path.clone()), id);
             }
             _ => {}
@@ -252,6 +264,7 @@ impl Network {
                         ..
                     })
                 ),
+                tuning: Tuning::default(),
                 state,
             },
         );
@@ -313,9 +326,7 @@ impl Network {
                 let end = if peer { 1 - *end } else { *end };
                 Ok(connection.ends[end].addr.clone())
             }
-            State::Datagrams(datagrams) if peer => {
-                datagrams.peer.map(SocketAddress::Ip).ok_or(libc::ENOTCONN)
-            }
+            State::Datagrams(datagrams) if peer => datagrams.peer.clone().ok_or(libc::ENOTCONN),
             _ if peer => Err(libc::ENOTCONN),
             _ => Ok(socket.local.clone()),
         }
@@ -385,9 +396,18 @@ impl Network {
         });
     }
 
-    /// Multishot receive from a stream.
-    pub(super) fn recv(&mut self, now: u64, socket: SocketId, op: OpKey, out: &mut Effects) {
-        self.on_connection(now, socket, op, out, |c, end, wire| c.recv(end, op, wire));
+    /// Receive from a stream: multishot, or at most `once` bytes at once.
+    pub(super) fn recv(
+        &mut self,
+        now: u64,
+        socket: SocketId,
+        op: OpKey,
+        once: Option<usize>,
+        out: &mut Effects,
+    ) {
+        self.on_connection(now, socket, op, out, |c, end, wire| {
+            c.recv(end, op, once, wire)
+        });
     }
 
     /// Sends to a stream; the bytes may be pages of a file.
@@ -448,8 +468,10 @@ impl Network {
             return;
         };
         self.unbind(id, &socket);
+        let abort = abort || socket.tuning.resets();
         match socket.state {
-            State::Fresh | State::Datagrams(_) => {}
+            State::Fresh => {}
+            State::Datagrams(mut datagrams) => datagrams.refuse_all(out),
             State::Listening { queue, .. } => {
                 for connection in queue {
                     self.with(now, connection, out, |c, wire| c.abort(1, wire));
@@ -532,7 +554,7 @@ impl Network {
                 self.with(now, connection, out, |c, wire| c.cancel(end, op, wire));
                 false
             }
-            State::Datagrams(datagrams) => datagrams.cancel(op),
+            State::Datagrams(datagrams) => datagrams.cancel(op) || self.stop_sending(op),
         };
         if was_here {
             out.done.push((op, Done::Result(-libc::ECANCELED)));
@@ -545,7 +567,7 @@ impl Network {
     pub(super) fn on_event(&mut self, now: u64, event: NetEvent, out: &mut Effects) {
         match event {
             NetEvent::Knock { socket, attempt } => self.knock(now, socket, attempt, out),
-            NetEvent::Answer { socket, result } => self.answer(socket, result, out),
+            NetEvent::Answer { socket, result } => self.answer(now, socket, result, out),
             NetEvent::Deliver { connection, end } => {
                 self.with(now, connection, out, |c, wire| c.deliver(end, wire));
             }
@@ -555,7 +577,9 @@ impl Network {
             NetEvent::Break { connection } => {
                 self.with(now, connection, out, |c, wire| c.break_off(wire));
             }
-            NetEvent::Datagram(datagram) => self.datagram_arrives(*datagram, out),
+            NetEvent::Datagram(datagram) => self.datagram_arrives(now, *datagram, out),
+            NetEvent::Refused { socket } => self.refused(socket, out),
+            NetEvent::Probe { connection, end } => self.probe(now, connection, end, out),
             NetEvent::Cancel { socket, op } => self.cancel_now(now, socket, op, out),
         }
     }

@@ -64,6 +64,7 @@ pub(super) fn describe(op: &Op) -> (&'static str, u64) {
         Op::Accept { .. } => ("accept", 1),
         Op::Connect { .. } => ("connect", 2),
         Op::Recv { .. } => ("recv", 3),
+        Op::RecvOnce { buf, .. } => ("recv once", buf.len() as u64),
         Op::Send { bufs, .. } => ("send", hash_bytes(bufs)),
         Op::SendTo { bufs, .. } => ("send to", hash_bytes(bufs)),
         Op::RecvFrom { buf, .. } => ("recv from", buf.len() as u64),

@@ -14,6 +14,9 @@ use crate::op::{Completion, Payload};
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long it leaves disk operations to end by themselves.
 const DISK: Duration = Duration::from_secs(5);
+/// How long it waits for memory that was sent without a copy: as long as that, a peer may leave it
+/// unacknowledged.
+const LENT: Duration = Duration::from_secs(1);
 /// One wait for completions.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -32,7 +35,8 @@ impl Uring {
             self.cancel(key);
         }
         self.closing = true;
-        while (self.in_flight > 0 || self.event_armed) && begun.elapsed() < DRAIN {
+        let lent = |ring: &Uring| !ring.lent.is_empty() && begun.elapsed() < LENT;
+        while (self.in_flight > 0 || self.event_armed || lent(self)) && begun.elapsed() < DRAIN {
             self.flush_backlog();
             // Also messages to other cores that were still on their way.
             let _ = self.enter(None);
@@ -47,7 +51,7 @@ impl Uring {
                     .submitter()
                     .register_sync_cancel(limit, everything);
             }
-            if self.in_flight > 0 || self.event_armed {
+            if self.in_flight > 0 || self.event_armed || lent(self) {
                 let _ = self.enter(Some(Some(PAUSE)));
             }
             self.reap(out);
@@ -69,6 +73,7 @@ impl Drop for Uring {
                 }
             }
         }
+        self.lent.leak();
         let buffers = self.buffers.take().expect("present until drop");
         if self.in_flight > 0 || self.event_armed {
             // The kernel still holds pointers into this memory.

@@ -220,7 +220,11 @@ impl Flight {
                 opcode::RecvMultiBundle::new(name, ring.group).build()
             }
             Op::Recv { .. } => opcode::RecvMulti::new(name, ring.group).build(),
-            Op::Connect { .. } | Op::Send { .. } | Op::SendTo { .. } | Op::RecvFrom { .. } => {
+            Op::Connect { .. }
+            | Op::Send { .. }
+            | Op::SendTo { .. }
+            | Op::RecvOnce { .. }
+            | Op::RecvFrom { .. } => {
                 return Ok((self.socket_entry(name)?, None));
             }
             Op::Shutdown { how, .. } => opcode::Shutdown::new(name, shutdown_flag(*how)).build(),
@@ -279,23 +283,28 @@ impl Flight {
                 self.extra = Extra::Address(addr);
                 entry.build()
             }
-            Op::Send { .. } => {
+            Op::Send { zero_copy, .. } => {
                 let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
-                match &self.iovecs[..] {
-                    [one] => {
+                let (iovecs, message) = (&self.iovecs[..], &mut self.message);
+                match (iovecs, *zero_copy) {
+                    ([one], false) => {
                         let len = one.iov_len as u32;
                         opcode::Send::new(name, one.iov_base.cast(), len)
                             .flags(flags)
                             .build()
                     }
-                    many => {
-                        let message = fresh(&mut self.message);
-                        message.header.msg_iov = many.as_ptr().cast_mut();
-                        message.header.msg_iovlen = many.len();
-                        opcode::SendMsg::new(name, &raw const message.header)
-                            .flags(flags as u32)
+                    ([one], true) => {
+                        let len = one.iov_len as u32;
+                        opcode::SendZc::new(name, one.iov_base.cast(), len)
+                            .flags(flags)
                             .build()
                     }
+                    (many, false) => opcode::SendMsg::new(name, gathered(message, many))
+                        .flags(flags as u32)
+                        .build(),
+                    (many, true) => opcode::SendMsgZc::new(name, gathered(message, many))
+                        .flags(flags as u32)
+                        .build(),
                 }
             }
             Op::SendTo { to, segment, .. } => {
@@ -303,7 +312,7 @@ impl Flight {
                 message.header.msg_iov = self.iovecs.as_mut_ptr();
                 message.header.msg_iovlen = self.iovecs.len();
                 if let Some(to) = to {
-                    let addr = SockAddr::from(*to);
+                    let addr = sock_addr(to)?;
                     message.set_address(&addr);
                 }
                 if let Some(segment) = segment {
@@ -312,6 +321,11 @@ impl Flight {
                 opcode::SendMsg::new(name, &raw const message.header)
                     .flags(libc::MSG_NOSIGNAL as u32)
                     .build()
+            }
+            Op::RecvOnce { buf, .. } => {
+                let spare = buf.spare_capacity_mut();
+                let len = spare.len().min(COUNT_MAX) as u32;
+                opcode::Recv::new(name, spare.as_mut_ptr().cast(), len).build()
             }
             Op::RecvFrom { buf, .. } => {
                 let message = fresh(&mut self.message);
@@ -401,6 +415,15 @@ impl Flight {
                 // wrote the first `count` of them.
                 unsafe { buf.set_len(filled) };
             }
+            (Op::RecvOnce { buf, .. }, _) => {
+                let filled = buf.len() + count;
+                assert!(
+                    filled <= buf.capacity(),
+                    "more came than there was room for"
+                );
+                // SAFETY: the kernel wrote `count` bytes into the spare capacity.
+                unsafe { buf.set_len(filled) };
+            }
             (Op::RecvFrom { buf, from, .. }, _) => {
                 let message = self.message.as_ref().expect("made with the entry");
                 let filled = buf.len() + count.min(buf.capacity() - buf.len());
@@ -451,7 +474,7 @@ impl Message {
         }
     }
 
-    fn address(&self) -> Option<std::net::SocketAddr> {
+    fn address(&self) -> Option<SocketAddress> {
         let len = self.header.msg_namelen;
         if len == 0 {
             return None;
@@ -465,8 +488,25 @@ impl Message {
                 (&raw mut storage).cast::<u8>(),
                 size_of::<libc::sockaddr_storage>(),
             );
-            SockAddr::new(storage, len).as_socket()
+            let addr = SockAddr::new(storage, len);
+            Some(socket_address(&addr))
         }
+    }
+}
+
+/// A message of these buffers.
+fn gathered(message: &mut Option<Box<Message>>, iovecs: &[libc::iovec]) -> *const libc::msghdr {
+    let message = fresh(message);
+    message.header.msg_iov = iovecs.as_ptr().cast_mut();
+    message.header.msg_iovlen = iovecs.len();
+    &raw const message.header
+}
+
+/// An address from the kernel's form; one without a name becomes an empty path.
+pub(super) fn socket_address(addr: &SockAddr) -> SocketAddress {
+    match addr.as_socket() {
+        Some(addr) => SocketAddress::Ip(addr),
+        None => SocketAddress::Unix(addr.as_pathname().map(Into::into).unwrap_or_default()),
     }
 }
 

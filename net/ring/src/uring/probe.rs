@@ -20,6 +20,9 @@ pub struct Features {
     pub splice: bool,
     /// `IORING_OP_FTRUNCATE` (Linux 6.9); else a blocking call.
     pub ftruncate: bool,
+    /// `IORING_OP_SEND_ZC` and `IORING_OP_SENDMSG_ZC` (Linux 6.1); else what is to be sent without
+    /// a copy is copied.
+    pub zero_copy: bool,
 }
 
 impl Features {
@@ -31,6 +34,7 @@ impl Features {
         registered_files: true,
         splice: true,
         ftruncate: true,
+        zero_copy: true,
     };
 
     /// Those that a ring of Linux 6.1 on has, but for those decided when it was made.
@@ -50,6 +54,8 @@ impl Features {
             ftruncate: probe.is_supported(opcode::Ftruncate::CODE),
             msg_ring: probe.is_supported(opcode::MsgRingData::CODE),
             splice: probe.is_supported(opcode::Splice::CODE),
+            zero_copy: probe.is_supported(opcode::SendZc::CODE)
+                && probe.is_supported(opcode::SendMsgZc::CODE),
             ..Features::ALL
         })
     }
@@ -63,11 +69,12 @@ impl Features {
             registered_files: self.registered_files && other.registered_files,
             splice: self.splice && other.splice,
             ftruncate: self.ftruncate && other.ftruncate,
+            zero_copy: self.zero_copy && other.zero_copy,
         }
     }
 
     /// Each feature's name, whether it is here, and what lacking it costs.
-    pub fn rows(&self) -> [(&'static str, bool, &'static str); 6] {
+    pub fn rows(&self) -> [(&'static str, bool, &'static str); 7] {
         [
             (
                 "deferred task run",
@@ -98,6 +105,11 @@ impl Features {
                 "ftruncate on the ring",
                 self.ftruncate,
                 "a truncation blocks its core for a moment",
+            ),
+            (
+                "zero-copy sends",
+                self.zero_copy,
+                "what an application asks to send from its own memory is copied",
             ),
         ]
     }

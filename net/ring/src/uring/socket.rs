@@ -7,7 +7,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::Uring;
-use super::flight::sock_addr;
+use super::flight::{sock_addr, socket_address};
 use crate::op::{Descriptor, Multicast, SocketAddress, SocketKind, SocketSpec};
 
 /// How long a splice may hold a thread of the kernel waiting for a socket's peer. Longer than a
@@ -32,12 +32,14 @@ impl Uring {
         let domain = match family {
             Some(SocketAddress::Ip(addr)) => Domain::for_address(*addr),
             Some(SocketAddress::Unix(_)) => Domain::UNIX,
+            None if spec.kind == SocketKind::UnixDatagram => Domain::UNIX,
             None => Domain::IPV4,
         };
         let (kind, protocol) = match spec.kind {
             SocketKind::Tcp => (Type::STREAM, Some(Protocol::TCP)),
             SocketKind::Udp => (Type::DGRAM, Some(Protocol::UDP)),
             SocketKind::Unix => (Type::STREAM, None),
+            SocketKind::UnixDatagram => (Type::DGRAM, None),
         };
         let socket = Socket::new(domain, kind, protocol)?;
         if spec.kind == SocketKind::Tcp {
@@ -90,12 +92,7 @@ impl Uring {
         } else {
             socket.local_addr()?
         };
-        match addr.as_socket() {
-            Some(addr) => Ok(SocketAddress::Ip(addr)),
-            None => Ok(SocketAddress::Unix(
-                addr.as_pathname().map(Into::into).unwrap_or_default(),
-            )),
-        }
+        Ok(socket_address(&addr))
     }
 
     pub(crate) fn try_lock(&mut self, fd: &Descriptor) -> io::Result<bool> {

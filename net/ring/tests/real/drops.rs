@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use ringmill_ring::{
     Cores, File, JoinHandle, ListenOptions, Notify, OpenOptions, TcpListener, TcpStream, UdpSocket,
-    UnixListener, UnixStream, fs, sleep, spawn, timeout,
+    UnixDatagram, UnixListener, UnixStream, fs, sleep, spawn, timeout,
 };
 
 use super::{alone, any, folder, pattern, ring};
@@ -180,19 +180,58 @@ async fn receives(chance: Chance, content: Bytes) {
     sender.await.unwrap();
 }
 
+/// The same into buffers of the caller's own, and by both ways in turn.
+async fn owned_receives(chance: Chance, content: Bytes) {
+    let (client, server) = UnixStream::pair().unwrap();
+    let sent = content.clone();
+    let sender = spawn(async move {
+        for chunk in sent.chunks(3_333) {
+            server.send(vec![sent.slice_ref(chunk)]).await.unwrap();
+        }
+    });
+    let canaries = Canaries::default();
+    let mut got = BytesMut::new();
+    while got.len() < content.len() {
+        if chance.below(100) == 0 {
+            let _ = chance.maybe(client.recv(&mut got)).await;
+            continue;
+        }
+        let room = 1 + chance.below(5_000) as usize;
+        let own = BytesMut::with_capacity(room);
+        match chance.maybe(client.recv_owned(own)).await {
+            Some((count, own)) => {
+                assert_eq!(count.unwrap(), own.len());
+                got.extend_from_slice(&own);
+            }
+            None => canaries.add(room),
+        }
+    }
+    assert!(got == content, "the stream is not what was sent");
+    sender.await.unwrap();
+}
+
 /// Whatever was sent when a send was dropped, it is a beginning of what was to be sent.
 async fn sends(chance: Chance, file: File, content: Bytes) {
     let listener = TcpListener::bind(any(), ListenOptions::default())
         .await
         .unwrap();
     let addr = listener.local_addr().unwrap();
+    let copied = |part: &[u8]| Bytes::from(part.to_vec());
+    let canaries = Canaries::default();
     for _ in 0..ROUNDS / 4 {
         let connecting = spawn(TcpStream::connect(addr));
         let (server, _) = listener.accept().await.unwrap();
         let client = connecting.await.unwrap().unwrap();
         let len = 1 + chance.below(1 << 20) as usize;
-        let end = match chance.below(3) {
+        let end = match chance.below(5) {
             0 => chance.maybe(server.send(vec![content.slice(..len)])).await,
+            // Memory that is freed at once if nobody else has it, and used again.
+            2 | 3 => {
+                let (a, b) = (copied(&content[..len / 2]), copied(&content[len / 2..len]));
+                let end = chance.maybe(server.send_zero_copy(vec![a, b])).await;
+                canaries.add(len / 2);
+                end
+            }
             1 => {
                 let (a, b) = (content.slice(..len / 2), content.slice(len / 2..len));
                 chance.maybe(server.send(vec![a, b])).await
@@ -264,6 +303,51 @@ async fn datagrams(chance: Chance) {
     }
 }
 
+/// Unix datagrams: none is lost that was sent, and none comes that was not.
+async fn messages(chance: Chance, dir: PathBuf) {
+    // An earlier round may have left it.
+    let _ = fs::remove_file(dir.join("datagrams")).await;
+    let receiver = UnixDatagram::bind(dir.join("datagrams")).await.unwrap();
+    let sender = UnixDatagram::unbound().await.unwrap();
+    sender.connect(dir.join("datagrams")).await.unwrap();
+    let canaries = Canaries::default();
+    let (mut sent, mut doubtful, mut got) = (0_usize, 0, 0);
+    for round in 0..ROUNDS {
+        let message = pattern(1 + chance.below(1500) as usize, round as u64);
+        match chance.maybe(sender.send(vec![message])).await {
+            Some(done) => sent += usize::from(done.is_ok()),
+            // Given up, and sent all the same or not.
+            None => doubtful += 1,
+        }
+        match chance
+            .maybe(receiver.recv(BytesMut::with_capacity(2048)))
+            .await
+        {
+            Some((count, buf)) => {
+                assert_eq!(count.unwrap(), buf.len());
+                got += 1;
+            }
+            // Given up, and perhaps taken with its message.
+            None => {
+                doubtful += 1;
+                canaries.add(2048);
+            }
+        }
+    }
+    let rest = receiver.recv(BytesMut::with_capacity(2048));
+    let mut rest = timeout(Duration::from_millis(50), rest).await;
+    while let Ok((count, _)) = rest {
+        count.unwrap();
+        got += 1;
+        let next = receiver.recv(BytesMut::with_capacity(2048));
+        rest = timeout(Duration::from_millis(50), next).await;
+    }
+    assert!(
+        sent.abs_diff(got) <= doubtful,
+        "{got} of {sent}, {doubtful}"
+    );
+}
+
 /// Tasks that are aborted in the middle of anything, rings of bells and mailboxes among it.
 async fn aborts(chance: Chance, file: File) {
     let ports = Cores::new(1).mesh::<u64>(2);
@@ -320,9 +404,11 @@ async fn all(chance: Chance, dir: &Path, content: Bytes) {
         spawn(writes(chance.clone(), dir.to_owned(), content.clone())),
         spawn(names(chance.clone(), dir.to_owned())),
         spawn(receives(chance.clone(), content.clone())),
+        spawn(owned_receives(chance.clone(), content.clone())),
         spawn(sends(chance.clone(), file.clone(), content.clone())),
         spawn(connections(chance.clone())),
         spawn(datagrams(chance.clone())),
+        spawn(messages(chance.clone(), dir.to_owned())),
         spawn(aborts(chance.clone(), file)),
     ];
     for task in tasks {

@@ -165,6 +165,7 @@ fn linux_6_1_is_enough() {
         registered_files: false,
         splice: false,
         ftruncate: false,
+        zero_copy: false,
     };
     everything("anything", least);
 }

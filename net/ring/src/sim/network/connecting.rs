@@ -23,28 +23,29 @@ const NO_ROUTE_AFTER: u64 = 3 * SECOND;
 
 impl Network {
     /// Multishot accept.
-    pub(in crate::sim) fn accept(&mut self, id: SocketId, op: OpKey, out: &mut Effects) {
+    pub(in crate::sim) fn accept(&mut self, now: u64, id: SocketId, op: OpKey, out: &mut Effects) {
         match self.sockets.get_mut(&id).map(|socket| &mut socket.state) {
             Some(State::Listening { accepts, .. }) => {
                 accepts.push_back(op);
-                self.serve_accepts(id, out);
+                self.serve_accepts(now, id, out);
             }
             _ => out.done.push((op, Done::Result(-libc::EINVAL))),
         }
     }
 
-    fn serve_accepts(&mut self, id: SocketId, out: &mut Effects) {
+    fn serve_accepts(&mut self, now: u64, id: SocketId, out: &mut Effects) {
         loop {
             let Some(Socket {
                 node,
                 local,
+                tuning,
                 state: State::Listening { queue, accepts, .. },
                 ..
             }) = self.sockets.get_mut(&id)
             else {
                 return;
             };
-            let (node, local) = (*node, local.clone());
+            let (node, local, tuning) = (*node, local.clone(), *tuning);
             let (Some(&op), Some(&connection)) = (accepts.front(), queue.front()) else {
                 return;
             };
@@ -62,12 +63,14 @@ impl Network {
                     local,
                     reuse_port: false,
                     loopback: true,
+                    tuning,
                     state,
                 },
             );
             if let Some(connection) = self.connections.get_mut(&connection) {
                 connection.ends[1].socket = Some(socket);
             }
+            self.tune(now, socket, out);
             out.done.push((
                 op,
                 Done::Accepted {
@@ -93,10 +96,7 @@ impl Network {
         };
         let node = socket.node;
         let result = match (&mut socket.state, &to) {
-            (State::Datagrams(datagrams), SocketAddress::Ip(peer)) => {
-                datagrams.peer = Some(*peer);
-                0
-            }
+            (State::Datagrams(_), _) => self.connect_datagrams(id, &to),
             (State::Fresh, _) => {
                 let target = match &to {
                     SocketAddress::Ip(addr) => self.host_of(node, addr.ip()),
@@ -135,6 +135,48 @@ impl Network {
         out.done.push((op, Done::Result(result)));
     }
 
+    /// A datagram socket notes its peer, and from where the peer is reached.
+    fn connect_datagrams(&mut self, id: SocketId, to: &SocketAddress) -> i32 {
+        let node = self.sockets[&id].node;
+        let peer_id = match to {
+            SocketAddress::Ip(_) => None,
+            SocketAddress::Unix(path) => match self.unix_datagrams(node, path) {
+                Ok(peer) => Some(peer),
+                Err(errno) => return -errno,
+            },
+        };
+        let own_ip = self.hosts[node].ip;
+        let Some(Socket {
+            local,
+            state: State::Datagrams(datagrams),
+            ..
+        }) = self.sockets.get_mut(&id)
+        else {
+            return -libc::EBADF;
+        };
+        if let (SocketAddress::Ip(local), SocketAddress::Ip(to)) = (local, to)
+            && local.ip().is_unspecified()
+        {
+            let near = to.ip().is_loopback();
+            local.set_ip(if near { to.ip() } else { own_ip });
+        }
+        datagrams.peer = Some(to.clone());
+        datagrams.peer_id = peer_id;
+        0
+    }
+
+    /// The two ends of a connection within a node.
+    pub(super) fn connect_pair(&mut self, now: u64, node: usize, ids: [SocketId; 2]) -> u64 {
+        let connection = self.new_id();
+        let [one, other] = ids.map(|id| {
+            let nameless = SocketAddress::Unix(PathBuf::new());
+            End::new(node, nameless, Some(id))
+        });
+        self.connections
+            .insert(connection, Connection::new(one, other, now));
+        connection
+    }
+
     /// The listener that an address leads to, on a node.
     fn listener(&mut self, node: usize, to: &SocketAddress) -> Option<SocketId> {
         let addr = match to {
@@ -155,7 +197,8 @@ impl Network {
     }
 
     fn unix_listener(&self, node: usize, path: &Path) -> Option<SocketId> {
-        self.unix.get(&(node, path.to_owned())).copied()
+        let id = self.unix.get(&(node, path.to_owned())).copied()?;
+        matches!(self.sockets[&id].state, State::Listening { .. }).then_some(id)
     }
 
     /// An attempt to connect reaches the other host, or does not.
@@ -190,14 +233,14 @@ impl Network {
         let answer_at = now + self.draw_delay(host, node);
         match listener {
             Some(listener) if !crowded => {
-                self.welcome(id, node, listener, answer_at, out);
+                self.welcome(now, (id, node), listener, answer_at, out);
             }
             None if !lost => {
                 let result = -libc::ECONNREFUSED;
                 out.events
                     .push((answer_at, NetEvent::Answer { socket: id, result }));
             }
-            _ if attempt >= KNOCKS => self.answer(id, -libc::ETIMEDOUT, out),
+            _ if attempt >= KNOCKS => self.answer(now, id, -libc::ETIMEDOUT, out),
             _ => {
                 let at = now + (SECOND << (attempt - 1));
                 out.events.push((
@@ -214,8 +257,8 @@ impl Network {
     /// A listener takes a connection into its queue.
     fn welcome(
         &mut self,
-        client: SocketId,
-        node: usize,
+        now: u64,
+        (client, node): (SocketId, usize),
         listener: SocketId,
         answer_at: u64,
         out: &mut Effects,
@@ -264,11 +307,11 @@ impl Network {
         {
             queue.push_back(id);
         }
-        self.serve_accepts(listener, out);
+        self.serve_accepts(now, listener, out);
     }
 
     /// The answer to an attempt to connect is here.
-    pub(super) fn answer(&mut self, id: SocketId, result: i32, out: &mut Effects) {
+    pub(super) fn answer(&mut self, now: u64, id: SocketId, result: i32, out: &mut Effects) {
         let Some(socket) = self.sockets.get_mut(&id) else {
             return;
         };
@@ -282,6 +325,7 @@ impl Network {
             // An answer to an earlier connect of the same socket, which was cancelled.
             _ => return,
         };
+        self.tune(now, id, out);
         out.done.push((op, Done::Result(result)));
     }
 

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::tuning::{Tuning, probe_event};
 use super::{Done, Effects, NetEvent, OpKey, SocketId};
 use crate::op::SocketAddress;
 use crate::sim::faults::{Latency, NetworkFaults};
@@ -117,6 +118,14 @@ struct Sending {
     file: Option<Origin>,
 }
 
+/// A receive.
+#[derive(Clone, Copy, Debug)]
+struct Receiving {
+    op: OpKey,
+    /// The room for one piece; none for a multishot one.
+    once: Option<usize>,
+}
+
 /// One end.
 #[derive(Debug)]
 pub(super) struct End {
@@ -125,13 +134,20 @@ pub(super) struct End {
     /// The socket of a program; none while it waits to be accepted.
     pub socket: Option<SocketId>,
     state: State,
-    recvs: VecDeque<OpKey>,
+    recvs: VecDeque<Receiving>,
     sends: VecDeque<Sending>,
     error: Option<i32>,
     error_told: bool,
     no_more_reads: bool,
     no_more_writes: bool,
     end_sent: bool,
+    tuning: Tuning,
+    /// When the peer was last heard of.
+    heard_at: u64,
+    /// Probes that it has not answered.
+    unanswered: u32,
+    /// A look at it is to come.
+    probing: bool,
 }
 
 impl End {
@@ -148,6 +164,10 @@ impl End {
             no_more_reads: false,
             no_more_writes: false,
             end_sent: false,
+            tuning: Tuning::default(),
+            heard_at: 0,
+            unanswered: 0,
+            probing: false,
         }
     }
 
@@ -209,9 +229,9 @@ impl Connection {
 
     // ---- operations of the program at end `e` ----
 
-    /// Multishot receive.
-    pub(super) fn recv(&mut self, e: usize, op: OpKey, wire: &mut Wire<'_>) {
-        self.ends[e].recvs.push_back(op);
+    /// Receive: multishot, or at most `once` bytes at once.
+    pub(super) fn recv(&mut self, e: usize, op: OpKey, once: Option<usize>, wire: &mut Wire<'_>) {
+        self.ends[e].recvs.push_back(Receiving { op, once });
         self.flush(e, wire);
     }
 
@@ -261,7 +281,7 @@ impl Connection {
     /// Ends an operation before its time; true if it was still here.
     pub(super) fn cancel(&mut self, e: usize, op: OpKey, wire: &mut Wire<'_>) -> bool {
         let end = &mut self.ends[e];
-        if let Some(index) = end.recvs.iter().position(|recv| *recv == op) {
+        if let Some(index) = end.recvs.iter().position(|recv| recv.op == op) {
             end.recvs.remove(index);
             wire.done(op, Done::Result(-libc::ECANCELED));
             return true;
@@ -378,6 +398,7 @@ impl Connection {
             return self.stall(e, wire);
         }
         way.stalled = None;
+        self.ends[e].heard_at = wire.now;
         if self.ends[e].state != State::Open {
             return self.answer_stranger(e, wire);
         }
@@ -404,7 +425,9 @@ impl Connection {
             Some((since, timeout)) => (since, (2 * timeout).min(RTO_MAX)),
         };
         way.stalled = Some((since, timeout));
-        if wire.now - since >= USER_TIMEOUT {
+        let limit = self.ends[1 - e].tuning.user_timeout;
+        let limit = limit.map_or(USER_TIMEOUT, |limit| limit.as_nanos() as u64);
+        if wire.now - since >= limit {
             self.drop_flight(e);
             return self.fail(1 - e, libc::ETIMEDOUT, wire);
         }
@@ -458,6 +481,64 @@ impl Connection {
         }
     }
 
+    /// An end takes over what its socket was told.
+    pub(super) fn tune(&mut self, e: usize, tuning: Tuning, wire: &mut Wire<'_>) {
+        let end = &mut self.ends[e];
+        end.tuning = tuning;
+        if let Some(keepalive) = tuning.keepalive
+            && !end.probing
+        {
+            end.probing = true;
+            end.heard_at = wire.now;
+            let at = wire.now + keepalive.idle.as_nanos() as u64;
+            wire.out.events.push(probe_event(at, wire.id, e));
+        }
+        self.pump(e, wire);
+        self.pump(1 - e, wire);
+    }
+
+    /// Looks whether the peer of end `e` is still there, if it was silent (tcp(7), keepalive).
+    pub(super) fn probe(&mut self, e: usize, wire: &mut Wire<'_>) {
+        let peer_gone = self.ends[1 - e].state == State::Gone;
+        let answers = wire.reaches(1 - e) && wire.reaches(e);
+        let end = &mut self.ends[e];
+        let wanted = end.tuning.keepalive.filter(|_| end.state == State::Open);
+        let Some(keepalive) = wanted.filter(|_| end.error.is_none()) else {
+            end.probing = false;
+            return;
+        };
+        let [idle, interval] =
+            [keepalive.idle, keepalive.interval].map(|time| time.as_nanos() as u64);
+        let due = end.heard_at + idle;
+        let next = if wire.now < due {
+            due
+        } else if answers && peer_gone {
+            end.probing = false;
+            return self.send_reset(e, wire);
+        } else if answers {
+            end.heard_at = wire.now;
+            end.unanswered = 0;
+            wire.now + idle
+        } else if end.unanswered >= keepalive.probes {
+            end.probing = false;
+            return self.fail(e, libc::ETIMEDOUT, wire);
+        } else {
+            end.unanswered += 1;
+            wire.now + interval
+        };
+        wire.out.events.push(probe_event(next, wire.id, e));
+    }
+
+    /// Bytes that the way from one end holds.
+    fn buffer(&self, from: usize, default: usize) -> usize {
+        let send = self.ends[from].tuning.send_buffer;
+        let receive = self.ends[1 - from].tuning.receive_buffer;
+        match (send, receive) {
+            (None, None) => default,
+            (one, other) => one.unwrap_or(default).min(other.unwrap_or(default)),
+        }
+    }
+
     // ---- the moving parts ----
 
     fn drop_flight(&mut self, e: usize) {
@@ -488,9 +569,12 @@ impl Connection {
     /// Moves bytes from the sends of end `from` onto the way, as far as there is room.
     fn pump(&mut self, from: usize, wire: &mut Wire<'_>) {
         let to = 1 - from;
-        while let Some(sending) = self.ends[from].sends.front_mut() {
-            let buffer = wire.faults.socket_buffer;
+        while !self.ends[from].sends.is_empty() {
+            let buffer = self.buffer(from, wire.faults.socket_buffer);
             let room = buffer.saturating_sub(self.ways[to].held);
+            let Some(sending) = self.ends[from].sends.front_mut() else {
+                break;
+            };
             let len = room.min(sending.left);
             // Many small gaps are not filled one by one (RFC 9293 §3.8.6.2, silly windows).
             if len == 0 || len < sending.left && room < buffer / 4 {
@@ -592,10 +676,19 @@ impl Connection {
     /// Hands what arrived at end `e` to the operations that wait for it.
     fn flush(&mut self, e: usize, wire: &mut Wire<'_>) {
         let mut read = 0;
-        while let Some(&op) = self.ends[e].recvs.front() {
-            let Some(bytes) = self.ways[e].inbox.pop_front() else {
+        while let Some(&Receiving { op, once }) = self.ends[e].recvs.front() {
+            let Some(mut bytes) = self.ways[e].inbox.pop_front() else {
                 break;
             };
+            if let Some(room) = once {
+                if bytes.len() > room {
+                    self.ways[e].inbox.push_front(bytes.split_off(room));
+                }
+                read += bytes.len();
+                self.ends[e].recvs.pop_front();
+                wire.done(op, Done::Chunk { bytes, more: false });
+                continue;
+            }
             read += bytes.len();
             if !wire.faults.rearm.strikes(wire.random) {
                 wire.done(op, Done::Chunk { bytes, more: true });
@@ -624,9 +717,9 @@ impl Connection {
             None => return,
         };
         if self.ways[e].inbox.is_empty() {
-            for op in end.recvs.drain(..) {
+            for recv in end.recvs.drain(..) {
                 end.error_told |= result < 0;
-                wire.done(op, Done::Result(result));
+                wire.done(recv.op, Done::Result(result));
             }
         }
     }

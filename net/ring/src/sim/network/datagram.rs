@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
 
+use super::unix_datagram::Waiting;
 use super::{Done, Effects, NetEvent, Network, OpKey, SocketId, State};
 use crate::op::SocketAddress;
 
@@ -17,6 +18,8 @@ const OVERTAKEN_DELAYS: u64 = 8;
 /// One datagram on its way.
 #[derive(Debug)]
 pub(in crate::sim) struct Datagram {
+    /// The socket that sent it.
+    sender: SocketId,
     node_from: usize,
     node_to: usize,
     from: SocketAddr,
@@ -27,10 +30,16 @@ pub(in crate::sim) struct Datagram {
 /// What a datagram socket holds.
 #[derive(Debug, Default)]
 pub(super) struct DatagramSocket {
-    pub peer: Option<SocketAddr>,
-    inbox: VecDeque<(Bytes, SocketAddr)>,
-    held: usize,
+    pub peer: Option<SocketAddress>,
+    /// The peer's socket, on the same node.
+    pub peer_id: Option<SocketId>,
+    pub(super) inbox: VecDeque<(Bytes, SocketAddress)>,
+    pub(super) held: usize,
     recvs: VecDeque<OpKey>,
+    /// Senders of Unix datagrams that found no room here.
+    pub(super) waiting: VecDeque<Waiting>,
+    /// The peer's host has answered that nobody is there (icmp(7)); told once.
+    refused: bool,
 }
 
 impl DatagramSocket {
@@ -40,7 +49,12 @@ impl DatagramSocket {
         self.recvs.len() < before
     }
 
-    fn flush(&mut self, out: &mut Effects) {
+    /// Takes the error that is to be told.
+    fn take_error(&mut self) -> Option<i32> {
+        std::mem::take(&mut self.refused).then_some(libc::ECONNREFUSED)
+    }
+
+    pub(super) fn flush(&mut self, out: &mut Effects) {
         while !self.recvs.is_empty() {
             let Some((bytes, from)) = self.inbox.pop_front() else {
                 break;
@@ -49,6 +63,7 @@ impl DatagramSocket {
             if let Some(op) = self.recvs.pop_front() {
                 out.done.push((op, Done::Datagram { bytes, from }));
             }
+            self.let_in(out);
         }
     }
 }
@@ -64,10 +79,13 @@ impl Network {
     /// Waits for one datagram.
     pub(in crate::sim) fn recv_from(&mut self, id: SocketId, op: OpKey, out: &mut Effects) {
         match self.datagrams(id) {
-            Some(socket) => {
-                socket.recvs.push_back(op);
-                socket.flush(out);
-            }
+            Some(socket) => match socket.take_error() {
+                Some(errno) => out.done.push((op, Done::Result(-errno))),
+                None => {
+                    socket.recvs.push_back(op);
+                    socket.flush(out);
+                }
+            },
             None => out.done.push((op, Done::Result(-libc::EOPNOTSUPP))),
         }
     }
@@ -86,7 +104,14 @@ impl Network {
         let Some(socket) = self.datagrams(id) else {
             return -libc::EOPNOTSUPP;
         };
-        let Some(to) = to.or(socket.peer) else {
+        if let Some(errno) = socket.take_error() {
+            return -errno;
+        }
+        let peer = match socket.peer {
+            Some(SocketAddress::Ip(peer)) => Some(peer),
+            _ => None,
+        };
+        let Some(to) = to.or(peer) else {
             return -libc::EDESTADDRREQ;
         };
         let mut joined = BytesMut::new();
@@ -106,6 +131,7 @@ impl Network {
             for &node_to in &nodes_to {
                 let bytes = bytes.clone();
                 let datagram = Datagram {
+                    sender: id,
                     node_from,
                     node_to,
                     from,
@@ -148,6 +174,7 @@ impl Network {
 
     fn launch(&mut self, now: u64, datagram: Datagram, out: &mut Effects) {
         let Datagram {
+            sender,
             node_from,
             node_to,
             from,
@@ -171,6 +198,7 @@ impl Network {
             }
             let bytes = bytes.clone();
             let datagram = Box::new(Datagram {
+                sender,
                 node_from,
                 node_to,
                 from,
@@ -181,8 +209,9 @@ impl Network {
         }
     }
 
-    pub(super) fn datagram_arrives(&mut self, datagram: Datagram, out: &mut Effects) {
+    pub(super) fn datagram_arrives(&mut self, now: u64, datagram: Datagram, out: &mut Effects) {
         let Datagram {
+            sender,
             node_from,
             node_to,
             from,
@@ -192,17 +221,16 @@ impl Network {
         if !self.gets_through(node_from, node_to) {
             return;
         }
-        let limit = self.faults.datagram_buffer;
-        let Some(sharers) = self.bound.get(&(node_to, true, to.port())) else {
-            return;
-        };
+        let nobody = Vec::new();
+        let sharers = self.bound.get(&(node_to, true, to.port()));
+        let sharers = sharers.unwrap_or(&nobody);
         let fitting: Vec<SocketId> = sharers
             .iter()
             .copied()
             .filter(|id| match &self.sockets[id] {
                 super::Socket { local: SocketAddress::Ip(own), state, .. } => {
                     let connected_elsewhere = matches!(
-                        state, State::Datagrams(DatagramSocket { peer: Some(peer), .. }) if *peer != from
+                        state, State::Datagrams(DatagramSocket { peer: Some(SocketAddress::Ip(peer)), .. }) if *peer != from
                     );
                     let everywhere = own.ip().is_unspecified() && !to.ip().is_multicast();
                     (own.ip() == to.ip() || everywhere) && !connected_elsewhere
@@ -211,7 +239,7 @@ impl Network {
             })
             .collect();
         if fitting.is_empty() {
-            return;
+            return self.refuse_datagram(sender, (node_to, node_from), to, now, out);
         }
         // Every member of a group gets it; of the sharers of an address, one.
         let fitting = match to.ip().is_multicast() {
@@ -219,14 +247,48 @@ impl Network {
             false => vec![self.random.pick(&fitting)],
         };
         for id in fitting {
+            let own = self.sockets.get(&id);
+            let limit = own.and_then(|socket| socket.tuning.receive_buffer);
+            let limit = limit.unwrap_or(self.faults.datagram_buffer);
             let Some(socket) = self.datagrams(id) else {
                 continue;
             };
             if socket.held + bytes.len() <= limit {
                 socket.held += bytes.len();
+                let from = SocketAddress::Ip(from);
                 socket.inbox.push_back((bytes.clone(), from));
                 socket.flush(out);
             }
+        }
+    }
+
+    /// Nobody is where a datagram went. Only a sender that is connected hears of it (udp(7)).
+    fn refuse_datagram(
+        &mut self,
+        sender: SocketId,
+        (node, back): (usize, usize),
+        to: SocketAddr,
+        now: u64,
+        out: &mut Effects,
+    ) {
+        let connected = match self.datagrams(sender) {
+            Some(socket) => socket.peer == Some(SocketAddress::Ip(to)),
+            None => false,
+        };
+        if connected && self.gets_through(node, back) {
+            let at = now + self.draw_delay(node, back);
+            out.events.push((at, NetEvent::Refused { socket: sender }));
+        }
+    }
+
+    /// The host of a connected peer answers that nobody is there.
+    pub(super) fn refused(&mut self, id: SocketId, out: &mut Effects) {
+        let Some(socket) = self.datagrams(id) else {
+            return;
+        };
+        match socket.recvs.pop_front() {
+            Some(op) => out.done.push((op, Done::Result(-libc::ECONNREFUSED))),
+            None => socket.refused = true,
         }
     }
 }
