@@ -1,0 +1,15 @@
+//! MPI on Ringmill: messages and collective operations between the ranks of a job.
+//!
+//! What has a rule is pure: which receive gets which message ([`matching`]), the protocols of long
+//! and short messages ([`engine`]), the schedules of collective operations ([`collective`]),
+//! datatypes ([`datatype`]), reductions ([`op`]) and groups ([`group`]). Shells carry the frames.
+
+pub mod buffer;
+pub mod collective;
+pub mod datatype;
+pub mod engine;
+pub mod group;
+pub mod matching;
+pub mod op;
+pub mod shm;
+pub mod wire;
