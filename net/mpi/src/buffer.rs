@@ -28,6 +28,13 @@ pub trait Buffer: Clone {
     /// Lets `change` alter the bytes where they are.
     fn update(&self, change: &mut dyn FnMut(&mut [u8]));
 
+    /// Lets `combine` alter the bytes by those of another of the same length.
+    fn combine(&self, from: &Self, combine: &mut dyn FnMut(&[u8], &mut [u8])) {
+        let mut bytes = vec![0; from.len()];
+        from.read(0, &mut bytes);
+        self.update(&mut |into| combine(&bytes, into));
+    }
+
     /// Where it stands in this process, if it is one piece and another process may read it there.
     fn address(&self) -> Option<u64> {
         None

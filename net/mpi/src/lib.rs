@@ -7,9 +7,13 @@
 pub mod buffer;
 pub mod collective;
 pub mod datatype;
+pub mod endpoint;
 pub mod engine;
 pub mod group;
+pub mod job;
+pub mod launcher;
 pub mod matching;
 pub mod op;
 pub mod shm;
+pub mod tcp;
 pub mod wire;

@@ -190,10 +190,8 @@ fn reduce<B: Buffer>(op: Op, scalar: Scalar, from: &B, into: &B, flipped: bool) 
         (Op::Replace, true) => Op::Keep,
         (op, _) => op,
     };
-    from.update(&mut |from| {
-        into.update(&mut |into| {
-            // Whether there is such an operation was asked before the run began.
-            let _ = op::apply(op, scalar, from, into);
-        });
+    into.combine(from, &mut |from, into| {
+        // Whether there is such an operation was asked before the run began.
+        let _ = op::apply(op, scalar, from, into);
     });
 }

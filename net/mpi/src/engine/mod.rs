@@ -178,12 +178,6 @@ impl Arrived {
             Arrived::Request { length, .. } => *length,
         }
     }
-
-    fn peer(&self) -> u32 {
-        match self {
-            Arrived::Eager { peer, .. } | Arrived::Request { peer, .. } => *peer,
-        }
-    }
 }
 
 /// A message that a matched probe took out of the queue.
