@@ -130,6 +130,29 @@ impl Layout {
         (rest == 0).then_some(count)
     }
 
+    /// Bytes of each number in a packed element, in their order.
+    pub fn number_widths(&self) -> Vec<usize> {
+        let mut widths = Vec::new();
+        for (scalar, run) in self.scalars.iter() {
+            for _ in 0..*run {
+                widths.extend_from_slice(scalar.number_widths());
+            }
+        }
+        widths
+    }
+
+    /// Packed bytes of the first basic elements.
+    pub fn scalar_prefix(&self, count: usize) -> usize {
+        let mut left = count;
+        let mut bytes = 0;
+        for (scalar, run) in self.scalars.iter() {
+            let take = left.min(*run);
+            bytes += take * scalar.size();
+            left -= take;
+        }
+        bytes
+    }
+
     /// Elements in blocks, as all derived types are made.
     pub fn from_blocks(blocks: &[Block]) -> Layout {
         let mut pieces: Vec<Piece> = Vec::new();

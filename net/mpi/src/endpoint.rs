@@ -303,6 +303,7 @@ impl Host {
             region,
             place,
         };
+        shm::end_with_parent();
         host.region.set_life(place, Life::Running);
         Ok(host)
     }

@@ -70,6 +70,23 @@ impl Scalar {
         }
     }
 
+    /// Bytes of each number that it consists of.
+    pub(crate) fn number_widths(self) -> &'static [usize] {
+        match self {
+            Scalar::I8 | Scalar::U8 | Scalar::Bool | Scalar::Char | Scalar::Byte => &[1],
+            Scalar::I16 | Scalar::U16 => &[2],
+            Scalar::I32 | Scalar::U32 | Scalar::F32 | Scalar::Wide | Scalar::Logical => &[4],
+            Scalar::I64 | Scalar::U64 | Scalar::F64 => &[8],
+            Scalar::C32 | Scalar::F32Int | Scalar::I32Int | Scalar::F32Pair => &[4, 4],
+            Scalar::C64 | Scalar::F64Pair => &[8, 8],
+            Scalar::F80 => &[16],
+            Scalar::C80 => &[16, 16],
+            Scalar::I16Int => &[2, 4],
+            Scalar::F64Int | Scalar::I64Int => &[8, 4],
+            Scalar::F80Int => &[16, 4],
+        }
+    }
+
     /// The parts of a pair: bytes of the first and of the second, and where that begins.
     pub(crate) fn gap(self) -> Option<(usize, usize, usize)> {
         match self {

@@ -294,6 +294,20 @@ pub fn let_others_run() {
     }
 }
 
+/// From now on, this process ends with the one that started it.
+pub fn end_with_parent() {
+    // SAFETY: has no rule but its arguments.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+    }
+}
+
+/// Ends this process at once: nothing that was to be done at its end is done.
+pub fn end_process(code: i32) -> ! {
+    // SAFETY: has no rule.
+    unsafe { libc::_exit(code) }
+}
+
 /// Processors that this process may run on.
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, Into::into)
