@@ -29,10 +29,11 @@ const EAGER_SELF: usize = 64 << 10;
 /// Frames that are taken from one peer before it is another's turn.
 const FRAMES_AT_ONCE: usize = 32;
 
-/// Fruitless looks around before others are let run, and before a sleep.
-const SPINS: u32 = 20_000;
+/// Fruitless looks around before others are let run: few, for who is waited for may be among
+/// them. Then so many more before a sleep, from which it takes long to wake.
+const SPINS: u32 = 1_000;
 const SPINS_CROWDED: u32 = 40;
-const YIELDS: u32 = 200;
+const YIELDS: u32 = 4_000;
 /// A sleep ends after this at the latest: see [`Region::sleep`].
 const SLEEP: Duration = Duration::from_millis(1);
 /// The same where two kinds of peers are to be watched.

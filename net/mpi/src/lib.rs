@@ -12,6 +12,7 @@ pub mod engine;
 pub mod group;
 pub mod job;
 pub mod launcher;
+mod long_double;
 pub mod matching;
 pub mod op;
 pub mod shm;

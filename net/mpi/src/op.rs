@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::long_double::{self, Act, Number};
+
 /// A basic type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "they are what they are called")]
@@ -235,6 +237,82 @@ macro_rules! pair {
     }};
 }
 
+/// Long doubles; the index of a pair has 4 bytes behind it.
+fn long(op: Op, from: &[u8], into: &mut [u8]) -> bool {
+    let (from, _) = from.as_chunks::<16>();
+    let (into, _) = into.as_chunks_mut::<16>();
+    let truth = |number: &Number| number[..8] != [0; 8];
+    for (from, into) in from.iter().zip(into) {
+        *into = match op {
+            Op::Sum => long_double::calculate(Act::Add, from, into),
+            Op::Product => long_double::calculate(Act::Multiply, from, into),
+            Op::Min if long_double::is_less(from, into) => *from,
+            Op::Max if long_double::is_less(into, from) => *from,
+            Op::Min | Op::Max => *into,
+            Op::And => long_truth(truth(from) && truth(into)),
+            Op::Or => long_truth(truth(from) || truth(into)),
+            Op::Xor => long_truth(truth(from) != truth(into)),
+            _ => return false,
+        };
+    }
+    matches!(op, Op::Sum | Op::Product | Op::Min | Op::Max | Op::And | Op::Or | Op::Xor)
+}
+
+fn long_truth(truth: bool) -> Number {
+    let mut number = [0; 16];
+    if truth {
+        number[7] = 0x80;
+        number[8..10].copy_from_slice(&16383u16.to_le_bytes());
+    }
+    number
+}
+
+/// Complex numbers of two long doubles.
+fn long_complex(op: Op, from: &[u8], into: &mut [u8]) -> bool {
+    let (from, _) = from.as_chunks::<16>();
+    let (into, _) = into.as_chunks_mut::<16>();
+    let (from, _) = from.as_chunks::<2>();
+    let (into, _) = into.as_chunks_mut::<2>();
+    let times = |one: &Number, other: &Number| long_double::calculate(Act::Multiply, one, other);
+    for ([a, b], into) in from.iter().zip(into) {
+        let [c, d] = *into;
+        *into = match op {
+            Op::Sum => [long_double::calculate(Act::Add, a, &c), long_double::calculate(Act::Add, b, &d)],
+            Op::Product => [
+                long_double::calculate(Act::Subtract, &times(a, &c), &times(b, &d)),
+                long_double::calculate(Act::Add, &times(a, &d), &times(b, &c)),
+            ],
+            _ => return false,
+        };
+    }
+    matches!(op, Op::Sum | Op::Product)
+}
+
+/// Long doubles with their indices.
+fn long_pair(op: Op, from: &[u8], into: &mut [u8]) -> bool {
+    let wants_less = op == Op::MinLocation;
+    if !wants_less && op != Op::MaxLocation {
+        return false;
+    }
+    let (from, _) = from.as_chunks::<20>();
+    let (into, _) = into.as_chunks_mut::<20>();
+    let read = |pair: &[u8; 20]| {
+        let (mut number, mut index) = ([0; 16], [0; 4]);
+        number.copy_from_slice(&pair[..16]);
+        index.copy_from_slice(&pair[16..]);
+        (number, i32::from_ne_bytes(index))
+    };
+    for (from, into) in from.iter().zip(into) {
+        let (a, b) = (read(from), read(into));
+        let (less, more) = (long_double::is_less(&a.0, &b.0), long_double::is_less(&b.0, &a.0));
+        let wins = if wants_less { less } else { more };
+        if wins || (!less && !more && a.1 < b.1) {
+            *into = *from;
+        }
+    }
+    true
+}
+
 /// `into = from op into`, element by element of packed bytes.
 ///
 /// # Errors
@@ -261,6 +339,9 @@ pub fn apply(op: Op, scalar: Scalar, from: &[u8], into: &mut [u8]) -> Result<(),
         (Op::And | Op::Or | Op::Xor, Scalar::Bool) => integer!(u8, op, from, into),
         (Op::And | Op::Or | Op::Xor, Scalar::Logical) => integer!(i32, op, from, into),
         (Op::BitAnd | Op::BitOr | Op::BitXor, Scalar::Byte) => integer!(u8, op, from, into),
+        (_, Scalar::F80) if long_double::KNOWN => long(op, from, into),
+        (_, Scalar::C80) if long_double::KNOWN => long_complex(op, from, into),
+        (_, Scalar::F80Int) if long_double::KNOWN => long_pair(op, from, into),
         (_, Scalar::F32Int) => pair!(f32, i32, op, from, into),
         (_, Scalar::F64Int) => pair!(f64, i32, op, from, into),
         (_, Scalar::I64Int) => pair!(i64, i32, op, from, into),

@@ -96,6 +96,7 @@ fn set<H: Attributed>(object: H, keyval: c_int, value: Extra) -> Outcome<()> {
 
 fn get<H: Attributed>(object: H, keyval: c_int, value: Out<usize>, flag: Out<c_int>) -> Outcome<()> {
     with(|state| {
+        object.attributes(state)?;
         if H::KIND == Kind::Comm
             && let Some(fixed) = state.attributes.get(&keyval)
         {

@@ -54,6 +54,8 @@ pub(crate) struct Recipe {
     pub counts: Vec<i64>,
     pub addresses: Vec<i64>,
     pub types: Vec<Datatype>,
+    /// Those types, as they were: their handles may be gone.
+    pub kept: Vec<Type>,
 }
 
 /// A datatype.

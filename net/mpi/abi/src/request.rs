@@ -304,11 +304,13 @@ impl Requests {
         settle(ended)
     }
 
-    fn all_over(&self, state: &State) -> Outcome<bool> {
-        for at in 0..self.count {
-            if !state.is_over(self.at(at))? {
+    /// Whether all are over; the first `known` are.
+    fn all_over(&self, state: &State, known: &mut usize) -> Outcome<bool> {
+        while *known < self.count {
+            if !state.is_over(self.at(*known))? {
                 return Ok(false);
             }
+            *known += 1;
         }
         Ok(true)
     }
@@ -487,14 +489,15 @@ export! {
     }
     fn MPI_Waitall(count: c_int, list: Out<Request>, statuses: Out<Status>) -> c_int {
         on_list(count, list, |requests| {
-            wait_for(|state| Ok(requests.all_over(state)?.then_some(())))?;
+            let mut known = 0;
+            wait_for(|state| Ok(requests.all_over(state, &mut known)?.then_some(())))?;
             requests.end_all(statuses)
         })
     }
     fn MPI_Testall(count: c_int, list: Out<Request>, flag: Out<c_int>, statuses: Out<Status>) -> c_int {
         on_list(count, list, |requests| {
             look_around();
-            let over = with(|state| requests.all_over(state))?;
+            let over = with(|state| requests.all_over(state, &mut 0))?;
             flag.set(c_int::from(over));
             if over { requests.end_all(statuses) } else { Ok(()) }
         })
@@ -569,13 +572,13 @@ export! {
                 if let Some(told) = look(request)? {
                     index.set(at as c_int);
                     flag.set(1);
-                    tell(status, &told);
+                    status.set(told);
                     return Ok(());
                 }
             }
             flag.set(c_int::from(!begun));
             if !begun {
-                tell(status, &Status::empty());
+                status.set(Status::empty());
             }
             Ok(())
         });

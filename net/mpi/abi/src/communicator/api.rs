@@ -99,8 +99,8 @@ export! {
     fn MPI_Comm_split(comm: Comm, colour: c_int, key: c_int, new: Out<Comm>) -> c_int {
         finish(comm, named(new, split(comm, colour, key)))
     }
-    fn MPI_Comm_split_type(comm: Comm, kind: c_int, key: c_int, _info: Info, new: Out<Comm>) -> c_int {
-        finish(comm, named(new, split_by_type(comm, kind, key)))
+    fn MPI_Comm_split_type(comm: Comm, kind: c_int, key: c_int, info: Info, new: Out<Comm>) -> c_int {
+        finish(comm, named(new, split_by_type(comm, kind, key, info)))
     }
     fn MPI_Comm_create(comm: Comm, group: Group, new: Out<Comm>) -> c_int {
         finish(comm, named(new, create(comm, group)))

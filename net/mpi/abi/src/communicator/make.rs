@@ -9,7 +9,7 @@ use super::{COUNTED, Communicator, gather_bytes};
 use crate::attribute::copy_all;
 use crate::constants::{TYPE_SHARED, UNDEFINED};
 use crate::error::{Code, Outcome};
-use crate::handle::{Comm, Errhandler, Handle};
+use crate::handle::{Comm, Errhandler, Handle, Info};
 use crate::state::{State, with};
 
 /// Numbers that processes tell each other.
@@ -100,15 +100,27 @@ pub(crate) fn split(comm: Comm, colour: c_int, key: c_int) -> Outcome<Comm> {
 }
 
 /// Those that share memory, for one kind; those that say what they are, for others.
-pub(crate) fn split_by_type(comm: Comm, kind: c_int, key: c_int) -> Outcome<Comm> {
+pub(crate) fn split_by_type(comm: Comm, kind: c_int, key: c_int, info: Info) -> Outcome<Comm> {
+    // The one resource that has a name: what shares memory.
+    let wanted = with(|state| match state.infos.get(info) {
+        Ok(pairs) => pairs.get("mpi_hw_resource_type") == Some("mpi_shared_memory"),
+        Err(_) => false,
+    });
     let colour = match kind {
         UNDEFINED => UNDEFINED,
-        TYPE_SHARED => with(|state| state.near.first().copied().unwrap_or(0).cast_signed()),
+        TYPE_SHARED => shared(),
+        223 | 224 if wanted => shared(),
+        //(|state| state.near.first().copied().unwrap_or(0).cast_signed()),
         // Parts of the hardware are not told apart.
         222..=224 => UNDEFINED,
         _ => return Err(Code::ARG),
     };
     split(comm, colour, key)
+}
+
+/// What is the same for all ranks of one host, and for no others.
+fn shared() -> c_int {
+    with(|state| state.near.first().copied().unwrap_or(0).cast_signed())
 }
 
 /// A part of a communicator's group; all of the communicator call this.

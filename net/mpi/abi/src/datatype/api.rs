@@ -96,6 +96,11 @@ export! {
         true_extent(datatype, lower, whole)
     }
     fn MPI_Type_get_name(datatype: Datatype, name: TextOut, length: Out<c_int>) -> c_int {
+        // The null datatype has a name, too.
+        if datatype == Datatype::NULL {
+            length.set(name.set("MPI_DATATYPE_NULL", MAX_OBJECT_NAME));
+            return 0;
+        }
         code(with(|state| {
             length.set(name.set(&state.types.get(datatype)?.name, MAX_OBJECT_NAME));
             Ok(())

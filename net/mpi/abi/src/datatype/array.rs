@@ -63,7 +63,7 @@ fn subarray<C: Count>(
         let mut integers = vec![dimensions.into()];
         integers.extend(&counts);
         integers.push(order.into());
-        let recipe = Recipe { combiner: SUBARRAY, integers, counts, addresses: vec![], types: vec![old] };
+        let recipe = Recipe { combiner: SUBARRAY, integers, counts, types: vec![old], ..Recipe::default() };
         state.derive(layout, recipe, new);
         Ok(())
     }))
@@ -144,7 +144,7 @@ fn distributed<C: Count>(
         integers.extend(signed(&distributions).chain(signed(&arguments)).chain(signed(&processes)));
         integers.push(order.into());
         let counts = signed(&sizes).collect();
-        let recipe = Recipe { combiner: DARRAY, integers, counts, addresses: vec![], types: vec![old] };
+        let recipe = Recipe { combiner: DARRAY, integers, counts, types: vec![old], ..Recipe::default() };
         state.derive(layout, recipe, new);
         Ok(())
     }))

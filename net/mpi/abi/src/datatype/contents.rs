@@ -2,7 +2,8 @@
 
 use std::ffi::c_int;
 
-use super::{COMBINER_NAMED, Count};
+use super::{COMBINER_NAMED, Count, Recipe, Type};
+use crate::attribute::Attributes;
 use crate::error::{Code, code};
 use crate::export::export;
 use crate::handle::Datatype;
@@ -42,19 +43,13 @@ fn check(room: usize, needed: usize) -> Result<(), Code> {
     if room < needed { Err(Code::COUNT) } else { Ok(()) }
 }
 
-fn types_of(types: &[Datatype]) -> Result<Vec<Datatype>, Code> {
+fn types_of(recipe: &Recipe) -> Vec<Datatype> {
     // A copy of each that is not the standard's: the caller frees it.
-    let copy = |of: &Datatype| {
-        with(|state| {
-            let found = state.types.get(*of)?;
-            if found.named {
-                return Ok(*of);
-            }
-            let copy = found.clone();
-            Ok(state.types.insert(copy))
-        })
+    let copy = |(of, kept): (&Datatype, &Type)| match kept.named {
+        true => *of,
+        false => with(|state| state.types.insert(Type { attributes: Attributes::default(), ..kept.clone() })),
     };
-    types.iter().map(copy).collect()
+    recipe.types.iter().zip(&recipe.kept).map(copy).collect()
 }
 
 fn contents<A: Count>(datatype: Datatype, places: Places<A>, counts: Option<(usize, Out<i64>)>) -> Result<(), Code> {
@@ -78,7 +73,7 @@ fn contents<A: Count>(datatype: Datatype, places: Places<A>, counts: Option<(usi
         }
     }
     check(places.types.0, recipe.types.len())?;
-    for (at, datatype) in types_of(&recipe.types)?.into_iter().enumerate() {
+    for (at, datatype) in types_of(&recipe).into_iter().enumerate() {
         places.types.1.put(at, datatype);
     }
     Ok(())

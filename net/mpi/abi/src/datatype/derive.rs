@@ -25,7 +25,9 @@ const VALUE_INDEX: c_int = 117;
 
 impl State {
     /// A new datatype of a recipe.
-    pub(super) fn derive(&mut self, layout: Layout, recipe: Recipe, new: Out<Datatype>) {
+    pub(super) fn derive(&mut self, layout: Layout, mut recipe: Recipe, new: Out<Datatype>) {
+        let kept = recipe.types.iter().filter_map(|of| self.types.get(*of).ok().cloned());
+        recipe.kept = kept.collect();
         new.set(self.types.insert(Type::new(layout, recipe)));
     }
 
@@ -35,7 +37,7 @@ impl State {
 }
 
 fn recipe(combiner: c_int, integers: Vec<i64>, counts: Vec<i64>, types: Vec<Datatype>) -> Recipe {
-    Recipe { combiner, integers, counts, addresses: Vec::new(), types }
+    Recipe { combiner, integers, counts, types, ..Recipe::default() }
 }
 
 fn contiguous<C: Count>(count: C, old: Datatype, new: Out<Datatype>) -> c_int {
@@ -230,8 +232,9 @@ export! {
     fn MPI_Type_dup(old: Datatype, new: Out<Datatype>) -> c_int {
         let made = with(|state| {
             let layout = state.layout(old)?;
-            let made = Type::new(layout, recipe(DUP, vec![], vec![], vec![old]));
-            Ok(state.types.insert(made))
+            let mut recipe = recipe(DUP, vec![], vec![], vec![old]);
+            recipe.kept = vec![state.types.get(old)?.clone()];
+            Ok(state.types.insert(Type::new(layout, recipe)))
         });
         code(made.and_then(|made| {
             new.set(made);

@@ -23,7 +23,12 @@ fn class_of(error: c_int) -> Outcome<c_int> {
 /// Removes a class or a code of the application's.
 fn remove(state: &mut State, error: c_int, class: bool) -> Outcome<()> {
     match state.codes.get(&error) {
-        Some((of, _)) if (*of == error) == class => {
+        // Not one that has words, nor a class that has codes.
+        Some((of, words))
+            if (*of == error) == class
+                && words.is_empty()
+                && !state.codes.iter().any(|(other, (of, _))| *of == error && *other != error) =>
+        {
             state.codes.remove(&error);
             state.tell_last_code();
             Ok(())

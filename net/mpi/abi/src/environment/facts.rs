@@ -9,7 +9,7 @@ use crate::constants::{MAX_LIBRARY_VERSION, MAX_PROCESSOR_NAME};
 use crate::datatype::Count;
 use crate::error::{Code, Outcome, code};
 use crate::export::export;
-use crate::handle::{Comm, Info, Request, Session};
+use crate::handle::{Comm, Handle, Info, Request, Session};
 use crate::info::Pairs;
 use crate::memory::{Out, Place, TextOut};
 use crate::message::Attached;
@@ -126,8 +126,19 @@ export! {
         minor.set(0);
         0
     }
-    fn MPI_Abi_get_info(info: Out<Info>) -> c_int { empty_info(info) }
-    fn MPI_Abi_get_fortran_info(info: Out<Info>) -> c_int { empty_info(info) }
+    fn MPI_Abi_get_info(info: Out<Info>) -> c_int {
+        let mut pairs = Pairs::default();
+        for name in ["aint", "count", "offset"] {
+            pairs.set(&format!("mpi_{name}_size"), "8");
+        }
+        info.set(with(|state| state.infos.insert(pairs)));
+        0
+    }
+    // Nobody has told of a Fortran compiler.
+    fn MPI_Abi_get_fortran_info(info: Out<Info>) -> c_int {
+        info.set(Info::NULL);
+        0
+    }
     fn MPI_Pcontrol(_level: c_int) -> c_int { 0 }
     fn MPI_Alloc_mem(size: isize, _info: Info, place: Out<usize>) -> c_int {
         code(usize::try_from(size).map_err(|_| Code::ARG).and_then(|size| {
