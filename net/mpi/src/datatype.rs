@@ -161,6 +161,16 @@ impl Layout {
         let mut packed = 0;
         for block in blocks.iter().filter(|block| block.count > 0) {
             let extent = block.of.extent();
+            if let ([(scalar, run)], true) = (&*block.of.scalars, block.of.is_contiguous()) {
+                // Any number of them is one run.
+                let len = block.of.size * block.count;
+                lower = lower.min(block.at);
+                upper = upper.max(block.at + len as isize);
+                push_piece(&mut pieces, block.at, len, packed);
+                packed += len;
+                push_scalars(&mut scalars, *scalar, run * block.count);
+                continue;
+            }
             for number in 0..block.count {
                 let base = block.at + extent * number as isize;
                 lower = lower.min(base + block.of.lower);
@@ -170,10 +180,7 @@ impl Layout {
                     packed += piece.len;
                 }
                 for (scalar, run) in block.of.scalars.iter() {
-                    match scalars.last_mut() {
-                        Some((last, count)) if last == scalar => *count += run,
-                        _ => scalars.push((*scalar, *run)),
-                    }
+                    push_scalars(&mut scalars, *scalar, *run);
                 }
             }
         }
@@ -271,6 +278,13 @@ impl Layout {
                 element += 1;
             }
         }
+    }
+}
+
+fn push_scalars(scalars: &mut Vec<(Scalar, usize)>, scalar: Scalar, run: usize) {
+    match scalars.last_mut() {
+        Some((last, count)) if *last == scalar => *count += run,
+        _ => scalars.push((scalar, run)),
     }
 }
 

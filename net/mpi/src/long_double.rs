@@ -100,9 +100,18 @@ mod tests {
     #[test]
     fn whole_numbers_beyond_a_doubles_precision() {
         let big = (1 << 60) + 1;
-        assert_eq!(calculate(Act::Add, &number(big), &number(2)), number(big + 2));
-        assert_eq!(calculate(Act::Subtract, &number(big), &number(1)), number(big - 1));
-        assert_eq!(calculate(Act::Multiply, &number(3_000_000_019), &number(3)), number(9_000_000_057));
+        assert_eq!(
+            calculate(Act::Add, &number(big), &number(2)),
+            number(big + 2)
+        );
+        assert_eq!(
+            calculate(Act::Subtract, &number(big), &number(1)),
+            number(big - 1)
+        );
+        assert_eq!(
+            calculate(Act::Multiply, &number(3_000_000_019), &number(3)),
+            number(9_000_000_057)
+        );
         assert!(is_less(&number(big), &number(big + 1)));
         assert!(!is_less(&number(big), &number(big)));
         assert!(!is_less(&number(5), &number(4)));

@@ -255,7 +255,10 @@ fn long(op: Op, from: &[u8], into: &mut [u8]) -> bool {
             _ => return false,
         };
     }
-    matches!(op, Op::Sum | Op::Product | Op::Min | Op::Max | Op::And | Op::Or | Op::Xor)
+    matches!(
+        op,
+        Op::Sum | Op::Product | Op::Min | Op::Max | Op::And | Op::Or | Op::Xor
+    )
 }
 
 fn long_truth(truth: bool) -> Number {
@@ -277,7 +280,10 @@ fn long_complex(op: Op, from: &[u8], into: &mut [u8]) -> bool {
     for ([a, b], into) in from.iter().zip(into) {
         let [c, d] = *into;
         *into = match op {
-            Op::Sum => [long_double::calculate(Act::Add, a, &c), long_double::calculate(Act::Add, b, &d)],
+            Op::Sum => [
+                long_double::calculate(Act::Add, a, &c),
+                long_double::calculate(Act::Add, b, &d),
+            ],
             Op::Product => [
                 long_double::calculate(Act::Subtract, &times(a, &c), &times(b, &d)),
                 long_double::calculate(Act::Add, &times(a, &d), &times(b, &c)),
@@ -304,7 +310,10 @@ fn long_pair(op: Op, from: &[u8], into: &mut [u8]) -> bool {
     };
     for (from, into) in from.iter().zip(into) {
         let (a, b) = (read(from), read(into));
-        let (less, more) = (long_double::is_less(&a.0, &b.0), long_double::is_less(&b.0, &a.0));
+        let (less, more) = (
+            long_double::is_less(&a.0, &b.0),
+            long_double::is_less(&b.0, &a.0),
+        );
         let wins = if wants_less { less } else { more };
         if wins || (!less && !more && a.1 < b.1) {
             *into = *from;

@@ -56,7 +56,16 @@ impl Attributed for Datatype {
 fn create(kind: Kind, copy: Function, delete: Function, keyval: Out<c_int>, extra: Extra) -> c_int {
     with(|state| {
         state.next_keyval += 1;
-        state.keyvals.insert(state.next_keyval, Keyval { kind, copy, delete, extra, freed: false });
+        state.keyvals.insert(
+            state.next_keyval,
+            Keyval {
+                kind,
+                copy,
+                delete,
+                extra,
+                freed: false,
+            },
+        );
         keyval.set(state.next_keyval);
     });
     0
@@ -75,7 +84,10 @@ fn free(kind: Kind, keyval: Out<c_int>) -> Outcome<()> {
 }
 
 fn key_of<H: Attributed>(state: &State, keyval: c_int) -> Outcome<Keyval> {
-    let found = state.keyvals.get(&keyval).filter(|found| found.kind == H::KIND);
+    let found = state
+        .keyvals
+        .get(&keyval)
+        .filter(|found| found.kind == H::KIND);
     found.copied().ok_or(Code::KEYVAL)
 }
 
@@ -94,13 +106,21 @@ fn set<H: Attributed>(object: H, keyval: c_int, value: Extra) -> Outcome<()> {
     })
 }
 
-fn get<H: Attributed>(object: H, keyval: c_int, value: Out<usize>, flag: Out<c_int>) -> Outcome<()> {
+fn get<H: Attributed>(
+    object: H,
+    keyval: c_int,
+    value: Out<usize>,
+    flag: Out<c_int>,
+) -> Outcome<()> {
     with(|state| {
         object.attributes(state)?;
         if H::KIND == Kind::Comm
             && let Some(fixed) = state.attributes.get(&keyval)
         {
-            tell_pointer(value, Extra(std::ptr::from_ref::<c_int>(fixed).cast_mut().cast()).number());
+            tell_pointer(
+                value,
+                Extra(std::ptr::from_ref::<c_int>(fixed).cast_mut().cast()).number(),
+            );
             flag.set(1);
             return Ok(());
         }
@@ -115,7 +135,9 @@ fn get<H: Attributed>(object: H, keyval: c_int, value: Out<usize>, flag: Out<c_i
 }
 
 fn delete_one<H: Attributed>(object: H, keyval: c_int, value: usize, key: &Keyval) -> Outcome<()> {
-    match key.delete.delete().map_or(0, |f| callback::delete(f, object.number(), keyval, value, key.extra)) {
+    match key.delete.delete().map_or(0, |f| {
+        callback::delete(f, object.number(), keyval, value, key.extra)
+    }) {
         0 => Ok(()),
         error => Err(Code(error)),
     }
@@ -124,7 +146,14 @@ fn delete_one<H: Attributed>(object: H, keyval: c_int, value: usize, key: &Keyva
 fn delete<H: Attributed>(object: H, keyval: c_int) -> Outcome<()> {
     let (key, value) = with(|state| {
         let key = key_of::<H>(state, keyval)?;
-        Ok((key, object.attributes(state)?.get(&keyval).copied().ok_or(Code::KEYVAL)?))
+        Ok((
+            key,
+            object
+                .attributes(state)?
+                .get(&keyval)
+                .copied()
+                .ok_or(Code::KEYVAL)?,
+        ))
     })?;
     delete_one(object, keyval, value, &key)?;
     with(|state| {
@@ -135,9 +164,15 @@ fn delete<H: Attributed>(object: H, keyval: c_int) -> Outcome<()> {
 
 fn all_of<H: Attributed>(object: H) -> Outcome<Vec<(c_int, usize, Keyval)>> {
     with(|state| {
-        let values: Vec<(c_int, usize)> =
-            object.attributes(state)?.iter().map(|(key, value)| (*key, *value)).collect();
-        values.into_iter().map(|(keyval, value)| Ok((keyval, value, key_of::<H>(state, keyval)?))).collect()
+        let values: Vec<(c_int, usize)> = object
+            .attributes(state)?
+            .iter()
+            .map(|(key, value)| (*key, *value))
+            .collect();
+        values
+            .into_iter()
+            .map(|(keyval, value)| Ok((keyval, value, key_of::<H>(state, keyval)?)))
+            .collect()
     })
 }
 
@@ -160,7 +195,9 @@ pub(crate) fn copy_all<H: Attributed>(from: H, into: H) -> Outcome<()> {
             Some(value)
         } else {
             match key.copy.copy() {
-                Some(f) => callback::copy(f, from.number(), keyval, key.extra, value).map_err(Code)?,
+                Some(f) => {
+                    callback::copy(f, from.number(), keyval, key.extra, value).map_err(Code)?
+                }
                 None => None,
             }
         };

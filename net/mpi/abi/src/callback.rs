@@ -80,20 +80,49 @@ impl Function {
 /// Calls a reduction.
 pub(crate) fn reduce(f: Reduction, from: Place, into: Place, count: c_int, datatype: Datatype) {
     let (mut count, mut datatype) = (count, datatype);
-    f(from.pointer(), into.pointer(), &raw mut count, &raw mut datatype);
+    f(
+        from.pointer(),
+        into.pointer(),
+        &raw mut count,
+        &raw mut datatype,
+    );
 }
 
 /// Calls one with a large count.
-pub(crate) fn reduce_large(f: LargeReduction, from: Place, into: Place, count: i64, datatype: Datatype) {
+pub(crate) fn reduce_large(
+    f: LargeReduction,
+    from: Place,
+    into: Place,
+    count: i64,
+    datatype: Datatype,
+) {
     let (mut count, mut datatype) = (count, datatype);
-    f(from.pointer(), into.pointer(), &raw mut count, &raw mut datatype);
+    f(
+        from.pointer(),
+        into.pointer(),
+        &raw mut count,
+        &raw mut datatype,
+    );
 }
 
 /// Asks whether and how an attribute is copied.
-pub(crate) fn copy(f: Copy, object: usize, keyval: c_int, extra: Extra, value: usize) -> Result<Option<usize>, c_int> {
+pub(crate) fn copy(
+    f: Copy,
+    object: usize,
+    keyval: c_int,
+    extra: Extra,
+    value: usize,
+) -> Result<Option<usize>, c_int> {
     let mut copied: *mut c_void = std::ptr::null_mut();
     let mut flag: c_int = 0;
-    let result = f(object, keyval, extra.0, Extra::from_number(value).0, (&raw mut copied).cast(), &raw mut flag);
+    let result = f(
+        object,
+        keyval,
+        extra.0,
+        Extra::from_number(value).0,
+        (&raw mut copied).cast(),
+        &raw mut flag,
+    );
     match result {
         0 => Ok((flag != 0).then(|| copied.expose_provenance())),
         error => Err(error),

@@ -3,9 +3,10 @@
 use std::ffi::c_int;
 use std::rc::Rc;
 
-use ringmill_mpi::collective::{Run, Scan};
+use ringmill_mpi::collective::{Job, Run, Scan};
 
 use crate::communicator::{await_run, finish};
+use crate::datatype::Count;
 use crate::error::Outcome;
 use crate::export::export;
 use crate::handle::{Comm, Datatype, Info, Op, Request};
@@ -13,27 +14,30 @@ use crate::memory::{List, Memory, Out, Place};
 use crate::plan::{self, Even, Mixed, Plan, Ragged, Reduction, Shares};
 use crate::request::{Entry, Persistent, Record};
 use crate::state::{State, with};
-use crate::datatype::Count;
 
-/// Takes the next number of the communicator's operations.
-fn make(state: &mut State, comm: Comm, plan: Plan) -> Outcome<(Run<Memory>, Option<(Op, Datatype)>)> {
-    let job = state.comms.get_mut(comm)?.job();
-    let run = Run::new(job, Rc::new(plan.schedule), plan.send, plan.receive, plan.reducer);
-    Ok((run, plan.external))
+fn make(plan: Plan, job: Job) -> Run<Memory> {
+    Run::new(
+        job,
+        Rc::new(plan.schedule),
+        plan.send,
+        plan.receive,
+        plan.reducer,
+    )
 }
 
-fn begin(state: &mut State, comm: Comm, plan: Plan) -> Outcome<usize> {
-    let (run, external) = make(state, comm, plan)?;
-    let number = state.begin_run(run);
+fn begin(state: &mut State, plan: Plan, job: Job) -> usize {
+    let external = plan.external;
+    let number = state.begin_run(make(plan, job));
     state.runs[number].external = external;
-    Ok(number)
+    number
 }
 
 /// Calls that wait.
 fn now(comm: Comm, plan: impl FnOnce(&State) -> Outcome<Plan>) -> c_int {
     let begun = with(|state| {
         let plan = plan(state)?;
-        begin(state, comm, plan)
+        let job = state.comms.get_mut(comm)?.job();
+        Ok(begin(state, plan, job))
     });
     finish(comm, begun.and_then(await_run))
 }
@@ -41,8 +45,12 @@ fn now(comm: Comm, plan: impl FnOnce(&State) -> Outcome<Plan>) -> c_int {
 fn later(comm: Comm, request: Out<Request>, plan: impl FnOnce(&State) -> Outcome<Plan>) -> c_int {
     let begun = with(|state| {
         let plan = plan(state)?;
-        let number = begin(state, comm, plan)?;
-        request.set(state.requests.insert(Record { entry: Entry::Run(number), comm }));
+        let job = state.comms.get_mut(comm)?.job_later();
+        let number = begin(state, plan, job);
+        request.set(state.requests.insert(Record {
+            entry: Entry::Run(number),
+            comm,
+        }));
         Ok(())
     });
     crate::progress::look_around();
@@ -52,10 +60,17 @@ fn later(comm: Comm, request: Out<Request>, plan: impl FnOnce(&State) -> Outcome
 fn again(comm: Comm, request: Out<Request>, plan: impl FnOnce(&State) -> Outcome<Plan>) -> c_int {
     let made = with(|state| {
         let plan = plan(state)?;
-        let (run, external) = make(state, comm, plan)?;
-        let tag = state.comms.get(comm)?.begun;
-        let what = Persistent::Collective { run: Box::new(run), tag, external };
-        request.set(state.requests.insert(Record { entry: Entry::Persistent(what, None), comm }));
+        let job = state.comms.get_mut(comm)?.job_later();
+        let (tag, external) = (job.tag, plan.external);
+        let what = Persistent::Collective {
+            run: Box::new(make(plan, job)),
+            tag,
+            external,
+        };
+        request.set(state.requests.insert(Record {
+            entry: Entry::Persistent(what, None),
+            comm,
+        }));
         Ok(())
     });
     finish(comm, made)
@@ -87,15 +102,39 @@ macro_rules! collective {
 }
 
 fn even<C: Count>(place: Place, count: C, datatype: Datatype) -> Even<C> {
-    Even { place, count, datatype }
+    Even {
+        place,
+        count,
+        datatype,
+    }
 }
 
-fn ragged<C, D>(place: Place, counts: List<C>, displacements: List<D>, datatype: Datatype) -> Ragged<C, D> {
-    Ragged { place, counts, displacements, datatype }
+fn ragged<C, D>(
+    place: Place,
+    counts: List<C>,
+    displacements: List<D>,
+    datatype: Datatype,
+) -> Ragged<C, D> {
+    Ragged {
+        place,
+        counts,
+        displacements,
+        datatype,
+    }
 }
 
-fn mixed<C, D>(place: Place, counts: List<C>, displacements: List<D>, datatypes: List<Datatype>) -> Mixed<C, D> {
-    Mixed { place, counts, displacements, datatypes }
+fn mixed<C, D>(
+    place: Place,
+    counts: List<C>,
+    displacements: List<D>,
+    datatypes: List<Datatype>,
+) -> Mixed<C, D> {
+    Mixed {
+        place,
+        counts,
+        displacements,
+        datatypes,
+    }
 }
 
 export! {

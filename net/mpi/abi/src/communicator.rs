@@ -4,13 +4,14 @@ mod api;
 mod intercomm;
 mod make;
 
+pub(crate) use intercomm::create_from_groups;
 pub(crate) use make::{create_among, split};
 
 use std::ffi::c_int;
 use std::rc::Rc;
 
-use ringmill_mpi::collective::{Job, Reducer, Run, Schedule, all_gather, Blocks, Place};
 use ringmill_mpi::buffer::Buffer;
+use ringmill_mpi::collective::{Blocks, Job, Place, Reducer, Run, Schedule, all_gather};
 use ringmill_mpi::group::Group;
 
 use crate::attribute::Attributes;
@@ -28,6 +29,8 @@ use crate::topology::Topology;
 /// Tags of collective operations are counted below this; those of calls with a tag of the
 /// program's are above.
 const COUNTED: i32 = 1 << 30;
+/// Of those below, the ones of operations that do not wait.
+const LATER: i32 = 1 << 29;
 
 /// A communicator.
 #[derive(Debug)]
@@ -42,8 +45,10 @@ pub(crate) struct Communicator {
     pub remote: Option<Group>,
     /// Those to whom messages go.
     pub peers: Rc<[u32]>,
-    /// Collective operations that were begun.
+    /// Collective operations that were begun: by calls that wait, and by others. Two numbers, so
+    /// that the two kinds may be begun in another order elsewhere.
     pub begun: i32,
+    pub begun_later: i32,
     pub attributes: Attributes,
     pub name: String,
     pub handler: Errhandler,
@@ -53,7 +58,13 @@ pub(crate) struct Communicator {
 }
 
 impl Communicator {
-    pub(crate) fn new(context: u32, local: Group, rank: u32, remote: Option<Group>, handler: Errhandler) -> Self {
+    pub(crate) fn new(
+        context: u32,
+        local: Group,
+        rank: u32,
+        remote: Option<Group>,
+        handler: Errhandler,
+    ) -> Self {
         let peers = remote.as_ref().unwrap_or(&local).members().into();
         Communicator {
             context,
@@ -62,6 +73,7 @@ impl Communicator {
             remote,
             peers,
             begun: 0,
+            begun_later: 0,
             attributes: Attributes::default(),
             name: String::new(),
             handler,
@@ -73,20 +85,42 @@ impl Communicator {
 
     /// The own place in the own group.
     pub(crate) fn place(&self) -> Place {
-        Place { rank: self.rank as usize, size: self.local.size() }
+        Place {
+            rank: self.rank as usize,
+            size: self.local.size(),
+        }
     }
 
     /// Where the messages of its next collective operation go.
     pub(crate) fn job(&mut self) -> Job {
-        self.begun = (self.begun + 1) % COUNTED;
-        Job { context: self.context + 1, tag: self.begun, rank: self.rank, peers: self.peers.clone() }
+        self.begun = (self.begun + 1) % LATER;
+        self.job_of(self.begun)
+    }
+
+    /// The same for one that does not wait.
+    pub(crate) fn job_later(&mut self) -> Job {
+        self.begun_later = (self.begun_later + 1) % LATER;
+        self.job_of(self.begun_later | LATER)
+    }
+
+    fn job_of(&self, tag: i32) -> Job {
+        Job {
+            context: self.context + 1,
+            tag,
+            rank: self.rank,
+            peers: self.peers.clone(),
+        }
     }
 }
 
 impl State {
     /// Begins a collective operation.
     pub(crate) fn begin_run(&mut self, run: Run<Memory>) -> usize {
-        let number = self.runs.insert(Running { run: Some(run), external: None, over: None });
+        let number = self.runs.insert(Running {
+            run: Some(run),
+            external: None,
+            over: None,
+        });
         self.active.push(number);
         number
     }
@@ -101,10 +135,19 @@ pub(crate) fn await_run(number: usize) -> Outcome<()> {
 
 /// Everybody's bytes, of one length, by rank, over given processes.
 pub(crate) fn gather_bytes(job: Job, bytes: Vec<u8>) -> Outcome<Vec<u8>> {
-    let place = Place { rank: job.rank as usize, size: job.peers.len() };
+    let place = Place {
+        rank: job.rank as usize,
+        size: job.peers.len(),
+    };
     let schedule: Schedule = all_gather(place, &Blocks::Even(bytes.len()), false);
     let received = Memory::owned(vec![0; bytes.len() * place.size]);
-    let run = Run::new(job, Rc::new(schedule), Memory::owned(bytes), received.clone(), Reducer::None);
+    let run = Run::new(
+        job,
+        Rc::new(schedule),
+        Memory::owned(bytes),
+        received.clone(),
+        Reducer::None,
+    );
     let number = with(|state| state.begin_run(run));
     await_run(number)?;
     Ok(bytes_of(&received))
@@ -115,7 +158,10 @@ pub(crate) fn tell_all(comm: Comm, numbers: &[c_int]) -> Outcome<Vec<c_int>> {
     let count = make::encode(&[numbers.len() as u32]);
     let counts = make::decode(&gather_bytes(make::job_of(comm)?, count)?);
     let longest = counts.iter().max().copied().unwrap_or(0) as usize;
-    let mut padded: Vec<u32> = numbers.iter().map(|number| number.cast_unsigned()).collect();
+    let mut padded: Vec<u32> = numbers
+        .iter()
+        .map(|number| number.cast_unsigned())
+        .collect();
     padded.resize(longest, 0);
     let all = make::decode(&gather_bytes(make::job_of(comm)?, make::encode(&padded))?);
     let mut told = Vec::new();
@@ -146,7 +192,14 @@ fn failed(comm: Comm, error: Code) -> c_int {
                 Err(_) => (Comm::SELF, Errhandler::RETURN),
             },
         };
-        (comm, state.handlers.get(handle).copied().unwrap_or(Handler::Fatal))
+        (
+            comm,
+            state
+                .handlers
+                .get(handle)
+                .copied()
+                .unwrap_or(Handler::Fatal),
+        )
     });
     run_handler(handler, callback::object_of(comm), error);
     error.0
@@ -154,7 +207,13 @@ fn failed(comm: Comm, error: Code) -> c_int {
 
 /// An error of an object with this handler.
 pub(crate) fn handle(handler: Errhandler, object: usize, error: Code) {
-    let handler = with(|state| state.handlers.get(handler).copied().unwrap_or(Handler::Fatal));
+    let handler = with(|state| {
+        state
+            .handlers
+            .get(handler)
+            .copied()
+            .unwrap_or(Handler::Fatal)
+    });
     run_handler(handler, object, error);
 }
 

@@ -3,7 +3,9 @@
 use std::ffi::c_int;
 
 use crate::export::export;
-use crate::handle::{Comm, Datatype, Errhandler, File, Group, Info, Message, Op, Request, Session, Win};
+use crate::handle::{
+    Comm, Datatype, Errhandler, File, Group, Info, Message, Op, Request, Session, Win,
+};
 
 macro_rules! convert {
     ($($type:ident $from:ident $into:ident,)*) => {

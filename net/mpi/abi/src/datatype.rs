@@ -155,7 +155,10 @@ pub(crate) const NAMED: &[(usize, &str, Scalar)] = &[
 /// Puts the standard's datatypes into their places.
 pub(crate) fn fix(types: &mut Table<Datatype, Type>) {
     for (number, name, scalar) in NAMED {
-        let recipe = Recipe { combiner: COMBINER_NAMED, ..Recipe::default() };
+        let recipe = Recipe {
+            combiner: COMBINER_NAMED,
+            ..Recipe::default()
+        };
         let mut named = Type::new(Layout::scalar(*scalar), recipe);
         (*name).clone_into(&mut named.name);
         named.named = true;

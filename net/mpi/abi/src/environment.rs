@@ -15,8 +15,8 @@ use crate::callback::Function;
 use crate::collective::MPI_Barrier;
 use crate::communicator::{Communicator, finish};
 use crate::constants::{
-    APPNUM, HOST, IO, PROC_NULL, TAG_MAX, TAG_UB, THREAD_MULTIPLE, THREAD_SERIALIZED, THREAD_SINGLE,
-    UNIVERSE_SIZE, WTIME_IS_GLOBAL,
+    APPNUM, HOST, IO, PROC_NULL, TAG_MAX, TAG_UB, THREAD_MULTIPLE, THREAD_SERIALIZED,
+    THREAD_SINGLE, UNIVERSE_SIZE, WTIME_IS_GLOBAL,
 };
 use crate::error::{Code, Outcome};
 use crate::export::export;
@@ -105,8 +105,15 @@ impl State {
 
     /// The level that is given: with connections, only the thread that joined may call.
     pub(crate) fn give_level(&mut self, required: c_int) -> c_int {
-        let bound = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.ways.is_bound_to_its_thread());
-        let most = if bound { THREAD_FUNNELED } else { THREAD_MULTIPLE };
+        let bound = self
+            .endpoint
+            .as_ref()
+            .is_some_and(|endpoint| endpoint.ways.is_bound_to_its_thread());
+        let most = if bound {
+            THREAD_FUNNELED
+        } else {
+            THREAD_MULTIPLE
+        };
         self.thread_level = required.clamp(THREAD_SINGLE, most).max(self.thread_level);
         if self.thread_level > THREAD_SERIALIZED {
             set_threaded();

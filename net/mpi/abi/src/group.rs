@@ -26,7 +26,12 @@ impl State {
     }
 }
 
-fn combine(one: Group, other: Group, new: Out<Group>, f: impl FnOnce(&Members, &Members) -> Members) -> c_int {
+fn combine(
+    one: Group,
+    other: Group,
+    new: Out<Group>,
+    f: impl FnOnce(&Members, &Members) -> Members,
+) -> c_int {
     on_group(|state| {
         let members = f(state.groups.get(one)?, state.groups.get(other)?);
         state.give_group(members, new);
@@ -36,14 +41,22 @@ fn combine(one: Group, other: Group, new: Out<Group>, f: impl FnOnce(&Members, &
 
 fn ranks_of(count: c_int, ranks: List<c_int>) -> Outcome<Vec<u32>> {
     let count = usize::try_from(count).map_err(|_| Code::ARG)?;
-    ranks.take(count)?.into_iter().map(|rank| u32::try_from(rank).map_err(|_| Code::RANK)).collect()
+    ranks
+        .take(count)?
+        .into_iter()
+        .map(|rank| u32::try_from(rank).map_err(|_| Code::RANK))
+        .collect()
 }
 
 fn choose(group: Group, ranks: Outcome<Vec<u32>>, keeps: bool, new: Out<Group>) -> c_int {
     on_group(|state| {
         let members = state.groups.get(group)?;
         let ranks = ranks?;
-        let chosen = if keeps { members.include(&ranks) } else { members.exclude(&ranks) };
+        let chosen = if keeps {
+            members.include(&ranks)
+        } else {
+            members.exclude(&ranks)
+        };
         let chosen = chosen.ok_or(Code::RANK)?;
         state.give_group(chosen, new);
         Ok(())

@@ -98,7 +98,11 @@ pub(crate) struct Table<H, T> {
 
 impl<H: Handle, T> Table<H, T> {
     pub(crate) const fn new() -> Self {
-        Table { slots: slab::Slab::new(), fixed: Vec::new(), handle: std::marker::PhantomData }
+        Table {
+            slots: slab::Slab::new(),
+            fixed: Vec::new(),
+            handle: std::marker::PhantomData,
+        }
     }
 
     pub(crate) fn fix(&mut self, handle: H, object: T) {
@@ -129,7 +133,10 @@ impl<H: Handle, T> Table<H, T> {
             Some(at) => self.slots.get_mut(at).ok_or(H::WRONG),
             None => {
                 let at = handle.number().wrapping_sub(H::NULL.number());
-                self.fixed.get_mut(at).and_then(Option::as_mut).ok_or(H::WRONG)
+                self.fixed
+                    .get_mut(at)
+                    .and_then(Option::as_mut)
+                    .ok_or(H::WRONG)
             }
         }
     }

@@ -81,7 +81,9 @@ impl<T: Copy> List<T> {
             return Err(Code::ARG);
         }
         // SAFETY: the caller's list has `count` values, see above.
-        Ok((0..count).map(|at| unsafe { self.0.add(at).read_unaligned() }).collect())
+        Ok((0..count)
+            .map(|at| unsafe { self.0.add(at).read_unaligned() })
+            .collect())
     }
 
     pub(crate) fn address(self) -> usize {
@@ -230,13 +232,21 @@ pub(crate) struct Memory {
 impl Memory {
     /// Nothing.
     pub(crate) fn none() -> Memory {
-        Memory { shape: Shape::Flat(ptr::null_mut()), at: 0, len: 0 }
+        Memory {
+            shape: Shape::Flat(ptr::null_mut()),
+            at: 0,
+            len: 0,
+        }
     }
 
     /// `len` bytes in one run.
     #[inline]
     pub(crate) fn flat(place: Place, len: usize) -> Memory {
-        Memory { shape: Shape::Flat(place.0.cast()), at: 0, len }
+        Memory {
+            shape: Shape::Flat(place.0.cast()),
+            at: 0,
+            len,
+        }
     }
 
     /// `count` elements.
@@ -244,14 +254,22 @@ impl Memory {
         let len = count * layout.size;
         match layout.is_contiguous() {
             true => Memory::flat(place, len),
-            false => Memory { shape: Shape::Typed(place.0.cast(), layout.clone()), at: 0, len },
+            false => Memory {
+                shape: Shape::Typed(place.0.cast(), layout.clone()),
+                at: 0,
+                len,
+            },
         }
     }
 
     /// Several runs, one behind the other.
     pub(crate) fn parts(parts: Vec<Part>) -> Memory {
         let len = parts.last().map_or(0, |part| part.start + part.len);
-        Memory { shape: Shape::Parts(parts.into()), at: 0, len }
+        Memory {
+            shape: Shape::Parts(parts.into()),
+            at: 0,
+            len,
+        }
     }
 
     /// Where it is, if it is one run.
@@ -276,7 +294,9 @@ impl Memory {
             Shape::Flat(pointer) => run(pointer.wrapping_add(at), len),
             Shape::Own(own) => run(own.pointer.wrapping_add(at), len),
             Shape::Typed(pointer, layout) => {
-                layout.spans(at, len, |place, len| run(pointer.wrapping_offset(place), len));
+                layout.spans(at, len, |place, len| {
+                    run(pointer.wrapping_offset(place), len)
+                });
             }
             Shape::Parts(parts) => {
                 let mut number = parts.partition_point(|part| part.start + part.len <= at);
@@ -302,7 +322,11 @@ impl Buffer for Memory {
     fn owned(bytes: Vec<u8>) -> Self {
         let len = bytes.len();
         let pointer = Box::into_raw(bytes.into_boxed_slice()).cast();
-        Memory { shape: Shape::Own(Rc::new(Own { pointer, len })), at: 0, len }
+        Memory {
+            shape: Shape::Own(Rc::new(Own { pointer, len })),
+            at: 0,
+            len,
+        }
     }
 
     fn len(&self) -> usize {
@@ -332,7 +356,11 @@ impl Buffer for Memory {
 
     fn part(&self, at: usize, len: usize) -> Self {
         assert!(at + len <= self.len, "a part beyond a buffer's end");
-        Memory { shape: self.shape.clone(), at: self.at + at, len }
+        Memory {
+            shape: self.shape.clone(),
+            at: self.at + at,
+            len,
+        }
     }
 
     fn update(&self, change: &mut dyn FnMut(&mut [u8])) {

@@ -41,7 +41,12 @@ pub(crate) struct Attached {
 impl Attached {
     pub(crate) fn new(place: Place, bytes: i64) -> Attached {
         // The address that stands for a buffer of the library's own.
-        Attached { place, bytes, automatic: place.address() == 2, kept: Vec::new() }
+        Attached {
+            place,
+            bytes,
+            automatic: place.address() == 2,
+            kept: Vec::new(),
+        }
     }
 
     fn used(&self) -> usize {
@@ -68,7 +73,12 @@ pub(crate) struct Shape {
 
 impl State {
     #[inline]
-    pub(crate) fn memory<C: Count>(&self, place: Place, count: C, datatype: Datatype) -> Outcome<Memory> {
+    pub(crate) fn memory<C: Count>(
+        &self,
+        place: Place,
+        count: C,
+        datatype: Datatype,
+    ) -> Outcome<Memory> {
         let count = count.get()?;
         let datatype = self.types.get(datatype)?;
         if let Some(size) = datatype.flat {
@@ -78,7 +88,12 @@ impl State {
     }
 
     #[inline]
-    pub(crate) fn destination(&self, comm: Comm, rank: c_int, tag: c_int) -> Outcome<Option<Destination>> {
+    pub(crate) fn destination(
+        &self,
+        comm: Comm,
+        rank: c_int,
+        tag: c_int,
+    ) -> Outcome<Option<Destination>> {
         let data = self.comms.get(comm)?;
         if rank == PROC_NULL {
             return Ok(None);
@@ -86,7 +101,9 @@ impl State {
         if !(0..=TAG_MAX).contains(&tag) {
             return Err(Code::TAG);
         }
-        let peer = usize::try_from(rank).ok().and_then(|rank| data.peers.get(rank));
+        let peer = usize::try_from(rank)
+            .ok()
+            .and_then(|rank| data.peers.get(rank));
         Ok(Some(Destination {
             peer: *peer.ok_or(Code::RANK)?,
             context: data.context,
@@ -103,7 +120,9 @@ impl State {
             PROC_NULL => return Ok(None),
             ANY_SOURCE => None,
             rank => {
-                let known = u32::try_from(rank).ok().filter(|rank| (*rank as usize) < data.peers.len());
+                let known = u32::try_from(rank)
+                    .ok()
+                    .filter(|rank| (*rank as usize) < data.peers.len());
                 Some(known.ok_or(Code::RANK)?)
             }
         };
@@ -112,11 +131,20 @@ impl State {
             0..=TAG_MAX => Some(tag),
             _ => return Err(Code::TAG),
         };
-        Ok(Some(Pattern { context: data.context, source, tag }))
+        Ok(Some(Pattern {
+            context: data.context,
+            source,
+            tag,
+        }))
     }
 
     #[inline]
-    pub(crate) fn begin_send(&mut self, comm: Comm, manner: Manner, shape: &Shape) -> Outcome<Started> {
+    pub(crate) fn begin_send(
+        &mut self,
+        comm: Comm,
+        manner: Manner,
+        shape: &Shape,
+    ) -> Outcome<Started> {
         let Some(to) = &shape.to else {
             return Ok(Started::Done(engine::Status::sent()));
         };
@@ -126,11 +154,18 @@ impl State {
             Manner::Buffered => return self.send_buffered(comm, &shape.memory, to),
         };
         let endpoint = self.endpoint()?;
-        Ok(endpoint.engine.send(&mut endpoint.ways, to, mode, &shape.memory))
+        Ok(endpoint
+            .engine
+            .send(&mut endpoint.ways, to, mode, &shape.memory))
     }
 
     fn send_buffered(&mut self, comm: Comm, memory: &Memory, to: &Destination) -> Outcome<Started> {
-        let State { comms, attached, endpoint, .. } = self;
+        let State {
+            comms,
+            attached,
+            endpoint,
+            ..
+        } = self;
         let own = comms.get_mut(comm)?.attached.as_mut();
         let attached = own.or(attached.as_mut()).ok_or(Code::BUFFER)?;
         let endpoint = endpoint.as_mut().ok_or(Code::OTHER)?;
@@ -141,7 +176,9 @@ impl State {
             return Err(Code::BUFFER);
         }
         let copy = Memory::owned(bytes_of(memory));
-        let started = endpoint.engine.send(&mut endpoint.ways, to, Mode::Standard, &copy);
+        let started = endpoint
+            .engine
+            .send(&mut endpoint.ways, to, Mode::Standard, &copy);
         if let Started::Pending(id) = started {
             attached.kept.push((id, cost));
         }
@@ -160,9 +197,18 @@ impl State {
         self.requests.insert(Record { entry, comm })
     }
 
-    fn shape<C: Count>(&self, part: (Place, C, Datatype), rank: c_int, tag: c_int, comm: Comm) -> Outcome<Shape> {
+    fn shape<C: Count>(
+        &self,
+        part: (Place, C, Datatype),
+        rank: c_int,
+        tag: c_int,
+        comm: Comm,
+    ) -> Outcome<Shape> {
         let to = self.destination(comm, rank, tag)?;
-        Ok(Shape { memory: self.memory(part.0, part.1, part.2)?, to })
+        Ok(Shape {
+            memory: self.memory(part.0, part.1, part.2)?,
+            to,
+        })
     }
 }
 
@@ -180,12 +226,23 @@ fn error_of(status: &engine::Status) -> Outcome<()> {
 }
 
 #[inline]
-fn send<C: Count>(manner: Manner, part: (Place, C, Datatype), rank: c_int, tag: c_int, comm: Comm) -> c_int {
+fn send<C: Count>(
+    manner: Manner,
+    part: (Place, C, Datatype),
+    rank: c_int,
+    tag: c_int,
+    comm: Comm,
+) -> c_int {
     let result = with(|state| {
         let shape = state.shape(part, rank, tag, comm)?;
         state.begin_send(comm, manner, &shape)
     });
-    finish(comm, result.and_then(await_started).and_then(|status| error_of(&status)))
+    finish(
+        comm,
+        result
+            .and_then(await_started)
+            .and_then(|status| error_of(&status)),
+    )
 }
 
 fn begin_send<C: Count>(
@@ -262,7 +319,10 @@ fn begin_receive<C: Count>(
                 let started = state.begin_receive(pattern, memory)?;
                 state.keep(comm, started)
             }
-            None => state.requests.insert(Record { entry: Entry::Over(Status::of_nobody()), comm }),
+            None => state.requests.insert(Record {
+                entry: Entry::Over(Status::of_nobody()),
+                comm,
+            }),
         };
         request.set(kept);
         Ok(())
@@ -294,7 +354,12 @@ struct Side<C> {
     tag: c_int,
 }
 
-fn begin_exchange<C: Count>(send: &Side<C>, receive: &Side<C>, copied: bool, comm: Comm) -> Outcome<[Option<Started>; 2]> {
+fn begin_exchange<C: Count>(
+    send: &Side<C>,
+    receive: &Side<C>,
+    copied: bool,
+    comm: Comm,
+) -> Outcome<[Option<Started>; 2]> {
     with(|state| {
         let mut shape = state.shape(send.part, send.rank, send.tag, comm)?;
         if copied {
@@ -306,11 +371,20 @@ fn begin_exchange<C: Count>(send: &Side<C>, receive: &Side<C>, copied: bool, com
             Some(pattern) => Some(state.begin_receive(pattern, memory)?),
             None => None,
         };
-        Ok([Some(state.begin_send(comm, Manner::Standard, &shape)?), received])
+        Ok([
+            Some(state.begin_send(comm, Manner::Standard, &shape)?),
+            received,
+        ])
     })
 }
 
-fn exchange<C: Count>(send: Side<C>, receive: Side<C>, copied: bool, comm: Comm, status: Out<Status>) -> c_int {
+fn exchange<C: Count>(
+    send: Side<C>,
+    receive: Side<C>,
+    copied: bool,
+    comm: Comm,
+    status: Out<Status>,
+) -> c_int {
     let result = begin_exchange(&send, &receive, copied, comm).and_then(|[sent, received]| {
         let sent = sent.map(await_started).transpose()?;
         let told = match received {
@@ -324,13 +398,24 @@ fn exchange<C: Count>(send: Side<C>, receive: Side<C>, copied: bool, comm: Comm,
     finish(comm, result)
 }
 
-fn exchange_later<C: Count>(send: Side<C>, receive: Side<C>, copied: bool, comm: Comm, request: Out<Request>) -> c_int {
+fn exchange_later<C: Count>(
+    send: Side<C>,
+    receive: Side<C>,
+    copied: bool,
+    comm: Comm,
+    request: Out<Request>,
+) -> c_int {
     let result = begin_exchange(&send, &receive, copied, comm).map(|[sent, received]| {
         with(|state| {
-            let sent = sent.map(|sent| state.keep(comm, sent)).unwrap_or(Request::NULL);
+            let sent = sent
+                .map(|sent| state.keep(comm, sent))
+                .unwrap_or(Request::NULL);
             let received = match received {
                 Some(received) => state.keep(comm, received),
-                None => state.requests.insert(Record { entry: Entry::Over(Status::of_nobody()), comm }),
+                None => state.requests.insert(Record {
+                    entry: Entry::Over(Status::of_nobody()),
+                    comm,
+                }),
             };
             let entry = Entry::Pair(sent, received);
             request.set(state.requests.insert(Record { entry, comm }));
@@ -408,7 +493,11 @@ fn receive_matched<C: Count>(
     })
 }
 
-fn receive_message<C: Count>(part: (Place, C, Datatype), message: Out<Message>, status: Out<Status>) -> c_int {
+fn receive_message<C: Count>(
+    part: (Place, C, Datatype),
+    message: Out<Message>,
+    status: Out<Status>,
+) -> c_int {
     match receive_matched(part, message) {
         Err(error) => finish(Comm::WORLD, Err(error)),
         Ok((comm, started)) => {
@@ -423,12 +512,19 @@ fn receive_message<C: Count>(part: (Place, C, Datatype), message: Out<Message>, 
     }
 }
 
-fn receive_message_later<C: Count>(part: (Place, C, Datatype), message: Out<Message>, request: Out<Request>) -> c_int {
+fn receive_message_later<C: Count>(
+    part: (Place, C, Datatype),
+    message: Out<Message>,
+    request: Out<Request>,
+) -> c_int {
     let result = receive_matched(part, message).map(|(comm, started)| {
         with(|state| {
             request.set(match started {
                 Some(started) => state.keep(comm, started),
-                None => state.requests.insert(Record { entry: Entry::Over(Status::of_nobody()), comm }),
+                None => state.requests.insert(Record {
+                    entry: Entry::Over(Status::of_nobody()),
+                    comm,
+                }),
             });
         });
     });

@@ -21,7 +21,11 @@ use crate::state::{State, with};
 pub(crate) enum Operation {
     Basic(Basic),
     /// The application's; whether the order of its operands is of no account.
-    External { function: Function, large: bool, commutes: bool },
+    External {
+        function: Function,
+        large: bool,
+        commutes: bool,
+    },
 }
 
 /// The standard's, by the distance of their handles from the null one.
@@ -55,9 +59,15 @@ impl State {
         match self.ops.get(op)? {
             Operation::External { commutes, .. } => Ok((Reducer::External, *commutes)),
             Operation::Basic(basic) => {
-                let scalar = layout.uniform().filter(|_| layout.scalar_count() == 1).ok_or(Code::OP)?;
+                let scalar = layout
+                    .uniform()
+                    .filter(|_| layout.scalar_count() == 1)
+                    .ok_or(Code::OP)?;
                 match op::is_defined(*basic, scalar) {
-                    true => Ok((Reducer::Basic(*basic, scalar), !matches!(basic, Basic::Replace | Basic::Keep))),
+                    true => Ok((
+                        Reducer::Basic(*basic, scalar),
+                        !matches!(basic, Basic::Replace | Basic::Keep),
+                    )),
                     false => Err(Code::OP),
                 }
             }
@@ -76,7 +86,10 @@ impl Elements {
     fn of(memory: &Memory, datatype: Datatype, count: usize) -> Outcome<Elements> {
         let layout = with(|state| Ok(state.types.get(datatype)?.layout.clone()))?;
         if layout.is_contiguous() && memory.pointer().is_some() {
-            return Ok(Elements { memory: memory.clone(), own: None });
+            return Ok(Elements {
+                memory: memory.clone(),
+                own: None,
+            });
         }
         let (begin, end) = layout.true_bounds();
         let extent = layout.extent().unsigned_abs();
@@ -88,7 +101,10 @@ impl Elements {
         let first = place.offset(-begin);
         let elements = Memory::elements(first, count, &layout);
         elements.write(0, &bytes_of(memory));
-        Ok(Elements { memory: memory.clone(), own: Some((first, elements)) })
+        Ok(Elements {
+            memory: memory.clone(),
+            own: Some((first, elements)),
+        })
     }
 
     fn place(&self) -> Place {
@@ -107,23 +123,43 @@ impl Elements {
 
     fn release(self, datatype: Datatype) {
         if let Some((place, _)) = self.own {
-            let begin = with(|state| state.types.get(datatype).map_or(0, |t| t.layout.true_bounds().0));
+            let begin = with(|state| {
+                state
+                    .types
+                    .get(datatype)
+                    .map_or(0, |t| t.layout.true_bounds().0)
+            });
             place.offset(begin).release();
         }
     }
 }
 
 /// Calls the application's reduction: `into = from op into`, or flipped.
-pub(crate) fn reduce_external(op: Op, datatype: Datatype, from: &Memory, into: &Memory, flipped: bool) -> Outcome<()> {
-    let (operation, size) = with(|state| {
-        Ok((*state.ops.get(op)?, state.types.get(datatype)?.layout.size))
-    })?;
-    let Operation::External { function, large, .. } = operation else {
+pub(crate) fn reduce_external(
+    op: Op,
+    datatype: Datatype,
+    from: &Memory,
+    into: &Memory,
+    flipped: bool,
+) -> Outcome<()> {
+    let (operation, size) =
+        with(|state| Ok((*state.ops.get(op)?, state.types.get(datatype)?.layout.size)))?;
+    let Operation::External {
+        function, large, ..
+    } = operation
+    else {
         return Err(Code::OP);
     };
     let count = if size == 0 { 0 } else { from.len() / size };
-    let (first, second) = (Elements::of(from, datatype, count)?, Elements::of(into, datatype, count)?);
-    let (left, right) = if flipped { (&second, &first) } else { (&first, &second) };
+    let (first, second) = (
+        Elements::of(from, datatype, count)?,
+        Elements::of(into, datatype, count)?,
+    );
+    let (left, right) = if flipped {
+        (&second, &first)
+    } else {
+        (&first, &second)
+    };
     if large {
         let f = function.large_reduction().ok_or(Code::OP)?;
         callback::reduce_large(f, left.place(), right.place(), count as i64, datatype);
@@ -141,15 +177,27 @@ pub(crate) fn reduce_external(op: Op, datatype: Datatype, from: &Memory, into: &
     Ok(())
 }
 
-fn reduce_here<C: Count>(from: Place, into: Place, count: C, datatype: Datatype, op: Op) -> Outcome<()> {
+fn reduce_here<C: Count>(
+    from: Place,
+    into: Place,
+    count: C,
+    datatype: Datatype,
+    op: Op,
+) -> Outcome<()> {
     let (from, into, reducer) = with(|state| {
         let (reducer, _) = state.reducer(op, datatype)?;
-        Ok((state.memory(from, count, datatype)?, state.memory(into, count, datatype)?, reducer))
+        Ok((
+            state.memory(from, count, datatype)?,
+            state.memory(into, count, datatype)?,
+            reducer,
+        ))
     })?;
     match reducer {
         Reducer::Basic(basic, scalar) => {
             let mut known = Ok(());
-            into.combine(&from, &mut |from, into| known = op::apply(basic, scalar, from, into));
+            into.combine(&from, &mut |from, into| {
+                known = op::apply(basic, scalar, from, into)
+            });
             known.map_err(|_| Code::OP)
         }
         _ => reduce_external(op, datatype, &from, &into, false),
@@ -157,7 +205,11 @@ fn reduce_here<C: Count>(from: Place, into: Place, count: C, datatype: Datatype,
 }
 
 fn create(function: Function, large: bool, commute: c_int, op: Out<Op>) -> c_int {
-    let operation = Operation::External { function, large, commutes: commute != 0 };
+    let operation = Operation::External {
+        function,
+        large,
+        commutes: commute != 0,
+    };
     op.set(with(|state| state.ops.insert(operation)));
     0
 }

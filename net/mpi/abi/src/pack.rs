@@ -63,7 +63,9 @@ fn pack<C: Count, P: Count>(
         turn(&mut bytes, datatype)?;
     }
     Memory::flat(out, room).write(at, &bytes);
-    let end = i64::try_from(at + bytes.len()).ok().and_then(P::from_number);
+    let end = i64::try_from(at + bytes.len())
+        .ok()
+        .and_then(P::from_number);
     position.set(end.ok_or(Code::VALUE_TOO_LARGE)?);
     Ok(())
 }
@@ -85,7 +87,9 @@ fn unpack<C: Count, P: Count>(
         turn(&mut bytes, datatype)?;
     }
     memory.write(0, &bytes);
-    let end = i64::try_from(at + bytes.len()).ok().and_then(P::from_number);
+    let end = i64::try_from(at + bytes.len())
+        .ok()
+        .and_then(P::from_number);
     position.set(end.ok_or(Code::VALUE_TOO_LARGE)?);
     Ok(())
 }

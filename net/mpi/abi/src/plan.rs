@@ -26,12 +26,25 @@ pub(crate) struct Plan {
 
 impl Plan {
     fn moving(schedule: Schedule, send: Memory, receive: Memory) -> Plan {
-        Plan { schedule, send, receive, reducer: Reducer::None, external: None }
+        Plan {
+            schedule,
+            send,
+            receive,
+            reducer: Reducer::None,
+            external: None,
+        }
     }
 
     fn reducing(schedule: Schedule, send: Memory, receive: Memory, reduction: &Reduction) -> Plan {
-        let external = (reduction.reducer == Reducer::External).then_some((reduction.op, reduction.datatype));
-        Plan { schedule, send, receive, reducer: reduction.reducer, external }
+        let external =
+            (reduction.reducer == Reducer::External).then_some((reduction.op, reduction.datatype));
+        Plan {
+            schedule,
+            send,
+            receive,
+            reducer: reduction.reducer,
+            external,
+        }
     }
 }
 
@@ -102,7 +115,12 @@ impl<C: Count, D: Count> Runs for Ragged<C, D> {
         for (count, by) in counts.iter().zip(displacements) {
             let len = count.get()? * layout.size;
             let place = self.place.offset(by.signed() as isize * layout.extent());
-            parts.push(Part { start, place, layout: layout.clone(), len });
+            parts.push(Part {
+                start,
+                place,
+                layout: layout.clone(),
+                len,
+            });
             start += len;
         }
         let blocks = Blocks::of(parts.iter().map(|part| part.len));
@@ -125,7 +143,12 @@ impl<C: Count, D: Count> Runs for Mixed<C, D> {
             let layout = &state.types.get(datatypes[at])?.layout;
             let len = counts[at].get()? * layout.size;
             let place = self.place.offset(displacements[at].signed() as isize);
-            parts.push(Part { start, place, layout: layout.clone(), len });
+            parts.push(Part {
+                start,
+                place,
+                layout: layout.clone(),
+                len,
+            });
             start += len;
         }
         let blocks = Blocks::of(parts.iter().map(|part| part.len));
@@ -150,7 +173,10 @@ fn ranks(state: &State, comm: Comm) -> Outcome<Ranks> {
 
 /// The root, in one group.
 fn root_of(root: c_int, size: usize) -> Outcome<usize> {
-    usize::try_from(root).ok().filter(|root| *root < size).ok_or(Code::ROOT)
+    usize::try_from(root)
+        .ok()
+        .filter(|root| *root < size)
+        .ok_or(Code::ROOT)
 }
 
 /// One's own part in an operation of two groups.
@@ -170,7 +196,12 @@ pub(crate) fn barrier(state: &State, comm: Comm) -> Outcome<Plan> {
     Ok(Plan::moving(schedule, Memory::none(), Memory::none()))
 }
 
-pub(crate) fn broadcast<C: Count>(state: &State, comm: Comm, data: Even<C>, root: c_int) -> Outcome<Plan> {
+pub(crate) fn broadcast<C: Count>(
+    state: &State,
+    comm: Comm,
+    data: Even<C>,
+    root: c_int,
+) -> Outcome<Plan> {
     match ranks(state, comm)? {
         Ranks::One(place) => {
             let root = root_of(root, place.size)?;
@@ -180,26 +211,46 @@ pub(crate) fn broadcast<C: Count>(state: &State, comm: Comm, data: Even<C>, root
         }
         Ranks::Two(remote) => {
             let role = role_of(root, remote)?;
-            let row = if role == Role::Idle { Memory::none() } else { data.one(state)? };
+            let row = if role == Role::Idle {
+                Memory::none()
+            } else {
+                data.one(state)?
+            };
             let schedule = collective::inter_broadcast(role, remote, row.len());
             Ok(Plan::moving(schedule, Memory::none(), row))
         }
     }
 }
 
-pub(crate) fn gather<C: Count>(state: &State, comm: Comm, own: Even<C>, all: impl Runs, root: c_int) -> Outcome<Plan> {
+pub(crate) fn gather<C: Count>(
+    state: &State,
+    comm: Comm,
+    own: Even<C>,
+    all: impl Runs,
+    root: c_int,
+) -> Outcome<Plan> {
     let empty = Blocks::Even(0);
     match ranks(state, comm)? {
         Ranks::One(place) => {
             let root = root_of(root, place.size)?;
             let in_place = own.place.is_in_place();
-            let send = if in_place { Memory::none() } else { own.one(state)? };
+            let send = if in_place {
+                Memory::none()
+            } else {
+                own.one(state)?
+            };
             if place.rank != root {
                 let schedule = collective::gather(place, root, send.len(), &empty, false);
                 return Ok(Plan::moving(schedule, send, Memory::none()));
             }
             let (receive, blocks) = all.row(state, place.size)?;
-            let schedule = collective::gather(place, root, send.len().min(blocks.len(root)), &blocks, in_place);
+            let schedule = collective::gather(
+                place,
+                root,
+                send.len().min(blocks.len(root)),
+                &blocks,
+                in_place,
+            );
             Ok(Plan::moving(schedule, send, receive))
         }
         Ranks::Two(remote) => match role_of(root, remote)? {
@@ -208,7 +259,11 @@ pub(crate) fn gather<C: Count>(state: &State, comm: Comm, own: Even<C>, all: imp
                 let schedule = collective::inter_gather(Role::Root, remote, 0, &blocks);
                 Ok(Plan::moving(schedule, Memory::none(), receive))
             }
-            Role::Idle => Ok(Plan::moving(Schedule::default(), Memory::none(), Memory::none())),
+            Role::Idle => Ok(Plan::moving(
+                Schedule::default(),
+                Memory::none(),
+                Memory::none(),
+            )),
             role => {
                 let send = own.one(state)?;
                 let schedule = collective::inter_gather(role, remote, send.len(), &empty);
@@ -218,13 +273,23 @@ pub(crate) fn gather<C: Count>(state: &State, comm: Comm, own: Even<C>, all: imp
     }
 }
 
-pub(crate) fn scatter<C: Count>(state: &State, comm: Comm, all: impl Runs, own: Even<C>, root: c_int) -> Outcome<Plan> {
+pub(crate) fn scatter<C: Count>(
+    state: &State,
+    comm: Comm,
+    all: impl Runs,
+    own: Even<C>,
+    root: c_int,
+) -> Outcome<Plan> {
     let empty = Blocks::Even(0);
     match ranks(state, comm)? {
         Ranks::One(place) => {
             let root = root_of(root, place.size)?;
             let in_place = own.place.is_in_place();
-            let receive = if in_place { Memory::none() } else { own.one(state)? };
+            let receive = if in_place {
+                Memory::none()
+            } else {
+                own.one(state)?
+            };
             if place.rank != root {
                 let schedule = collective::scatter(place, root, receive.len(), &empty, false);
                 return Ok(Plan::moving(schedule, Memory::none(), receive));
@@ -243,7 +308,11 @@ pub(crate) fn scatter<C: Count>(state: &State, comm: Comm, all: impl Runs, own: 
                 let schedule = collective::inter_scatter(Role::Root, remote, 0, &blocks);
                 Ok(Plan::moving(schedule, send, Memory::none()))
             }
-            Role::Idle => Ok(Plan::moving(Schedule::default(), Memory::none(), Memory::none())),
+            Role::Idle => Ok(Plan::moving(
+                Schedule::default(),
+                Memory::none(),
+                Memory::none(),
+            )),
             role => {
                 let receive = own.one(state)?;
                 let schedule = collective::inter_scatter(role, remote, receive.len(), &empty);
@@ -253,11 +322,20 @@ pub(crate) fn scatter<C: Count>(state: &State, comm: Comm, all: impl Runs, own: 
     }
 }
 
-pub(crate) fn all_gather<C: Count>(state: &State, comm: Comm, own: Even<C>, all: impl Runs) -> Outcome<Plan> {
+pub(crate) fn all_gather<C: Count>(
+    state: &State,
+    comm: Comm,
+    own: Even<C>,
+    all: impl Runs,
+) -> Outcome<Plan> {
     match ranks(state, comm)? {
         Ranks::One(place) => {
             let in_place = own.place.is_in_place();
-            let send = if in_place { Memory::none() } else { own.one(state)? };
+            let send = if in_place {
+                Memory::none()
+            } else {
+                own.one(state)?
+            };
             let (receive, blocks) = all.row(state, place.size)?;
             if !in_place && send.len() < blocks.len(place.rank) {
                 return Err(Code::TRUNCATE);
@@ -269,7 +347,8 @@ pub(crate) fn all_gather<C: Count>(state: &State, comm: Comm, own: Even<C>, all:
             let send = own.one(state)?;
             let (receive, blocks) = all.row(state, remote)?;
             // One part for everybody: the same region many times.
-            let mut schedule = collective::inter_all_to_all(remote, &Blocks::Even(send.len()), &blocks);
+            let mut schedule =
+                collective::inter_all_to_all(remote, &Blocks::Even(send.len()), &blocks);
             for step in &mut schedule.steps {
                 if let collective::Step::Send { region, .. } = step {
                     region.at = 0;
@@ -280,7 +359,12 @@ pub(crate) fn all_gather<C: Count>(state: &State, comm: Comm, own: Even<C>, all:
     }
 }
 
-pub(crate) fn all_to_all(state: &State, comm: Comm, sends: impl Runs, receives: impl Runs) -> Outcome<Plan> {
+pub(crate) fn all_to_all(
+    state: &State,
+    comm: Comm,
+    sends: impl Runs,
+    receives: impl Runs,
+) -> Outcome<Plan> {
     match ranks(state, comm)? {
         Ranks::One(place) => {
             let (receive, blocks) = receives.row(state, place.size)?;
@@ -313,10 +397,24 @@ pub(crate) struct Reduction {
 }
 
 impl Reduction {
-    pub(crate) fn new(state: &State, count: usize, datatype: Datatype, op: Op) -> Outcome<Reduction> {
+    pub(crate) fn new(
+        state: &State,
+        count: usize,
+        datatype: Datatype,
+        op: Op,
+    ) -> Outcome<Reduction> {
         let (reducer, commutes) = state.reducer(op, datatype)?;
         let width = state.types.get(datatype)?.layout.size;
-        Ok(Reduction { op, datatype, reducer, elements: Elements { count, width, commutes } })
+        Ok(Reduction {
+            op,
+            datatype,
+            reducer,
+            elements: Elements {
+                count,
+                width,
+                commutes,
+            },
+        })
     }
 
     fn row(&self, state: &State, place: Place) -> Outcome<Memory> {
@@ -324,43 +422,89 @@ impl Reduction {
     }
 
     fn operand(&self, state: &State, place: Place) -> Outcome<Memory> {
-        if place.is_in_place() { Ok(Memory::none()) } else { self.row(state, place) }
+        if place.is_in_place() {
+            Ok(Memory::none())
+        } else {
+            self.row(state, place)
+        }
     }
 }
 
-pub(crate) fn reduce(state: &State, comm: Comm, from: Place, into: Place, what: &Reduction, root: c_int) -> Outcome<Plan> {
+pub(crate) fn reduce(
+    state: &State,
+    comm: Comm,
+    from: Place,
+    into: Place,
+    what: &Reduction,
+    root: c_int,
+) -> Outcome<Plan> {
     match ranks(state, comm)? {
         Ranks::One(place) => {
             let root = root_of(root, place.size)?;
             let send = what.operand(state, from)?;
-            let receive = if place.rank == root { what.row(state, into)? } else { Memory::none() };
+            let receive = if place.rank == root {
+                what.row(state, into)?
+            } else {
+                Memory::none()
+            };
             let schedule = collective::reduce(place, root, what.elements, from.is_in_place());
             Ok(Plan::reducing(schedule, send, receive, what))
         }
         Ranks::Two(remote) => {
             let role = role_of(root, remote)?;
-            let send = if matches!(role, Role::Remote(_)) { what.row(state, from)? } else { Memory::none() };
-            let receive = if role == Role::Root { what.row(state, into)? } else { Memory::none() };
+            let send = if matches!(role, Role::Remote(_)) {
+                what.row(state, from)?
+            } else {
+                Memory::none()
+            };
+            let receive = if role == Role::Root {
+                what.row(state, into)?
+            } else {
+                Memory::none()
+            };
             let schedule = collective::inter_reduce(role, remote, what.elements);
             Ok(Plan::reducing(schedule, send, receive, what))
         }
     }
 }
 
-pub(crate) fn all_reduce(state: &State, comm: Comm, from: Place, into: Place, what: &Reduction) -> Outcome<Plan> {
+pub(crate) fn all_reduce(
+    state: &State,
+    comm: Comm,
+    from: Place,
+    into: Place,
+    what: &Reduction,
+) -> Outcome<Plan> {
     let schedule = match ranks(state, comm)? {
         Ranks::One(place) => collective::all_reduce(place, what.elements, from.is_in_place()),
         Ranks::Two(remote) => collective::inter_all_reduce(remote, what.elements),
     };
-    Ok(Plan::reducing(schedule, what.operand(state, from)?, what.row(state, into)?, what))
+    Ok(Plan::reducing(
+        schedule,
+        what.operand(state, from)?,
+        what.row(state, into)?,
+        what,
+    ))
 }
 
-pub(crate) fn scan(state: &State, comm: Comm, kind: Scan, from: Place, into: Place, what: &Reduction) -> Outcome<Plan> {
+pub(crate) fn scan(
+    state: &State,
+    comm: Comm,
+    kind: Scan,
+    from: Place,
+    into: Place,
+    what: &Reduction,
+) -> Outcome<Plan> {
     let Ranks::One(place) = ranks(state, comm)? else {
         return Err(Code::COMM);
     };
     let schedule = collective::scan(place, kind, what.elements, from.is_in_place());
-    Ok(Plan::reducing(schedule, what.operand(state, from)?, what.row(state, into)?, what))
+    Ok(Plan::reducing(
+        schedule,
+        what.operand(state, from)?,
+        what.row(state, into)?,
+        what,
+    ))
 }
 
 /// The counts of a reduction whose result is dealt out.
@@ -390,8 +534,17 @@ pub(crate) fn reduce_scatter<C: Count>(
         Ranks::One(place) => {
             let in_place = from.is_in_place();
             let schedule = collective::reduce_scatter(place, &counts, whole.elements, in_place);
-            let receive = if in_place { whole.row(state, into)? } else { part.row(state, into)? };
-            Ok(Plan::reducing(schedule, whole.operand(state, from)?, receive, &whole))
+            let receive = if in_place {
+                whole.row(state, into)?
+            } else {
+                part.row(state, into)?
+            };
+            Ok(Plan::reducing(
+                schedule,
+                whole.operand(state, from)?,
+                receive,
+                &whole,
+            ))
         }
         Ranks::Two(remote) => {
             // The other group deals its result out by its own counts: both have the same total.
@@ -402,12 +555,22 @@ pub(crate) fn reduce_scatter<C: Count>(
             };
             let blocks = Blocks::of(theirs.iter().map(|count| count * whole.elements.width));
             let schedule = collective::inter_reduce_scatter(remote, &blocks, part.elements);
-            Ok(Plan::reducing(schedule, whole.row(state, from)?, part.row(state, into)?, &whole))
+            Ok(Plan::reducing(
+                schedule,
+                whole.row(state, from)?,
+                part.row(state, into)?,
+                &whole,
+            ))
         }
     }
 }
 
-pub(crate) fn neighbour_gather<C: Count>(state: &State, comm: Comm, own: Even<C>, all: impl Runs) -> Outcome<Plan> {
+pub(crate) fn neighbour_gather<C: Count>(
+    state: &State,
+    comm: Comm,
+    own: Even<C>,
+    all: impl Runs,
+) -> Outcome<Plan> {
     let (sources, destinations) = neighbours(state, comm)?;
     let send = own.one(state)?;
     let (receive, blocks) = all.row(state, sources.len())?;
@@ -416,7 +579,12 @@ pub(crate) fn neighbour_gather<C: Count>(state: &State, comm: Comm, own: Even<C>
     Ok(Plan::moving(schedule, send, receive))
 }
 
-pub(crate) fn neighbour_all_to_all(state: &State, comm: Comm, sends: impl Runs, receives: impl Runs) -> Outcome<Plan> {
+pub(crate) fn neighbour_all_to_all(
+    state: &State,
+    comm: Comm,
+    sends: impl Runs,
+    receives: impl Runs,
+) -> Outcome<Plan> {
     let (sources, destinations) = neighbours(state, comm)?;
     let (send, parts) = sends.row(state, destinations.len())?;
     let (receive, blocks) = receives.row(state, sources.len())?;

@@ -27,7 +27,15 @@ pub(crate) struct Work {
 
 impl Work {
     fn perform(self) {
-        let Work { run, kept, from, into, flipped, op, datatype } = self;
+        let Work {
+            run,
+            kept,
+            from,
+            into,
+            flipped,
+            op,
+            datatype,
+        } = self;
         let result = operation::reduce_external(op, datatype, &from, &into, flipped);
         with(|state| {
             let running = &mut state.runs[run];
@@ -85,13 +93,26 @@ impl State {
                 }
                 collective::Outcome::Done => running.over = Some(Ok(())),
                 collective::Outcome::Failed(fault) => running.over = Some(Err(code_of(fault))),
-                collective::Outcome::Reduce { from, into, flipped } => {
+                collective::Outcome::Reduce {
+                    from,
+                    into,
+                    flipped,
+                } => {
                     self.active.swap_remove(at);
-                    let (Some((op, datatype)), Some(kept)) = (running.external, running.run.take()) else {
+                    let (Some((op, datatype)), Some(kept)) = (running.external, running.run.take())
+                    else {
                         running.over = Some(Err(Code::INTERN));
                         continue;
                     };
-                    let work = Work { run: number, kept, from, into, flipped, op, datatype };
+                    let work = Work {
+                        run: number,
+                        kept,
+                        from,
+                        into,
+                        flipped,
+                        op,
+                        datatype,
+                    };
                     return (true, Some(Box::new(work)));
                 }
             }

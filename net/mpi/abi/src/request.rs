@@ -42,9 +42,19 @@ pub(crate) enum Entry {
 
 /// What can be begun again.
 pub(crate) enum Persistent {
-    Send { manner: Manner, shape: Shape },
-    Receive { pattern: Option<Pattern>, memory: Memory },
-    Collective { run: Box<Run<Memory>>, tag: i32, external: Option<(Op, Datatype)> },
+    Send {
+        manner: Manner,
+        shape: Shape,
+    },
+    Receive {
+        pattern: Option<Pattern>,
+        memory: Memory,
+    },
+    Collective {
+        run: Box<Run<Memory>>,
+        tag: i32,
+        external: Option<(Op, Datatype)>,
+    },
 }
 
 /// A generalized request.
@@ -64,7 +74,11 @@ impl General {
             return Status::empty();
         };
         let (result, status) = query(f, self.extra, Status::empty());
-        if result == 0 { status } else { status.with_error(result) }
+        if result == 0 {
+            status
+        } else {
+            status.with_error(result)
+        }
     }
 
     fn let_go(&self) -> Outcome<()> {
@@ -109,7 +123,10 @@ impl State {
         if request == Request::NULL {
             return Ok(true);
         }
-        Ok(matches!(self.requests.get(request)?.entry, Entry::Persistent(_, None)))
+        Ok(matches!(
+            self.requests.get(request)?.entry,
+            Entry::Persistent(_, None)
+        ))
     }
 
     /// The outcome of an entry that is over, which is gone then.
@@ -194,7 +211,11 @@ impl State {
             Persistent::Receive { pattern, memory } => Begin::Receive(*pattern, memory.clone()),
             Persistent::Collective { run, tag, external } => {
                 let external = *external;
-                Begin::Collective(Running { run: Some(run.again(*tag)), external, over: None })
+                Begin::Collective(Running {
+                    run: Some(run.again(*tag)),
+                    external,
+                    over: None,
+                })
             }
         };
         let started = match begin {
@@ -271,7 +292,12 @@ fn settle(ended: Ended) -> Outcome<Status> {
 }
 
 fn comm_of(request: Request) -> Comm {
-    with(|state| state.requests.get(request).map_or(Comm::WORLD, |record| record.comm))
+    with(|state| {
+        state
+            .requests
+            .get(request)
+            .map_or(Comm::WORLD, |record| record.comm)
+    })
 }
 
 /// Requests of a caller's list.
@@ -295,7 +321,9 @@ impl Requests {
     }
 
     fn comm(&self) -> Comm {
-        let first = (0..self.count).map(|at| self.at(at)).find(|one| *one != Request::NULL);
+        let first = (0..self.count)
+            .map(|at| self.at(at))
+            .find(|one| *one != Request::NULL);
         first.map_or(Comm::WORLD, comm_of)
     }
 
@@ -464,11 +492,7 @@ fn look(request: Request) -> Outcome<Option<Status>> {
 }
 
 /// Calls with a list: the error goes to the first request's communicator.
-fn on_list(
-    count: c_int,
-    list: Out<Request>,
-    call: impl FnOnce(Requests) -> Outcome<()>,
-) -> c_int {
+fn on_list(count: c_int, list: Out<Request>, call: impl FnOnce(Requests) -> Outcome<()>) -> c_int {
     match Requests::new(count, list) {
         Ok(requests) => {
             let comm = requests.comm();

@@ -4,7 +4,7 @@ use std::ffi::c_int;
 
 use ringmill_mpi::group::Group as Members;
 
-use crate::communicator::{create_among, finish};
+use crate::communicator::{create_among, create_from_groups, finish};
 use crate::constants::TAG_MAX;
 use crate::error::{Code, Outcome, code};
 use crate::export::export;
@@ -29,21 +29,31 @@ pub(crate) struct Opened {
 
 fn open(info: Info, handler: Errhandler, session: Out<Session>) -> Outcome<()> {
     with(|state| {
-        let pairs = if info == Info::NULL { Pairs::default() } else { state.infos.get(info)?.clone() };
+        let pairs = if info == Info::NULL {
+            Pairs::default()
+        } else {
+            state.infos.get(info)?.clone()
+        };
         state.join()?;
         state.give_level(crate::constants::THREAD_MULTIPLE);
-        session.set(state.sessions.insert(Opened { handler, info: pairs, attached: None }));
+        session.set(state.sessions.insert(Opened {
+            handler,
+            info: pairs,
+            attached: None,
+        }));
         Ok(())
     })
 }
 
 fn set_of(name: Text) -> Outcome<Members> {
     let name = name.get()?;
-    with(|state| match SETS.iter().position(|set| set.eq_ignore_ascii_case(&name)) {
-        Some(0) => Ok(Members::new((0..state.size).collect::<Vec<u32>>())),
-        Some(_) => Ok(Members::new([state.rank])),
-        None => Err(Code::ARG),
-    })
+    with(
+        |state| match SETS.iter().position(|set| set.eq_ignore_ascii_case(&name)) {
+            Some(0) => Ok(Members::new((0..state.size).collect::<Vec<u32>>())),
+            Some(_) => Ok(Members::new([state.rank])),
+            None => Err(Code::ARG),
+        },
+    )
 }
 
 /// A tag for a name: processes that find together by it use the same.
@@ -115,6 +125,16 @@ export! {
     }
     fn MPI_Comm_create_from_group(group: Group, name: Text, _info: Info, handler: Errhandler, comm: Out<Comm>) -> c_int {
         finish(Comm::WORLD, from_group(group, name, handler).map(|made| comm.set(made)))
+    }
+    fn MPI_Intercomm_create_from_groups(local: Group, local_leader: c_int, remote: Group, remote_leader: c_int, name: Text, _info: Info, handler: Errhandler, comm: Out<Comm>) -> c_int {
+        let made = name.get().and_then(|name| {
+            let (ours, theirs) = with(|state| {
+                Ok((state.groups.get(local)?.clone(), state.groups.get(remote)?.clone()))
+            })?;
+            let way = (OPEN_CONTEXT, tag_of(&name));
+            create_from_groups((ours, local_leader), (theirs, remote_leader), way, handler)
+        });
+        finish(Comm::WORLD, made.map(|made| comm.set(made)))
     }
     fn MPI_Session_set_errhandler(session: Session, handler: Errhandler) -> c_int {
         let known = with(|state| state.handlers.get(handler).map(|_| ()));

@@ -20,7 +20,9 @@ use crate::communicator::Communicator;
 use crate::constants::{LASTUSEDCODE, THREAD_SINGLE};
 use crate::datatype::{self, Type};
 use crate::error::{Code, LAST_CODE, Outcome};
-use crate::handle::{Comm, Datatype, Errhandler, Group, Info, Message, Op, Request, Session, Table};
+use crate::handle::{
+    Comm, Datatype, Errhandler, Group, Info, Message, Op, Request, Session, Table,
+};
 use crate::info::Pairs;
 use crate::memory::Memory;
 use crate::message::Attached;
@@ -77,6 +79,10 @@ pub(crate) struct State {
     pub last_code: c_int,
     /// What attributes of the standard's point to.
     pub attributes: BTreeMap<c_int, Box<c_int>>,
+    /// Types of Fortran's that were asked for: how, and what they are.
+    pub fortran: Vec<(c_int, Vec<i64>, Datatype)>,
+    /// The error handler of files, none of which is open.
+    pub file_handler: Errhandler,
 }
 
 impl State {
@@ -108,6 +114,8 @@ impl State {
             codes: BTreeMap::new(),
             last_code: LAST_CODE,
             attributes: BTreeMap::new(),
+            fortran: Vec::new(),
+            file_handler: Errhandler::RETURN,
         };
         datatype::fix(&mut state.types);
         operation::fix(&mut state.ops);
@@ -127,7 +135,8 @@ impl State {
     pub(crate) fn add_code(&mut self, class: Option<c_int>) -> c_int {
         self.last_code += 1;
         let code = self.last_code;
-        self.codes.insert(code, (class.unwrap_or(code), String::new()));
+        self.codes
+            .insert(code, (class.unwrap_or(code), String::new()));
         self.tell_last_code();
         code
     }
@@ -187,7 +196,10 @@ pub(crate) fn with<T>(f: impl FnOnce(&mut State) -> T) -> T {
         }
     } else {
         let taken = GLOBAL.taken.load(Ordering::Relaxed);
-        assert!(!taken, "two threads are in MPI, but the program has not asked for that");
+        assert!(
+            !taken,
+            "two threads are in MPI, but the program has not asked for that"
+        );
         GLOBAL.taken.store(true, Ordering::Relaxed);
     }
     let _given = Given;

@@ -26,12 +26,20 @@ pub struct Status {
 impl Status {
     /// Of what has nothing to say.
     pub(crate) fn empty() -> Status {
-        Status { source: ANY_SOURCE, tag: ANY_TAG, error: 0, internal: [0; 5] }
+        Status {
+            source: ANY_SOURCE,
+            tag: ANY_TAG,
+            error: 0,
+            internal: [0; 5],
+        }
     }
 
     /// Of a receive from nobody.
     pub(crate) fn of_nobody() -> Status {
-        Status { source: PROC_NULL, ..Status::empty() }
+        Status {
+            source: PROC_NULL,
+            ..Status::empty()
+        }
     }
 
     pub(crate) fn of(status: &engine::Status) -> Status {
@@ -62,7 +70,8 @@ impl Status {
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        u64::from(self.internal[0].cast_unsigned()) | u64::from(self.internal[1].cast_unsigned()) << 32
+        u64::from(self.internal[0].cast_unsigned())
+            | u64::from(self.internal[1].cast_unsigned()) << 32
     }
 
     fn set_bytes(&mut self, bytes: u64) {

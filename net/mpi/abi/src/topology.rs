@@ -15,11 +15,21 @@ use crate::state::{State, with};
 #[derive(Clone, Debug)]
 pub(crate) enum Topology {
     /// A grid: extents, and whether each dimension goes around.
-    Cartesian { dims: Vec<c_int>, periods: Vec<bool> },
+    Cartesian {
+        dims: Vec<c_int>,
+        periods: Vec<bool>,
+    },
     /// Each rank's neighbours: ends of their lists, and the lists.
-    Graph { index: Vec<c_int>, edges: Vec<c_int> },
+    Graph {
+        index: Vec<c_int>,
+        edges: Vec<c_int>,
+    },
     /// One's own neighbours.
-    Distributed { sources: Vec<c_int>, destinations: Vec<c_int>, weights: Option<(Vec<c_int>, Vec<c_int>)> },
+    Distributed {
+        sources: Vec<c_int>,
+        destinations: Vec<c_int>,
+        weights: Option<(Vec<c_int>, Vec<c_int>)>,
+    },
 }
 
 impl Topology {
@@ -36,12 +46,18 @@ impl Topology {
                 (ranks.clone(), ranks)
             }
             Topology::Graph { index, edges } => {
-                let ranks: Vec<Option<u32>> = list_of(index, edges, rank).iter().map(known).collect();
+                let ranks: Vec<Option<u32>> =
+                    list_of(index, edges, rank).iter().map(known).collect();
                 (ranks.clone(), ranks)
             }
-            Topology::Distributed { sources, destinations, .. } => {
-                (sources.iter().map(known).collect(), destinations.iter().map(known).collect())
-            }
+            Topology::Distributed {
+                sources,
+                destinations,
+                ..
+            } => (
+                sources.iter().map(known).collect(),
+                destinations.iter().map(known).collect(),
+            ),
         }
     }
 }
@@ -76,7 +92,13 @@ fn rank_at(dims: &[c_int], periods: &[bool], coordinates: &[c_int]) -> c_int {
     rank
 }
 
-fn shift(dims: &[c_int], periods: &[bool], rank: u32, dimension: usize, by: c_int) -> (c_int, c_int) {
+fn shift(
+    dims: &[c_int],
+    periods: &[bool],
+    rank: u32,
+    dimension: usize,
+    by: c_int,
+) -> (c_int, c_int) {
     let mut at = coordinates(dims, rank);
     let own = at[dimension];
     at[dimension] = own - by;
@@ -114,16 +136,25 @@ fn numbers(count: c_int, list: List<c_int>) -> Outcome<Vec<c_int>> {
 
 fn cart_create(comm: Comm, ndims: c_int, dims: List<c_int>, periods: List<c_int>) -> Outcome<Comm> {
     let dims = numbers(ndims, dims)?;
-    let periods: Vec<bool> = numbers(ndims, periods)?.into_iter().map(|around| around != 0).collect();
+    let periods: Vec<bool> = numbers(ndims, periods)?
+        .into_iter()
+        .map(|around| around != 0)
+        .collect();
     if dims.iter().any(|size| *size <= 0) {
         return Err(Code::DIMS);
     }
     let ranks: c_int = dims.iter().product();
-    create(comm, ranks as usize, || Topology::Cartesian { dims, periods })
+    create(comm, ranks as usize, || Topology::Cartesian {
+        dims,
+        periods,
+    })
 }
 
 /// A grid, by its communicator.
-fn grid<T>(comm: Comm, f: impl FnOnce(&[c_int], &[bool], &Communicator) -> Outcome<T>) -> Outcome<T> {
+fn grid<T>(
+    comm: Comm,
+    f: impl FnOnce(&[c_int], &[bool], &Communicator) -> Outcome<T>,
+) -> Outcome<T> {
     with(|state| {
         let data = state.comms.get(comm)?;
         match data.topology.as_deref() {
@@ -148,13 +179,21 @@ fn put(out: Out<c_int>, room: c_int, values: impl IntoIterator<Item = c_int>) {
 }
 
 fn cart_sub(comm: Comm, remains: List<c_int>) -> Outcome<Comm> {
-    let (dims, periods, rank) = grid(comm, |dims, periods, data| Ok((dims.to_vec(), periods.to_vec(), data.rank)))?;
-    let remains: Vec<bool> = remains.take(dims.len())?.into_iter().map(|one| one != 0).collect();
+    let (dims, periods, rank) = grid(comm, |dims, periods, data| {
+        Ok((dims.to_vec(), periods.to_vec(), data.rank))
+    })?;
+    let remains: Vec<bool> = remains
+        .take(dims.len())?
+        .into_iter()
+        .map(|one| one != 0)
+        .collect();
     let at = coordinates(&dims, rank);
     // What is the same for all of one part, and the place in it.
     let number = |chosen: bool| {
         let wanted = (0..dims.len()).filter(|at| remains[*at] == chosen);
-        wanted.fold(0, |number, dimension| number * dims[dimension] + at[dimension])
+        wanted.fold(0, |number, dimension| {
+            number * dims[dimension] + at[dimension]
+        })
     };
     let new = split_plain(comm, number(false), number(true))?;
     let keep = |at: &usize| remains[*at];
@@ -178,7 +217,11 @@ fn dims_create(nodes: c_int, ndims: c_int, dims: Out<c_int>) -> Outcome<()> {
     }
     let free = given.iter().filter(|size| **size == 0).count();
     if free == 0 {
-        return if fixed == nodes { Ok(()) } else { Err(Code::DIMS) };
+        return if fixed == nodes {
+            Ok(())
+        } else {
+            Err(Code::DIMS)
+        };
     }
     let mut found = vec![1; free];
     let mut rest = nodes / fixed;
@@ -225,17 +268,35 @@ fn weights(list: List<c_int>, count: usize) -> Outcome<Option<Vec<c_int>>> {
     }
 }
 
-fn adjacent(comm: Comm, sources: (c_int, List<c_int>, List<c_int>), destinations: (c_int, List<c_int>, List<c_int>)) -> Outcome<Comm> {
-    let (from, into) = (numbers(sources.0, sources.1)?, numbers(destinations.0, destinations.1)?);
+fn adjacent(
+    comm: Comm,
+    sources: (c_int, List<c_int>, List<c_int>),
+    destinations: (c_int, List<c_int>, List<c_int>),
+) -> Outcome<Comm> {
+    let (from, into) = (
+        numbers(sources.0, sources.1)?,
+        numbers(destinations.0, destinations.1)?,
+    );
     let first = weights(sources.2, from.len())?;
     let second = weights(destinations.2, into.len())?;
     let size = with(|state| Ok(state.comms.get(comm)?.local.size()))?;
     let weights = first.zip(second);
-    create(comm, size, || Topology::Distributed { sources: from, destinations: into, weights })
+    create(comm, size, || Topology::Distributed {
+        sources: from,
+        destinations: into,
+        weights,
+    })
 }
 
 /// Everybody names edges of any ranks; everybody learns its own.
-fn distributed(comm: Comm, count: c_int, sources: List<c_int>, degrees: List<c_int>, destinations: List<c_int>, given: List<c_int>) -> Outcome<Comm> {
+fn distributed(
+    comm: Comm,
+    count: c_int,
+    sources: List<c_int>,
+    degrees: List<c_int>,
+    destinations: List<c_int>,
+    given: List<c_int>,
+) -> Outcome<Comm> {
     let sources = numbers(count, sources)?;
     let degrees = numbers(count, degrees)?;
     let total: c_int = degrees.iter().sum();
@@ -245,7 +306,11 @@ fn distributed(comm: Comm, count: c_int, sources: List<c_int>, degrees: List<c_i
     let mut at = 0;
     for (source, degree) in sources.iter().zip(&degrees) {
         for _ in 0..*degree {
-            let weight = weighted.as_ref().and_then(|list| list.get(at)).copied().unwrap_or(0);
+            let weight = weighted
+                .as_ref()
+                .and_then(|list| list.get(at))
+                .copied()
+                .unwrap_or(0);
             edges.extend([*source, destinations[at], weight]);
             at += 1;
         }
@@ -268,7 +333,11 @@ fn distributed(comm: Comm, count: c_int, sources: List<c_int>, degrees: List<c_i
         }
     }
     let weights = weighted.map(|_| (first, second));
-    create(comm, size, || Topology::Distributed { sources: from, destinations: into, weights })
+    create(comm, size, || Topology::Distributed {
+        sources: from,
+        destinations: into,
+        weights,
+    })
 }
 
 fn named(new: Out<Comm>, outcome: Outcome<Comm>) -> Outcome<()> {

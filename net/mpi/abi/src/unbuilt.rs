@@ -20,23 +20,22 @@ macro_rules! unbuilt {
 unbuilt! {
     MPI_Abi_get_fortran_booleans MPI_Abi_set_fortran_booleans MPI_Abi_set_fortran_info
     MPI_Accumulate MPI_Accumulate_c MPI_Close_port MPI_Comm_accept MPI_Comm_connect MPI_Comm_join
-    MPI_Comm_spawn MPI_Comm_spawn_multiple MPI_Compare_and_swap MPI_Fetch_and_op
-    MPI_File_call_errhandler MPI_File_close MPI_File_delete MPI_File_get_amode
-    MPI_File_get_atomicity MPI_File_get_byte_offset MPI_File_get_errhandler MPI_File_get_group
-    MPI_File_get_info MPI_File_get_position MPI_File_get_position_shared MPI_File_get_size
-    MPI_File_get_type_extent MPI_File_get_type_extent_c MPI_File_get_view MPI_File_iread
-    MPI_File_iread_c MPI_File_iread_all MPI_File_iread_all_c MPI_File_iread_at MPI_File_iread_at_c
-    MPI_File_iread_at_all MPI_File_iread_at_all_c MPI_File_iread_shared MPI_File_iread_shared_c
-    MPI_File_iwrite MPI_File_iwrite_c MPI_File_iwrite_all MPI_File_iwrite_all_c MPI_File_iwrite_at
-    MPI_File_iwrite_at_c MPI_File_iwrite_at_all MPI_File_iwrite_at_all_c MPI_File_iwrite_shared
-    MPI_File_iwrite_shared_c MPI_File_open MPI_File_preallocate MPI_File_read MPI_File_read_c
-    MPI_File_read_all MPI_File_read_all_c MPI_File_read_all_begin MPI_File_read_all_begin_c
-    MPI_File_read_all_end MPI_File_read_at MPI_File_read_at_c MPI_File_read_at_all
-    MPI_File_read_at_all_c MPI_File_read_at_all_begin MPI_File_read_at_all_begin_c
-    MPI_File_read_at_all_end MPI_File_read_ordered MPI_File_read_ordered_c
-    MPI_File_read_ordered_begin MPI_File_read_ordered_begin_c MPI_File_read_ordered_end
-    MPI_File_read_shared MPI_File_read_shared_c MPI_File_seek MPI_File_seek_shared
-    MPI_File_set_atomicity MPI_File_set_errhandler MPI_File_set_info MPI_File_set_size
+    MPI_Comm_spawn MPI_Comm_spawn_multiple MPI_Compare_and_swap MPI_Fetch_and_op MPI_File_close
+    MPI_File_delete MPI_File_get_amode MPI_File_get_atomicity MPI_File_get_byte_offset
+    MPI_File_get_group MPI_File_get_info MPI_File_get_position MPI_File_get_position_shared
+    MPI_File_get_size MPI_File_get_type_extent MPI_File_get_type_extent_c MPI_File_get_view
+    MPI_File_iread MPI_File_iread_c MPI_File_iread_all MPI_File_iread_all_c MPI_File_iread_at
+    MPI_File_iread_at_c MPI_File_iread_at_all MPI_File_iread_at_all_c MPI_File_iread_shared
+    MPI_File_iread_shared_c MPI_File_iwrite MPI_File_iwrite_c MPI_File_iwrite_all
+    MPI_File_iwrite_all_c MPI_File_iwrite_at MPI_File_iwrite_at_c MPI_File_iwrite_at_all
+    MPI_File_iwrite_at_all_c MPI_File_iwrite_shared MPI_File_iwrite_shared_c MPI_File_open
+    MPI_File_preallocate MPI_File_read MPI_File_read_c MPI_File_read_all MPI_File_read_all_c
+    MPI_File_read_all_begin MPI_File_read_all_begin_c MPI_File_read_all_end MPI_File_read_at
+    MPI_File_read_at_c MPI_File_read_at_all MPI_File_read_at_all_c MPI_File_read_at_all_begin
+    MPI_File_read_at_all_begin_c MPI_File_read_at_all_end MPI_File_read_ordered
+    MPI_File_read_ordered_c MPI_File_read_ordered_begin MPI_File_read_ordered_begin_c
+    MPI_File_read_ordered_end MPI_File_read_shared MPI_File_read_shared_c MPI_File_seek
+    MPI_File_seek_shared MPI_File_set_atomicity MPI_File_set_info MPI_File_set_size
     MPI_File_set_view MPI_File_sync MPI_File_write MPI_File_write_c MPI_File_write_all
     MPI_File_write_all_c MPI_File_write_all_begin MPI_File_write_all_begin_c MPI_File_write_all_end
     MPI_File_write_at MPI_File_write_at_c MPI_File_write_at_all MPI_File_write_at_all_c
@@ -44,19 +43,18 @@ unbuilt! {
     MPI_File_write_ordered MPI_File_write_ordered_c MPI_File_write_ordered_begin
     MPI_File_write_ordered_begin_c MPI_File_write_ordered_end MPI_File_write_shared
     MPI_File_write_shared_c MPI_Get MPI_Get_c MPI_Get_accumulate MPI_Get_accumulate_c
-    MPI_Intercomm_create_from_groups MPI_Lookup_name MPI_Open_port MPI_Parrived MPI_Pready
-    MPI_Pready_list MPI_Pready_range MPI_Precv_init MPI_Psend_init MPI_Publish_name MPI_Put
-    MPI_Put_c MPI_Raccumulate MPI_Raccumulate_c MPI_Register_datarep MPI_Register_datarep_c MPI_Rget
-    MPI_Rget_c MPI_Rget_accumulate MPI_Rget_accumulate_c MPI_Rput MPI_Rput_c
-    MPI_Type_create_f90_complex MPI_Type_create_f90_integer MPI_Type_create_f90_real
-    MPI_Unpublish_name MPI_Win_allocate MPI_Win_allocate_c MPI_Win_allocate_shared
-    MPI_Win_allocate_shared_c MPI_Win_attach MPI_Win_call_errhandler MPI_Win_complete MPI_Win_create
-    MPI_Win_create_c MPI_Win_create_dynamic MPI_Win_delete_attr MPI_Win_detach MPI_Win_fence
-    MPI_Win_flush MPI_Win_flush_all MPI_Win_flush_local MPI_Win_flush_local_all MPI_Win_free
-    MPI_Win_get_attr MPI_Win_get_errhandler MPI_Win_get_group MPI_Win_get_info MPI_Win_get_name
-    MPI_Win_lock MPI_Win_lock_all MPI_Win_post MPI_Win_set_attr MPI_Win_set_errhandler
-    MPI_Win_set_info MPI_Win_set_name MPI_Win_shared_query MPI_Win_shared_query_c MPI_Win_start
-    MPI_Win_sync MPI_Win_test MPI_Win_unlock MPI_Win_unlock_all MPI_Win_wait MPI_T_category_changed
+    MPI_Lookup_name MPI_Open_port MPI_Parrived MPI_Pready MPI_Pready_list MPI_Pready_range
+    MPI_Precv_init MPI_Psend_init MPI_Publish_name MPI_Put MPI_Put_c MPI_Raccumulate
+    MPI_Raccumulate_c MPI_Register_datarep MPI_Register_datarep_c MPI_Rget MPI_Rget_c
+    MPI_Rget_accumulate MPI_Rget_accumulate_c MPI_Rput MPI_Rput_c MPI_Unpublish_name
+    MPI_Win_allocate MPI_Win_allocate_c MPI_Win_allocate_shared MPI_Win_allocate_shared_c
+    MPI_Win_attach MPI_Win_call_errhandler MPI_Win_complete MPI_Win_create MPI_Win_create_c
+    MPI_Win_create_dynamic MPI_Win_delete_attr MPI_Win_detach MPI_Win_fence MPI_Win_flush
+    MPI_Win_flush_all MPI_Win_flush_local MPI_Win_flush_local_all MPI_Win_free MPI_Win_get_attr
+    MPI_Win_get_errhandler MPI_Win_get_group MPI_Win_get_info MPI_Win_lock MPI_Win_lock_all
+    MPI_Win_post MPI_Win_set_attr MPI_Win_set_errhandler MPI_Win_set_info MPI_Win_set_name
+    MPI_Win_shared_query MPI_Win_shared_query_c MPI_Win_start MPI_Win_sync MPI_Win_test
+    MPI_Win_unlock MPI_Win_unlock_all MPI_Win_wait MPI_T_category_changed
     MPI_T_category_get_categories MPI_T_category_get_cvars MPI_T_category_get_events
     MPI_T_category_get_index MPI_T_category_get_info MPI_T_category_get_num
     MPI_T_category_get_num_events MPI_T_category_get_pvars MPI_T_cvar_get_index MPI_T_cvar_get_info

@@ -56,7 +56,10 @@ fn named(new: Out<Comm>, outcome: Outcome<Comm>) -> Outcome<()> {
 /// A duplicate that was made at once, and a request that is over.
 fn duplicated(comm: Comm, new: Out<Comm>, request: Out<Request>) -> Outcome<()> {
     named(new, duplicate(comm))?;
-    let record = Record { entry: Entry::Over(Status::empty()), comm };
+    let record = Record {
+        entry: Entry::Over(Status::empty()),
+        comm,
+    };
     request.set(with(|state| state.requests.insert(record)));
     Ok(())
 }
@@ -64,7 +67,11 @@ fn duplicated(comm: Comm, new: Out<Comm>, request: Out<Request>) -> Outcome<()> 
 fn with_info(new: Out<Comm>, info: Info) -> Outcome<()> {
     let handle = new.get()?;
     with(|state| {
-        let pairs = if info == Info::NULL { Default::default() } else { state.infos.get(info)?.clone() };
+        let pairs = if info == Info::NULL {
+            Default::default()
+        } else {
+            state.infos.get(info)?.clone()
+        };
         state.comms.get_mut(handle)?.info = pairs;
         Ok(())
     })

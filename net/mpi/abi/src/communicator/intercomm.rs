@@ -12,29 +12,70 @@ use ringmill_mpi::matching::Pattern;
 use super::make::{decode, encode, job_of, take_context};
 use super::{COUNTED, Communicator, await_run, gather_bytes};
 use crate::error::{Code, Outcome};
-use crate::handle::{Comm, Handle};
+use crate::handle::{Comm, Errhandler, Handle};
 use crate::memory::Memory;
 use crate::message::await_started;
 use crate::progress::bytes_of;
 use crate::state::with;
 
-/// Numbers that a leader and the other group's leader tell each other: first how many.
-fn swap(peer_comm: Comm, leader: c_int, tag: c_int, numbers: &[u32]) -> Outcome<Vec<u32>> {
-    let (context, rank, peer) = with(|state| {
+/// Where a leader finds the other group's leader: the messages' context, the own rank there, the
+/// other's rank there and in the job, and a tag.
+struct Line {
+    context: u32,
+    rank: u32,
+    leader: u32,
+    peer: u32,
+    tag: c_int,
+}
+
+fn line_of(peer_comm: Comm, leader: c_int, tag: c_int) -> Outcome<Line> {
+    with(|state| {
         let data = state.comms.get(peer_comm)?;
         let at = usize::try_from(leader).map_err(|_| Code::RANK)?;
-        Ok((data.context + 1, data.rank, *data.peers.get(at).ok_or(Code::RANK)?))
-    })?;
-    let tag = COUNTED | tag;
+        let peer = *data.peers.get(at).ok_or(Code::RANK)?;
+        Ok(Line {
+            context: data.context + 1,
+            rank: data.rank,
+            leader: leader.cast_unsigned(),
+            peer,
+            tag,
+        })
+    })
+}
+
+/// Numbers that a leader and the other group's leader tell each other: first how many.
+fn swap(line: &Line, numbers: &[u32]) -> Outcome<Vec<u32>> {
+    let Line {
+        context,
+        rank,
+        leader,
+        peer,
+        ..
+    } = *line;
+    let tag = COUNTED | line.tag;
     let one = |bytes: Vec<u8>, expected: usize| -> Outcome<Vec<u8>> {
         let received = Memory::owned(vec![0; expected]);
-        let to = Destination { peer, context, rank, tag };
-        let pattern = Pattern { context, source: Some(leader.cast_unsigned()), tag: Some(tag) };
+        let to = Destination {
+            peer,
+            context,
+            rank,
+            tag,
+        };
+        let pattern = Pattern {
+            context,
+            source: Some(leader),
+            tag: Some(tag),
+        };
         let (got, sent) = with(|state| {
             let endpoint = state.endpoint()?;
             let got = endpoint.engine.receive(pattern, received.clone());
             let buffer = Memory::owned(bytes);
-            Ok((got, endpoint.engine.send(&mut endpoint.ways, &to, Mode::Standard, &buffer)))
+            Ok((
+                got,
+                endpoint
+                    .engine
+                    .send(&mut endpoint.ways, &to, Mode::Standard, &buffer),
+            ))
         })?;
         await_started(got)?;
         await_started(sent)?;
@@ -46,7 +87,10 @@ fn swap(peer_comm: Comm, leader: c_int, tag: c_int, numbers: &[u32]) -> Outcome<
 
 /// One process's numbers for all of a communicator; the others give none.
 fn spread(comm: Comm, root: c_int, numbers: Vec<u32>) -> Outcome<Vec<u32>> {
-    let count = decode(&gather_bytes(job_of(comm)?, encode(&[numbers.len() as u32]))?);
+    let count = decode(&gather_bytes(
+        job_of(comm)?,
+        encode(&[numbers.len() as u32]),
+    )?);
     let root = usize::try_from(root).map_err(|_| Code::RANK)?;
     let length = *count.get(root).ok_or(Code::RANK)? as usize;
     let mut padded = numbers;
@@ -77,7 +121,7 @@ pub(super) fn create(
     if rank.cast_signed() == local_leader {
         let mut numbers = vec![lowest];
         numbers.extend(group.members());
-        other = swap(peer, remote_leader, tag, &numbers)?;
+        other = swap(&line_of(peer, remote_leader, tag)?, &numbers)?;
     }
     let other = spread(local, local_leader, other)?;
     let (theirs, members) = other.split_first().ok_or(Code::INTERN)?;
@@ -85,6 +129,48 @@ pub(super) fn create(
     with(|state| {
         let context = take_context(state, [lowest, *theirs].into_iter());
         let new = Communicator::new(context, group, rank, Some(remote), handler);
+        Ok(state.comms.insert(new))
+    })
+}
+
+/// Joins two groups without a communicator: their messages have this context, and a tag by which
+/// both find together.
+pub(crate) fn create_from_groups(
+    (local, local_leader): (Group, c_int),
+    (remote, remote_leader): (Group, c_int),
+    (context, tag): (u32, c_int),
+    handler: Errhandler,
+) -> Outcome<Comm> {
+    let own_rank = with(|state| state.rank);
+    let Some(rank) = local.rank_of(own_rank) else {
+        return Ok(Comm::NULL);
+    };
+    let within = super::create_among(local.clone(), context, tag, handler)?;
+    let at = |leader: c_int, group: &Group| {
+        let at = usize::try_from(leader).map_err(|_| Code::RANK)?;
+        group.members().get(at).copied().ok_or(Code::RANK)
+    };
+    let (ours, theirs) = (at(local_leader, &local)?, at(remote_leader, &remote)?);
+    let own = with(|state| state.next_context);
+    let told = decode(&gather_bytes(job_of(within)?, encode(&[own]))?);
+    let lowest = told.into_iter().max().unwrap_or(0);
+    let mut other = Vec::new();
+    if own_rank == ours {
+        // Between leaders, ranks are those of the job.
+        let line = Line {
+            context,
+            rank: own_rank,
+            leader: theirs,
+            peer: theirs,
+            tag,
+        };
+        other = swap(&line, &[lowest])?;
+    }
+    let other = spread(within, local_leader, other)?;
+    with(|state| {
+        state.comms.remove(within)?;
+        let context = take_context(state, [lowest].into_iter().chain(other));
+        let new = Communicator::new(context, local, rank, Some(remote), handler);
         Ok(state.comms.insert(new))
     })
 }
@@ -126,14 +212,22 @@ fn agree(comm: Comm) -> Outcome<u32> {
     let ours = decode(&gather_bytes(within(comm)?, encode(&[own]))?);
     let lowest = ours.into_iter().max().unwrap_or(0);
     let theirs = cross(comm, &[lowest])?;
-    Ok(with(|state| take_context(state, theirs.into_iter().chain([lowest]))))
+    Ok(with(|state| {
+        take_context(state, theirs.into_iter().chain([lowest]))
+    }))
 }
 
 pub(super) fn duplicate(comm: Comm) -> Outcome<Comm> {
     let context = agree(comm)?;
     with(|state| {
         let old = state.comms.get(comm)?;
-        let new = Communicator::new(context, old.local.clone(), old.rank, old.remote.clone(), old.handler);
+        let new = Communicator::new(
+            context,
+            old.local.clone(),
+            old.rank,
+            old.remote.clone(),
+            old.handler,
+        );
         Ok(state.comms.insert(new))
     })
 }
@@ -169,7 +263,12 @@ pub(super) fn split(comm: Comm, colour: c_int, key: c_int) -> Outcome<Comm> {
     let theirs = cross(comm, &offer)?;
     let context = agree(comm)?;
     let offers = |told: &[u32]| -> Vec<(Option<u32>, i32)> {
-        let offer = |offer: &[u32]| (u32::try_from(offer[0].cast_signed()).ok(), offer[1].cast_signed());
+        let offer = |offer: &[u32]| {
+            (
+                u32::try_from(offer[0].cast_signed()).ok(),
+                offer[1].cast_signed(),
+            )
+        };
         told.chunks_exact(2).map(offer).collect()
     };
     let (ours, theirs) = (offers(&ours), offers(&theirs));
@@ -179,7 +278,9 @@ pub(super) fn split(comm: Comm, colour: c_int, key: c_int) -> Outcome<Comm> {
         let Some(local) = group::split(&ours, data.rank as usize) else {
             return Ok(Comm::NULL);
         };
-        let like_us = theirs.iter().position(|(of, _)| of.is_some_and(|of| of.cast_signed() == colour));
+        let like_us = theirs
+            .iter()
+            .position(|(of, _)| of.is_some_and(|of| of.cast_signed() == colour));
         let Some(chosen) = like_us.and_then(|at| group::split(&theirs, at)) else {
             return Ok(Comm::NULL);
         };
@@ -197,6 +298,10 @@ pub(super) fn create_part(comm: Comm, group: crate::handle::Group) -> Outcome<Co
         let members = state.groups.get(group)?;
         Ok(members.rank_of(state.rank))
     })?;
-    let colour = if chosen.is_some() { 0 } else { crate::constants::UNDEFINED };
+    let colour = if chosen.is_some() {
+        0
+    } else {
+        crate::constants::UNDEFINED
+    };
     split(comm, colour, chosen.map_or(0, u32::cast_signed))
 }

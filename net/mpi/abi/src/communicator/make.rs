@@ -14,11 +14,19 @@ use crate::state::{State, with};
 
 /// Numbers that processes tell each other.
 pub(super) fn encode(numbers: &[u32]) -> Vec<u8> {
-    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+    numbers
+        .iter()
+        .flat_map(|number| number.to_le_bytes())
+        .collect()
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Vec<u32> {
-    bytes.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect()
+    bytes
+        .as_chunks()
+        .0
+        .iter()
+        .map(|bytes| u32::from_le_bytes(*bytes))
+        .collect()
 }
 
 /// The lowest context that is free for all who have told theirs; it is taken then.
@@ -59,7 +67,8 @@ pub(crate) fn duplicate(comm: Comm) -> Outcome<Comm> {
             let context = agree(job_of(comm)?)?;
             with(|state| {
                 let old = state.comms.get(comm)?;
-                let mut new = Communicator::new(context, old.local.clone(), old.rank, None, old.handler);
+                let mut new =
+                    Communicator::new(context, old.local.clone(), old.rank, None, old.handler);
                 new.topology.clone_from(&old.topology);
                 Ok(state.comms.insert(new))
             })?
@@ -80,11 +89,19 @@ pub(crate) fn split(comm: Comm, colour: c_int, key: c_int) -> Outcome<Comm> {
     let job = job_of(comm)?;
     let rank = job.rank as usize;
     let own = with(|state| state.next_context);
-    let told = gather_bytes(job, encode(&[own, colour.cast_unsigned(), key.cast_unsigned()]))?;
+    let told = gather_bytes(
+        job,
+        encode(&[own, colour.cast_unsigned(), key.cast_unsigned()]),
+    )?;
     let told = decode(&told);
     let offers: Vec<(Option<u32>, i32)> = told
         .chunks_exact(3)
-        .map(|offer| (u32::try_from(offer[1].cast_signed()).ok(), offer[2].cast_signed()))
+        .map(|offer| {
+            (
+                u32::try_from(offer[1].cast_signed()).ok(),
+                offer[2].cast_signed(),
+            )
+        })
         .collect();
     let context = with(|state| take_context(state, told.chunks_exact(3).map(|offer| offer[0])));
     let Some(chosen) = group::split(&offers, rank) else {
@@ -95,7 +112,9 @@ pub(crate) fn split(comm: Comm, colour: c_int, key: c_int) -> Outcome<Comm> {
         let members: Option<Group> = state.comms.get(comm)?.local.include(&chosen);
         let members = members.ok_or(Code::INTERN)?;
         let own = members.rank_of(state.rank).ok_or(Code::INTERN)?;
-        Ok(state.comms.insert(Communicator::new(context, members, own, None, handler)))
+        Ok(state
+            .comms
+            .insert(Communicator::new(context, members, own, None, handler)))
     })
 }
 
@@ -135,7 +154,9 @@ pub(crate) fn create(comm: Comm, group: crate::handle::Group) -> Outcome<Comm> {
         let Some(rank) = members.rank_of(state.rank) else {
             return Ok(Comm::NULL);
         };
-        Ok(state.comms.insert(Communicator::new(context, members, rank, None, handler)))
+        Ok(state
+            .comms
+            .insert(Communicator::new(context, members, rank, None, handler)))
     })
 }
 
@@ -143,18 +164,36 @@ pub(crate) fn create(comm: Comm, group: crate::handle::Group) -> Outcome<Comm> {
 pub(crate) fn create_group(comm: Comm, group: crate::handle::Group, tag: c_int) -> Outcome<Comm> {
     let (members, context, handler) = with(|state| {
         let data = state.comms.get(comm)?;
-        Ok((state.groups.get(group)?.clone(), data.context + 1, data.handler))
+        Ok((
+            state.groups.get(group)?.clone(),
+            data.context + 1,
+            data.handler,
+        ))
     })?;
     create_among(members, context, tag, handler)
 }
 
 /// A communicator of a group whose processes all call this; their messages have this context.
-pub(crate) fn create_among(members: Group, context: u32, tag: c_int, handler: Errhandler) -> Outcome<Comm> {
+pub(crate) fn create_among(
+    members: Group,
+    context: u32,
+    tag: c_int,
+    handler: Errhandler,
+) -> Outcome<Comm> {
     let rank = with(|state| members.rank_of(state.rank));
     let Some(rank) = rank else {
         return Ok(Comm::NULL);
     };
-    let job = Job { context, tag: COUNTED | tag, rank, peers: members.members().into() };
+    let job = Job {
+        context,
+        tag: COUNTED | tag,
+        rank,
+        peers: members.members().into(),
+    };
     let context = agree(job)?;
-    Ok(with(|state| state.comms.insert(Communicator::new(context, members, rank, None, handler))))
+    Ok(with(|state| {
+        state
+            .comms
+            .insert(Communicator::new(context, members, rank, None, handler))
+    }))
 }

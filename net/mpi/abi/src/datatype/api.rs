@@ -9,7 +9,7 @@ use crate::attribute;
 use crate::constants::{MAX_OBJECT_NAME, UNDEFINED};
 use crate::error::{Code, Outcome, code};
 use crate::export::export;
-use crate::handle::{Datatype, Handle};
+use crate::handle::{Datatype, Handle, Win};
 use crate::memory::{Out, Place, Text, TextOut};
 use crate::state::with;
 
@@ -55,7 +55,9 @@ fn match_size(class: c_int, size: c_int) -> Outcome<Datatype> {
     };
     let fits = |scalar: &Scalar| scalar.size() as c_int == size && wanted.contains(scalar);
     let found = NAMED.iter().rev().find(|(_, _, scalar)| fits(scalar));
-    found.map(|(number, ..)| Datatype(0x200 + number)).ok_or(Code::ARG)
+    found
+        .map(|(number, ..)| Datatype(0x200 + number))
+        .ok_or(Code::ARG)
 }
 
 export! {
@@ -105,6 +107,14 @@ export! {
             length.set(name.set(&state.types.get(datatype)?.name, MAX_OBJECT_NAME));
             Ok(())
         }))
+    }
+    // The null window is the only one, and has a name.
+    fn MPI_Win_get_name(win: Win, name: TextOut, length: Out<c_int>) -> c_int {
+        if win != Win::NULL {
+            return Code::WIN.0;
+        }
+        length.set(name.set("MPI_WIN_NULL", MAX_OBJECT_NAME));
+        0
     }
     fn MPI_Type_set_name(datatype: Datatype, name: Text) -> c_int {
         code(name.get().and_then(|name| with(|state| {

@@ -6,7 +6,8 @@ use ringmill_mpi::datatype::Layout;
 
 use super::{Count, Recipe};
 use crate::constants::{
-    DISTRIBUTE_BLOCK, DISTRIBUTE_CYCLIC, DISTRIBUTE_DFLT_DARG, DISTRIBUTE_NONE, ORDER_C, ORDER_FORTRAN,
+    DISTRIBUTE_BLOCK, DISTRIBUTE_CYCLIC, DISTRIBUTE_DFLT_DARG, DISTRIBUTE_NONE, ORDER_C,
+    ORDER_FORTRAN,
 };
 use crate::error::{Code, Outcome, code};
 use crate::export::export;
@@ -18,7 +19,12 @@ const SUBARRAY: c_int = 111;
 const DARRAY: c_int = 112;
 
 /// The layout of chosen indices; in Fortran's order, the first index runs fastest.
-fn layout(order: c_int, sizes: Vec<usize>, chosen: Vec<Vec<usize>>, of: &Layout) -> Outcome<Layout> {
+fn layout(
+    order: c_int,
+    sizes: Vec<usize>,
+    chosen: Vec<Vec<usize>>,
+    of: &Layout,
+) -> Outcome<Layout> {
     match order {
         ORDER_C => Ok(Layout::of_array(&sizes, &chosen, of)),
         ORDER_FORTRAN => {
@@ -63,7 +69,13 @@ fn subarray<C: Count>(
         let mut integers = vec![dimensions.into()];
         integers.extend(&counts);
         integers.push(order.into());
-        let recipe = Recipe { combiner: SUBARRAY, integers, counts, types: vec![old], ..Recipe::default() };
+        let recipe = Recipe {
+            combiner: SUBARRAY,
+            integers,
+            counts,
+            types: vec![old],
+            ..Recipe::default()
+        };
         state.derive(layout, recipe, new);
         Ok(())
     }))
@@ -89,7 +101,9 @@ impl Dimension {
             DISTRIBUTE_BLOCK | DISTRIBUTE_CYCLIC => self.argument.get()?,
             _ => return Err(Code::ARG),
         };
-        if block == 0 || (self.distribution == DISTRIBUTE_BLOCK && block * self.processes < self.size) {
+        if block == 0
+            || (self.distribution == DISTRIBUTE_BLOCK && block * self.processes < self.size)
+        {
             return Err(Code::ARG);
         }
         let own = |index: &usize| index / block % self.processes == self.coordinate;
@@ -141,10 +155,20 @@ fn distributed<C: Count>(
         let layout = layout(order, numbers(&sizes)?, chosen, &of)?;
         let mut integers: Vec<i64> = vec![size.into(), rank.into(), dimensions.into()];
         integers.extend(signed(&sizes));
-        integers.extend(signed(&distributions).chain(signed(&arguments)).chain(signed(&processes)));
+        integers.extend(
+            signed(&distributions)
+                .chain(signed(&arguments))
+                .chain(signed(&processes)),
+        );
         integers.push(order.into());
         let counts = signed(&sizes).collect();
-        let recipe = Recipe { combiner: DARRAY, integers, counts, types: vec![old], ..Recipe::default() };
+        let recipe = Recipe {
+            combiner: DARRAY,
+            integers,
+            counts,
+            types: vec![old],
+            ..Recipe::default()
+        };
         state.derive(layout, recipe, new);
         Ok(())
     }))

@@ -26,7 +26,10 @@ fn small(combiner: c_int, integers: &[i64]) -> Vec<i64> {
         // All but the sizes of a distributed array.
         (112, [size, rank, dimensions, rest @ ..]) => {
             let rest = rest.iter().skip(usize::try_from(*dimensions).unwrap_or(0));
-            [*size, *rank, *dimensions].into_iter().chain(rest.copied()).collect()
+            [*size, *rank, *dimensions]
+                .into_iter()
+                .chain(rest.copied())
+                .collect()
         }
         _ => Vec::new(),
     }
@@ -40,19 +43,32 @@ struct Places<A> {
 }
 
 fn check(room: usize, needed: usize) -> Result<(), Code> {
-    if room < needed { Err(Code::COUNT) } else { Ok(()) }
+    if room < needed {
+        Err(Code::COUNT)
+    } else {
+        Ok(())
+    }
 }
 
 fn types_of(recipe: &Recipe) -> Vec<Datatype> {
     // A copy of each that is not the standard's: the caller frees it.
     let copy = |(of, kept): (&Datatype, &Type)| match kept.named {
         true => *of,
-        false => with(|state| state.types.insert(Type { attributes: Attributes::default(), ..kept.clone() })),
+        false => with(|state| {
+            state.types.insert(Type {
+                attributes: Attributes::default(),
+                ..kept.clone()
+            })
+        }),
     };
     recipe.types.iter().zip(&recipe.kept).map(copy).collect()
 }
 
-fn contents<A: Count>(datatype: Datatype, places: Places<A>, counts: Option<(usize, Out<i64>)>) -> Result<(), Code> {
+fn contents<A: Count>(
+    datatype: Datatype,
+    places: Places<A>,
+    counts: Option<(usize, Out<i64>)>,
+) -> Result<(), Code> {
     let recipe = with(|state| Ok(state.types.get(datatype)?.recipe.clone()))?;
     if recipe.combiner == COMBINER_NAMED {
         return Err(Code::TYPE);

@@ -5,9 +5,10 @@ use std::ffi::c_int;
 use ringmill_mpi::datatype::{Block, Layout};
 
 use super::{Count, Recipe, Type};
+use crate::constants::UNDEFINED;
 use crate::error::{Code, Outcome, code};
 use crate::export::export;
-use crate::handle::Datatype;
+use crate::handle::{Datatype, Handle};
 use crate::memory::{List, Out};
 use crate::state::{State, with};
 
@@ -21,12 +22,17 @@ const INDEXED_BLOCK: c_int = 108;
 const HINDEXED_BLOCK: c_int = 109;
 const STRUCT: c_int = 110;
 const RESIZED: c_int = 116;
-const VALUE_INDEX: c_int = 117;
+const F90_REAL: c_int = 113;
+const F90_COMPLEX: c_int = 114;
+const F90_INTEGER: c_int = 115;
 
 impl State {
     /// A new datatype of a recipe.
     pub(super) fn derive(&mut self, layout: Layout, mut recipe: Recipe, new: Out<Datatype>) {
-        let kept = recipe.types.iter().filter_map(|of| self.types.get(*of).ok().cloned());
+        let kept = recipe
+            .types
+            .iter()
+            .filter_map(|of| self.types.get(*of).ok().cloned());
         recipe.kept = kept.collect();
         new.set(self.types.insert(Type::new(layout, recipe)));
     }
@@ -37,24 +43,46 @@ impl State {
 }
 
 fn recipe(combiner: c_int, integers: Vec<i64>, counts: Vec<i64>, types: Vec<Datatype>) -> Recipe {
-    Recipe { combiner, integers, counts, types, ..Recipe::default() }
+    Recipe {
+        combiner,
+        integers,
+        counts,
+        types,
+        ..Recipe::default()
+    }
 }
 
 fn contiguous<C: Count>(count: C, old: Datatype, new: Out<Datatype>) -> c_int {
     code(with(|state| {
         let layout = Layout::contiguous(count.get()?, &state.layout(old)?);
         let counts = vec![count.signed()];
-        state.derive(layout, recipe(CONTIGUOUS, counts.clone(), counts, vec![old]), new);
+        state.derive(
+            layout,
+            recipe(CONTIGUOUS, counts.clone(), counts, vec![old]),
+            new,
+        );
         Ok(())
     }))
 }
 
 /// Strides in elements, or in bytes.
-fn vector<C: Count, S: Count>(count: C, length: C, stride: S, bytes: bool, old: Datatype, new: Out<Datatype>) -> c_int {
+fn vector<C: Count, S: Count>(
+    count: C,
+    length: C,
+    stride: S,
+    bytes: bool,
+    old: Datatype,
+    new: Out<Datatype>,
+) -> c_int {
     code(with(|state| {
         let of = state.layout(old)?;
         let step = if bytes { 1 } else { of.extent() };
-        let layout = Layout::vector(count.get()?, length.get()?, stride.signed() as isize * step, &of);
+        let layout = Layout::vector(
+            count.get()?,
+            length.get()?,
+            stride.signed() as isize * step,
+            &of,
+        );
         let mut integers = vec![count.signed(), length.signed()];
         let mut made = recipe(HVECTOR, integers.clone(), integers.clone(), vec![old]);
         if bytes {
@@ -78,7 +106,12 @@ struct Indexed<C> {
     bytes: bool,
 }
 
-fn indexed<C: Count, D: Count>(shape: Indexed<C>, displacements: List<D>, old: Datatype, new: Out<Datatype>) -> c_int {
+fn indexed<C: Count, D: Count>(
+    shape: Indexed<C>,
+    displacements: List<D>,
+    old: Datatype,
+    new: Out<Datatype>,
+) -> c_int {
     code(with(|state| {
         let count = shape.count.get()?;
         let of = state.layout(old)?;
@@ -92,7 +125,11 @@ fn indexed<C: Count, D: Count>(shape: Indexed<C>, displacements: List<D>, old: D
         let mut blocks = Vec::with_capacity(count);
         for (length, place) in lengths.iter().zip(&places) {
             let at = place.signed() as isize * step;
-            blocks.push(Block { at, count: length.get()?, of: of.clone() });
+            blocks.push(Block {
+                at,
+                count: length.get()?,
+                of: of.clone(),
+            });
         }
         let mut integers = vec![shape.count.signed()];
         match shape.length {
@@ -114,13 +151,22 @@ fn indexed<C: Count, D: Count>(shape: Indexed<C>, displacements: List<D>, old: D
                 Vec::new()
             }
         };
-        let made = Recipe { addresses, ..recipe(combiner, integers, counts, vec![old]) };
+        let made = Recipe {
+            addresses,
+            ..recipe(combiner, integers, counts, vec![old])
+        };
         state.derive(Layout::from_blocks(&blocks), made, new);
         Ok(())
     }))
 }
 
-fn structure<C: Count, D: Count>(count: C, lengths: List<C>, places: List<D>, types: List<Datatype>, new: Out<Datatype>) -> c_int {
+fn structure<C: Count, D: Count>(
+    count: C,
+    lengths: List<C>,
+    places: List<D>,
+    types: List<Datatype>,
+    new: Out<Datatype>,
+) -> c_int {
     code(with(|state| {
         let number = count.get()?;
         let (lengths, places) = (lengths.take(number)?, places.take(number)?);
@@ -129,13 +175,20 @@ fn structure<C: Count, D: Count>(count: C, lengths: List<C>, places: List<D>, ty
         for at in 0..number {
             let of = state.layout(types[at])?;
             let place = places[at].signed() as isize;
-            blocks.push(Block { at: place, count: lengths[at].get()?, of });
+            blocks.push(Block {
+                at: place,
+                count: lengths[at].get()?,
+                of,
+            });
         }
         let mut integers = vec![count.signed()];
         integers.extend(lengths.iter().map(|length| length.signed()));
         let addresses: Vec<i64> = places.iter().map(|place| place.signed()).collect();
         let counts = [&integers[..], &addresses].concat();
-        let made = Recipe { addresses, ..recipe(STRUCT, integers, counts, types) };
+        let made = Recipe {
+            addresses,
+            ..recipe(STRUCT, integers, counts, types)
+        };
         state.derive(Layout::from_blocks(&blocks), made, new);
         Ok(())
     }))
@@ -144,29 +197,88 @@ fn structure<C: Count, D: Count>(count: C, lengths: List<C>, places: List<D>, ty
 fn resized<C: Count>(old: Datatype, lower: C, extent: C, new: Out<Datatype>) -> c_int {
     code(with(|state| {
         let bounds = vec![lower.signed(), extent.signed()];
-        let layout = state.layout(old)?.resized(lower.signed() as isize, extent.signed() as isize);
-        let made = Recipe { addresses: bounds.clone(), ..recipe(RESIZED, Vec::new(), bounds, vec![old]) };
+        let layout = state
+            .layout(old)?
+            .resized(lower.signed() as isize, extent.signed() as isize);
+        let made = Recipe {
+            addresses: bounds.clone(),
+            ..recipe(RESIZED, Vec::new(), bounds, vec![old])
+        };
         state.derive(layout, made, new);
         Ok(())
     }))
 }
 
 fn pair(value: Datatype, index: Datatype, new: Out<Datatype>) -> Outcome<()> {
-    // Those of the standard's own.
-    let known = [(0x10, 0x28), (0x14, 0x29), (0x0a, 0x2a), (0x09, 0x2b), (0x08, 0x2c), (0x20, 0x2d)];
-    let found = known.iter().find(|(of, _)| value.0 == 0x200 + of && index.0 == 0x209);
-    if let Some((_, pair)) = found {
-        new.set(Datatype(0x200 + pair));
-        return Ok(());
-    }
     with(|state| {
-        let (first, second) = (state.layout(value)?, state.layout(index)?);
-        let at = (first.size.next_multiple_of(second.size.max(1))) as isize;
-        let widest = first.size.max(second.size).max(1);
-        let end = (at as usize + second.size).next_multiple_of(widest);
-        let blocks = [Block { at: 0, count: 1, of: first }, Block { at, count: 1, of: second }];
-        let layout = Layout::from_blocks(&blocks).resized(0, end as isize);
-        state.derive(layout, recipe(VALUE_INDEX, vec![], vec![], vec![value, index]), new);
+        state.types.get(value)?;
+        state.types.get(index)?;
+        // Those of the standard's own.
+        let known = [
+            (0x10, 0x28),
+            (0x14, 0x29),
+            (0x0a, 0x2a),
+            (0x09, 0x2b),
+            (0x08, 0x2c),
+            (0x20, 0x2d),
+        ];
+        let found = known
+            .iter()
+            .find(|(of, _)| value.0 == 0x200 + of && index.0 == 0x209);
+        new.set(found.map_or(Datatype::NULL, |(_, pair)| Datatype(0x200 + pair)));
+        Ok(())
+    })
+}
+
+/// A type of Fortran's by its decimal digits: kinds of reals have 6 and 15, of integers so many
+/// as their bytes hold.
+fn fortran(combiner: c_int, given: &[c_int], new: Out<Datatype>) -> Outcome<()> {
+    let digits = given.iter().copied().max().unwrap_or(0);
+    let (precision, range) = match given {
+        [precision, range] => (*precision, *range),
+        _ => (digits, UNDEFINED),
+    };
+    let wide = precision > 6 || range > 37;
+    let of = match combiner {
+        F90_INTEGER => match given[0] {
+            ..=2 => 0x40,
+            3..=4 => 0x48,
+            5..=9 => 0x50,
+            10..=18 => 0x58,
+            _ => return Err(Code::ARG),
+        },
+        _ if precision > 15 || range > 307 => return Err(Code::ARG),
+        F90_REAL => {
+            if wide {
+                0x14
+            } else {
+                0x10
+            }
+        }
+        _ => {
+            if wide {
+                0x16
+            } else {
+                0x12
+            }
+        }
+    };
+    with(|state| {
+        let integers: Vec<i64> = given.iter().map(|number| i64::from(*number)).collect();
+        let known = state
+            .fortran
+            .iter()
+            .find(|(kind, numbers, _)| *kind == combiner && *numbers == integers);
+        if let Some((.., known)) = known {
+            new.set(*known);
+            return Ok(());
+        }
+        let layout = state.layout(Datatype(0x200 + of))?;
+        let mut made = Type::new(layout, recipe(combiner, integers.clone(), vec![], vec![]));
+        made.named = true;
+        let made = state.types.insert(made);
+        state.fortran.push((combiner, integers, made));
+        new.set(made);
         Ok(())
     })
 }
@@ -228,6 +340,15 @@ export! {
     }
     fn MPI_Type_get_value_index(value: Datatype, index: Datatype, new: Out<Datatype>) -> c_int {
         code(pair(value, index, new))
+    }
+    fn MPI_Type_create_f90_real(precision: c_int, range: c_int, new: Out<Datatype>) -> c_int {
+        code(fortran(F90_REAL, &[precision, range], new))
+    }
+    fn MPI_Type_create_f90_complex(precision: c_int, range: c_int, new: Out<Datatype>) -> c_int {
+        code(fortran(F90_COMPLEX, &[precision, range], new))
+    }
+    fn MPI_Type_create_f90_integer(range: c_int, new: Out<Datatype>) -> c_int {
+        code(fortran(F90_INTEGER, &[range], new))
     }
     fn MPI_Type_dup(old: Datatype, new: Out<Datatype>) -> c_int {
         let made = with(|state| {

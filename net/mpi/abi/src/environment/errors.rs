@@ -8,7 +8,7 @@ use crate::communicator::say;
 use crate::constants::MAX_ERROR_STRING;
 use crate::error::{Code, LAST_CODE, Outcome, code, words};
 use crate::export::export;
-use crate::handle::{Errhandler, Handle};
+use crate::handle::{Errhandler, File, Handle};
 use crate::memory::{Out, Text, TextOut};
 use crate::state::{State, with};
 
@@ -27,7 +27,10 @@ fn remove(state: &mut State, error: c_int, class: bool) -> Outcome<()> {
         Some((of, words))
             if (*of == error) == class
                 && words.is_empty()
-                && !state.codes.iter().any(|(other, (of, _))| *of == error && *other != error) =>
+                && !state
+                    .codes
+                    .iter()
+                    .any(|(other, (of, _))| *of == error && *other != error) =>
         {
             state.codes.remove(&error);
             state.tell_last_code();
@@ -85,6 +88,30 @@ export! {
     }
     fn MPI_File_create_errhandler(function: Function, handler: Out<Errhandler>) -> c_int {
         create(function, handler)
+    }
+    fn MPI_File_set_errhandler(file: File, handler: Errhandler) -> c_int {
+        code(with(|state| {
+            state.handlers.get(handler)?;
+            if file != File::NULL {
+                return Err(Code::FILE);
+            }
+            state.file_handler = handler;
+            Ok(())
+        }))
+    }
+    fn MPI_File_get_errhandler(file: File, handler: Out<Errhandler>) -> c_int {
+        if file != File::NULL {
+            return Code::FILE.0;
+        }
+        handler.set(with(|state| state.file_handler));
+        0
+    }
+    fn MPI_File_call_errhandler(file: File, error: c_int) -> c_int {
+        if file != File::NULL {
+            return Code::FILE.0;
+        }
+        crate::communicator::handle(with(|state| state.file_handler), file.number(), Code(error));
+        0
     }
     fn MPI_Errhandler_free(handler: Out<Errhandler>) -> c_int {
         // What has it keeps it.

@@ -92,7 +92,10 @@ fn detach<C: Count>(owner: Owner, place: Out<usize>, size: Out<C>) -> c_int {
 
 fn drain_later(owner: Owner, request: Out<Request>) -> c_int {
     let result = drain(owner).map(|()| {
-        let record = Record { entry: Entry::Over(Status::empty()), comm: Comm::WORLD };
+        let record = Record {
+            entry: Entry::Over(Status::empty()),
+            comm: Comm::WORLD,
+        };
         request.set(with(|state| state.requests.insert(record)));
     });
     finish(owner.comm(), result)
