@@ -18,3 +18,4 @@ pub mod op;
 pub mod shm;
 pub mod tcp;
 pub mod wire;
+pub mod world;

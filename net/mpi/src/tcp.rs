@@ -337,8 +337,12 @@ pub(crate) async fn read_line(stream: &TcpStream, longest: usize) -> Option<(Str
             line.truncate(end);
             return Some((String::from_utf8(line.to_vec()).ok()?, rest));
         }
+        // What came behind a line may be as long as it likes.
+        if line.len() > longest {
+            return None;
+        }
         let received = stream.recv(&mut line).await;
-        if !matches!(received, Ok(count) if count > 0) || line.len() > longest {
+        if !matches!(received, Ok(count) if count > 0) {
             return None;
         }
     }
