@@ -216,7 +216,8 @@ fn a_rank_that_dies_is_an_error_for_who_waits_for_it() {
         let (wild, _) = own.receive(None, 10);
         let long = own.send(1, vec![0; 100_000], Mode::Standard);
         for started in [wild, long] {
-            tell.borrow_mut().push(own.wait(started).await.fault);
+            let fault = own.wait(started).await.fault;
+            tell.borrow_mut().push(fault);
         }
         assert_eq!(own.ends, [(1, End::Lost)]);
     });

@@ -26,7 +26,7 @@ pub(crate) type Cancel = extern "C" fn(*mut c_void, c_int) -> c_int;
 /// A pointer of C's to data of the application's, which is only handed back.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
-pub struct Extra(pub(crate) *mut c_void);
+pub(crate) struct Extra(pub(crate) *mut c_void);
 
 impl Extra {
     pub(crate) fn from_number(number: usize) -> Extra {
@@ -41,7 +41,7 @@ impl Extra {
 /// A pointer to a function, or one of the numbers that the ABI gives a meaning.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
-pub struct Function(*mut c_void);
+pub(crate) struct Function(*mut c_void);
 
 macro_rules! function {
     ($($name:ident -> $type:ty,)*) => {$(
@@ -70,10 +70,6 @@ impl Function {
     /// The function that copies as it is (`MPI_COMM_DUP_FN`).
     pub(crate) fn is_duplicate(self) -> bool {
         self.0.addr() == 1
-    }
-
-    pub(crate) fn address(self) -> usize {
-        self.0.addr()
     }
 }
 

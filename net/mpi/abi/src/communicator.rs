@@ -15,13 +15,13 @@ use ringmill_mpi::collective::{Blocks, Job, Place, Reducer, Run, Schedule, all_g
 use ringmill_mpi::group::Group;
 
 use crate::attribute::Attributes;
+use crate::buffered::Attached;
 use crate::callback;
 use crate::environment::{Handler, abort};
 use crate::error::{Code, Outcome, words};
 use crate::handle::{Comm, Errhandler};
 use crate::info::Pairs;
 use crate::memory::Memory;
-use crate::message::Attached;
 use crate::progress::{bytes_of, wait_for};
 use crate::state::{Running, State, with};
 use crate::topology::Topology;

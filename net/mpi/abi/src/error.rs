@@ -12,7 +12,10 @@ pub(crate) type Outcome<T> = Result<T, Code>;
 macro_rules! classes {
     ($($name:ident = $number:literal $words:literal,)*) => {
         impl Code {
-            $(pub(crate) const $name: Code = Code($number);)*
+            $(
+                #[allow(dead_code, reason = "the table is the standard's")]
+                pub(crate) const $name: Code = Code($number);
+            )*
         }
 
         /// What a class means.

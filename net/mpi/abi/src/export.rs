@@ -7,7 +7,7 @@ macro_rules! export {
         // SAFETY: names of MPI's, which nobody else defines.
         #[unsafe(no_mangle)]
         #[allow(non_snake_case, missing_docs, clippy::too_many_arguments, reason = "the ABI's")]
-        pub extern "C" fn $name($($arg: $type),*) -> $result $body
+        pub(crate) extern "C" fn $name($($arg: $type),*) -> $result $body
 
         const _: () = {
             // SAFETY: as above.

@@ -11,7 +11,7 @@ macro_rules! handles {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[repr(transparent)]
-        pub struct $name(pub(crate) usize);
+        pub(crate) struct $name(pub(crate) usize);
 
         impl Handle for $name {
             const NULL: $name = $name($null);

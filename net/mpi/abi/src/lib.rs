@@ -6,6 +6,7 @@
 //! state of the process.
 
 mod attribute;
+mod buffered;
 mod callback;
 mod collective;
 mod communicator;

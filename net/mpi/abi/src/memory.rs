@@ -18,7 +18,7 @@ use crate::error::{Code, Outcome};
 /// Where a result goes.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
-pub struct Out<T>(*mut T);
+pub(crate) struct Out<T>(*mut T);
 
 impl<T: Copy> Out<T> {
     /// Nobody wants it.
@@ -69,7 +69,7 @@ impl<T: Copy> Out<T> {
 /// A list of values.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
-pub struct List<T>(*const T);
+pub(crate) struct List<T>(*const T);
 
 impl<T: Copy> List<T> {
     /// A copy of its first values.
@@ -81,9 +81,8 @@ impl<T: Copy> List<T> {
             return Err(Code::ARG);
         }
         // SAFETY: the caller's list has `count` values, see above.
-        Ok((0..count)
-            .map(|at| unsafe { self.0.add(at).read_unaligned() })
-            .collect())
+        let value = |at| unsafe { self.0.add(at).read_unaligned() };
+        Ok((0..count).map(value).collect())
     }
 
     pub(crate) fn address(self) -> usize {
@@ -94,7 +93,7 @@ impl<T: Copy> List<T> {
 /// A text that ends with a zero.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
-pub struct Text(*const c_char);
+pub(crate) struct Text(*const c_char);
 
 impl Text {
     /// The text.
@@ -111,7 +110,7 @@ impl Text {
 /// Where a text goes.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
-pub struct TextOut(*mut c_char);
+pub(crate) struct TextOut(*mut c_char);
 
 impl TextOut {
     /// Writes a text and its zero, cut to `room` bytes together; the length without the zero.
@@ -136,7 +135,7 @@ impl TextOut {
 /// Memory for messages, or one of the addresses that mean something else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
-pub struct Place(*mut c_void);
+pub(crate) struct Place(*mut c_void);
 
 impl Place {
     /// Instead of a buffer: the result's place holds the operand.
@@ -381,8 +380,8 @@ impl Buffer for Memory {
 
     fn combine(&self, from: &Self, combine: &mut dyn FnMut(&[u8], &mut [u8])) {
         match from.run().filter(|_| self.len > 0) {
-            // SAFETY: as in `update`; operands of a reduction do not overlap.
             Some(run) => {
+                // SAFETY: as in `update`; operands of a reduction do not overlap.
                 let from = unsafe { std::slice::from_raw_parts(run, from.len) };
                 self.update(&mut |into| combine(from, into));
             }

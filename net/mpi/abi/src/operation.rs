@@ -150,7 +150,7 @@ pub(crate) fn reduce_external(
     else {
         return Err(Code::OP);
     };
-    let count = if size == 0 { 0 } else { from.len() / size };
+    let count = from.len().checked_div(size).unwrap_or(0);
     let (first, second) = (
         Elements::of(from, datatype, count)?,
         Elements::of(into, datatype, count)?,

@@ -1,5 +1,7 @@
 //! From the arguments of a collective call to its schedule and the rows of bytes that it works on.
 
+mod row;
+
 use std::ffi::c_int;
 
 use ringmill_mpi::buffer::Buffer;
@@ -11,8 +13,9 @@ use crate::constants::{PROC_NULL, ROOT};
 use crate::datatype::Count;
 use crate::error::{Code, Outcome};
 use crate::handle::{Comm, Datatype, Op};
-use crate::memory::{List, Memory, Part, Place};
+use crate::memory::{List, Memory, Place};
 use crate::state::State;
+pub(crate) use row::{Even, Mixed, Ragged, Runs};
 
 /// A collective operation, ready to begin.
 pub(crate) struct Plan {
@@ -45,114 +48,6 @@ impl Plan {
             reducer: reduction.reducer,
             external,
         }
-    }
-}
-
-/// Elements of one type, a run of them for each rank.
-#[derive(Clone, Copy)]
-pub(crate) struct Even<C> {
-    pub place: Place,
-    pub count: C,
-    pub datatype: Datatype,
-}
-
-/// Runs of any lengths, at any places.
-#[derive(Clone, Copy)]
-pub(crate) struct Ragged<C, D> {
-    pub place: Place,
-    pub counts: List<C>,
-    pub displacements: List<D>,
-    pub datatype: Datatype,
-}
-
-/// Runs of any types, at places in bytes.
-#[derive(Clone, Copy)]
-pub(crate) struct Mixed<C, D> {
-    pub place: Place,
-    pub counts: List<C>,
-    pub displacements: List<D>,
-    pub datatypes: List<Datatype>,
-}
-
-/// A row of bytes with a part for each rank.
-pub(crate) trait Runs: Copy {
-    fn place(&self) -> Place;
-    /// The row, and its parts.
-    fn row(&self, state: &State, ranks: usize) -> Outcome<(Memory, Blocks)>;
-}
-
-impl<C: Count> Even<C> {
-    /// The run of one rank.
-    fn one(&self, state: &State) -> Outcome<Memory> {
-        state.memory(self.place, self.count, self.datatype)
-    }
-}
-
-impl<C: Count> Runs for Even<C> {
-    fn place(&self) -> Place {
-        self.place
-    }
-
-    fn row(&self, state: &State, ranks: usize) -> Outcome<(Memory, Blocks)> {
-        let layout = &state.types.get(self.datatype)?.layout;
-        let count = self.count.get()?;
-        let row = Memory::elements(self.place, count * ranks, layout);
-        Ok((row, Blocks::Even(count * layout.size)))
-    }
-}
-
-impl<C: Count, D: Count> Runs for Ragged<C, D> {
-    fn place(&self) -> Place {
-        self.place
-    }
-
-    fn row(&self, state: &State, ranks: usize) -> Outcome<(Memory, Blocks)> {
-        let layout = &state.types.get(self.datatype)?.layout;
-        let counts = self.counts.take(ranks)?;
-        let displacements = self.displacements.take(ranks)?;
-        let mut parts = Vec::with_capacity(ranks);
-        let mut start = 0;
-        for (count, by) in counts.iter().zip(displacements) {
-            let len = count.get()? * layout.size;
-            let place = self.place.offset(by.signed() as isize * layout.extent());
-            parts.push(Part {
-                start,
-                place,
-                layout: layout.clone(),
-                len,
-            });
-            start += len;
-        }
-        let blocks = Blocks::of(parts.iter().map(|part| part.len));
-        Ok((Memory::parts(parts), blocks))
-    }
-}
-
-impl<C: Count, D: Count> Runs for Mixed<C, D> {
-    fn place(&self) -> Place {
-        self.place
-    }
-
-    fn row(&self, state: &State, ranks: usize) -> Outcome<(Memory, Blocks)> {
-        let counts = self.counts.take(ranks)?;
-        let displacements = self.displacements.take(ranks)?;
-        let datatypes = self.datatypes.take(ranks)?;
-        let mut parts = Vec::with_capacity(ranks);
-        let mut start = 0;
-        for at in 0..ranks {
-            let layout = &state.types.get(datatypes[at])?.layout;
-            let len = counts[at].get()? * layout.size;
-            let place = self.place.offset(displacements[at].signed() as isize);
-            parts.push(Part {
-                start,
-                place,
-                layout: layout.clone(),
-                len,
-            });
-            start += len;
-        }
-        let blocks = Blocks::of(parts.iter().map(|part| part.len));
-        Ok((Memory::parts(parts), blocks))
     }
 }
 

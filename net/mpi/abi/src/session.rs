@@ -4,6 +4,7 @@ use std::ffi::c_int;
 
 use ringmill_mpi::group::Group as Members;
 
+use crate::buffered::Attached;
 use crate::communicator::{create_among, create_from_groups, finish};
 use crate::constants::TAG_MAX;
 use crate::error::{Code, Outcome, code};
@@ -11,7 +12,6 @@ use crate::export::export;
 use crate::handle::{Comm, Errhandler, Group, Handle, Info, Session};
 use crate::info::Pairs;
 use crate::memory::{Out, Text, TextOut};
-use crate::message::Attached;
 use crate::state::with;
 
 /// Sets of processes by name.

@@ -16,6 +16,7 @@ use ringmill_mpi::group;
 use slab::Slab;
 
 use crate::attribute::Keyval;
+use crate::buffered::Attached;
 use crate::communicator::Communicator;
 use crate::constants::{LASTUSEDCODE, THREAD_SINGLE};
 use crate::datatype::{self, Type};
@@ -25,7 +26,6 @@ use crate::handle::{
 };
 use crate::info::Pairs;
 use crate::memory::Memory;
-use crate::message::Attached;
 use crate::operation::{self, Operation};
 use crate::request::Record;
 
@@ -144,7 +144,7 @@ impl State {
     pub(crate) fn tell_last_code(&mut self) {
         let last = self.codes.keys().next_back().copied().unwrap_or(LAST_CODE);
         self.last_code = last;
-        *self.attributes.entry(LASTUSEDCODE).or_default() = Box::new(last);
+        **self.attributes.entry(LASTUSEDCODE).or_default() = last;
     }
 }
 

@@ -16,7 +16,7 @@ use crate::state::with;
 /// and the third says whether it was cancelled.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct Status {
+pub(crate) struct Status {
     source: c_int,
     tag: c_int,
     error: c_int,

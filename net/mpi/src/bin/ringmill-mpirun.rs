@@ -20,6 +20,9 @@ struct Arguments {
     /// TCP between all ranks, those of one host too.
     #[arg(long)]
     only_tcp: bool,
+    /// A folder for what ranks write, each into a file of its own.
+    #[arg(long, value_name = "FOLDER")]
+    output: Option<std::path::PathBuf>,
     /// The program and its arguments.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     program: Vec<String>,
@@ -49,6 +52,7 @@ fn run(arguments: Arguments) -> Result<(), (String, u8)> {
         hosts,
         program: arguments.program,
         only_tcp: arguments.only_tcp,
+        output: arguments.output,
     };
     launch(&options).map_err(|failure| (failure.to_string(), failure.code()))
 }

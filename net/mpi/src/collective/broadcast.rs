@@ -62,7 +62,7 @@ fn deal_and_gather(schedule: &mut Schedule, place: Place, root: usize, len: usiz
         schedule.receive(root, part(place.rank));
     }
     schedule.wait();
-    super::exchange::ring(schedule, place, |rank| part(rank));
+    super::exchange::ring(schedule, place, part);
 }
 
 #[cfg(test)]

@@ -158,9 +158,9 @@ mod tests {
                     vec![total; size],
                 );
                 if in_place {
-                    for rank in 0..size {
+                    for (rank, row) in rows.iter().enumerate() {
                         let at = blocks.at(rank);
-                        lab.received[rank][at..at + rows[rank].len()].copy_from_slice(&rows[rank]);
+                        lab.received[rank][at..at + row.len()].copy_from_slice(row);
                     }
                 }
                 lab.finish();

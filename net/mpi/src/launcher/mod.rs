@@ -3,8 +3,10 @@
 mod hosts;
 mod rendezvous;
 
+use std::fs::File;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::rc::Rc;
 use std::thread;
@@ -35,6 +37,8 @@ pub struct Options {
     pub program: Vec<String>,
     /// Connections even between ranks of one host.
     pub only_tcp: bool,
+    /// A folder for what ranks write, each into a file of its own; none: where we write.
+    pub output: Option<PathBuf>,
 }
 
 /// Why a job ended badly.
@@ -116,7 +120,7 @@ pub fn launch(options: &Options) -> Result<(), Failure> {
     let mut running: Vec<Running> = Vec::new();
     for rank in 0..options.ranks {
         let host = places.host_of(rank);
-        let mut command = command(options, &places, rank, &cookie);
+        let mut command = command(options, &places, rank, &cookie)?;
         command.env(job::MEMORY, regions[host].path());
         if let Some(rendezvous) = &rendezvous {
             command.env(job::LAUNCHER, rendezvous.address().to_string());
@@ -144,7 +148,7 @@ pub fn launch(options: &Options) -> Result<(), Failure> {
     result
 }
 
-fn command(options: &Options, places: &Places, rank: usize, cookie: &str) -> Command {
+fn command(options: &Options, places: &Places, rank: usize, cookie: &str) -> io::Result<Command> {
     let mut command = Command::new(&options.program[0]);
     command
         .args(&options.program[1..])
@@ -156,7 +160,12 @@ fn command(options: &Options, places: &Places, rank: usize, cookie: &str) -> Com
     if rank > 0 {
         command.stdin(Stdio::null());
     }
-    command
+    if let Some(folder) = &options.output {
+        std::fs::create_dir_all(folder)?;
+        let file = File::create(folder.join(format!("rank-{rank}")))?;
+        command.stdout(file.try_clone()?).stderr(file);
+    }
+    Ok(command)
 }
 
 /// Waits until all have ended well, or the first has not.

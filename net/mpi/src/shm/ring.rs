@@ -329,9 +329,11 @@ mod tests {
         assert!(writer.push(&header(5, 0), |into| into.copy_from_slice(b"hello")));
         let mut seen = Vec::new();
         let mut reader = region.reader(2, 0);
-        reader
-            .pop(|_, payload| Ok(seen.extend_from_slice(payload)))
-            .unwrap();
+        let take = |_: &Header, payload: &[u8]| {
+            seen.extend_from_slice(payload);
+            Ok(())
+        };
+        reader.pop(take).unwrap();
         assert_eq!(seen, b"hello");
     }
 

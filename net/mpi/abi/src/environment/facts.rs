@@ -4,6 +4,7 @@ use std::ffi::c_int;
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use crate::buffered::Attached;
 use crate::communicator::finish;
 use crate::constants::{MAX_LIBRARY_VERSION, MAX_PROCESSOR_NAME};
 use crate::datatype::Count;
@@ -12,7 +13,6 @@ use crate::export::export;
 use crate::handle::{Comm, Handle, Info, Request, Session};
 use crate::info::Pairs;
 use crate::memory::{Out, Place, TextOut};
-use crate::message::Attached;
 use crate::progress::wait_for;
 use crate::request::{Entry, Record};
 use crate::state::{State, with};
