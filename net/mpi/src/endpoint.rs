@@ -165,6 +165,9 @@ impl<B: Buffer> Endpoint<B> {
 
 impl Ways {
     fn join(job: &Job) -> Result<Ways, JobError> {
+        if let Some(processor) = job.processor {
+            shm::bind_to(processor);
+        }
         let near = job.near();
         let routes = (0..job.size()).map(|rank| match near.iter().position(|at| *at == rank) {
             _ if rank == job.rank => Route::Oneself,
@@ -181,7 +184,7 @@ impl Ways {
             true => Some(Far::connect(job)?),
             false => None,
         };
-        let crowded = near.len() > shm::processors();
+        let crowded = job.processor.is_none() && near.len() > shm::processors();
         Ok(Ways {
             rank: job.rank,
             routes,

@@ -26,6 +26,9 @@ pub const COOKIE: &str = "RINGMILL_MPI_COOKIE";
 /// The address under which other hosts reach this one.
 pub const ADDRESS: &str = "RINGMILL_MPI_ADDRESS";
 
+/// The processor that the rank is to run on, by its number among those that are allowed.
+pub const PROCESSOR: &str = "RINGMILL_MPI_PROCESSOR";
+
 /// Ranks of a job, at most.
 pub const RANKS_MAX: usize = 4096;
 /// Bytes of the table of addresses for each rank, at most.
@@ -46,6 +49,8 @@ pub struct Job {
     pub cookie: String,
     /// The address under which other hosts reach this one.
     pub address: IpAddr,
+    /// The processor to run on, by its number among those that are allowed.
+    pub processor: Option<usize>,
 }
 
 /// The environment does not describe a job.
@@ -74,6 +79,7 @@ impl Job {
             launcher: None,
             cookie: String::new(),
             address: IpAddr::from([127, 0, 0, 1]),
+            processor: None,
         }
     }
 
@@ -116,6 +122,7 @@ impl Job {
             launcher: parsed(LAUNCHER, get(LAUNCHER))?,
             cookie: get(COOKIE).unwrap_or_default(),
             address,
+            processor: get(PROCESSOR).and_then(|text| text.parse().ok()),
         })
     }
 

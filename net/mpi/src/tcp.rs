@@ -18,12 +18,15 @@ use ringmill_ring::{JoinHandle, Notify, TcpListener, TcpStream, spawn, timeout};
 
 use crate::wire::{HEADER_BYTES, Header, Kind, Violation};
 
-/// Bytes that wait for a peer, before it takes no more for now.
-const OUTBOX_MAX: usize = 1 << 20;
+/// Bytes that wait for a peer, before it takes no more for now: few, so that they leave while
+/// further ones are copied.
+const OUTBOX_MAX: usize = 256 << 10;
 /// The longest message that travels whole.
-pub const EAGER_MAX: usize = 64 << 10;
+pub const EAGER_MAX: usize = 128 << 10;
 /// The longest piece of a long message.
-pub const PIECE_MAX: usize = 128 << 10;
+pub const PIECE_MAX: usize = 64 << 10;
+/// Frames that are kept for later ones.
+const SPARE_FRAMES: usize = 8;
 /// The longest first line.
 const GREETING_MAX: usize = 128;
 /// How long ranks have to find each other.
@@ -49,6 +52,8 @@ struct Link {
     /// The inbox holds what came with the greeting, and nobody has looked at it.
     early: Cell<bool>,
     outbox: RefCell<VecDeque<Bytes>>,
+    /// Frames that have left, for new ones.
+    spare: RefCell<Vec<BytesMut>>,
     waiting: Cell<usize>,
     /// Something is in the outbox.
     work: Notify,
@@ -111,6 +116,7 @@ impl Mesh {
             early: Cell::new(!inbox.is_empty()),
             inbox: RefCell::new(inbox),
             outbox: RefCell::default(),
+            spare: RefCell::default(),
             waiting: Cell::new(0),
             work: Notify::new(),
             end: Cell::new(None),
@@ -138,7 +144,8 @@ impl Mesh {
         if link.waiting.get() > 0 && link.waiting.get() + len > OUTBOX_MAX {
             return link.end.get().is_some();
         }
-        let mut frame = BytesMut::zeroed(len);
+        let mut frame = link.spare.borrow_mut().pop().unwrap_or_default();
+        frame.resize(len, 0);
         frame[..HEADER_BYTES].copy_from_slice(&header.encode());
         fill(&mut frame[HEADER_BYTES..]);
         link.waiting.set(link.waiting.get() + len);
@@ -241,11 +248,21 @@ async fn write(link: Rc<Link>) {
             continue;
         }
         let len: usize = train.iter().map(Bytes::len).sum();
+        let frames: Vec<Bytes> = train.iter().take(SPARE_FRAMES).cloned().collect();
         if link.stream.send(train).await.is_err() {
             // Whoever receives learns it from the same connection.
             return;
         }
         link.waiting.set(link.waiting.get().saturating_sub(len));
+        let mut spare = link.spare.borrow_mut();
+        for frame in frames
+            .into_iter()
+            .filter_map(|frame| frame.try_into_mut().ok())
+        {
+            if spare.len() < SPARE_FRAMES {
+                spare.push(frame);
+            }
+        }
     }
 }
 

@@ -3,15 +3,16 @@
 use std::ffi::c_int;
 use std::rc::Rc;
 
-use ringmill_mpi::collective::{Job, Run, Scan};
+use ringmill_mpi::collective::{self, Job, Run, Scan};
 
 use crate::communicator::{await_run, finish};
 use crate::datatype::Count;
-use crate::error::Outcome;
+use crate::error::{Code, Outcome};
 use crate::export::export;
 use crate::handle::{Comm, Datatype, Info, Op, Request};
 use crate::memory::{List, Memory, Out, Place};
 use crate::plan::{self, Even, Mixed, Plan, Ragged, Reduction, Shares};
+use crate::progress::{code_of, wait_for};
 use crate::request::{Entry, Persistent, Record};
 use crate::state::{State, with};
 
@@ -34,12 +35,33 @@ fn begin(state: &mut State, plan: Plan, job: Job) -> usize {
 
 /// Calls that wait.
 fn now(comm: Comm, plan: impl FnOnce(&State) -> Outcome<Plan>) -> c_int {
+    enum Begun {
+        /// Nothing but this call moves it on.
+        Here(Box<Run<Memory>>),
+        /// The application reduces: without the state.
+        There(usize),
+    }
     let begun = with(|state| {
         let plan = plan(state)?;
         let job = state.comms.get_mut(comm)?.job();
-        Ok(begin(state, plan, job))
+        Ok(match plan.external {
+            None => Begun::Here(Box::new(make(plan, job))),
+            Some(_) => Begun::There(begin(state, plan, job)),
+        })
     });
-    finish(comm, begun.and_then(await_run))
+    let done = begun.and_then(|begun| match begun {
+        Begun::There(number) => await_run(number),
+        Begun::Here(mut run) => wait_for(|state| {
+            let endpoint = state.endpoint()?;
+            match run.advance(&mut endpoint.engine, &mut endpoint.ways) {
+                collective::Outcome::Waiting => Ok(None),
+                collective::Outcome::Done => Ok(Some(())),
+                collective::Outcome::Failed(fault) => Err(code_of(fault)),
+                collective::Outcome::Reduce { .. } => Err(Code::INTERN),
+            }
+        }),
+    });
+    finish(comm, done)
 }
 
 fn later(comm: Comm, request: Out<Request>, plan: impl FnOnce(&State) -> Outcome<Plan>) -> c_int {

@@ -171,15 +171,7 @@ impl<B: Buffer> Run<B> {
 }
 
 fn copy<B: Buffer>(from: &B, into: &B) {
-    const PIECE: usize = 4096;
-    let mut piece = [0; PIECE];
-    let mut at = 0;
-    while at < from.len() {
-        let len = PIECE.min(from.len() - at);
-        from.read(at, &mut piece[..len]);
-        into.write(at, &piece[..len]);
-        at += len;
-    }
+    into.combine(from, &mut |from, into| into.copy_from_slice(from));
 }
 
 /// Operations of the standard's, the locations among them, give the same whichever side an

@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use thiserror::Error;
 
 use crate::job;
-use crate::shm::{Life, Region};
+use crate::shm::{self, Life, Region};
 pub use hosts::{Host, HostError, parse as parse_hosts};
 use hosts::{Places, deal};
 use rendezvous::Rendezvous;
@@ -157,6 +157,12 @@ fn command(options: &Options, places: &Places, rank: usize, cookie: &str) -> io:
         .env(job::HOSTS, places.as_list())
         .env(job::COOKIE, cookie)
         .env(job::ADDRESS, places.address_of(rank).to_string());
+    // Where there are as many ranks as processors, each gets its own: the system would have two
+    // share one for a while, and each of them wait for the other's turn. With processors to
+    // spare, a program's threads may want them.
+    if options.ranks > 1 && options.ranks == shm::processors() {
+        command.env(job::PROCESSOR, rank.to_string());
+    }
     if rank > 0 {
         command.stdin(Stdio::null());
     }

@@ -8,7 +8,7 @@
 mod region;
 mod ring;
 
-pub use region::{Life, Region, end_process, end_with_parent, let_others_run, processors};
+pub use region::{Life, Region, bind_to, end_process, end_with_parent, let_others_run, processors};
 pub use ring::{Reader, Writer};
 
 /// Bytes of all rings of a region together, about.

@@ -308,6 +308,29 @@ pub fn end_process(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// From now on, this process runs on one processor alone: this one of those that it may run on.
+/// Nothing changes if there is no such.
+pub fn bind_to(number: usize) {
+    // SAFETY: a set is plain memory that may be all zero; both calls get its size, and `CPU_ISSET`
+    // and `CPU_SET` numbers below its size.
+    unsafe {
+        let mut allowed: libc::cpu_set_t = std::mem::zeroed();
+        let size = size_of::<libc::cpu_set_t>();
+        if libc::sched_getaffinity(0, size, &raw mut allowed) != 0 {
+            return;
+        }
+        let processors = 0..libc::CPU_SETSIZE as usize;
+        let chosen = processors
+            .filter(|at| libc::CPU_ISSET(*at, &allowed))
+            .nth(number);
+        if let Some(chosen) = chosen {
+            let mut only: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(chosen, &mut only);
+            libc::sched_setaffinity(0, size, &raw const only);
+        }
+    }
+}
+
 /// Processors that this process may run on.
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, Into::into)
