@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use ringmill_ring::{JoinHandle, Notify, TcpListener, TcpStream, spawn, timeout};
 
 use crate::wire::{HEADER_BYTES, Header, Kind, Violation};
@@ -45,10 +45,21 @@ pub enum End {
     Broken(Violation),
 }
 
+/// What has come from a peer.
+#[derive(Debug, Default)]
+struct Inbox {
+    /// With the last look.
+    came: BytesMut,
+    /// The beginning of a frame, from before.
+    left: Vec<u8>,
+    /// A piece of a long message whose beginning was handed out: what is to come of it.
+    open: Option<Header>,
+}
+
 #[derive(Debug)]
 struct Link {
     stream: TcpStream,
-    inbox: RefCell<BytesMut>,
+    inbox: RefCell<Inbox>,
     /// The inbox holds what came with the greeting, and nobody has looked at it.
     early: Cell<bool>,
     outbox: RefCell<VecDeque<Bytes>>,
@@ -114,7 +125,10 @@ impl Mesh {
         let link = |(stream, inbox): (TcpStream, BytesMut)| Link {
             stream,
             early: Cell::new(!inbox.is_empty()),
-            inbox: RefCell::new(inbox),
+            inbox: RefCell::new(Inbox {
+                came: inbox,
+                ..Inbox::default()
+            }),
             outbox: RefCell::default(),
             spare: RefCell::default(),
             waiting: Cell::new(0),
@@ -174,7 +188,7 @@ impl Mesh {
         loop {
             let received = match link.early.replace(false) {
                 true => Poll::Ready(Ok(1)),
-                false => link.stream.poll_recv(cx, &mut link.inbox.borrow_mut()),
+                false => link.stream.poll_recv(cx, &mut link.inbox.borrow_mut().came),
             };
             let end = match received {
                 Poll::Pending if came => return Poll::Ready(None),
@@ -210,28 +224,112 @@ impl Mesh {
 }
 
 impl Link {
-    /// Hands out the frames that are complete.
+    /// Hands out what has come: frames that are complete, and of a piece of a long message also
+    /// its beginning, as a shorter piece.
     fn deliver(
         &self,
         on_frame: &mut impl FnMut(&Header, &[u8]) -> Result<(), Violation>,
     ) -> Result<(), Violation> {
         let mut inbox = self.inbox.borrow_mut();
-        while let Some(head) = inbox.first_chunk::<HEADER_BYTES>() {
+        let inbox = &mut *inbox;
+        let mut came = &inbox.came[..];
+        if let Some(open) = &mut inbox.open {
+            let part;
+            (part, came) = came.split_at(came.len().min(open.payload as usize));
+            let rest = hand_out(open, part, on_frame)?;
+            inbox.open = rest;
+        }
+        // What is left of before is a frame that is not complete: it is completed here.
+        while !inbox.left.is_empty() && !came.is_empty() {
+            let missing = missing(&inbox.left)?.min(came.len());
+            inbox.left.extend_from_slice(&came[..missing]);
+            came = &came[missing..];
+            if missing_none(&inbox.left)? {
+                let left = std::mem::take(&mut inbox.left);
+                self.hand_out_frames(&left, on_frame)?;
+                inbox.left = left;
+                inbox.left.clear();
+            }
+        }
+        let rest = self.hand_out_frames(came, on_frame)?;
+        let rest = match rest.first_chunk::<HEADER_BYTES>() {
+            Some(head) => {
+                let header = Header::decode(head)?;
+                match header.kind {
+                    Kind::Data if rest.len() > HEADER_BYTES => {
+                        inbox.open = hand_out(&header, &rest[HEADER_BYTES..], on_frame)?;
+                        &[]
+                    }
+                    _ => rest,
+                }
+            }
+            None => rest,
+        };
+        inbox.left.extend_from_slice(rest);
+        inbox.came.clear();
+        Ok(())
+    }
+
+    /// Hands out the frames that are complete, and returns what is behind them.
+    fn hand_out_frames<'a>(
+        &self,
+        mut bytes: &'a [u8],
+        on_frame: &mut impl FnMut(&Header, &[u8]) -> Result<(), Violation>,
+    ) -> Result<&'a [u8], Violation> {
+        while let Some(head) = bytes.first_chunk::<HEADER_BYTES>() {
             let header = Header::decode(head)?;
             let len = HEADER_BYTES + header.payload as usize;
-            if inbox.len() < len {
-                let missing = len - inbox.len();
-                inbox.reserve(missing);
+            let Some((frame, rest)) = bytes.split_at_checked(len) else {
                 break;
-            }
+            };
             if header.kind == Kind::Goodbye {
                 self.said_goodbye.set(true);
             }
-            on_frame(&header, &inbox[HEADER_BYTES..len])?;
-            inbox.advance(len);
+            on_frame(&header, &frame[HEADER_BYTES..])?;
+            bytes = rest;
         }
-        Ok(())
+        Ok(bytes)
     }
+}
+
+/// Hands out the beginning of a piece; returns the piece that is still to come.
+fn hand_out(
+    piece: &Header,
+    part: &[u8],
+    on_frame: &mut impl FnMut(&Header, &[u8]) -> Result<(), Violation>,
+) -> Result<Option<Header>, Violation> {
+    let len = part.len() as u32;
+    if len > 0 {
+        on_frame(
+            &Header {
+                payload: len,
+                ..*piece
+            },
+            part,
+        )?;
+    }
+    let rest = Header {
+        payload: piece.payload - len,
+        length: piece.length.wrapping_add(len.into()),
+        ..*piece
+    };
+    Ok((rest.payload > 0).then_some(rest))
+}
+
+/// Bytes that a beginning of a frame still wants: of its header, or then of all of it.
+fn missing(beginning: &[u8]) -> Result<usize, Violation> {
+    match beginning.first_chunk::<HEADER_BYTES>() {
+        None => Ok(HEADER_BYTES - beginning.len()),
+        Some(head) => {
+            let header = Header::decode(head)?;
+            Ok(HEADER_BYTES + header.payload as usize - beginning.len())
+        }
+    }
+}
+
+/// Whether it is a whole frame.
+fn missing_none(beginning: &[u8]) -> Result<bool, Violation> {
+    Ok(beginning.len() >= HEADER_BYTES && missing(beginning)? == 0)
 }
 
 /// Sends what is in the outbox, until the connection breaks.
