@@ -239,6 +239,10 @@ impl Ways {
         idle.0 = idle.0.saturating_add(1);
         if idle.0 < spins {
             std::hint::spin_loop();
+        } else if self.far.is_some() {
+            // What a connection waits for wakes the ring, room for what is to leave as well; and
+            // who wakes from a sleep is let run sooner than who has yielded.
+            self.sleep()?;
         } else if idle.0 < spins + YIELDS || !may_sleep {
             shm::let_others_run();
         } else {
@@ -339,7 +343,8 @@ impl Far {
         &self,
         on_frame: &mut impl FnMut(u32, &Header, &[u8]) -> Result<(), Violation>,
     ) -> Result<bool, Broken> {
-        if !self.ring.poll()? && !self.turned.get() {
+        let turned = self.ring.poll()?;
+        if !turned && !self.turned.get() {
             return Ok(false);
         }
         self.ring.enter(|| {
@@ -359,7 +364,8 @@ impl Far {
             }
             // What was paused for its length goes on with the next look.
             self.turned.set(moved);
-            Ok(moved)
+            // What has left makes room for more.
+            Ok(moved || turned)
         })
     }
 
