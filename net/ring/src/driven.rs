@@ -11,6 +11,10 @@ use crate::driver::Driver;
 use crate::launch::{RingConfig, Stopping, block_on};
 use crate::uring::Uring;
 
+/// Turns of one call at most: enough for a task to wake, to submit, and to see it off. Whoever
+/// calls looks after what has come before more of it does.
+const TURNS_MAX: usize = 3;
+
 /// A core without a loop of its own. Tasks that were spawned on it go on while it is driven, and
 /// are dropped with it.
 #[derive(Debug)]
@@ -47,14 +51,17 @@ impl Driven {
         f()
     }
 
-    /// Takes turns while there is work; true if there was. Makes no system call if there is none.
+    /// Takes a few turns, as long as there is work; true if there was. Makes no system call if there is none.
     ///
     /// # Errors
     /// If the ring fails.
     pub fn poll(&self) -> io::Result<bool> {
         let mut moved = false;
         let _entered = self.core.enter();
-        while self.core.has_queued() || self.core.has_work() {
+        for _ in 0..TURNS_MAX {
+            if !self.core.has_queued() && !self.core.has_work() {
+                break;
+            }
             self.core.run_turn()?;
             moved = true;
         }
