@@ -6,8 +6,12 @@ mod suite;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use crate::process::{Failure, cargo, root, run, target_dir};
+use crate::process::{Failure, cargo, root, run, run_within, target_dir};
+
+/// How long the promises may take.
+const SEMANTICS_LIMIT: Duration = Duration::from_secs(60);
 
 /// What is asked of `cargo xtask mpi`.
 #[derive(clap::Args)]
@@ -39,10 +43,12 @@ struct Places {
     /// mpi4py's sources with its tests.
     sources: PathBuf,
     measure: PathBuf,
+    semantics: PathBuf,
 }
 
 pub(crate) fn mpi(args: &Args) -> Result<(), Failure> {
     let places = prepare()?;
+    semantics(&places)?;
     if !args.suite {
         measure::compare(&places, args.rounds, args.ranks)?;
     }
@@ -50,6 +56,27 @@ pub(crate) fn mpi(args: &Args) -> Result<(), Failure> {
         suite::report(&places, &args.file)?;
     }
     Ok(())
+}
+
+/// What the standard promises of messages, by memory, by TCP and by both; and MPICH's word that
+/// the program asks for no more than that.
+fn semantics(places: &Places) -> Result<(), Failure> {
+    let ways: [&[&str]; 4] = [
+        &["-n", "2"],
+        &["-n", "4"],
+        &["-n", "3", "--only-tcp"],
+        &["-n", "4", "--host", "127.0.0.1:2,127.0.0.2:2"],
+    ];
+    for way in ways {
+        let mut command = Command::new(&places.launcher);
+        command.env("LD_LIBRARY_PATH", &places.library).args(way);
+        run_within(SEMANTICS_LIMIT, command.arg(&places.semantics))?;
+    }
+    let mut command = Command::new(places.venv.join("bin/mpirun"));
+    command
+        .env("LD_LIBRARY_PATH", places.venv.join("lib"))
+        .args(["-n", "3"]);
+    run_within(SEMANTICS_LIMIT, command.arg(&places.semantics))
 }
 
 fn prepare() -> Result<Places, Failure> {
@@ -70,13 +97,15 @@ fn prepare() -> Result<Places, Failure> {
     }
     let venv = python(&home)?;
     let sources = sources(&home, &venv)?;
-    let measure = compile(&home, &venv)?;
+    let measure = compile(&home, &venv, "measure")?;
+    let semantics = compile(&home, &venv, "semantics")?;
     Ok(Places {
         library,
         launcher: built.join("ringmill-mpirun"),
         venv,
         sources,
         measure,
+        semantics,
     })
 }
 
@@ -113,14 +142,7 @@ fn sources(home: &Path, venv: &Path) -> Result<PathBuf, Failure> {
     }
     let archives = home.join("sdist");
     run(Command::new(venv.join("bin/pip"))
-        .args([
-            "download",
-            "-q",
-            "--no-binary",
-            ":all:",
-            "--no-deps",
-            "--no-build-isolation",
-        ])
+        .args(["download", "-q", "--no-binary", ":all:", "--no-deps"])
         .args(["mpi4py", "-d"])
         .arg(&archives))?;
     let archive = std::fs::read_dir(&archives)?
@@ -135,16 +157,16 @@ fn sources(home: &Path, venv: &Path) -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-/// The measures, compiled once against the ABI's header.
-fn compile(home: &Path, venv: &Path) -> Result<PathBuf, Failure> {
+/// A program of tests/conformance/mpi, compiled once against the ABI's header.
+fn compile(home: &Path, venv: &Path, name: &str) -> Result<PathBuf, Failure> {
     let include = home.join("include");
     std::fs::create_dir_all(&include)?;
     std::fs::copy(venv.join("include/mpi_abi.h"), include.join("mpi.h"))?;
-    let program = home.join("measure");
+    let program = home.join(name);
     run(Command::new("cc")
         .args(["-O2", "-Wall", "-I"])
         .arg(&include)
-        .arg(root().join("tests/conformance/mpi/measure.c"))
+        .arg(root().join(format!("tests/conformance/mpi/{name}.c")))
         .arg("-o")
         .arg(&program)
         .arg(home.join("lib/libmpi_abi.so.1")))?;

@@ -2,7 +2,10 @@
 //!
 //! What has a rule is pure: which receive gets which message ([`matching`]), the protocols of long
 //! and short messages ([`engine`]), the schedules of collective operations ([`collective`]),
-//! datatypes ([`datatype`]), reductions ([`op`]) and groups ([`group`]). Shells carry the frames.
+//! datatypes ([`datatype`]), reductions ([`op`]) and groups ([`group`]). Shells carry the frames:
+//! [`shm`] between ranks of one host, [`tcp`] on the ring between hosts, both behind [`endpoint`].
+//! Programs of ours use [`world`]; those of other languages the shared library of `net/mpi/abi`.
+//! `ringmill-mpirun -n N PROGRAM` starts a job ([`launcher`]), and ends it when a rank fails.
 
 pub mod buffer;
 pub mod collective;

@@ -87,6 +87,22 @@ mod tests {
     use std::task::{Context, Waker};
 
     #[test]
+    fn a_task_that_always_has_work_does_not_keep_the_caller() {
+        let driven = Driven::new(RingConfig::default()).unwrap();
+        let task = driven.enter(|| {
+            spawn(async {
+                loop {
+                    crate::yield_now().await;
+                }
+            })
+        });
+        for _ in 0..10 {
+            assert!(driven.poll().unwrap());
+        }
+        driven.enter(|| task.abort());
+    }
+
+    #[test]
     fn tasks_go_on_between_blocking_calls() {
         let driven = Driven::new(RingConfig::default()).unwrap();
         let address = "127.0.0.1:0".parse().unwrap();
