@@ -6,6 +6,7 @@ use std::rc::Rc;
 use ringmill_mpi::collective::{self, Job, Run, Scan};
 
 use crate::communicator::{await_run, finish};
+use crate::constants::PROC_NULL;
 use crate::datatype::Count;
 use crate::error::{Code, Outcome};
 use crate::export::export;
@@ -248,6 +249,9 @@ collective! {
     MPI_Reduce MPI_Ireduce MPI_Reduce_init, MPI_Reduce_c MPI_Ireduce_c MPI_Reduce_init_c
         (sendbuf: Place, recvbuf: Place, count: c_int | i64, datatype: Datatype, op: Op, root: c_int)
         |s: &State, comm, sb, rb, count, datatype, op, root| {
+            if root == PROC_NULL {
+                return plan::idle(s, comm);
+            }
             plan::reduce(s, comm, sb, rb, &Reduction::new(s, Count::get(count)?, datatype, op)?, root)
         };
     MPI_Allreduce MPI_Iallreduce MPI_Allreduce_init, MPI_Allreduce_c MPI_Iallreduce_c MPI_Allreduce_init_c

@@ -363,6 +363,18 @@ pub(crate) fn reduce(
     }
 }
 
+/// Of a rank that has no part in an operation of two groups: what else it says is of no account.
+pub(crate) fn idle(state: &State, comm: Comm) -> Outcome<Plan> {
+    match ranks(state, comm)? {
+        Ranks::One(_) => Err(Code::ROOT),
+        Ranks::Two(_) => Ok(Plan::moving(
+            Schedule::default(),
+            Memory::none(),
+            Memory::none(),
+        )),
+    }
+}
+
 pub(crate) fn all_reduce(
     state: &State,
     comm: Comm,
@@ -442,14 +454,10 @@ pub(crate) fn reduce_scatter<C: Count>(
             ))
         }
         Ranks::Two(remote) => {
-            // The other group deals its result out by its own counts: both have the same total.
-            let theirs = match shares {
-                Shares::Even(_) => vec![total / remote.max(1); remote],
-                Shares::Given(_) if remote == size => counts.clone(),
-                Shares::Given(_) => return Err(Code::UNSUPPORTED_OPERATION),
-            };
-            let blocks = Blocks::of(theirs.iter().map(|count| count * whole.elements.width));
-            let schedule = collective::inter_reduce_scatter(remote, &blocks, part.elements);
+            let before: usize = counts[..place.rank].iter().sum();
+            let width = whole.elements.width;
+            let (at, len) = (before * width, counts[place.rank] * width);
+            let schedule = collective::inter_reduce_scatter(remote, whole.elements, at, len);
             Ok(Plan::reducing(
                 schedule,
                 whole.row(state, from)?,
