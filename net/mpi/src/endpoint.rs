@@ -19,9 +19,9 @@ use crate::tcp::{self, End, Mesh};
 use crate::wire::{Header, Kind, Violation};
 
 /// Messages up to this travel whole through shared memory.
-const EAGER_MEMORY: usize = 8 << 10;
+const EAGER_MEMORY: usize = 16 << 10;
 /// From here on, a receiver on the same host copies out of the sender's memory.
-const FETCH_MIN: usize = 16 << 10;
+const FETCH_MIN: usize = 32 << 10;
 /// Pieces of long messages through shared memory.
 const PIECE_MEMORY: usize = 8 << 10;
 /// Messages up to this go whole to oneself.
