@@ -25,6 +25,10 @@ pub struct Layout {
     pub lower: isize,
     /// Where it ends: the next one begins at this distance from its beginning.
     pub upper: isize,
+    /// What an element's address is a multiple of.
+    alignment: usize,
+    /// The bounds were given, and stay as they are in what is derived.
+    bounded: bool,
     pieces: Rc<[Piece]>,
     /// What stands there, in runs of equal ones: to count elements of a message that was cut.
     scalars: Rc<[(Scalar, usize)]>,
@@ -67,6 +71,8 @@ impl Layout {
             size: scalar.size(),
             lower: 0,
             upper: scalar.extent() as isize,
+            alignment: scalar.alignment(),
+            bounded: false,
             pieces: pieces.into(),
             scalars: [(scalar, 1)].into(),
         }
@@ -159,8 +165,12 @@ impl Layout {
         let mut scalars: Vec<(Scalar, usize)> = Vec::new();
         let (mut lower, mut upper) = (isize::MAX, isize::MIN);
         let mut packed = 0;
+        let mut alignment = 1;
+        let mut bounded = false;
         for block in blocks.iter().filter(|block| block.count > 0) {
             let extent = block.of.extent();
+            alignment = alignment.max(block.of.alignment);
+            bounded |= block.of.bounded;
             if let ([(scalar, run)], true) = (&*block.of.scalars, block.of.is_contiguous()) {
                 // Any number of them is one run.
                 let len = block.of.size * block.count;
@@ -187,10 +197,17 @@ impl Layout {
         if lower > upper {
             (lower, upper) = (0, 0);
         }
+        // As in a structure of C's: the next element stands where it may.
+        if !bounded {
+            let extent = (upper - lower).unsigned_abs().next_multiple_of(alignment);
+            upper = lower + extent.cast_signed();
+        }
         Layout {
             size: packed,
             lower,
             upper,
+            alignment,
+            bounded,
             pieces: pieces.into(),
             scalars: scalars.into(),
         }
@@ -220,6 +237,7 @@ impl Layout {
         Layout {
             lower,
             upper: lower + extent,
+            bounded: true,
             ..self.clone()
         }
     }
@@ -332,6 +350,17 @@ mod tests {
         assert_eq!(mixed.scalars_in(20), Some(4));
         assert_eq!(mixed.scalars_in(26), None);
         assert_eq!(mixed.scalars_in(0), Some(0));
+    }
+
+    #[test]
+    fn a_structure_ends_where_the_next_may_begin_unless_its_bounds_were_given() {
+        let block = |at, of| Block { at, count: 1, of };
+        let (int, byte) = (Layout::scalar(Scalar::I32), Layout::scalar(Scalar::Byte));
+        let padded = Layout::from_blocks(&[block(0, int.clone()), block(4, byte.clone())]);
+        assert_eq!((padded.size, padded.extent()), (5, 8));
+        assert!(!padded.is_contiguous());
+        let packed = Layout::from_blocks(&[block(0, int.resized(0, 4)), block(4, byte)]);
+        assert_eq!(packed.extent(), 5);
     }
 
     #[test]

@@ -89,6 +89,11 @@ impl Scalar {
         }
     }
 
+    /// What its address is a multiple of.
+    pub(crate) fn alignment(self) -> usize {
+        self.number_widths().iter().max().copied().unwrap_or(1)
+    }
+
     /// The parts of a pair: bytes of the first and of the second, and where that begins.
     pub(crate) fn gap(self) -> Option<(usize, usize, usize)> {
         match self {

@@ -9,7 +9,7 @@ use crate::process::Failure;
 use crate::report::table;
 
 /// How long one file may take.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(60);
 /// What the library answers where something is not built.
 const UNBUILT: &str = "this operation is not built";
 /// Ranks of the runs.
