@@ -40,11 +40,41 @@ const UNSAFE: Exceptions = &[
         "bench/src/sockets/bare.rs",
         "the raw loop that the ring is measured against",
     ),
+    (
+        "net/mpi/src/shm/",
+        "memory that ranks of one host share, and how they sleep on it",
+    ),
+    (
+        "net/mpi/src/long_double.rs",
+        "the processor's arithmetic of C's long double",
+    ),
+    ("net/mpi/abi/src/memory.rs", "what pointers of C's may do"),
+    (
+        "net/mpi/abi/src/callback.rs",
+        "functions of the application's",
+    ),
+    (
+        "net/mpi/abi/src/state.rs",
+        "the one state of a process, which C's calls share",
+    ),
+    ("net/mpi/abi/src/export.rs", "the symbols' names"),
 ];
 
 /// Files that may use the operating system's clock, threads, files and sockets.
 const OS: Exceptions = &[
     ("net/ring/", "the one place where the system is called"),
+    (
+        "net/mpi/src/shm/",
+        "memory between processes, which no ring has",
+    ),
+    (
+        "net/mpi/src/launcher/",
+        "it starts processes, before there is a ring",
+    ),
+    (
+        "net/mpi/abi/",
+        "a library that C's programs call: their threads, clock and memory",
+    ),
     ("xtask/", "chores run programs and links nothing of ours"),
     ("tests/", "tests of the whole drive real processes"),
     ("net/rpc/build.rs", "what is generated is written to a file"),

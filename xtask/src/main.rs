@@ -15,6 +15,7 @@ mod fuzz;
 mod interop;
 mod matrix;
 mod mover;
+mod mpi;
 mod nats;
 mod norm;
 mod peer;
@@ -80,6 +81,8 @@ enum Chore {
     Interop,
     /// Unary calls of net/rpc beside tonic on tokio, in turn: calls per second per core, and p99
     RpcBench(rpc_bench::Args),
+    /// MPI beside MPICH: the same binaries by the standard ABI on both in turn, and mpi4py's own tests
+    Mpi(mpi::Args),
     /// The same seeded requests to Ringmill and to Apache Kafka: their answers, field by field
     Differential(differential::Args),
     /// Ringmill beside Apache Kafka, of one node or several: `ringmill-bench compare` on both
@@ -147,6 +150,7 @@ fn main() -> ExitCode {
         Chore::Tla(args) => tla::tla(&args),
         Chore::Interop => interop::interop(),
         Chore::RpcBench(args) => rpc_bench::rpc_bench(&args),
+        Chore::Mpi(args) => mpi::mpi(&args),
         Chore::Differential(args) => differential::differential(&args),
         Chore::Compare(args) => compare::compare(&args),
         Chore::Counts(args) => counts::counts(&args),

@@ -418,6 +418,11 @@ impl Core {
                 .is_some_and(|at| at.as_nanos() <= self.driver.borrow().now_ns())
     }
 
+    /// There are operations that have not reached the kernel yet.
+    pub(crate) fn has_queued(&self) -> bool {
+        self.driver.borrow_mut().has_queued()
+    }
+
     /// The next deadline of a timer.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
         self.timers.borrow().next()
@@ -432,12 +437,25 @@ impl Core {
         if spins && (self.driver.borrow_mut().has_queued() || self.spin()) {
             return self.turn(Wait::Poll).map(drop);
         }
+        self.fall_asleep(None)
+    }
+
+    /// Sleeps in the ring until there is something to do or a time is over, and takes the turn
+    /// that follows.
+    pub(crate) fn sleep_at_most(&self, longest: Duration) -> io::Result<()> {
+        match self.has_ready() {
+            true => self.turn(Wait::Poll).map(drop),
+            false => self.fall_asleep(Some(longest)),
+        }
+    }
+
+    fn fall_asleep(&self, longest: Option<Duration>) -> io::Result<()> {
         let wait = if self.shared.inbox.fall_asleep() {
             let now = Instant::from_nanos(self.driver.borrow().now_ns());
-            Wait::Until(
-                self.next_timer()
-                    .map(|at| at.saturating_duration_since(now)),
-            )
+            let timer = self
+                .next_timer()
+                .map(|at| at.saturating_duration_since(now));
+            Wait::Until(timer.into_iter().chain(longest).min())
         } else {
             self.shared.inbox.wake_up();
             Wait::Poll

@@ -61,7 +61,7 @@ impl RingConfig {
         }
     }
 
-    fn uring(&self) -> UringConfig {
+    pub(crate) fn uring(&self) -> UringConfig {
         UringConfig {
             entries: self.entries,
             recv_buffers: self.recv_buffers,
@@ -94,7 +94,8 @@ pub fn run<F: Future>(config: RingConfig, future: F) -> io::Result<F::Output> {
 }
 
 /// Stops a core however its future ended.
-struct Stopping(Rc<Core>);
+#[derive(Debug)]
+pub(crate) struct Stopping(pub(crate) Rc<Core>);
 
 impl Drop for Stopping {
     fn drop(&mut self) {
@@ -115,7 +116,7 @@ fn run_core<F: Future>(
     block_on(&core, future)
 }
 
-fn block_on<F: Future>(core: &Rc<Core>, future: F) -> io::Result<F::Output> {
+pub(crate) fn block_on<F: Future>(core: &Rc<Core>, future: F) -> io::Result<F::Output> {
     // The future stays on this stack; a small task of the core's wakes it, so that it may
     // borrow from its caller.
     let _entered = core.enter();

@@ -52,6 +52,7 @@ mod bell;
 mod buffer;
 mod clock;
 mod core;
+mod driven;
 mod driver;
 mod file;
 pub mod fs;
@@ -83,6 +84,7 @@ mod wake;
 
 pub use crate::clock::Instant;
 pub use crate::core::{core_id, fresh_now, now, random_u64, wall_clock_ms};
+pub use crate::driven::Driven;
 pub use crate::file::{DIRECT_ALIGNMENT, File, direct_buffer};
 pub use crate::launch::{Cores, RingConfig, Running, probe, run};
 pub use crate::lookup::lookup;
