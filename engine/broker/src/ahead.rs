@@ -1,7 +1,7 @@
 //! Clients that know of a leadership before this node does. The leader before may send them here
 //! (KIP-951) while the metadata that says so is still on its way; refused, they would pause
 //! (`retry.backoff.ms`) before they try again. So what comes to somebody who may be the next leader
-//! waits a moment for the metadata.
+//! waits a moment for the metadata, and so does what comes for a topic that another node has just told of.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -10,13 +10,17 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use ringmill_ring::{Instant, Notify, now, timeout};
+use ringmill_wire::topic::TopicRef;
 
 use crate::cluster::image::{Image, Topic};
-use crate::router::PartitionId;
+use crate::router::{PartitionId, Result};
 use crate::shard::Shard;
 
-/// The metadata of an election is everywhere within this time, or something is wrong.
-const KNOWN_WITHIN: Duration = Duration::from_millis(50);
+/// The metadata of an election is everywhere within this time, or something is wrong. Who is refused pauses
+/// for as long (`retry.backoff.ms`), and has waited no longer here.
+const KNOWN_WITHIN: Duration = Duration::from_millis(100);
+/// So many topics are remembered that were waited for in vain.
+const MISSED_MAX: usize = 1_000;
 
 /// What a core knows of leaderships to come.
 #[derive(Default)]
@@ -24,6 +28,8 @@ pub(crate) struct Ahead {
     /// Partitions that this node is in sync with, and will hardly lead next: it led them before, and
     /// whoever still comes is late, or somebody has waited in vain.
     unlikely: RefCell<HashSet<PartitionId, FixedState>>,
+    /// Topics that do not come: somebody has waited in vain.
+    missed: RefCell<HashSet<TopicRef, FixedState>>,
     changed: Notify,
 }
 
@@ -52,7 +58,20 @@ impl Ahead {
             }
         }
         drop(unlikely);
+        let is_missing = |topic: &TopicRef| match topic {
+            TopicRef::Name(name) => after.topic(name).is_none(),
+            TopicRef::Id(id) => after.topic_by_id(*id).is_none(),
+        };
+        self.missed.borrow_mut().retain(is_missing);
         self.changed.notify_all();
+    }
+
+    fn miss(&self, topic: &TopicRef) {
+        let mut missed = self.missed.borrow_mut();
+        if missed.len() >= MISSED_MAX {
+            missed.clear();
+        }
+        missed.insert(topic.clone());
     }
 
     fn may_lead(&self, image: &Image, topic: &Topic, index: i32) -> bool {
@@ -103,6 +122,26 @@ impl Shard {
             if timeout(patience.left(), changed).await.is_err() {
                 self.ahead.unlikely.borrow_mut().insert(id);
                 return;
+            }
+        }
+    }
+
+    /// The topic that a request names, also if this node is about to learn of it.
+    pub(crate) async fn await_topic(
+        &self,
+        topic: &TopicRef,
+        patience: &mut Patience,
+    ) -> Result<Arc<Topic>> {
+        loop {
+            let found = self.topic(topic);
+            let is_alone = || self.image().nodes().len() <= 1;
+            if found.is_ok() || is_alone() || self.ahead.missed.borrow().contains(topic) {
+                return found;
+            }
+            let changed = self.ahead.changed.notified();
+            if timeout(patience.left(), changed).await.is_err() {
+                self.ahead.miss(topic);
+                return found;
             }
         }
     }

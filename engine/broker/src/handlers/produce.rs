@@ -179,7 +179,7 @@ async fn append_all(
         records_told: left,
     };
     for asked in request.topics {
-        let mut topic = shard.topic(&asked.topic);
+        let mut topic = shard.await_topic(&asked.topic, &mut patience).await;
         let mut partitions = Vec::with_capacity(asked.partitions.len());
         for ProducePartition { index, records } in asked.partitions {
             if let Ok(found) = &topic

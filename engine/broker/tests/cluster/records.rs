@@ -118,7 +118,13 @@ pub(crate) async fn write(nodes: &[usize], topic: &str, index: usize, value: &st
     unreachable!("it tries for ever")
 }
 
-async fn try_write(leader: usize, topic: &str, index: usize, value: &str) -> Option<i64> {
+/// Writes one value to a node once; none if it is to be tried again later.
+pub(crate) async fn try_write(
+    leader: usize,
+    topic: &str,
+    index: usize,
+    value: &str,
+) -> Option<i64> {
     let written = ringmill_ring::timeout(Duration::from_secs(2), async {
         let mut client = Client::try_connect(address(leader).parse().unwrap()).await?;
         let parts = vec![(index as i32, batch(&[value]))];

@@ -12,7 +12,7 @@ use ringmill_wire::api::ApiKey;
 use ringmill_wire::error::ErrorCode;
 use ringmill_wire::produce::ProduceResponse;
 
-use crate::records::{create_on, until};
+use crate::records::{create_on, try_write, until};
 use crate::wire_client::{Client, batch, produce_request};
 use crate::world::{Cluster, SOON, address, seeds};
 
@@ -21,7 +21,7 @@ use crate::world::{Cluster, SOON, address, seeds};
 const SILENCE_MAX: Duration = Duration::from_millis(50);
 /// How long what is said to a node that is far takes. Its partitions are silent for a few times that: what
 /// it follows is acknowledged when it has asked twice.
-const FAR: Duration = Duration::from_millis(15);
+const FAR: Duration = Duration::from_millis(8);
 /// Between two records of a partition.
 const PACE: Duration = Duration::from_millis(5);
 /// Before a node is asked again that does not know better.
@@ -34,6 +34,8 @@ struct Writer {
     leader: usize,
     clients: BTreeMap<usize, Client>,
     acked: Rc<RefCell<Vec<Instant>>>,
+    /// How often a writer was sent away without being told where to.
+    paused: Rc<Cell<usize>>,
 }
 
 impl Writer {
@@ -45,7 +47,10 @@ impl Writer {
                     sleep(PACE).await;
                 }
                 Some(Some(leader)) => self.leader = leader,
-                None => sleep(BACKOFF).await,
+                None => {
+                    self.paused.set(self.paused.get() + 1);
+                    sleep(BACKOFF).await;
+                }
             }
         }
     }
@@ -99,21 +104,26 @@ fn silences(acked: &Acked, begun: Instant) -> Vec<Duration> {
     longest.collect()
 }
 
+/// What the other nodes say to this one takes [`FAR`] from now on.
+fn set_far(cluster: &mut Cluster, far: usize) {
+    let machine = cluster.members[far - 1].machine;
+    let all = cluster.members.iter().map(|member| member.machine);
+    let others: Vec<_> = all.filter(|other| *other != machine).collect();
+    for other in others {
+        let network = cluster.world.network();
+        network.delay(other, machine, Latency::between(FAR, FAR));
+    }
+}
+
 /// Stops `victim` of three nodes while all three partitions are written to. Whatever goes to `far` takes
-/// [`FAR`], but for what its clients send.
-fn stop(seed: u64, victim: usize, far: Option<usize>) -> Vec<Duration> {
+/// [`FAR`], but for what its clients send. Gives how long each partition was silent, and how often somebody
+/// paused.
+fn stop(seed: u64, victim: usize, far: Option<usize>) -> (Vec<Duration>, usize) {
     let mut cluster = Cluster::new(seed, 3);
     cluster.start_all();
     cluster.formed(&[1, 2, 3], SOON);
-    if let Some(member) = far.map(|far| &cluster.members[far - 1]) {
-        let others = cluster
-            .members
-            .iter()
-            .filter(|m| m.machine != member.machine);
-        for other in others {
-            let network = cluster.world.network();
-            network.delay(other.machine, member.machine, Latency::between(FAR, FAR));
-        }
+    if let Some(far) = far {
+        set_far(&mut cluster, far);
     }
     cluster.client(SOON, async {
         create_on(1, "t", &[&[1, 2, 3], &[2, 3, 1], &[3, 1, 2]], &[]).await;
@@ -122,8 +132,9 @@ fn stop(seed: u64, victim: usize, far: Option<usize>) -> Vec<Duration> {
         }
     });
     let acked: Acked = (0..3).map(|_| Rc::default()).collect();
-    let is_over = Rc::new(Cell::new(false));
+    let (is_over, paused) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
     let (there, over) = (acked.clone(), Rc::clone(&is_over));
+    let pauses = Rc::clone(&paused);
     let writers = cluster.world.start(cluster.clients, async move {
         let tasks = there.into_iter().zip(0..).map(|(acked, index)| {
             let writer = Writer {
@@ -131,6 +142,7 @@ fn stop(seed: u64, victim: usize, far: Option<usize>) -> Vec<Duration> {
                 leader: index as usize + 1,
                 clients: BTreeMap::new(),
                 acked,
+                paused: Rc::clone(&pauses),
             };
             spawn(writer.write(Rc::clone(&over)))
         });
@@ -140,6 +152,7 @@ fn stop(seed: u64, victim: usize, far: Option<usize>) -> Vec<Duration> {
     });
     cluster.world.run_for(Duration::from_millis(300));
     let begun = acked[0].borrow().last().copied().expect("it is written to");
+    paused.set(0);
     cluster.members[victim - 1].stopper.stop();
     let machine = cluster.members[victim - 1].machine;
     let ended = cluster
@@ -154,14 +167,15 @@ fn stop(seed: u64, victim: usize, far: Option<usize>) -> Vec<Duration> {
         .run_until(SOON, |world| !world.is_running(clients));
     ended.expect("the writers come to their end");
     drop(writers.take());
-    silences(&acked, begun)
+    (silences(&acked, begun), paused.get())
 }
 
 #[test]
 fn a_node_that_stops_keeps_no_partition_silent() {
     for seed in 0..seeds(1) {
         for victim in 1..=3 {
-            let silences = stop(seed, victim, None);
+            let (silences, paused) = stop(seed, victim, None);
+            assert_eq!(paused, 0, "seed {seed}, node {victim}");
             for (silence, index) in silences.iter().zip(0..) {
                 assert!(
                     *silence <= SILENCE_MAX,
@@ -179,7 +193,8 @@ fn a_leader_that_hears_of_it_late_lets_nobody_pause() {
     for seed in 0..seeds(1) {
         for victim in 1..=3 {
             for far in (1..=3).filter(|far| *far != victim) {
-                let silences = stop(seed, victim, Some(far));
+                let (silences, paused) = stop(seed, victim, Some(far));
+                assert_eq!(paused, 0, "seed {seed}, node {victim}, {far} is far");
                 for (silence, index) in silences.iter().zip(0..) {
                     assert!(
                         *silence < BACKOFF,
@@ -188,5 +203,34 @@ fn a_leader_that_hears_of_it_late_lets_nobody_pause() {
                 }
             }
         }
+    }
+}
+
+/// Nor is whoever comes to the leader of a topic that has just been created.
+#[test]
+fn a_leader_that_hears_late_of_its_topic_lets_nobody_pause() {
+    for seed in 0..seeds(1) {
+        let mut cluster = Cluster::new(seed, 3);
+        cluster.start_all();
+        cluster.formed(&[1, 2, 3], SOON);
+        set_far(&mut cluster, 2);
+        cluster.client(SOON, async move {
+            for nth in 0..5 {
+                let name = format!("t{nth}");
+                create_on(1, &name, &[&[2, 3, 1]], &[]).await;
+                let written = try_write(2, &name, 0, "v").await;
+                assert!(written.is_some(), "seed {seed}: {name} is not known");
+            }
+            // one that does not come is waited for once
+            let begun = now();
+            for _ in 0..10 {
+                assert_eq!(try_write(2, "nowhere", 0, "v").await, None);
+            }
+            assert!(
+                now() - begun < 3 * BACKOFF,
+                "seed {seed}: {:?}",
+                now() - begun
+            );
+        });
     }
 }
