@@ -214,6 +214,11 @@ impl Inner {
     }
 }
 
+/// A removed partition of more bytes is not removed at once,
+const LARGE_BYTES: u64 = 32 << 20;
+/// but after this time: its files are cut before they go, under the hands of whoever reads them.
+const READ_TIME: Duration = Duration::from_secs(1);
+
 /// Gives a file the name of what is to be removed, and returns it, if the file is there. On a full
 /// disk, where its folder has no room for another name, the file is removed at once: whoever has it
 /// open keeps it.
@@ -242,7 +247,7 @@ pub(crate) async fn remove_later(mut files: Vec<PathBuf>, delay: Duration) {
         let mut kept = Vec::new();
         for path in files {
             // gone with its folder, or to be removed at the next start
-            match fs::remove_file(&path)
+            match fs::remove_file_gently(&path)
                 .await
                 .map_err(IoFailure::of("remove", &path))
             {
@@ -330,7 +335,7 @@ impl Partition {
     }
 
     /// Removes the partition with all that is in it: its folder gets another name, durably, and
-    /// goes away in the background. Whoever still reads a file of it may finish.
+    /// goes away in the background. Whoever still reads a file of it has a moment to finish.
     pub async fn remove(self) -> Result<(), ChangeError> {
         let inner = &self.inner;
         inner.state.borrow_mut().phase = Phase::Closed;
@@ -352,7 +357,11 @@ impl Partition {
                 .await
                 .map_err(IoFailure::of("flush", parent))?;
         }
+        let is_large = self.size() > LARGE_BYTES;
         spawn(async move {
+            if is_large {
+                sleep(READ_TIME).await;
+            }
             if let Err(error) = fs::remove_dir_all(&deleted).await {
                 tracing::warn!(path = %deleted.display(), %error, "a removed partition stays");
             }

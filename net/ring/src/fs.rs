@@ -5,12 +5,19 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::file::File;
 use crate::future::{run, run_with};
 use crate::op::{DirEntry, Metadata, Op, OpenOptions, Space};
+use crate::time::sleep;
+
+/// So much of a large file goes at a time,
+const BIT_BYTES: u64 = 32 << 20;
+/// and so long is paused after each.
+const BIT_PAUSE: Duration = Duration::from_millis(25);
 
 /// What is known of a path.
 pub async fn metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
@@ -112,7 +119,25 @@ pub async fn remove_file(path: impl AsRef<Path>) -> io::Result<()> {
     .map(drop)
 }
 
-/// Removes a folder with all that is in it.
+/// Removes a file, a large one bit by bit from its end, with pauses. A file system that tells its disk of the
+/// blocks that it has no use for any more (the mount option `discard`) keeps everybody waiting who flushes
+/// meanwhile: three files of 1 GB that went at once held up a neighbour's `fdatasync` for 0.4 s in all, up to 34 ms
+/// each, and bit by bit for less than 8 ms. Whoever still reads the file finds it short.
+pub async fn remove_file_gently(path: impl AsRef<Path>) -> io::Result<()> {
+    let path = path.as_ref();
+    let mut len = metadata(path).await?.len;
+    if len > BIT_BYTES {
+        let file = File::open(path, OpenOptions::new().write(true)).await?;
+        while len > BIT_BYTES {
+            len -= BIT_BYTES;
+            file.set_len(len).await?;
+            sleep(BIT_PAUSE).await;
+        }
+    }
+    remove_file(path).await
+}
+
+/// Removes a folder with all that is in it, large files as [`remove_file_gently`] does.
 pub async fn remove_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
     // Depth first, without recursion: a folder is removed when it comes up for the second time.
     let mut stack: Vec<(PathBuf, bool)> = vec![(path.as_ref().to_owned(), false)];
@@ -132,7 +157,7 @@ pub async fn remove_dir_all(path: impl AsRef<Path>) -> io::Result<()> {
             if entry.is_dir {
                 stack.push((path, false));
             } else {
-                remove_file(path).await?;
+                remove_file_gently(path).await?;
             }
         }
     }

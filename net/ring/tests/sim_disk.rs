@@ -155,6 +155,35 @@ fn failing_disks_lose_nothing_that_was_acknowledged() {
 }
 
 #[test]
+fn a_large_file_goes_bit_by_bit() {
+    let (mut world, node) = one_node(1);
+    world.block_on(node, async {
+        const BIT: u64 = 32 << 20;
+        fs::create_dir_all("/folder").await.unwrap();
+        for path in ["/folder/large", "/folder/small"] {
+            let file = File::open(path, writer()).await.unwrap();
+            let len = if path.ends_with("large") {
+                3 * BIT + 1
+            } else {
+                BIT
+            };
+            file.set_len(len).await.unwrap();
+        }
+        let removed = spawn(fs::remove_dir_all("/folder"));
+        let mut lens = Vec::new();
+        while let Ok(found) = fs::metadata("/folder/large").await {
+            if lens.last() != Some(&found.len) {
+                lens.push(found.len);
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(lens, [3 * BIT + 1, 2 * BIT + 1, BIT + 1, 1]);
+        removed.await.unwrap().unwrap();
+        assert!(fs::metadata("/folder").await.is_err());
+    });
+}
+
+#[test]
 fn a_failed_flush_is_told_once_to_each_who_has_the_file_open() {
     let (mut world, node) = one_node(1);
     world.disk(node).faults().sync_error = Chance::Nth(1);
