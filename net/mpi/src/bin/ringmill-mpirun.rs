@@ -14,7 +14,7 @@ struct Arguments {
     /// How many ranks.
     #[arg(short = 'n', long = "ranks", value_name = "N", default_value_t = 1)]
     ranks: usize,
-    /// Where, as ADDRESS[:SLOTS],…; ranks on different hosts talk by TCP.
+    /// Where, as `ADDRESS[:SLOTS],…`; ranks on different hosts talk by TCP.
     #[arg(long, value_name = "HOSTS")]
     host: Option<String>,
     /// TCP between all ranks, those of one host too.
